@@ -1,0 +1,1 @@
+"""The operator: SLMDeployments in, Deployments of the runtime out."""

@@ -1,0 +1,80 @@
+"""The operator's own configuration: frozen data, read once from the chart's ConfigMap by `config`."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from slm_contract.config import EngineName
+
+
+class SettingsModel(BaseModel):
+    """A typing error in the chart's values is an error at start, not a silent default."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+
+class ResourceRequest(SettingsModel):
+    """An extended resource that a pod of the class asks for."""
+
+    name: str
+    count: int = Field(default=1, ge=1)
+
+
+class Toleration(SettingsModel):
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class HardwareClass(SettingsModel):
+    """A bundle: what nodes, which resource, which image, which engine, which provider. Data, never names in code."""
+
+    name: str
+    family: str
+    """`npu`, `gpu`, `cpu`, or what the site calls it; `spec.hardware.preference` names classes or families."""
+    node_selector: dict[str, str] = {}
+    resource: ResourceRequest | None = None
+    tolerations: tuple[Toleration, ...] = ()
+    image: str | None = None
+    """None: the operator's default runtime image."""
+    engine: EngineName = EngineName.LLAMA_CPP
+    provider: str = "cpu"
+    gpu_layers: int = 0
+    provisionable: bool = False
+    """True for pools that grow from zero: that no node exists now is no reason to reject."""
+
+
+class EnvVar(SettingsModel):
+    name: str
+    value: str
+
+
+class FetchSettings(SettingsModel):
+    """What every fetch in this cluster needs to know of the site."""
+
+    env: tuple[EnvVar, ...] = ()
+    """For example PIP_INDEX_URL, HTTPS_PROXY, NO_PROXY."""
+    ca_bundle: str | None = None
+    """PEM text; the operator puts it beside the model where the spec names no ConfigMap of its own."""
+    allowed_sources: tuple[str, ...] = ("https://", "pypi://")
+    """Prefixes of URIs that may be fetched."""
+
+
+class Settings(SettingsModel):
+    runtime_image: str
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    allowed_image_prefixes: tuple[str, ...] = ()
+    """`spec.runtime.image` must start with one of them; the default image and those of classes always may."""
+    classes: tuple[HardwareClass, ...]
+    fetch: FetchSettings = FetchSettings()
+    namespaces: tuple[str, ...] = ()
+    """Empty: the whole cluster."""
+    cluster_domain: str = "cluster.local"
+    workers: Annotated[int, Field(ge=1, le=64)] = 16
+    resync_seconds: float = 600
+    poll_seconds: float = 2
+    """Between two reads of a pod's report while something changes."""

@@ -1,0 +1,88 @@
+"""What one reconcile sees and what it decides: plain data between the I/O in `reconcile` and the pure core.
+
+The way is one-way: `reconcile` observes a Snapshot, `decide(snapshot)` answers a Decision, `reconcile` acts on it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from slm_contract.report import RuntimeReport
+from slm_operator.settings import Settings
+
+Document = Mapping[str, Any]
+"""A Kubernetes object as JSON."""
+
+
+class ChildRef(NamedTuple):
+    """A child object of an SLMDeployment, in its namespace."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """What placement needs of a node; one Node watch keeps it."""
+
+    name: str
+    labels: Mapping[str, str]
+    taints: tuple[Mapping[str, str], ...]
+    allocatable: Mapping[str, str]
+    """Quantities as Kubernetes writes them."""
+    ready: bool = True
+    unschedulable: bool = False
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that a decision may depend on; equal snapshots give equal decisions."""
+
+    resource: Document
+    """The SLMDeployment as the API server has it: metadata, spec, status."""
+    children: Mapping[ChildRef, Document]
+    """Live children (without managedFields): Deployment, Service, ServiceMonitor, PersistentVolumeClaim, Job."""
+    pods: tuple[Document, ...]
+    """Live pods of the Deployment and the Jobs, told by the instance label."""
+    nodes: tuple[Node, ...]
+    settings: Settings
+    """The operator's own configuration, hardware classes included."""
+    now: datetime
+    reports: Mapping[str, RuntimeReport] = field(default_factory=dict)
+    """By pod uid; a pod that can't be reached is absent, and its fields stay unknown."""
+    monitoring: bool = False
+    """Whether the cluster serves ServiceMonitor."""
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Deleted only while it is still the object that was observed."""
+
+    api_version: str
+    ref: ChildRef
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in this order: create, apply, delete. Empty at rest."""
+
+    create: tuple[Document, ...] = ()
+    """By POST; a 409 is success (the key Secret: random content can't be applied twice)."""
+    apply: tuple[Document, ...] = ()
+    """By server-side apply, the full intent, forced."""
+    delete: tuple[Delete, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.create or self.apply or self.delete)
+
+
+@dataclass(frozen=True)
+class Decision:
+    plan: Plan
+    status: Document
+    """The whole status; written once, only where it differs in meaning from the live one."""
+    requeue_after: float | None = None
+    """Seconds until the same snapshot would be decided otherwise, with time alone."""

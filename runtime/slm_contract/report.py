@@ -1,0 +1,134 @@
+"""What a runtime pod tells the operator: by termination message (fetch, inspect) and on `/report` (always)."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from slm_contract.base import ContractModel
+
+
+class FailureReason(StrEnum):
+    """Typed causes; each becomes the reason of a condition, so they are CamelCase and stable."""
+
+    CONFIG_INVALID = "ConfigInvalid"
+    SOURCE_INVALID = "SourceInvalid"
+    SOURCE_UNAUTHORIZED = "SourceUnauthorized"
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    SOURCE_UNTRUSTED = "SourceUntrusted"
+    CHECKSUM_MISMATCH = "ChecksumMismatch"
+    OUT_OF_SPACE = "OutOfSpace"
+    INVALID_MODEL = "InvalidModel"
+    UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
+    UNSUPPORTED_FORMAT = "UnsupportedFormat"
+    MODEL_MISSING = "ModelMissing"
+    OUT_OF_MEMORY = "OutOfMemory"
+    PORT_IN_USE = "PortInUse"
+    ENGINE_FAILED = "EngineFailed"
+    KEYS_MISSING = "KeysMissing"
+    ACCELERATION_DEGRADED = "AccelerationDegraded"
+
+
+class Failure(ContractModel):
+    reason: FailureReason
+    message: str
+    """What is wrong and where, one sentence for people."""
+    remedy: str
+    """What to do about it, one sentence."""
+    permanent: bool = False
+    """True: trying again without a change of spec or source can't help."""
+
+
+class ModelFacts(ContractModel):
+    """What the header of a model says; enough to compute its memory before a pod exists."""
+
+    format: Literal["GGUF"] = "GGUF"
+    file_name: str
+    size_bytes: int
+    sha256: str | None = None
+    """None where only the header was read."""
+    architecture: str
+    name: str | None = None
+    quantization: str | None = None
+    parameter_count: int | None = None
+    weights_bytes: int
+    """Tensor data, bytes; the file less its header."""
+    context_length: int
+    """Tokens the model was trained for."""
+    block_count: int
+    embedding_length: int
+    feed_forward_length: int = 0
+    head_count: int
+    kv_heads: tuple[int, ...]
+    """Key/value heads of each block; 0 where a block has no attention."""
+    key_length: int
+    value_length: int
+    vocab_size: int
+    sliding_window: int | None = None
+    has_chat_template: bool = False
+
+
+class Download(ContractModel):
+    state: Literal["Waiting", "Fetching", "Verifying", "Complete", "Failed"]
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    bytes_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+class FetchReport(ContractModel):
+    """The termination message of `fetch` and `inspect`, at most 4 KiB of JSON."""
+
+    version: Literal[1] = 1
+    command: Literal["fetch", "inspect"]
+    model: ModelFacts | None = None
+    failure: Failure | None = None
+    seconds: float | None = None
+    cached: bool = False
+    """True where the verified file was already in the volume."""
+
+
+class Acceleration(ContractModel):
+    hardware_class: str
+    device: str
+    """What people call it: `cpu (zen4, 2 threads)`, `NVIDIA L4`."""
+    provider: str
+    """What really runs: `cpu`, `cuda`, ..."""
+    layers: int = 0
+    """Layers on the accelerator."""
+    layers_total: int = 0
+    degraded: bool = False
+    """True where the provider asked for isn't what runs."""
+
+
+class MemoryUse(ContractModel):
+    """Bytes, measured by the engine and the kernel."""
+
+    weights: int
+    kv_cache: int
+    compute: int
+    resident: int
+
+
+class Performance(ContractModel):
+    load_seconds: float
+    first_token_ms: float
+    tokens_per_second: float
+    measured_at: datetime
+
+
+class RuntimeReport(ContractModel):
+    """Answered on `/report` by whichever command runs in the pod."""
+
+    version: Literal[1] = 1
+    command: Literal["fetch", "serve"]
+    phase: Literal["Fetching", "Loading", "Ready", "Draining", "Failed"]
+    model: ModelFacts | None = None
+    context_length: int | None = None
+    """Tokens a request may hold, as the engine really runs."""
+    download: Download | None = None
+    acceleration: Acceleration | None = None
+    memory: MemoryUse | None = None
+    performance: Performance | None = None
+    failure: Failure | None = None
+    engine_restarts: int = 0

@@ -1,0 +1,1 @@
+"""The runtime: fetches one model, serves it to OpenAI and Ollama clients."""
