@@ -30,11 +30,11 @@ class Toleration(SettingsModel):
 
 
 class HardwareClass(SettingsModel):
-    """A bundle: what nodes, which resource, which image, which engine, which provider. Data, never names in code."""
+    """A bundle: which nodes, resource, image, engine and provider. Data, never names in code."""
 
     name: str
     family: str
-    """`npu`, `gpu`, `cpu`, or what the site calls it; `spec.hardware.preference` names classes or families."""
+    """`npu`, `gpu`, `cpu`, or a site's own; `spec.hardware.preference` names classes or families."""
     node_selector: dict[str, str] = {}
     resource: ResourceRequest | None = None
     tolerations: tuple[Toleration, ...] = ()

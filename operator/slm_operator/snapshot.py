@@ -1,6 +1,6 @@
 """What one reconcile sees and what it decides: plain data between the I/O in `reconcile` and the pure core.
 
-The way is one-way: `reconcile` observes a Snapshot, `decide(snapshot)` answers a Decision, `reconcile` acts on it.
+One way only: `reconcile` observes a Snapshot, `decide(snapshot)` answers a Decision, `reconcile` acts on it.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class Snapshot:
     resource: Document
     """The SLMDeployment as the API server has it: metadata, spec, status."""
     children: Mapping[ChildRef, Document]
-    """Live children (without managedFields): Deployment, Service, ServiceMonitor, PersistentVolumeClaim, Job."""
+    """Live children, without managedFields: Deployment, Service, Job, and what else was asked for."""
     pods: tuple[Document, ...]
     """Live pods of the Deployment and the Jobs, told by the instance label."""
     nodes: tuple[Node, ...]

@@ -1,4 +1,4 @@
-"""What a runtime pod tells the operator: by termination message (fetch, inspect) and on `/report` (always)."""
+"""What a runtime pod tells the operator: by termination message (fetch, inspect) and on `/report`."""
 
 from datetime import datetime
 from enum import StrEnum
