@@ -1,0 +1,1 @@
+"""Manifests to start from, and the demonstration that applies one of them."""
