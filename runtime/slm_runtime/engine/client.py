@@ -1,0 +1,135 @@
+"""What the API process sees of the engine: a Protocol, so that tests can play it, and its errors.
+
+EngineError
+├── EngineUnavailable     not loaded, restarting, closing, given up: 503
+├── EngineBusy            the queue is full: 429 with Retry-After
+├── RequestRefused        the request can't be served by this model: 400
+└── DeadlineExceeded      it waited until its deadline: 503
+"""
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from slm_runtime.engine.messages import Embedded, EmbedRequest, Event, GenerateRequest, Loaded, Stats
+
+EngineState = Literal["Starting", "Ready", "Restarting", "Closing", "Failed"]
+"""`Failed` is final: the model can't be loaded, or the process died three times in a row."""
+
+
+class EngineError(Exception):
+    """A sentence for people in `str(error)`."""
+
+
+class EngineUnavailable(EngineError):
+    """No engine answers: it is starting, restarting, closing, or has given up."""
+
+
+class DeadlineExceeded(EngineError):
+    """The request was still waiting for its turn at its deadline."""
+
+
+class EngineBusy(EngineError):
+    """The queue is full."""
+
+    def __init__(self, message: str, *, retry_after: float, waiting: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds."""
+        self.waiting = waiting
+
+
+class RequestRefused(EngineError):
+    """The model can't serve this request, now or later."""
+
+    def __init__(
+        self, message: str, *, param: str | None, code: Literal["invalid", "context_length_exceeded"]
+    ) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class Generation(AsyncIterator[Event], Protocol):
+    """The events of one accepted request; ends after RequestFinished. Leaving its context cancels it.
+
+    A crash of the engine while the request was in the batch ends each open choice with reason `error`, then
+    the request: these are events like any other, since part of the answer may already be on its way.
+    """
+
+    prompt_tokens: int
+
+    def cancel(self) -> None:
+        """Free the sequence within one step; no event follows. Safe at any time, any number of times."""
+        ...
+
+    def pending(self) -> list[Event]:
+        """Take all further events that are here already: a slow reader writes them as one."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class EngineClient(Protocol):
+    """The engine, whatever is behind it. All methods belong to one event loop."""
+
+    @property
+    def state(self) -> EngineState: ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why the state is `Failed`, or why the last process died; a sentence for people."""
+        ...
+
+    @property
+    def info(self) -> Loaded:
+        """What runs; raises EngineUnavailable before the first load."""
+        ...
+
+    @property
+    def stats(self) -> Stats:
+        """The latest that the engine sent; totals go on over restarts."""
+        ...
+
+    @property
+    def restarts(self) -> int: ...
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long the engine has owed an answer without giving any sign of life; 0 while idle or loading."""
+        ...
+
+    async def start(self) -> None:
+        """Start the process and return at once; it loads, and is restarted, in the background."""
+        ...
+
+    async def ready(self) -> Loaded:
+        """Wait until it is loaded; raises EngineUnavailable once the state is `Failed`."""
+        ...
+
+    async def failed(self) -> str:
+        """Wait until the state is `Failed`, and return why: the container should end."""
+        ...
+
+    async def generate(self, request: GenerateRequest) -> Generation:
+        """Submit, and wait until the engine accepted it. Raises an EngineError.
+
+        While the engine restarts this waits, up to the request's deadline.
+        """
+        ...
+
+    async def embed(self, request: EmbedRequest) -> Embedded: ...
+
+    async def tokenize(
+        self, text: str, *, add_special: bool = False, parse_special: bool = True
+    ) -> list[int]: ...
+
+    async def detokenize(self, tokens: list[int]) -> str: ...
+
+    async def close(self, grace: float = 0) -> None:
+        """Refuse what is new, let what was accepted run for `grace` seconds, then end the process."""
+        ...

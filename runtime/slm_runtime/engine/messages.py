@@ -1,0 +1,356 @@
+"""What crosses the border between API process and engine process: requests, not steps.
+
+Each message is a msgspec struct; a frame on the socket is one message in MessagePack, its length ahead of it.
+An engine with a scheduler of its own implements this border directly.
+
+Times are `time.monotonic()` in seconds: one clock for both processes, since they share a machine.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
+
+
+class Message(msgspec.Struct, tag=True, array_like=True):
+    """Base of everything that is a frame of its own."""
+
+
+class Value(msgspec.Struct, array_like=True):
+    """Base of what travels inside a message."""
+
+
+# --- API process to engine process
+
+
+class EngineConfig(Message, kw_only=True):
+    """What the engine process is started with; its first frame."""
+
+    engine: Literal["LlamaCpp"] = "LlamaCpp"
+    model_path: str
+    context_length: int | None = None
+    """Tokens a request may hold, prompt and completion together; None: as trained, capped at 8192."""
+    parallel: int = 4
+    """Sequences decoded together."""
+    kv_cache_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    flash_attention: bool | None = None
+    """None: where the engine can."""
+    batch_size: int = 512
+    """Tokens in one step of the engine."""
+    threads: int | None = None
+    """None: the CPU quota of the cgroup, or the affinity, whichever is smaller."""
+    provider: str = "cpu"
+    gpu_layers: int = 0
+    """Layers to offload; -1 is all."""
+    queue_limit: int = 128
+    """Requests that may wait; more are refused with a time to come back."""
+
+
+class Sampling(Value, kw_only=True):
+    """How a token is chosen. The defaults leave the model's distribution as it is; each API sets its own."""
+
+    temperature: float = 1.0
+    """0 is greedy."""
+    temperature_last: bool = False
+    """True: truncate the distribution first (llama.cpp, Ollama); False: last (OpenAI, Hugging Face)."""
+    top_k: int = 0
+    """0: off."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    penalty_window: int = -1
+    """Tokens that the three penalties look back on; -1: all."""
+    penalize_prompt: bool = False
+    """True: the window reaches into the prompt (Ollama); False: only what was generated counts (OpenAI)."""
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+    """Choice i of a request draws from seed + i; None: from the operating system's entropy."""
+
+
+class Constraint(Value):
+    """Structured output: the text that is generated always matches."""
+
+    kind: Literal["json_object", "json_schema", "regex", "lark", "gbnf"]
+    text: str = ""
+    """The schema as JSON text, the pattern, or the grammar."""
+
+
+class GenerateRequest(Value, kw_only=True):
+    """One prompt, `n` choices that share its prefill."""
+
+    prompt: list[str | list[int]]
+    """Parts: text, tokenized in the engine process, or token ids as they are."""
+    max_tokens: int | None = None
+    """None: until the context is full."""
+    n: int = 1
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
+    stop: list[str] = []
+    """Generation ends before the first of these; it isn't part of the text."""
+    stop_tokens: list[int] = []
+    ignore_eos: bool = False
+    add_special: bool = True
+    """Put the model's own tokens (BOS) around the prompt, unless it has them already."""
+    parse_special: bool = True
+    """Read `<|im_start|>` and the like in text as the tokens that they name: for rendered templates."""
+    show_special: bool = False
+    """Special tokens appear in the generated text: for tool formats that are marked by them."""
+    logprobs: int | None = None
+    """None: none; 0: of the chosen tokens; k: also the k likeliest in each place."""
+    constraint: Constraint | None = None
+    keep_on_overflow: int | None = None
+    """None: a prompt too long is refused; k: its first k tokens stay, the oldest of the rest go (Ollama)."""
+    deadline: float | None = None
+    client: str = ""
+    """Who asks: the scheduler is fair between clients."""
+
+
+class Submit(Message):
+    id: int
+    request: GenerateRequest
+
+
+class Cancel(Message):
+    id: int
+
+
+class EmbedRequest(Value, kw_only=True):
+    inputs: list[str | list[int]]
+    truncate: bool = False
+    """False: an input longer than the context is refused; True: its end is cut off."""
+    normalize: bool = True
+    deadline: float | None = None
+    client: str = ""
+
+
+class Embed(Message):
+    id: int
+    request: EmbedRequest
+
+
+class Tokenize(Message):
+    id: int
+    text: str
+    add_special: bool = False
+    parse_special: bool = True
+
+
+class Detokenize(Message):
+    id: int
+    tokens: list[int]
+
+
+# --- Engine process to API process
+
+
+class MemoryBreakdown(Value):
+    """Bytes, as the engine allocated them and the kernel counts them."""
+
+    weights: int
+    kv_cache: int
+    compute: int
+    resident: int
+
+
+class Loaded(Message, kw_only=True):
+    """The engine is ready for requests; what it really runs, and on what."""
+
+    engine: str
+    """`llama.cpp`"""
+    context_length: int
+    """Tokens a request may hold."""
+    trained_context_length: int
+    parallel: int
+    kv_cells: int
+    vocab_size: int
+    embedding_length: int
+    bos: int | None
+    eos: int | None
+    bos_text: str
+    eos_text: str
+    """For chat templates that write them out."""
+    add_bos: bool
+    chat_templates: dict[str, str]
+    """By name; the model's main one is "default". Empty where the model has none."""
+    description: str
+    """What people call the model: `llama 135M Q4_1`."""
+    device: str
+    """What people call the device: `cpu (zen4, 2 threads)`."""
+    provider: str
+    variant: str
+    """Instruction set of the CPU backend, or the accelerator's backend."""
+    threads: int
+    layers_offloaded: int
+    layers_total: int
+    flash_attention: bool
+    memory: MemoryBreakdown
+    load_seconds: float
+
+
+class LoadFailed(Message):
+    """The last frame of an engine process that can't serve this model."""
+
+    reason: Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]
+    message: str
+
+
+class Accepted(Message):
+    """The request is sound and waits for its turn."""
+
+    id: int
+    prompt_tokens: int
+
+
+class Refused(Message):
+    """The request itself can't be served, now or later."""
+
+    id: int
+    message: str
+    param: str | None = None
+    """The field of GenerateRequest or Sampling that is wrong."""
+    code: Literal["invalid", "context_length_exceeded"] = "invalid"
+
+
+class Busy(Message):
+    """The queue is full."""
+
+    id: int
+    retry_after: float
+    """Seconds, from measured speed."""
+    waiting: int
+
+
+class Started(Message):
+    """These requests are in the batch from the next step on: they fail with the process, others wait."""
+
+    ids: list[int]
+
+
+class TokenLogprob(Value):
+    token: int
+    text: bytes
+    """What the token stands for; may be part of a character."""
+    logprob: float
+
+
+class TokenLogprobs(Value):
+    chosen: TokenLogprob
+    top: list[TokenLogprob]
+
+
+class Delta(Value):
+    """New text of one choice: whole characters, and nothing that may still become a stop string."""
+
+    id: int
+    choice: int
+    text: str
+    tokens: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+
+
+class ChoiceFinished(Value):
+    id: int
+    choice: int
+    reason: FinishReason
+    completion_tokens: int
+    stop: str | None = None
+    """The stop string that ended it."""
+
+
+class Usage(Value):
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens whose prefill was spared."""
+    completion_tokens: int
+    """Of all choices."""
+
+
+class Timings(Value):
+    """Seconds of one request."""
+
+    queue: float
+    prefill: float
+    """From the first step it took part in to its first token."""
+    decode: float
+
+
+class RequestFinished(Value):
+    """After the last ChoiceFinished of a request; nothing follows it."""
+
+    id: int
+    usage: Usage
+    timings: Timings
+    message: str | None = None
+    """Where a choice ended with `error` or `deadline`: the sentence for people."""
+
+
+Event = Delta | ChoiceFinished | RequestFinished
+"""What a generation yields."""
+
+
+class Stats(Value):
+    """Counters are totals since the process started."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_cells: int = 0
+    kv_cells_used: int = 0
+    """By running sequences and by the prefix cache."""
+    kv_cells_cached: int = 0
+    """Of these, held by the prefix cache alone."""
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+    engine_seconds: float = 0
+    """Inside the engine's own step."""
+    busy_seconds: float = 0
+    """In the step loop, engine included; the difference is scheduling, sampling and sending."""
+
+
+class StepOutput(Message):
+    """All that one step made, for all requests: one frame, one wake-up."""
+
+    deltas: list[Delta] = []
+    choices: list[ChoiceFinished] = []
+    finished: list[RequestFinished] = []
+    stats: Stats | None = None
+    """Now and then, and whenever the engine falls idle."""
+
+
+class Embedded(Message):
+    id: int
+    vectors: list[list[float]]
+    prompt_tokens: int
+
+
+class Tokenized(Message):
+    id: int
+    tokens: list[int]
+
+
+class Detokenized(Message):
+    id: int
+    text: str
+
+
+ToEngine = EngineConfig | Submit | Cancel | Embed | Tokenize | Detokenize
+FromEngine = (
+    Loaded
+    | LoadFailed
+    | Accepted
+    | Refused
+    | Busy
+    | Started
+    | StepOutput
+    | Embedded
+    | Tokenized
+    | Detokenized
+)
+
+MAX_FRAME: Final = 256 * 1024 * 1024
+"""Bytes; a longer frame means that the stream is out of step."""
