@@ -7,7 +7,6 @@ EngineError
 └── DeadlineExceeded      it waited until its deadline: 503
 """
 
-from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -50,7 +49,7 @@ class RequestRefused(EngineError):
         self.code = code
 
 
-class Generation(AsyncIterator[Event], Protocol):
+class Generation(Protocol):
     """The events of one accepted request; ends after RequestFinished. Leaving its context cancels it.
 
     A crash of the engine while the request was in the batch ends each open choice with reason `error`, then
@@ -58,6 +57,10 @@ class Generation(AsyncIterator[Event], Protocol):
     """
 
     prompt_tokens: int
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> Event: ...
 
     def cancel(self) -> None:
         """Free the sequence within one step; no event follows. Safe at any time, any number of times."""
