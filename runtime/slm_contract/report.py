@@ -18,6 +18,7 @@ class FailureReason(StrEnum):
     SOURCE_UNTRUSTED = "SourceUntrusted"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     OUT_OF_SPACE = "OutOfSpace"
+    STORAGE_UNUSABLE = "StorageUnusable"
     INVALID_MODEL = "InvalidModel"
     UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
     UNSUPPORTED_FORMAT = "UnsupportedFormat"
