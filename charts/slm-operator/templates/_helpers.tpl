@@ -1,0 +1,116 @@
+{{- define "slm-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "slm-operator.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := include "slm-operator.name" . -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "slm-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "slm-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "slm-operator.labels" -}}
+{{ include "slm-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: slm-operator
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "slm-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "slm-operator.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "slm-operator.leaseName" -}}
+{{- default (include "slm-operator.fullname" .) .Values.leaderElection.leaseName -}}
+{{- end -}}
+
+{{/* The reference of an image: {image: its values, appVersion: the tag where none is given}. */}}
+{{- define "slm-operator.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (default .appVersion .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The operator's settings, as slm_operator.settings reads them. */}}
+{{- define "slm-operator.settings" -}}
+{{- $env := list -}}
+{{- range $name, $value := .Values.fetch.env -}}
+{{- $env = append $env (dict "name" $name "value" (toString $value)) -}}
+{{- end -}}
+{{- $fetch := dict "env" $env "allowedSources" .Values.fetch.allowedSources -}}
+{{- if .Values.fetch.caBundle -}}
+{{- $_ := set $fetch "caBundle" .Values.fetch.caBundle -}}
+{{- end -}}
+{{- $ranks := dict -}}
+{{- range $name, $class := .Values.hardwareClasses -}}
+{{- $_ := set $ranks (printf "%06d %s" (int (default 100 $class.order)) $name) $name -}}
+{{- end -}}
+{{- $classes := list -}}
+{{- range $rank := keys $ranks | sortAlpha -}}
+{{- $name := get $ranks $rank -}}
+{{- $class := omit (get $.Values.hardwareClasses $name) "order" -}}
+{{- $classes = append $classes (merge (dict "name" $name) $class) -}}
+{{- end -}}
+{{- $secrets := list -}}
+{{- range .Values.runtime.imagePullSecrets -}}
+{{- $secrets = append $secrets .name -}}
+{{- end -}}
+runtimeImage: {{ include "slm-operator.image" (dict "image" .Values.runtime.image "appVersion" .Chart.AppVersion) }}
+imagePullPolicy: {{ .Values.runtime.image.pullPolicy }}
+imagePullSecrets: {{ toYaml $secrets | nindent 2 }}
+allowedImagePrefixes: {{ toYaml .Values.runtime.allowedImagePrefixes | nindent 2 }}
+fetch: {{ toYaml $fetch | nindent 2 }}
+namespaces: {{ toYaml .Values.watchNamespaces | nindent 2 }}
+clusterDomain: {{ .Values.clusterDomain }}
+workers: {{ .Values.workers }}
+resyncSeconds: {{ .Values.resyncSeconds }}
+pollSeconds: {{ .Values.pollSeconds }}
+classes: {{ toYaml $classes | nindent 2 }}
+{{- end -}}
+
+{{/* What the operator may do with SLMDeployments and what belongs to them; Secrets it can only make. */}}
+{{- define "slm-operator.rules" -}}
+- apiGroups: [slm-operator.io]
+  resources: [slmdeployments]
+  verbs: [get, list, watch]
+- apiGroups: [slm-operator.io]
+  resources: [slmdeployments/status]
+  verbs: [get, patch]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services, configmaps, persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [monitoring.coreos.com]
+  resources: [servicemonitors]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+{{- end -}}

@@ -1,0 +1,99 @@
+"""The operator may do what it needs, where it needs it, and nothing more."""
+
+from tests.chart.rendering import NAMESPACE, NAMESPACED, Render, Rendered
+
+OPERATOR = {"kind": "ServiceAccount", "name": "slm-operator", "namespace": NAMESPACE}
+CHILDREN = {"get", "list", "watch", "create", "patch", "delete"}
+
+
+def rights(rendered: Rendered, kind: str, name: str) -> dict[str, set[str]]:
+    """`group/resource` to verbs."""
+    return {
+        f"{group}/{resource}": set(rule["verbs"])
+        for rule in rendered.one(kind, name)["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def test_no_rule_has_a_wildcard(rendered: Rendered) -> None:
+    for role, rule in rendered.rules():
+        words = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+        assert not [word for word in words if "*" in word], role
+        assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), role
+
+
+def test_secrets_can_only_be_made(rendered: Rendered) -> None:
+    verbs = [rule["verbs"] for _, rule in rendered.rules() if "secrets" in rule["resources"]]
+    assert verbs
+    assert all(each == ["create"] for each in verbs)
+
+
+def test_rights_on_the_cluster(render: Render) -> None:
+    assert rights(render(), "ClusterRole", "slm-operator") == {
+        "slm-operator.io/slmdeployments": {"get", "list", "watch"},
+        "slm-operator.io/slmdeployments/status": {"get", "patch"},
+        "apps/deployments": CHILDREN,
+        "/services": CHILDREN,
+        "/configmaps": CHILDREN,
+        "/persistentvolumeclaims": CHILDREN,
+        "batch/jobs": CHILDREN,
+        "monitoring.coreos.com/servicemonitors": CHILDREN,
+        "/secrets": {"create"},
+        "/pods": {"get", "list", "watch"},
+    }
+
+
+def test_namespaced_mode_grants_nothing_but_nodes_on_the_cluster(render: Render) -> None:
+    namespaced, cluster = render(NAMESPACED), render()
+    bound = {
+        binding["roleRef"]["name"]
+        for binding in namespaced.kind("ClusterRoleBinding")
+        if OPERATOR in binding["subjects"]
+    }
+    assert bound == {"slm-operator-nodes"}
+    assert rights(namespaced, "ClusterRole", "slm-operator-nodes") == {"/nodes": {"get", "list", "watch"}}
+    roles = {
+        role["metadata"]["namespace"]: role["rules"]
+        for role in namespaced.kind("Role")
+        if role["metadata"]["name"] == "slm-operator"
+    }
+    assert set(roles) == {"team-a", "team-b"}
+    assert roles["team-a"] == roles["team-b"] == cluster.one("ClusterRole", "slm-operator")["rules"]
+
+
+def test_every_operator_role_is_bound_to_the_operator(rendered: Rendered) -> None:
+    bound = {
+        (binding["roleRef"]["kind"], binding["roleRef"]["name"], binding["metadata"].get("namespace"))
+        for binding in [*rendered.kind("RoleBinding"), *rendered.kind("ClusterRoleBinding")]
+        if binding["subjects"] == [OPERATOR]
+    }
+    roles = {
+        (role["kind"], role["metadata"]["name"], role["metadata"].get("namespace"))
+        for role in [*rendered.kind("Role"), *rendered.kind("ClusterRole")]
+        if not any("aggregate-to" in label for label in role["metadata"]["labels"])
+    }
+    assert bound == roles
+
+
+def test_one_lease_only_and_only_at_home(rendered: Rendered) -> None:
+    role = rendered.one("Role", "slm-operator-lease")
+    assert role["metadata"]["namespace"] == NAMESPACE
+    by_name = [rule for rule in role["rules"] if "resourceNames" in rule]
+    assert [rule["resourceNames"] for rule in by_name] == [["slm-operator"]]
+    assert [rule["verbs"] for rule in role["rules"] if "resourceNames" not in rule] == [["create"]]
+    env = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert {"name": "SLM_LEASE_NAME", "value": "slm-operator"} in env
+
+
+def test_people_who_may_edit_a_namespace_may_edit_its_models(render: Render) -> None:
+    edit = render().one("ClusterRole", "slm-operator-edit")
+    assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+    assert "slmdeployments" in edit["rules"][0]["resources"]
+    roles = {role["metadata"]["name"] for role in render({"rbac": {"aggregate": False}}).kind("ClusterRole")}
+    assert roles == {"slm-operator", "slm-operator-nodes"}
+
+
+def test_roles_may_be_left_to_others(render: Render) -> None:
+    rendered = render({"rbac": {"create": False, "aggregate": False}})
+    assert not list(rendered.rules())

@@ -1,0 +1,110 @@
+"""What the chart writes is what the operator reads."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.chart.generate import CHART, ROOT
+from tests.chart.rendering import EVERYTHING, Render, Rendered
+
+from slm_contract.config import EngineName
+from slm_operator.settings import EnvVar, HardwareClass, Settings, Toleration
+
+SHIPPED = ["gpu-nvidia", "npu-intel", "gpu-amd", "npu-qualcomm", "gpu-intel", "gpu-intel-i915", "cpu"]
+
+
+def settings(rendered: Rendered) -> Settings:
+    return Settings.model_validate(yaml.safe_load(rendered.settings_text()))
+
+
+def names(classes: tuple[HardwareClass, ...], family: str | None = None) -> list[str]:
+    return [each.name for each in classes if family in {None, each.family}]
+
+
+def test_every_mode_parses(rendered: Rendered) -> None:
+    assert settings(rendered).classes
+
+
+def test_the_defaults(render: Render) -> None:
+    read = settings(render())
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert read.runtime_image == f"ghcr.io/slm-operator/slm-runtime:{version}"
+    assert read.namespaces == ()
+    assert read.fetch.ca_bundle is None
+    assert names(read.classes) == SHIPPED
+    assert names(read.classes, "gpu") == ["gpu-nvidia", "gpu-amd", "gpu-intel", "gpu-intel-i915"]
+
+
+def test_chart_and_distribution_have_one_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+
+
+def test_everything_reaches_the_operator(render: Render) -> None:
+    read = settings(render(EVERYTHING))
+    assert read.runtime_image == "registry.corp/slm-runtime:1"
+    assert read.image_pull_secrets == ("registry",)
+    assert read.allowed_image_prefixes == ("registry.corp/",)
+    assert read.fetch.env == (
+        EnvVar(name="PIP_INDEX_URL", value="https://index.corp/simple"),
+        EnvVar(name="PIP_NO_INPUT", value="true"),
+        EnvVar(name="PIP_TIMEOUT", value="30"),
+    )
+    assert read.fetch.ca_bundle == EVERYTHING["fetch"]["caBundle"]
+    assert read.fetch.allowed_sources == ("https://models.corp/", "pypi://")
+    assert read.cluster_domain == "corp.local"
+
+
+def test_a_ca_bundle_from_a_file_arrives_unchanged(render: Render, tmp_path: Path) -> None:
+    pem = "# corp root\n-----BEGIN CERTIFICATE-----\nAAAA+/==\n-----END CERTIFICATE-----\n\n"
+    file = tmp_path / "ca.pem"
+    file.write_text(pem)
+    assert settings(render({}, "--set-file", f"fetch.caBundle={file}")).fetch.ca_bundle == pem
+
+
+def test_a_class_of_the_user_is_one_like_the_shipped(render: Render) -> None:
+    own: dict[str, Any] = {
+        "family": "npu",
+        "order": 5,
+        "nodeSelector": {"corp.example/npu": "v2"},
+        "resource": {"name": "corp.example/npu", "count": 2},
+        "tolerations": [{"key": "corp.example/npu", "operator": "Exists", "effect": "NoSchedule"}],
+        "image": "registry.corp/slm-runtime-npu@sha256:" + "b" * 64,
+        "engine": "LlamaCpp",
+        "provider": "corp",
+        "gpuLayers": -1,
+        "provisionable": True,
+    }
+    classes = settings(render({"hardwareClasses": {"npu-corp": own}})).classes
+    assert names(classes, "npu") == ["npu-corp", "npu-intel", "npu-qualcomm"]
+    found = next(each for each in classes if each.name == "npu-corp")
+    assert found.resource is not None
+    assert (found.resource.name, found.resource.count) == ("corp.example/npu", 2)
+    assert found.node_selector == own["nodeSelector"]
+    assert found.tolerations == (Toleration(key="corp.example/npu", operator="Exists", effect="NoSchedule"),)
+    assert (found.image, found.engine) == (own["image"], EngineName.LLAMA_CPP)
+    assert (found.provider, found.gpu_layers, found.provisionable) == ("corp", -1, True)
+
+
+def test_a_class_is_changed_by_what_differs_and_removed_by_null(render: Render) -> None:
+    classes = settings(
+        render({"hardwareClasses": {"gpu-amd": None, "gpu-nvidia": {"image": "r/cuda:1", "order": 90}}})
+    ).classes
+    assert names(classes, "gpu") == ["gpu-intel", "gpu-intel-i915", "gpu-nvidia"]
+    nvidia = next(each for each in classes if each.name == "gpu-nvidia")
+    assert nvidia.image == "r/cuda:1"
+    assert nvidia.resource is not None
+    assert nvidia.resource.name == "nvidia.com/gpu"
+
+
+@pytest.mark.parametrize("values", [{"workers": 3}, {"fetch": {"env": {"HTTPS_PROXY": "http://p:1"}}}])
+def test_a_change_of_the_settings_rolls_the_operator(render: Render, values: dict[str, Any]) -> None:
+    def checksum(rendered: Rendered) -> str:
+        annotations = rendered.one("Deployment")["spec"]["template"]["metadata"]["annotations"]
+        return str(annotations["checksum/config"])
+
+    assert checksum(render(values)) != checksum(render())
+    assert checksum(render({"podLabels": {"team": "a"}})) == checksum(render())
