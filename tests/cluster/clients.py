@@ -1,0 +1,78 @@
+"""kubectl and Helm against one kubeconfig: what every kind of cluster offers in the same way."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.cluster import tools
+from tests.cluster.commands import run
+from tests.cluster.errors import HarnessError
+from tests.cluster.processes import Process, wait_until
+
+
+def kubectl(kubeconfig: Path, *args: str, stdin: str | None = None) -> str:
+    """Run kubectl and return its output.
+
+    Raises
+    ------
+    HarnessError
+        It failed; its own words are in the message.
+    """
+    return run([tools.kubernetes.path("kubectl"), "--kubeconfig", kubeconfig, *args], stdin=stdin)
+
+
+class Clients:
+    """What is done to a cluster by its clients alone."""
+
+    kubeconfig: Path
+
+    def kubectl(self, *args: str, input: str | None = None) -> str:  # noqa: A002  as subprocess names it
+        return kubectl(self.kubeconfig, *args, stdin=input)
+
+    def answers(self) -> bool:
+        """Whether the API server does."""
+        try:
+            return self.kubectl("get", "--raw", "/readyz", "--request-timeout=5s") == "ok"
+        except HarnessError:
+            return False
+
+    def helm(self, *args: str) -> str:
+        return run([tools.helm.path(), "--kubeconfig", self.kubeconfig, *args])
+
+
+class ForwardedClients(Clients):
+    """Of a cluster whose Services this machine has no route to."""
+
+    @contextlib.contextmanager
+    def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        """Yield a ``host:port`` of this machine that leads to the Service's *port* (by port-forward)."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            local = free.getsockname()[1]
+        argv = ["--kubeconfig", str(self.kubeconfig), "--namespace", namespace, "port-forward"]
+        with TemporaryDirectory(prefix="slm-forward-") as folder:
+            forward = Process.start(
+                "port-forward",
+                [tools.kubernetes.path("kubectl"), *argv, f"service/{service}", f"{local}:{port}"],
+                Path(folder) / "log",
+                dies_with_us=True,
+            )
+            try:
+                wait_until(
+                    f"a way to {service}:{port}",
+                    lambda: _listens(local),
+                    processes=[forward],
+                    seconds=30,
+                )
+                yield f"127.0.0.1:{local}"
+            finally:
+                forward.stop()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,3 @@
+module slm-operator.io/tests/pause
+
+go 1.24.0

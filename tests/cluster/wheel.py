@@ -1,0 +1,69 @@
+"""llama-cpp-python, built once into a wheel that runs on any x86-64 or arm64 Linux of this Python's kind.
+
+Only its sources are published, and they build for the machine they are built on.
+The flags here build every CPU variant instead; the runtime picks one at start.
+The same wheel serves the virtual environment and the image.
+"""
+
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.cluster import cache, host
+from tests.cluster.commands import run
+
+PINNED = Path(__file__).resolve().parents[2] / "requirements" / "llama-cpp-python.txt"
+VERSION = (re.findall(r"^llama-cpp-python==(\S+)", PINNED.read_text(), flags=re.MULTILINE))[0]
+CMAKE_FLAGS = (
+    "-DGGML_NATIVE=OFF",  # what this machine's CPU advertises is not what the next one has
+    "-DGGML_BACKEND_DL=ON",
+    "-DGGML_CPU_ALL_VARIANTS=ON",
+    "-DLLAVA_BUILD=OFF",
+    "-DLLAMA_OPENSSL=OFF",
+)
+
+
+def _pip(*words: str | Path) -> list[str | Path]:
+    return [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
+
+
+def sdist() -> Path:
+    """Path of the published source archive, whose hash is the pinned one."""
+
+    def download(folder: Path) -> None:
+        options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--require-hashes"]
+        run(_pip("download", *options, "--dest", folder, "-r", PINNED))
+
+    inputs = {"pinned": PINNED.read_text()}
+    folder = cache.built("sdists", "llama-cpp-python", inputs, download, note=f"{VERSION}, 77 MB")
+    return next(folder.glob("*.tar.gz"))
+
+
+def _inputs() -> dict[str, object]:
+    return {
+        "version": VERSION,
+        "flags": list(CMAKE_FLAGS),
+        "abi": sysconfig.get_config_var("SOABI"),
+        "machine": os.uname().machine,
+    }
+
+
+def ensure() -> Path:
+    """Path of the wheel; it is built first if need be."""
+    build: Callable[[Path], None] = _build
+    folder = cache.built(
+        "wheels", "llama-cpp-python", _inputs(), build, note=f"{VERSION}, about 11 min on two cores, once", gib=4
+    )
+    return next(folder.glob("*.whl"))
+
+
+def _build(folder: Path) -> None:
+    host.require(host.COMPILER_PACKAGES)
+    env = {
+        "CMAKE_ARGS": " ".join(CMAKE_FLAGS),
+        "CMAKE_BUILD_PARALLEL_LEVEL": str(len(os.sched_getaffinity(0))),
+    }
+    run(_pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, sdist()), env=env)
