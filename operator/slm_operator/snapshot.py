@@ -36,6 +36,19 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A write of the plan that the API server has just refused: status has to say why nothing happens."""
+
+    ref: ChildRef
+    reason: str
+    """Of the Ready condition: `WriteForbidden`, `WriteInvalid`, `NameTaken`, `NamespaceMissing`."""
+    message: str
+    """The API server's own words."""
+    permanent: bool
+    """True: trying again can't help, so the deployment is Stalled; False: it is tried again with backoff."""
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Everything that a decision may depend on; equal snapshots give equal decisions."""
 
@@ -53,6 +66,8 @@ class Snapshot:
     """By pod uid; a pod that can't be reached is absent, and its fields stay unknown."""
     monitoring: bool = False
     """Whether the cluster serves ServiceMonitor."""
+    refusal: Refusal | None = None
+    """Set only when the plan of this very snapshot was tried and refused."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""What stays in memory of each object: enough to decide, and no more.
+
+``managedFields`` alone are often larger than the rest of an object, and a node's list of images larger still.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from slm_operator.cluster.resources import CONFIG_MAP, NODE, POD, Resource
+from slm_operator.snapshot import Document, Node
+
+_METADATA: Final = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "labels",
+    "annotations",
+    "ownerReferences",
+)
+_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+"""kubectl's copy of the whole object."""
+
+
+def kept_object(resource: Resource, document: Document) -> Document:
+    """The parts of any object that decisions are made of; equal to itself when it is reduced again."""
+    kept: dict[str, Any] = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": _metadata(document["metadata"]),
+    }
+    if resource is POD:
+        spec = document.get("spec") or {}
+        kept["spec"] = {key: spec[key] for key in ("nodeName", "nodeSelector") if key in spec}
+        kept["status"] = document.get("status") or {}
+        return kept
+    if resource is CONFIG_MAP:
+        # The site's CA bundle is the same text in each of them: it is kept once.
+        kept["data"] = {key: sys.intern(value) for key, value in (document.get("data") or {}).items()}
+        return kept
+    if resource is NODE:
+        spec, status = document.get("spec") or {}, document.get("status") or {}
+        kept["spec"] = {key: spec[key] for key in ("taints", "unschedulable") if key in spec}
+        kept["status"] = {key: status[key] for key in ("allocatable", "conditions") if key in status}
+        return kept
+    kept["spec"] = document.get("spec") or {}
+    if document.get("status"):
+        kept["status"] = document["status"]
+    return kept
+
+
+def kept_node(document: Document) -> Node:
+    """Labels, taints and allocatable; whether it is ready and takes pods."""
+    spec = document.get("spec") or {}
+    status = document.get("status") or {}
+    conditions = status.get("conditions") or ()
+    return Node(
+        name=document["metadata"]["name"],
+        labels=document["metadata"].get("labels") or {},
+        taints=tuple(
+            {key: taint[key] for key in ("key", "value", "effect") if taint.get(key)}
+            for taint in spec.get("taints") or ()
+        ),
+        allocatable=status.get("allocatable") or {},
+        ready=any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions),
+        unschedulable=bool(spec.get("unschedulable")),
+    )
+
+
+def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: metadata[key] for key in _METADATA if key in metadata}
+    if _LAST_APPLIED in (annotations := kept.get("annotations") or {}):
+        kept["annotations"] = {key: value for key, value in annotations.items() if key != _LAST_APPLIED}
+    return kept

@@ -1,0 +1,67 @@
+"""What the operator asks of a cluster: the seam between the control loops and the network."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from slm_operator.cluster.resources import Resource
+from slm_operator.snapshot import Document
+
+Kept = TypeVar("Kept")
+
+
+@dataclass(frozen=True)
+class Listing(Generic[Kept]):
+    """All objects of a resource at one revision."""
+
+    items: list[Kept]
+    resource_version: str
+
+
+class Cluster(Protocol):
+    """Every method raises :class:`~slm_operator.cluster.errors.ClusterError`, and nothing else, on a refusal.
+
+    What comes back is the object as the API server has it after the call.
+    """
+
+    async def list(
+        self, resource: Resource, namespace: str | None, keep: Callable[[Document], Kept]
+    ) -> Listing[Kept]:
+        """All objects (of one namespace or of all), read in pages, each reduced by ``keep`` as it comes."""
+        ...
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Document: ...
+
+    async def create(self, document: Document) -> Document:
+        """By POST; :class:`ExistsError` where the name is taken."""
+        ...
+
+    async def replace(self, document: Document) -> Document:
+        """By PUT, only over the ``resourceVersion`` it carries; else :class:`ConflictError`."""
+        ...
+
+    async def apply(self, document: Document, *, force: bool) -> Document:
+        """By server-side apply, the full intent.
+
+        Without ``force`` fields that another manager holds with another value raise :class:`TakenError`: the
+        first apply of a name is made so, since the object might be there and be somebody else's.
+        """
+        ...
+
+    async def apply_status(self, document: Document) -> Document:
+        """By server-side apply of the status subresource.
+
+        ``metadata.resourceVersion`` is the precondition (:class:`ConflictError`): a status is never written
+        over an object that its writer hadn't seen, and what an earlier status had and this one hasn't goes.
+        """
+        ...
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> None:
+        """Only that very object in that very state; its dependents follow."""
+        ...
+
+    async def serves(self, resource: Resource) -> bool:
+        """Whether the cluster knows the kind."""
+        ...

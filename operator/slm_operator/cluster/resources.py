@@ -1,0 +1,81 @@
+"""The kinds of objects that the operator reads or writes, and where the API server keeps them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind in one version."""
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+    selector: str = ""
+    """Label selector of the objects that concern us; empty: all."""
+
+    @property
+    def group(self) -> str:
+        """Empty for the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        return self.api_version.rpartition("/")[2]
+
+    @property
+    def root(self) -> str:
+        """Path of the group and version: its answer lists the kinds that are served."""
+        return f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """Path of a collection, an object or a part of it; ``namespace`` None is the whole cluster."""
+        parts = [self.root]
+        if self.namespaced and namespace is not None:
+            parts += ["namespaces", namespace]
+        parts += [part for part in (self.plural, name, subresource) if part]
+        return "/".join(parts)
+
+
+OURS: Final = "app.kubernetes.io/managed-by=slm-operator"
+"""Selects the objects that this operator makes, and their pods."""
+
+SLM_DEPLOYMENT: Final = Resource("slm-operator.io/v1alpha1", "SLMDeployment", "slmdeployments")
+DEPLOYMENT: Final = Resource("apps/v1", "Deployment", "deployments", selector=OURS)
+SERVICE: Final = Resource("v1", "Service", "services", selector=OURS)
+CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps", selector=OURS)
+CLAIM: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", selector=OURS)
+JOB: Final = Resource("batch/v1", "Job", "jobs", selector=OURS)
+SERVICE_MONITOR: Final = Resource(
+    "monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors", selector=OURS
+)
+POD: Final = Resource("v1", "Pod", "pods", selector=OURS)
+NODE: Final = Resource("v1", "Node", "nodes", namespaced=False)
+SECRET: Final = Resource("v1", "Secret", "secrets")
+"""Created only: never read, listed or watched."""
+LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
+
+WATCHED: Final = (SLM_DEPLOYMENT, DEPLOYMENT, SERVICE, CONFIG_MAP, CLAIM, JOB, POD, NODE)
+"""Always there; ServiceMonitor comes on top where the cluster serves it."""
+
+_BY_KIND: Final = {
+    (resource.api_version, resource.kind): resource for resource in (*WATCHED, SERVICE_MONITOR, SECRET, LEASE)
+}
+
+
+def resource_of(document: Mapping[str, Any]) -> Resource:
+    """The resource of an object that carries its ``apiVersion`` and ``kind``.
+
+    Raises
+    ------
+    LookupError
+        The operator has no business with that kind.
+    """
+    try:
+        return _BY_KIND[document["apiVersion"], document["kind"]]
+    except KeyError:
+        raise LookupError(
+            f"{document.get('apiVersion')}/{document.get('kind')} isn't a kind that this operator handles"
+        ) from None
