@@ -1,0 +1,1 @@
+"""Models: where they come from, what their headers say, where they lie."""
