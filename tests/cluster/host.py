@@ -16,6 +16,7 @@ CA_BUNDLES = (
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
     Path("/etc/ssl/cert.pem"),
 )
+DEBIAN_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 CNI_PLUGINS = "/usr/lib/cni"
 """Where Debian and Ubuntu put them."""
 INDEX_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy")
@@ -46,7 +47,8 @@ NODE_PACKAGES = (
 )
 IMAGE_PACKAGES = (
     Package("buildah", "buildah", "builds images without an engine"),
-    Package("mmdebstrap", "mmdebstrap", "makes the base image where no registry can be reached"),
+    Package("mmdebstrap", "mmdebstrap", "makes the base image from Debian's packages"),
+    Package("debian-archive-keyring", DEBIAN_KEYS, "checks Debian's packages"),
 )
 COMPILER_PACKAGES = (
     Package("gcc", "gcc", "compiles llama.cpp"),

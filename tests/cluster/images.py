@@ -1,0 +1,110 @@
+"""The two images of this checkout, built when their inputs change and kept as archives."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import cache, host, wheel
+from tests.cluster.base_image import base
+from tests.cluster.builders import Build, choose
+
+ROOT = Path(__file__).resolve().parents[2]
+REGISTRY = "slm-operator.io"
+CONTAINERFILES = {"slm-operator": "operator/Containerfile", "slm-runtime": "runtime/Containerfile"}
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements", "operator", "runtime")
+CA_IN_BUILD = "/run/secrets/ca.crt"
+KEPT = 2
+"""Archives of one image that stay in the cache, the newest ones."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that was built here; its tag stands for all that went into it."""
+
+    repository: str
+    tag: str
+    archive: Path
+
+    @property
+    def name(self) -> str:
+        """As pods write it."""
+        return f"{self.repository}:{self.tag}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the archive, compressed where the builder compresses."""
+        return self.archive.stat().st_size
+
+    @property
+    def values(self) -> dict[str, str]:
+        """As the chart's values write it."""
+        return {"repository": self.repository, "tag": self.tag}
+
+
+def ensure() -> dict[str, Image]:
+    """Both images by name (``slm-operator``, ``slm-runtime``), built first if need be."""
+    return {name: _image(name) for name in CONTAINERFILES}
+
+
+def _sources() -> list[Path]:
+    found: list[Path] = []
+    for name in SOURCES:
+        path = ROOT / name
+        found += [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    return [path for path in found if "__pycache__" not in path.parts]
+
+
+def _image(name: str) -> Image:
+    builder = choose()
+    containerfile = CONTAINERFILES[name]
+    base_image = base(builder)
+    wheels = [wheel.ensure()] if name == "slm-runtime" else []
+    other = {path for key, path in CONTAINERFILES.items() if key != name}
+    sources = [path for path in _sources() if str(path.relative_to(ROOT)) not in other]
+    inputs: Mapping[str, object] = {
+        "sources": cache.digest_of_files(sources, ROOT),
+        "wheels": [str(path) for path in wheels],
+        "base": base_image,
+    }
+    image_name = f"{REGISTRY}/{name}:{cache.digest(inputs)}"
+
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            context = Path(scratch) / "context"
+            for source in sources:
+                target = context / source.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(source, target)
+            (context / "dist").mkdir()
+            for built in wheels:
+                shutil.copy2(built, context / "dist")
+            secrets = _secrets(Path(scratch))
+            request = Build(context / containerfile, context, image_name, {"BASE_IMAGE": base_image}, secrets)
+            builder.build(request, folder / "image.tar")
+
+    folder = cache.built(
+        "images", name, inputs, build, note="a minute, seconds when only sources changed", gib=2
+    )
+    _forget_older(name, folder)
+    repository, _, tag = image_name.rpartition(":")
+    return Image(repository, tag, folder / "image.tar")
+
+
+def _secrets(scratch: Path) -> dict[str, Path]:
+    """Pip's settings and the authorities of this machine, for the build alone."""
+    index = host.host_index()
+    configuration = scratch / "pip.conf"
+    configuration.write_text(index.pip_conf(CA_IN_BUILD))
+    secrets = {"pip.conf": configuration}
+    if index.ca_bundle is not None:
+        secrets["ca.crt"] = index.ca_bundle
+    return secrets
+
+
+def _forget_older(name: str, current: Path) -> None:
+    others = [path for path in current.parent.glob(f"{name}-*") if path != current]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in others[KEPT - 1 :]:
+        shutil.rmtree(path, ignore_errors=True)

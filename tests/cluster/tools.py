@@ -55,9 +55,7 @@ class Tool:
 
     def folder(self) -> Path:
         """Where the binaries lie; they are built first if need be."""
-        return cache.built(
-            "tools", self.name, self._identity(), self.build, note=self.note, gib=self.gib
-        )
+        return cache.built("tools", self.name, self._identity(), self.build, note=self.note, gib=self.gib)
 
     def path(self, program: str | None = None) -> Path:
         """Path of one program of the set (the first by default)."""
@@ -131,7 +129,7 @@ CONTROL_PLANE = (kubernetes, etcd)
 SINGLE_NODE = (*CONTROL_PLANE, containerd, coredns, pause, helm)
 
 
-def ensure(wanted: tuple[Tool, ...]) -> None:
+def ensure(wanted: tuple[Tool, ...] = SINGLE_NODE) -> None:
     """Build what is missing of *wanted*, and say what was there already."""
     there = [tool.name for tool in wanted if tool.is_built()]
     if there:

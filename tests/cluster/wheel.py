@@ -9,14 +9,13 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import cache, host
 from tests.cluster.commands import run
 
 PINNED = Path(__file__).resolve().parents[2] / "requirements" / "llama-cpp-python.txt"
-VERSION = (re.findall(r"^llama-cpp-python==(\S+)", PINNED.read_text(), flags=re.MULTILINE))[0]
+VERSION = re.findall(r"^llama-cpp-python==(\S+)", PINNED.read_text(), flags=re.MULTILINE)[0]
 CMAKE_FLAGS = (
     "-DGGML_NATIVE=OFF",  # what this machine's CPU advertises is not what the next one has
     "-DGGML_BACKEND_DL=ON",
@@ -34,7 +33,7 @@ def sdist() -> Path:
     """Path of the published source archive, whose hash is the pinned one."""
 
     def download(folder: Path) -> None:
-        options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--require-hashes"]
+        options = ["--quiet", "--no-deps", "--no-binary", "llama-cpp-python", "--require-hashes"]
         run(_pip("download", *options, "--dest", folder, "-r", PINNED))
 
     inputs = {"pinned": PINNED.read_text()}
@@ -53,10 +52,8 @@ def _inputs() -> dict[str, object]:
 
 def ensure() -> Path:
     """Path of the wheel; it is built first if need be."""
-    build: Callable[[Path], None] = _build
-    folder = cache.built(
-        "wheels", "llama-cpp-python", _inputs(), build, note=f"{VERSION}, about 11 min on two cores, once", gib=4
-    )
+    note = f"{VERSION}, about 11 min on two cores, once"
+    folder = cache.built("wheels", "llama-cpp-python", _inputs(), _build, note=note, gib=4)
     return next(folder.glob("*.whl"))
 
 
