@@ -32,9 +32,8 @@ def render(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Render:
     def template(values: Mapping[str, Any] | None = None, /, *flags: str | Path) -> Rendered:
         file = folder / "values.yaml"
         file.write_text(yaml.safe_dump(dict(values or {})))
-        return Rendered(
-            helm("template", "slm-operator", CHART, "--namespace", NAMESPACE, "--values", file, *flags)
-        )
+        place = ("--namespace", NAMESPACE, "--kube-version", tools.KUBERNETES)
+        return Rendered(helm("template", "slm-operator", CHART, *place, "--values", file, *flags))
 
     return template
 

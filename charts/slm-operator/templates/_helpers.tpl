@@ -74,17 +74,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- range .Values.runtime.imagePullSecrets -}}
 {{- $secrets = append $secrets .name -}}
 {{- end -}}
-runtimeImage: {{ include "slm-operator.image" (dict "image" .Values.runtime.image "appVersion" .Chart.AppVersion) }}
-imagePullPolicy: {{ .Values.runtime.image.pullPolicy }}
-imagePullSecrets: {{ toYaml $secrets | nindent 2 }}
-allowedImagePrefixes: {{ toYaml .Values.runtime.allowedImagePrefixes | nindent 2 }}
-fetch: {{ toYaml $fetch | nindent 2 }}
-namespaces: {{ toYaml .Values.watchNamespaces | nindent 2 }}
-clusterDomain: {{ .Values.clusterDomain }}
-workers: {{ .Values.workers }}
-resyncSeconds: {{ .Values.resyncSeconds }}
-pollSeconds: {{ .Values.pollSeconds }}
-classes: {{ toYaml $classes | nindent 2 }}
+{{- dict
+  "runtimeImage" (include "slm-operator.image" (dict "image" .Values.runtime.image "appVersion" .Chart.AppVersion))
+  "imagePullPolicy" .Values.runtime.image.pullPolicy
+  "imagePullSecrets" $secrets
+  "allowedImagePrefixes" .Values.runtime.allowedImagePrefixes
+  "classes" $classes
+  "fetch" $fetch
+  "namespaces" .Values.watchNamespaces
+  "clusterDomain" .Values.clusterDomain
+  "workers" .Values.workers
+  "resyncSeconds" .Values.resyncSeconds
+  "pollSeconds" .Values.pollSeconds
+  | toYaml -}}
 {{- end -}}
 
 {{/* What the operator may do with SLMDeployments and what belongs to them; Secrets it can only make. */}}
