@@ -1,0 +1,149 @@
+"""Serving, side by side with llama-server: every figure a ratio within one run, the two alternating, median of several."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import load, prompts
+from bench.servers import SERVERS, Server, Shape
+
+Measure = Callable[[Server, int], Awaitable[dict[str, float]]]
+"""Loads one running server; the number makes prompts of this round new to it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    name: str
+    figure: str
+    """Which of the measured figures the ratio is of."""
+    reach: str
+    shape: Callable[[Path], Shape]
+    measure: Measure
+
+
+@dataclass(frozen=True)
+class Result:
+    row: Row
+    model: str
+    ours: dict[str, float]
+    """Medians."""
+    theirs: dict[str, float]
+    ratios: Sequence[float]
+    """Of the row's figure, ours to theirs, round by round."""
+    commands: dict[str, str]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+
+def streams(count: int, tokens: int) -> Measure:
+    async def measure(server: Server, number: int) -> dict[str, float]:
+        bodies = [
+            prompts.chat(prompts.words(40, seed=number * 1000 + each), tokens) for each in range(count)
+        ]
+        traces = await load.together(server.url, bodies)
+        return {
+            "tokens/s": load.tokens_per_second(traces),
+            "decode tokens/s": statistics.median(load.decode_tokens_per_second(trace) for trace in traces),
+            "first token s": load.median_first_token(traces),
+        }
+
+    return measure
+
+
+async def shared_system_prompt(server: Server, number: int) -> dict[str, float]:
+    system = prompts.words(900, seed=number)
+    bodies = [
+        prompts.chat(prompts.words(8, seed=number * 1000 + each), 8, system=system) for each in range(16)
+    ]
+    traces = await load.together(server.url, bodies)
+    return {"first token s": load.median_first_token(traces), "prompt tokens": traces[0].prompt_tokens}
+
+
+async def long_prompt_among_streams(server: Server, number: int) -> dict[str, float]:
+    """Four streams run; a 2,000-token prompt arrives: how long do they stand still, how long does it wait?"""
+    async with load.client(8) as session:
+        running = [
+            asyncio.create_task(
+                load.stream(
+                    session, server.url, prompts.chat(prompts.words(40, seed=number * 1000 + each), 1200)
+                )
+            )
+            for each in range(4)
+        ]
+        await asyncio.sleep(2)
+        late = await load.stream(
+            session, server.url, prompts.chat(prompts.words(1800, seed=number * 1000 + 99), 4)
+        )
+        await asyncio.sleep(0.2)
+        for task in running:
+            task.add_done_callback(lambda _: None)
+        traces = await asyncio.gather(*running)
+    return {
+        "longest gap s": max(trace.longest_gap(late.sent, late.arrivals[0]) for trace in traces),
+        "its first token s": late.first_token_seconds,
+        "prompt tokens": late.prompt_tokens,
+    }
+
+
+def rows() -> list[Row]:
+    def shape(count: int, context: int) -> Callable[[Path], Shape]:
+        return lambda model: Shape(model, count, context)
+
+    return [
+        Row("1 stream", "tokens/s", "≥ 0.97", shape(1, 1024), streams(1, 256)),
+        Row("4 streams", "tokens/s", "≥ 1.0", shape(4, 1024), streams(4, 192)),
+        Row("8 streams", "tokens/s", "≥ 1.0", shape(8, 1024), streams(8, 128)),
+        Row("16 streams", "tokens/s", "≥ 1.0", shape(16, 1024), streams(16, 96)),
+        Row(
+            "16 cold clients, one 1,000-token system prompt: median time to first token",
+            "first token s",
+            "≤ 0.25",
+            shape(16, 1536),
+            shared_system_prompt,
+        ),
+        Row(
+            "longest gap of 4 running streams while a 2,000-token prompt comes in",
+            "longest gap s",
+            "≤ 0.2",
+            shape(5, 4096),
+            long_prompt_among_streams,
+        ),
+    ]
+
+
+def compare(row: Row, model: Path, rounds: int) -> Result:
+    """Alternate the two servers *rounds* times, each started anew, after one request that warms it up."""
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in SERVERS}
+    commands: dict[str, str] = {}
+    for number in range(rounds):
+        order = list(SERVERS) if number % 2 == 0 else list(reversed(SERVERS))
+        for name in order:
+            with SERVERS[name](row.shape(model)) as server:
+                commands[name] = server.command
+                figures[name].append(asyncio.run(_warm_then(row.measure, server, number)))
+            time.sleep(0.5)
+    ours, theirs = figures["slm-runtime"], figures["llama-server"]
+    return Result(
+        row,
+        model.stem,
+        _medians(ours),
+        _medians(theirs),
+        [mine[row.figure] / other[row.figure] for mine, other in zip(ours, theirs, strict=True)],
+        commands,
+    )
+
+
+async def _warm_then(measure: Measure, server: Server, number: int) -> dict[str, float]:
+    await load.together(server.url, [prompts.chat("Hello.", 8)])
+    return await measure(server, number + 1)
+
+
+def _medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
