@@ -15,11 +15,9 @@ from slm_contract.report import RuntimeReport
 from slm_operator.cluster.kept import kept_node, kept_object
 from slm_operator.cluster.protocol import Listing
 from slm_operator.cluster.resources import NODE, POD, SLM_DEPLOYMENT, Resource, resource_of
+from slm_operator.crd.names import INSTANCE_LABEL
 from slm_operator.settings import Settings
 from slm_operator.snapshot import ChildRef, Document, Node, Snapshot
-
-INSTANCE_LABEL = "app.kubernetes.io/instance"
-"""On children and pods: the name of their SLMDeployment."""
 
 
 class Key(NamedTuple):
@@ -71,7 +69,7 @@ class Store:
         self.monitoring = False
         """Whether the cluster serves ServiceMonitor."""
 
-    def keys(self) -> list[Key]:
+    def deployments(self) -> list[Key]:
         """Every SLMDeployment."""
         return [Key(*place) for place in self._entries.get(SLM_DEPLOYMENT.kind, ())]
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from slm_operator.crd import names
+
 
 @dataclass(frozen=True)
 class Resource:
@@ -39,10 +41,10 @@ class Resource:
         return "/".join(parts)
 
 
-OURS: Final = "app.kubernetes.io/managed-by=slm-operator"
+OURS: Final = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
 """Selects the objects that this operator makes, and their pods."""
 
-SLM_DEPLOYMENT: Final = Resource("slm-operator.io/v1alpha1", "SLMDeployment", "slmdeployments")
+SLM_DEPLOYMENT: Final = Resource(names.API_VERSION, names.KIND, names.PLURAL)
 DEPLOYMENT: Final = Resource("apps/v1", "Deployment", "deployments", selector=OURS)
 SERVICE: Final = Resource("v1", "Service", "services", selector=OURS)
 CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps", selector=OURS)

@@ -1,0 +1,274 @@
+"""The one place that orders I/O: observe, decide, act, report.
+
+A reconcile starts from the store, never from the event that caused it, and everything between observation
+and writing is the pure ``decide``. In the ACT lane it writes children and leaves the status to a later turn
+in the REPORT lane, so that in a burst all Deployments exist before the first status is written. In the REPORT
+lane it does all it finds to do.
+
+Status is written by server-side apply over the very revision that was observed: a merge patch has no
+precondition, and would silently put an old reader's view over a newer one; a field that is no longer reported
+would stay for ever. A conflict means that the object has moved on: it is read, and decided again.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from logging import getLogger
+from typing import Any, Final, Literal
+
+from slm_operator.cluster import errors
+from slm_operator.cluster.protocol import Cluster
+from slm_operator.cluster.resources import SLM_DEPLOYMENT, Resource, resource_of
+from slm_operator.queue import Lane, WorkQueue
+from slm_operator.settings import Settings
+from slm_operator.snapshot import ChildRef, Decision, Delete, Document, Plan, Refusal, Snapshot
+from slm_operator.store import Change, Key, Store, controller_of
+
+log = getLogger(__name__)
+
+Result = Literal["gone", "rest", "acted", "reported", "refused", "retry", "error"]
+"""How a reconcile ended, for the metrics."""
+
+NODES_SETTLE: Final = 1.0
+"""Seconds: a node that joins changes several times in a row, and concerns every SLMDeployment."""
+
+
+class Reconciler:
+    """Keeps SLMDeployments as they are asked for, through the given cluster.
+
+    Parameters
+    ----------
+    decide
+        The pure core.
+    clock
+        The time, with its zone.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: Cluster,
+        store: Store,
+        queue: WorkQueue[Key],
+        settings: Settings,
+        decide: Callable[[Snapshot], Decision],
+        clock: Callable[[], datetime],
+        finished: Callable[[Result], None] = lambda _: None,
+    ) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._queue = queue
+        self._settings = settings
+        self._decide = decide
+        self._clock = clock
+        self._finished = finished
+
+    def wake(self, changes: list[Change]) -> None:
+        """Queue what the changes concern."""
+        for change in changes:
+            if change.key is not None:
+                self._queue.add(change.key, Lane.ACT if change.urgent else Lane.REPORT)
+            else:
+                for key in self._store.deployments():
+                    self._queue.add_after(key, NODES_SETTLE)
+
+    async def work(self) -> None:
+        """Process keys for ever; several of these run side by side."""
+        while True:
+            key, lane = await self._queue.get()
+            try:
+                self._finished(await self.reconcile(key, lane))
+            finally:
+                self._queue.done(key)
+
+    async def reconcile(self, key: Key, lane: Lane) -> Result:
+        """One turn for one SLMDeployment; whatever goes wrong is logged and tried again with backoff."""
+        try:
+            return await self._turn(key, lane)
+        except errors.TerminatingError:
+            self._queue.forget(key)
+            return "gone"
+        except errors.ConflictError as error:
+            await self._look_again(key)
+            self._retry(key, lane, error)
+            return "retry"
+        except errors.ClusterError as error:
+            self._retry(key, lane, error)
+            return "retry"
+        except Exception:
+            log.exception("reconcile failed", extra={"key": "/".join(key)})
+            self._queue.retry(key, lane)
+            return "error"
+
+    async def _turn(self, key: Key, lane: Lane) -> Result:
+        await self._look_at_adopted(key)
+        snapshot = self._observe(key)
+        if snapshot is None:
+            self._queue.forget(key)
+            return "gone"
+        decision = self._decide(snapshot)
+        refusal = None
+        acted = bool(decision.plan)
+        if acted:
+            refusal = await self._act(key, snapshot, decision.plan)
+            if refusal is None and lane is Lane.ACT:
+                self._queue.add(key, Lane.REPORT)
+                return "acted"
+            snapshot = self._observe(key)
+            if snapshot is None:
+                return "gone"
+            snapshot = replace(snapshot, refusal=refusal)
+            decision = self._decide(snapshot)
+        if not same_meaning(snapshot.resource.get("status"), decision.status):
+            if lane is Lane.ACT and refusal is None:
+                self._queue.add(key, Lane.REPORT)
+                return "rest"
+            await self._report(snapshot, decision)
+            result: Result = "reported"
+        else:
+            result = "rest"
+        if refusal is not None or (acted and decision.plan):
+            # Refused, or what was written wants writing again: neither may become a hot loop.
+            self._queue.retry(key)
+            return "refused"
+        self._queue.forget(key)
+        if decision.requeue_after is not None:
+            self._queue.add_after(key, decision.requeue_after)
+        return result
+
+    def _observe(self, key: Key) -> Snapshot | None:
+        return self._store.snapshot(key, self._settings, self._clock())
+
+    async def _act(self, key: Key, snapshot: Snapshot, plan: Plan) -> Refusal | None:
+        """Carry the plan out, in its order; one refused child doesn't keep the others from being written.
+
+        Returns
+        -------
+        Refusal or None
+            The first refusal.
+
+        Raises
+        ------
+        RetryError
+            The rest of the plan may succeed in a moment.
+        TerminatingError
+            The namespace is going.
+        """
+        uid = snapshot.resource["metadata"]["uid"]
+        refusals: list[Refusal] = []
+        for document in plan.create:
+            try:
+                await self._cluster.create(document)
+            except errors.ExistsError:
+                continue
+            except (errors.WaitError, errors.StallError) as error:
+                refusals.append(_refusal(document, error))
+        for document in plan.apply:
+            ref = ChildRef(document["kind"], document["metadata"]["name"])
+            try:
+                applied = await self._cluster.apply(document, force=_is_ours(snapshot.children.get(ref), uid))
+            except (errors.WaitError, errors.StallError) as error:
+                refusals.append(_refusal(document, error))
+                if isinstance(error, errors.TakenError):
+                    await self._adopt(key, document)
+            else:
+                self._store.observe(resource_of(document), applied)
+        for delete in plan.delete:
+            await self._delete(key, delete, snapshot)
+        return refusals[0] if refusals else None
+
+    async def _delete(self, key: Key, delete: Delete, snapshot: Snapshot) -> None:
+        live = snapshot.children[delete.ref]
+        resource = resource_of(live)
+        try:
+            await self._cluster.delete(
+                resource,
+                key.namespace,
+                delete.ref.name,
+                uid=delete.uid,
+                resource_version=delete.resource_version,
+            )
+        except errors.MissingError:
+            log.debug("already gone", extra={"key": "/".join(key), "kind": delete.ref.kind})
+        self._store.removed(resource, key.namespace, delete.ref.name)
+
+    async def _report(self, snapshot: Snapshot, decision: Decision) -> None:
+        metadata = snapshot.resource["metadata"]
+        written = await self._cluster.apply_status(
+            {
+                "apiVersion": SLM_DEPLOYMENT.api_version,
+                "kind": SLM_DEPLOYMENT.kind,
+                "metadata": {key: metadata[key] for key in ("name", "namespace", "resourceVersion")},
+                "status": decision.status,
+            }
+        )
+        self._store.observe(SLM_DEPLOYMENT, written)
+
+    async def _adopt(self, key: Key, document: Document) -> None:
+        """Somebody else's object has the name: decisions have to see it."""
+        resource = resource_of(document)
+        try:
+            live = await self._cluster.get(resource, key.namespace, document["metadata"]["name"])
+        except errors.MissingError:
+            return
+        self._store.adopt(key, resource, live)
+
+    async def _look_at_adopted(self, key: Key) -> None:
+        """No watch tells of other people's objects: look whether they still are in the way."""
+        for resource, name in self._store.adopted(key):
+            self._store.removed(resource, key.namespace, name)
+            await self._adopt(key, {**_identity(resource), "metadata": {"name": name}})
+
+    async def _look_again(self, key: Key) -> None:
+        """A precondition failed, so the store is behind: read the object and its children now."""
+        snapshot = self._observe(key)
+        live = [] if snapshot is None else [snapshot.resource, *snapshot.children.values()]
+        for document in live:
+            resource, name = resource_of(document), document["metadata"]["name"]
+            try:
+                self._store.observe(resource, await self._cluster.get(resource, key.namespace, name))
+            except errors.MissingError:
+                self._store.removed(resource, key.namespace, name)
+            except errors.ClusterError as error:
+                log.info("can't look again", extra={"key": "/".join(key), "cause": str(error)})
+
+    def _retry(self, key: Key, lane: Lane, error: errors.ClusterError) -> None:
+        delay = self._queue.retry(key, lane, at_least=error.retry_after)
+        log.info(
+            "the API server refused, will retry",
+            extra={"key": "/".join(key), "cause": str(error), "seconds": round(delay, 1)},
+        )
+
+
+def same_meaning(live: Any, intent: Any) -> bool:
+    """Equal, where an empty map, an empty list and an absent field mean the same."""
+    if isinstance(live, dict) and isinstance(intent, dict):
+        return all(same_meaning(live.get(key), intent.get(key)) for key in live.keys() | intent.keys())
+    if isinstance(live, list | tuple) and isinstance(intent, list | tuple):
+        return len(live) == len(intent) and all(map(same_meaning, live, intent))
+    return bool(live == intent) or (_is_empty(live) and _is_empty(intent))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value in ({}, [], ())
+
+
+def _is_ours(live: Document | None, uid: str) -> bool:
+    """Whether an observed child is controlled by this very SLMDeployment."""
+    controller = None if live is None else controller_of(live)
+    return controller is not None and controller.get("uid") == uid
+
+
+def _refusal(document: Document, error: errors.ClusterError) -> Refusal:
+    if isinstance(error, errors.TerminatingError):
+        raise error
+    return Refusal(
+        ref=ChildRef(document["kind"], document["metadata"]["name"]),
+        reason=error.reason,
+        message=str(error),
+        permanent=isinstance(error, errors.StallError),
+    )
+
+
+def _identity(resource: Resource) -> dict[str, str]:
+    return {"apiVersion": resource.api_version, "kind": resource.kind}
