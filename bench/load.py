@@ -53,7 +53,7 @@ async def stream(session: aiohttp.ClientSession, url: str, body: dict[str, Any])
             trace.text = (await response.read()).decode(errors="replace")[:300]
             return trace
         async for line in response.content:
-            if line.startswith(b'data: {'):
+            if line.startswith(b"data: {"):
                 last = line
                 # Text is what counts: the first event of a stream carries only a role, the last only usage.
                 if b'"content":"' in line and b'"content":""' not in line:

@@ -44,9 +44,7 @@ class Result:
 
 def streams(count: int, tokens: int) -> Measure:
     async def measure(server: Server, number: int) -> dict[str, float]:
-        bodies = [
-            prompts.chat(prompts.words(40, seed=number * 1000 + each), tokens) for each in range(count)
-        ]
+        bodies = [prompts.chat(prompts.words(40, seed=number * 1000 + each), tokens) for each in range(count)]
         traces = await load.together(server.url, bodies)
         return {
             "tokens/s": load.tokens_per_second(traces),

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import openai
 import yaml
 
-from examples.reach import service_url
-from tests.cluster import Cluster, HarnessError, Image, ensure_images, ensure_tools, host_index, select
+from tests.cluster import Cluster, HarnessError, host_index, images, select, tools
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "slm-operator"
@@ -48,24 +48,24 @@ def timed() -> Iterator[list[float]]:
     seconds.append(time.monotonic() - started)
 
 
-def values(images: Mapping[str, Image]) -> dict[str, Any]:
+def values(loaded: Mapping[str, str]) -> dict[str, Any]:
     """The chart's values for this machine: the images just built, and its own package index and CAs."""
     index = host_index()
-    fetch: dict[str, Any] = {"env": [{"name": name, "value": value} for name, value in index.env.items()]}
-    if index.ca_bundle:
-        fetch["caBundle"] = index.ca_bundle.read_text()
     return {
-        "image": {"repository": images["slm-operator"].repository, "tag": images["slm-operator"].tag},
-        "runtime": {
-            "image": {"repository": images["slm-runtime"].repository, "tag": images["slm-runtime"].tag}
-        },
-        "fetch": fetch,
+        "image": image_values(loaded["slm-operator"]),
+        "runtime": {"image": image_values(loaded["slm-runtime"])},
+        "fetch": {"env": index.env, "caBundle": index.ca_bundle.read_text() if index.ca_bundle else ""},
     }
 
 
-def install(cluster: Cluster, images: Mapping[str, Image]) -> str:
+def image_values(name: str) -> dict[str, str]:
+    repository, _, tag = name.rpartition(":")
+    return {"repository": repository, "tag": tag}
+
+
+def install(cluster: Cluster, loaded: Mapping[str, str]) -> str:
     """Install or upgrade the chart, unless this very chart with these very values is what runs."""
-    wanted = values(images)
+    wanted = values(loaded)
     content = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode())
     for path in sorted(path for path in CHART.rglob("*") if path.is_file()):
         content.update(path.read_bytes())
@@ -79,11 +79,13 @@ def install(cluster: Cluster, images: Mapping[str, Image]) -> str:
         )
         if history and history[-1]["description"] == mark:
             return "unchanged"
-    cluster.helm(
-        *("upgrade", "--install", "slm-operator", str(CHART), "--namespace", SYSTEM_NAMESPACE),
-        *("--create-namespace", "--values", "-", "--description", mark, "--wait", "--timeout", "3m"),
-        stdin=yaml.safe_dump(wanted),
-    )
+    with NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(wanted, file)
+        cluster.helm(
+            *("upgrade", "--install", "slm-operator", str(CHART), "--namespace", SYSTEM_NAMESPACE),
+            *("--create-namespace", "--values", file.name, "--description", mark),
+            *("--wait", "--timeout", "3m"),
+        )
     return "installed" if not releases else "upgraded"
 
 
@@ -202,32 +204,40 @@ def ask(url: str, key: str, model: str) -> str:
 
 def demo() -> None:
     cluster = select()
-    headline(1, "tools", "helm, kubernetes components, wheel")
-    ensure_tools()
     with timed() as seconds:
-        images = ensure_images()
-    sizes = " · ".join(f"{image.name} {image.size / 1e6:.0f} MB" for image in images.values())
+        tools.ensure(tools.SINGLE_NODE if cluster.kind == "single-node" else (tools.kubernetes, tools.helm))
+    headline(
+        1, "tools", f"helm, Kubernetes {tools.KUBERNETES} components, llama.cpp wheel  {seconds[0]:.0f} s"
+    )
+    with timed() as seconds:
+        built = images.ensure()
+    sizes = " · ".join(f"{name} {image.size / 1e6:.0f} MB" for name, image in built.items())
     headline(2, "images", f"{sizes}  {seconds[0]:.0f} s")
     with timed() as seconds:
         cluster.up()
-        for image in images.values():
-            cluster.load_image(image)
-    headline(3, "cluster", f"{cluster.kind}, {cluster.version}  {seconds[0]:.0f} s")
+        loaded = {name: cluster.load_image(image.archive, image.name) for name, image in built.items()}
+    headline(3, "cluster", f"{cluster.kind}, node {cluster.node_name}  {seconds[0]:.0f} s")
     with timed() as seconds:
-        outcome = install(cluster, images)
-    headline(4, "operator", f"helm upgrade --install slm-operator charts/slm-operator ({outcome})  {seconds[0]:.0f} s")
+        outcome = install(cluster, loaded)
+    headline(
+        4,
+        "operator",
+        f"helm upgrade --install slm-operator charts/slm-operator ({outcome})  {seconds[0]:.0f} s",
+    )
     headline(5, "model", "kubectl apply -f examples/smollm2.yaml")
     resource = yaml.safe_load(MANIFEST.read_text())
     name = resource["metadata"]["name"]
-    cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace_manifest()))
+    cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(namespace_manifest()))
     cluster.kubectl("apply", "-n", NAMESPACE, "-f", str(MANIFEST))
     status = wait_until_ready(cluster, name)
     headline(6, "a question", f"POST {status['endpoint']}/chat/completions")
-    with service_url(cluster, NAMESPACE, name) as url:
-        detail("", ask(url, api_key(cluster, name), resource["spec"]["model"]["name"]))
+    with cluster.reach(NAMESPACE, name, 8080) as address:
+        detail("", ask(f"http://{address}", api_key(cluster, name), resource["spec"]["model"]["name"]))
     print(f"\n$ kubectl get slm -n {NAMESPACE}")
     print(cluster.kubectl("get", "slm", "-n", NAMESPACE))
-    print("The cluster stays up: `python -m tests.cluster kubectl ...` talks to it, `make demo-down` takes it away.")
+    print(
+        "The cluster stays up: `python -m tests.cluster kubectl ...` talks to it, `make demo-down` takes it away."
+    )
 
 
 def namespace_manifest() -> dict[str, Any]:

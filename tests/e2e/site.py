@@ -33,12 +33,19 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:
     return result
 
 
+def image_values(name: str) -> dict[str, str]:
+    """An image's name as the chart's values write it."""
+    repository, _, tag = name.rpartition(":")
+    return {"repository": repository, "tag": tag}
+
+
 @dataclass
 class Site:
     """One installation of the chart; tests get a namespace of their own from it."""
 
     cluster: Cluster
     values: Document
+    runtime_image: str
     _count: int = field(default=0)
 
     def install(self, **extra: Any) -> None:
@@ -54,7 +61,9 @@ class Site:
     def scale_operator(self, replicas: int) -> None:
         self.kubectl("scale", f"deployment/{OPERATOR}", f"--replicas={replicas}", "-n", SYSTEM_NAMESPACE)
         if replicas:
-            self.kubectl("rollout", "status", f"deployment/{OPERATOR}", "-n", SYSTEM_NAMESPACE, "--timeout=120s")
+            self.kubectl(
+                "rollout", "status", f"deployment/{OPERATOR}", "-n", SYSTEM_NAMESPACE, "--timeout=120s"
+            )
         else:
             self.eventually(
                 "the operator's pod is gone", lambda: not self.list("pods", SYSTEM_NAMESPACE), seconds=90
@@ -80,7 +89,9 @@ class Site:
         return self.cluster.kubectl(*args, input=input)
 
     def list(self, kind: str, namespace: str, *args: str) -> list[Document]:
-        items: list[Document] = json.loads(self.kubectl("get", kind, "-n", namespace, "-o", "json", *args))["items"]
+        items: list[Document] = json.loads(self.kubectl("get", kind, "-n", namespace, "-o", "json", *args))[
+            "items"
+        ]
         return items
 
     def get(self, kind: str, namespace: str, name: str) -> Document | None:
@@ -193,7 +204,9 @@ class Namespace:
         """A stock OpenAI client that goes through the Service."""
         with self.site.cluster.reach(self.name, name, 8080) as address:
             client = openai.OpenAI(
-                base_url=f"http://{address}/v1", api_key=options.pop("api_key", None) or self.key(name), **options
+                base_url=f"http://{address}/v1",
+                api_key=options.pop("api_key", None) or self.key(name),
+                **options,
             )
             with client:
                 yield client

@@ -132,7 +132,11 @@ def source(ns: Namespace, image: str) -> Iterator[Source]:
     }
     objects = [
         {"kind": "ConfigMap", "metadata": {"name": "source-ca"}, "data": {"ca.crt": crt}},
-        {"kind": "Secret", "metadata": {"name": "source-tls"}, "stringData": {"tls.crt": crt, "tls.key": key}},
+        {
+            "kind": "Secret",
+            "metadata": {"name": "source-tls"},
+            "stringData": {"tls.crt": crt, "tls.key": key},
+        },
         {"kind": "Pod", "metadata": {"name": "source", "labels": labels}, "spec": pod},
         {
             "kind": "Service",

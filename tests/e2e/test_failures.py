@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import ensure_images
 from tests.e2e.site import SMOLLM2, Namespace, Site
 from tests.e2e.source import CA, Source, source
 from tests.support.gguf import write_tiny_gguf
@@ -22,7 +21,7 @@ def ns(site: Site) -> Iterator[Namespace]:
 
 @pytest.fixture(scope="module")
 def models(ns: Namespace) -> Iterator[Source]:
-    with source(ns, ensure_images()["slm-runtime"].name) as running:
+    with source(ns, ns.site.runtime_image) as running:
         yield running
 
 
@@ -84,7 +83,9 @@ def test_a_file_that_is_no_model(ns: Namespace, models: Source, tiny: bytes) -> 
     ns.wait_ready("page")
 
 
-def test_a_source_that_the_site_does_not_allow(site: Site, ns: Namespace, models: Source, tiny: bytes) -> None:
+def test_a_source_that_the_site_does_not_allow(
+    site: Site, ns: Namespace, models: Source, tiny: bytes
+) -> None:
     models.put("allowed.gguf", tiny)
     site.install(fetch={"allowedSources": ["pypi://"]})
     try:

@@ -27,7 +27,11 @@ SPEC = {
 def set_capacity(site: Site, count: int | None) -> None:
     """Give the node *count* of the resource, as its device plugin would, or take it away."""
     pointer = "/status/capacity/acme.example~1npu"
-    change = {"op": "add", "path": pointer, "value": str(count)} if count is not None else {"op": "remove", "path": pointer}
+    change = (
+        {"op": "add", "path": pointer, "value": str(count)}
+        if count is not None
+        else {"op": "remove", "path": pointer}
+    )
     site.kubectl(
         *("patch", "node", site.cluster.node_name, "--subresource=status", "--type=json"),
         *("-p", json.dumps([change])),
