@@ -5,6 +5,7 @@ time and looks no further; what was generated is counted by the server's own usa
 """
 
 import asyncio
+import itertools
 import statistics
 import time
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class Trace:
     def longest_gap(self, begin: float, end: float) -> float:
         """Longest wait between two arrivals in a window, the window's own borders included."""
         inside = [begin, *(moment for moment in self.arrivals if begin < moment < end), end]
-        return max(later - earlier for earlier, later in zip(inside, inside[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(inside))
 
 
 async def stream(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> Trace:
