@@ -52,8 +52,9 @@ class RequestRefused(EngineError):
 class Generation(Protocol):
     """The events of one accepted request; ends after RequestFinished. Leaving its context cancels it.
 
-    A crash of the engine while the request was in the batch ends each open choice with reason `error`, then
-    the request: these are events like any other, since part of the answer may already be on its way.
+    Until it took part in a step, what goes wrong is raised: iterating raises DeadlineExceeded or EngineUnavailable
+    instead of giving the first event. After that, it is an event: a crash of the engine or a deadline ends each
+    open choice with reason `error` or `deadline`, then the request, since part of the answer may be on its way.
     """
 
     prompt_tokens: int

@@ -103,6 +103,8 @@ class GenerateRequest(Value, kw_only=True):
     constraint: Constraint | None = None
     keep_on_overflow: int | None = None
     """None: a prompt too long is refused; k: its first k tokens stay, the oldest of the rest go (Ollama)."""
+    require_room: bool = False
+    """True: a `max_tokens` that doesn't fit beside the prompt is refused (OpenAI); False: the context ends it."""
     deadline: float | None = None
     client: str = ""
     """Who asks: the scheduler is fair between clients."""
@@ -194,6 +196,12 @@ class LoadFailed(Message):
     """The last frame of an engine process that can't serve this model."""
 
     reason: Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]
+    message: str
+
+
+class Fault(Message):
+    """The last frame of an engine process that can't go on."""
+
     message: str
 
 
@@ -341,6 +349,7 @@ class Detokenized(Message):
 ToEngine = EngineConfig | Submit | Cancel | Embed | Tokenize | Detokenize
 FromEngine = (
     Loaded
+    | Fault
     | LoadFailed
     | Accepted
     | Refused

@@ -1,0 +1,96 @@
+"""The API process's end of the socket, and the process at the other end."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from slm_runtime.engine.channel import ChannelError, FrameBuffer, encode
+from slm_runtime.engine.messages import EngineConfig, FromEngine, Message
+
+ENGINE_COMMAND: Final = (sys.executable, "-m", "slm_runtime.engine.process")
+"""The descriptor of the socket is added to it."""
+
+
+class Connection(asyncio.Protocol):
+    """Hands over each message; `closed` is done when no more can come."""
+
+    def __init__(self, receive: Callable[[FromEngine], None]) -> None:
+        self._receive = receive
+        decoder: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+        self._buffer = FrameBuffer(decoder)
+        self._transport: asyncio.Transport | None = None
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._buffer.feed(data):
+                self._receive(message)
+        except ChannelError:
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def send(self, message: Message) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(message))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class EngineProcess:
+    """One life of the engine process."""
+
+    def __init__(self, process: asyncio.subprocess.Process, connection: Connection) -> None:
+        self._process = process
+        self.connection = connection
+
+    @classmethod
+    async def spawn(
+        cls, command: Sequence[str], config: EngineConfig, receive: Callable[[FromEngine], None]
+    ) -> "EngineProcess":
+        """Not forked: the native library's threads and locks start from nothing."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptor = theirs.fileno()
+            process = await asyncio.create_subprocess_exec(
+                *command, str(descriptor), pass_fds=(descriptor,), stdin=asyncio.subprocess.DEVNULL
+            )
+        ours.setblocking(False)
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(receive), sock=ours
+        )
+        connection.send(config)
+        return cls(process, connection)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ended(self) -> str:
+        """Wait for its end; returns how it came."""
+        await self.connection.closed
+        self.kill()
+        code = await self._process.wait()
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"the engine process was killed by {signal.Signals(-code).name}"
+        return f"the engine process ended with exit code {code}"
+
+    def kill(self) -> None:
+        """A process that no longer answers can't be asked to go."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()

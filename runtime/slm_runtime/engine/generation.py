@@ -1,0 +1,153 @@
+"""One request in the engine process: its choices, their text, and how it ends."""
+
+from dataclasses import dataclass, field
+
+from slm_runtime.engine.messages import (
+    ChoiceFinished,
+    Delta,
+    FinishReason,
+    RequestFinished,
+    StepOutput,
+    Timings,
+    TokenLogprobs,
+    Usage,
+)
+from slm_runtime.engine.prepare import Prepared
+from slm_runtime.engine.protocol import Rows, Vocabulary
+from slm_runtime.sampling.constraint import GrammarMatcher, InvalidConstraint
+from slm_runtime.sampling.sampler import Sampler
+from slm_runtime.sampling.text import TextStream
+from slm_runtime.scheduler.plan import Sequence
+
+
+@dataclass(slots=True)
+class _Choice:
+    sequence: Sequence
+    sampler: Sampler
+    matcher: GrammarMatcher | None
+    text: TextStream
+    tokens: list[int] = field(default_factory=list)
+    """Chosen and not yet sent, like their logprobs: their text is held back."""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    completion_tokens: int = 0
+
+
+class GenerationState:
+    """Times are the engine process's monotonic seconds."""
+
+    def __init__(self, prepared: Prepared, vocabulary: Vocabulary, now: float) -> None:
+        self.id = prepared.id
+        self.request = prepared.request
+        self._vocabulary = vocabulary
+        self._submitted = now
+        self._first_step: float | None = None
+        self._first_token: float | None = None
+        self._completion_tokens = 0
+        self._message: str | None = None
+        self._choices: dict[int, _Choice] = {}
+        self._first = self._add_choices(prepared)
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Of the choices that are still open."""
+        return [choice.sequence for choice in self._choices.values()]
+
+    @property
+    def open(self) -> bool:
+        return bool(self._choices)
+
+    def started(self, now: float) -> None:
+        if self._first_step is None:
+            self._first_step = now
+
+    def choose(self, sequence: Sequence, row: Rows, now: float, output: StepOutput) -> bool:
+        """Take the sequence's next token from its row; True if that ended it. What may be shown goes to `output`."""
+        choice = self._choices[sequence.choice]
+        if self._first_token is None:
+            self._first_token = now
+        try:
+            token, own = choice.sampler.choose(row)
+        except InvalidConstraint as error:
+            self.end(sequence.choice, "error", output, str(error))
+            return True
+        self._completion_tokens += 1
+        choice.completion_tokens += 1
+        if own is not None:
+            choice.logprobs.append(own)
+        request = self.request
+        ends = token in self._vocabulary.end_tokens and not request.ignore_eos
+        if ends or token in request.stop_tokens:
+            self.end(sequence.choice, "stop", output)
+            return True
+        sequence.tokens.append(token)
+        choice.tokens.append(token)
+        text, stop = choice.text.push(self._vocabulary.piece(token, special=request.show_special))
+        if text:
+            self._show(choice, text, output)
+        if stop is not None or (choice.matcher is not None and choice.matcher.complete):
+            self.end(sequence.choice, "stop", output, stop=stop)
+        elif len(sequence.tokens) >= sequence.limit:
+            self.end(sequence.choice, "length", output)
+        else:
+            return False
+        return True
+
+    def end(
+        self,
+        index: int,
+        reason: FinishReason,
+        output: StepOutput,
+        message: str | None = None,
+        stop: str | None = None,
+    ) -> None:
+        """Close a choice; the request ends with its last one."""
+        choice = self._choices.pop(index)
+        text = choice.text.flush()
+        if text or choice.tokens or choice.logprobs:
+            self._show(choice, text, output)
+        self._message = message or self._message
+        output.choices.append(ChoiceFinished(self.id, index, reason, choice.completion_tokens, stop))
+
+    def finish(self, now: float) -> RequestFinished:
+        """What is told at the very end."""
+        first_step = now if self._first_step is None else self._first_step
+        first_token = now if self._first_token is None else self._first_token
+        return RequestFinished(
+            id=self.id,
+            usage=Usage(self._first.prompt_tokens, self._first.cached_tokens, self._completion_tokens),
+            timings=Timings(first_step - self._submitted, first_token - first_step, now - first_token),
+            message=self._message,
+        )
+
+    def _show(self, choice: _Choice, text: str, output: StepOutput) -> None:
+        logprobs = choice.logprobs or None
+        output.deltas.append(Delta(self.id, choice.sequence.choice, text, choice.tokens, logprobs))
+        choice.tokens = []
+        choice.logprobs = []
+
+    def _add_choices(self, prepared: Prepared) -> Sequence:
+        request = prepared.request
+        for index in range(request.n):
+            matcher = prepared.matcher
+            if matcher is not None and index:
+                matcher = matcher.copy()
+            self._choices[index] = _Choice(
+                sequence=Sequence(
+                    request=prepared.id,
+                    choice=index,
+                    client=request.client,
+                    tokens=prepared.tokens[:],
+                    limit=prepared.limit,
+                ),
+                sampler=Sampler(
+                    request.sampling,
+                    self._vocabulary,
+                    prepared.tokens,
+                    choice=index,
+                    matcher=matcher,
+                    top_logprobs=request.logprobs,
+                ),
+                matcher=matcher,
+                text=TextStream(request.stop),
+            )
+        return self._choices[0].sequence

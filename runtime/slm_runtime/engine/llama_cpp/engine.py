@@ -1,0 +1,187 @@
+"""The Engine protocol on llama.cpp: one model, one context, one unified key/value store."""
+
+import ctypes
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from llama_cpp import llama_cpp as native
+
+from slm_runtime.engine.cpus import available_cpus
+from slm_runtime.engine.llama_cpp.backends import load_backends
+from slm_runtime.engine.llama_cpp.batch import Batch
+from slm_runtime.engine.llama_cpp.logs import NativeLog
+from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
+from slm_runtime.engine.messages import EngineConfig, Loaded, LoadFailed, MemoryBreakdown
+from slm_runtime.engine.protocol import Capabilities, EngineFault, NoCells, Rows, Span
+
+_DEFAULT_CONTEXT: Final = 8192
+_MAX_SEQUENCES: Final = 256
+"""llama.cpp's own bound on sequence numbers in a unified store."""
+_CELL_PADDING: Final = 256
+_KV_TYPES: Final = {"f16": native.GGML_TYPE_F16, "q8_0": native.GGML_TYPE_Q8_0, "q4_0": native.GGML_TYPE_Q4_0}
+_NO_ROWS: Final[Rows] = np.empty((0, 0), np.float32)
+
+
+class LoadError(Exception):
+    """The model can't be served; `failure` says why."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = LoadFailed(reason=reason, message=message)  # type: ignore[arg-type]
+
+
+class LlamaCppEngine:
+    """See Engine. Loading takes seconds; a wrong file raises LoadError."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        started = time.monotonic()
+        self._log = NativeLog()
+        self._variant = load_backends()
+        native.llama_backend_init()
+        self._threads = config.threads or available_cpus()
+        self._model = self._load_model(config)
+        self.vocabulary = LlamaVocabulary(native.llama_model_get_vocab(self._model))
+        trained: int = native.llama_model_n_ctx_train(self._model)
+        context_length = config.context_length or min(trained, _DEFAULT_CONTEXT)
+        self._context = self._make_context(config, context_length)
+        self._memory = native.llama_get_memory(self._context)
+        recurrent = native.llama_model_is_recurrent(self._model) or native.llama_model_is_hybrid(self._model)
+        self.capabilities = Capabilities(
+            context_length=context_length,
+            sequences=config.parallel if recurrent else _MAX_SEQUENCES,
+            rows=config.parallel,
+            step_tokens=native.llama_n_batch(self._context),
+            cells=native.llama_n_ctx(self._context),
+            partial_removal=not recurrent,
+        )
+        self._batch = Batch(self.capabilities.step_tokens)
+        self.info = self._describe(config, trained, time.monotonic() - started)
+
+    def step(self, spans: Sequence[Span]) -> Rows:
+        rows = self._batch.fill(spans)
+        code = native.llama_decode(self._context, self._batch.native)
+        if code == 1:
+            raise NoCells
+        if code != 0:
+            raise EngineFault(
+                f"llama_decode returned {code}: {' '.join(self._log.errors) or 'no reason given'}"
+            )
+        if rows == 0:
+            return _NO_ROWS
+        first = ctypes.cast(native.llama_get_logits(self._context), ctypes.c_void_p).value
+        if first is None:
+            raise EngineFault("llama.cpp has no logits for a step that asked for some")
+        size = self.vocabulary.size
+        return np.ctypeslib.as_array((ctypes.c_float * (rows * size)).from_address(first)).reshape(rows, size)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        native.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def cut(self, sequence: int, length: int) -> None:
+        if not native.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            raise EngineFault(f"llama.cpp can't cut sequence {sequence} at {length}")
+
+    def close(self) -> None:
+        native.llama_free(self._context)
+        native.llama_model_free(self._model)
+
+    def _load_model(self, config: EngineConfig) -> Any:
+        if not Path(config.model_path).is_file():
+            raise LoadError("InvalidModel", f"there is no model file {config.model_path}")
+        params = native.llama_model_default_params()
+        params.n_gpu_layers = config.gpu_layers if config.provider != "cpu" else 0
+        model = native.llama_model_load_from_file(config.model_path.encode(), params)
+        if model:
+            return model
+        why = " ".join(self._log.errors)
+        name = Path(config.model_path).name
+        if "unknown model architecture" in why:
+            raise LoadError("UnsupportedArchitecture", f"llama.cpp can't run {name}: {why}")
+        if "alloc" in why:
+            raise LoadError("OutOfMemory", f"{name} doesn't fit into memory: {why}")
+        raise LoadError("InvalidModel", f"llama.cpp can't load {name}: {why or 'no reason given'}")
+
+    def _make_context(self, config: EngineConfig, context_length: int) -> Any:
+        params = native.llama_context_default_params()
+        cells = context_length * config.parallel
+        params.n_ctx = -(-cells // _CELL_PADDING) * _CELL_PADDING
+        params.n_batch = max(config.batch_size, config.parallel)
+        params.n_ubatch = params.n_batch
+        params.n_seq_max = config.parallel
+        params.n_outputs_max = config.parallel
+        params.kv_unified = True
+        params.n_threads = params.n_threads_batch = self._threads
+        params.flash_attn_type = -1 if config.flash_attention is None else int(config.flash_attention)
+        params.type_k = params.type_v = _KV_TYPES[config.kv_cache_type]
+        params.no_perf = True
+        context = native.llama_init_from_model(self._model, params)
+        if not context:
+            why = " ".join(self._log.errors) or "no reason given"
+            raise LoadError(
+                "OutOfMemory" if "alloc" in why else "EngineFailed",
+                f"llama.cpp can't make a context of {config.parallel} x {context_length} tokens "
+                f"({config.kv_cache_type}): {why}",
+            )
+        return context
+
+    def _describe(self, config: EngineConfig, trained: int, seconds: float) -> Loaded:
+        vocabulary, sizes = self.vocabulary, self._log.bytes
+        offloaded, total = self._log.layers
+        provider = config.provider if offloaded else "cpu"
+        return Loaded(
+            engine="llama.cpp",
+            context_length=self.capabilities.context_length,
+            trained_context_length=trained,
+            parallel=config.parallel,
+            kv_cells=native.llama_n_ctx(self._context),
+            vocab_size=vocabulary.size,
+            embedding_length=native.llama_model_n_embd(self._model),
+            bos=vocabulary.bos,
+            eos=vocabulary.eos,
+            bos_text=_text(vocabulary, vocabulary.bos),
+            eos_text=_text(vocabulary, vocabulary.eos),
+            add_bos=vocabulary.add_bos,
+            chat_templates=self._chat_templates(),
+            description=self._description(),
+            device=f"{provider} ({self._variant}, {self._threads} threads)",
+            provider=provider,
+            variant=self._variant,
+            threads=self._threads,
+            layers_offloaded=offloaded,
+            layers_total=total or native.llama_model_n_layer(self._model) + 1,
+            flash_attention=config.flash_attention is not False,
+            memory=MemoryBreakdown(
+                weights=sizes.get("model", 0),
+                kv_cache=sizes.get("KV", 0) + sizes.get("RS", 0),
+                compute=sizes.get("compute", 0) + sizes.get("output", 0),
+                resident=resident_bytes(),
+            ),
+            load_seconds=seconds,
+        )
+
+    def _chat_templates(self) -> dict[str, str]:
+        """The main one is "default"; others go by their key's end, `tokenizer.chat_template.<name>`."""
+        found: dict[str, str] = {}
+        for name in (None, b"tool_use", b"rag"):
+            text = native.llama_model_chat_template(self._model, name)
+            if text:
+                found[name.decode() if name else "default"] = text.decode(errors="replace")
+        return found
+
+    def _description(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        native.llama_model_desc(self._model, buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
+
+
+def resident_bytes() -> int:
+    """Of this process, as the kernel counts them."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def _text(vocabulary: LlamaVocabulary, token: int | None) -> str:
+    return "" if token is None else vocabulary.piece(token, special=True).decode(errors="replace")

@@ -1,0 +1,45 @@
+"""llama.cpp's log: where it says how much memory it took, and why it could not."""
+
+import ctypes
+import logging
+import re
+from collections import deque
+from typing import Any, Final
+
+from llama_cpp import llama_cpp as native
+
+log = logging.getLogger("llama.cpp")
+
+_BUFFER: Final = re.compile(
+    r"(?P<device>\S+)\s+(?P<kind>model|KV|RS|compute|output) buffer size =\s*(?P<mib>[\d.]+) MiB"
+)
+_OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers")
+_LEVELS: Final = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}  # ggml's info is chatter
+
+
+class NativeLog:
+    """Takes the library's log lines over; keeps the last ones, and the sizes that they tell."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, int] = {}
+        """By kind: model, KV, RS, compute, output."""
+        self.layers = (0, 0)
+        """Offloaded, and all that could be."""
+        self.errors: deque[str] = deque(maxlen=8)
+        self._part = ""
+        self._callback = native.llama_log_callback(self._write)
+        native.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _write(self, level: int, text: bytes, _user: Any) -> None:
+        self._part += text.decode(errors="replace")
+        if not self._part.endswith("\n"):
+            return
+        line, self._part = self._part.rstrip(), ""
+        for match in _BUFFER.finditer(line):
+            kind = match["kind"]
+            self.bytes[kind] = self.bytes.get(kind, 0) + round(float(match["mib"]) * 2**20)
+        if offloaded := _OFFLOADED.search(line):
+            self.layers = (int(offloaded[1]), int(offloaded[2]))
+        if level in (3, 4):
+            self.errors.append(line)
+        log.log(_LEVELS.get(level, logging.DEBUG), "%s", line)

@@ -1,0 +1,89 @@
+"""The model's tokens, as llama.cpp knows them."""
+
+import ctypes
+from pathlib import Path
+from typing import Any, Final
+
+import llama_cpp
+import numpy as np
+from llama_cpp import llama_cpp as native
+
+from slm_runtime.engine.protocol import EngineFault
+
+# Calls of a microsecond keep the GIL: giving it away and fetching it back would cost more than they do.
+_short: Final = ctypes.PyDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libllama.so"))
+_token_to_piece: Final = _short.llama_token_to_piece
+_token_to_piece.argtypes = [
+    ctypes.c_void_p,
+    ctypes.c_int32,
+    ctypes.c_char_p,
+    ctypes.c_int32,
+    ctypes.c_int32,
+    ctypes.c_bool,
+]
+_token_to_piece.restype = ctypes.c_int32
+
+_SPECIAL: Final = native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_UNKNOWN
+
+
+class LlamaVocabulary:
+    """Reads only; llama.cpp allows that from any thread."""
+
+    def __init__(self, vocab: Any) -> None:
+        self._vocab = vocab
+        self.size: int = native.llama_vocab_n_tokens(vocab)
+        self.bos = _token(native.llama_vocab_bos(vocab))
+        self.eos = _token(native.llama_vocab_eos(vocab))
+        self.add_bos: bool = native.llama_vocab_get_add_bos(vocab)
+        self._suffix = self._own_suffix()
+        self.end_tokens = frozenset(t for t in range(self.size) if native.llama_vocab_is_eog(vocab, t))
+        self._pieces: dict[tuple[int, bool], bytes] = {}
+        self._buffer = ctypes.create_string_buffer(256)
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        data = text.encode(errors="replace")
+        capacity = len(data) + 8
+        tokens = np.empty(capacity, np.int32)
+        pointer = tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        count = native.llama_tokenize(self._vocab, data, len(data), pointer, capacity, False, parse_special)
+        if count < 0:
+            raise EngineFault(f"llama_tokenize made {-count} tokens of {len(data)} bytes")
+        found: list[int] = tokens[:count].tolist()
+        return found
+
+    def add_special(self, tokens: list[int]) -> list[int]:
+        if self.add_bos and self.bos is not None and tokens[:1] != [self.bos]:
+            tokens = [self.bos, *tokens]
+        if self._suffix and tokens[-1:] != self._suffix:
+            tokens = tokens + self._suffix
+        return tokens
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        key = (token, special)
+        found = self._pieces.get(key)
+        if found is None:
+            found = self._pieces[key] = self._read_piece(token, special=special)
+        return found
+
+    def is_special(self, token: int) -> bool:
+        return bool(native.llama_vocab_get_attr(self._vocab, token) & _SPECIAL)
+
+    def _read_piece(self, token: int, *, special: bool) -> bytes:
+        size = len(self._buffer)
+        length = _token_to_piece(self._vocab, token, self._buffer, size, 0, special)
+        if length < 0:
+            self._buffer = ctypes.create_string_buffer(-length)
+            length = _token_to_piece(self._vocab, token, self._buffer, -length, 0, special)
+        return self._buffer.raw[:length]
+
+    def _own_suffix(self) -> list[int]:
+        """What the model wants at the end of its input: nothing, for models that generate."""
+        if native.llama_vocab_get_add_sep(self._vocab):
+            return [native.llama_vocab_sep(self._vocab)]
+        if native.llama_vocab_get_add_eos(self._vocab) and self.eos is not None:
+            return [self.eos]
+        return []
+
+
+def _token(value: int) -> int | None:
+    return None if value < 0 else value

@@ -1,0 +1,164 @@
+"""The step loop: what the scheduler plans, the engine computes and the samplers choose, as one message a step."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from slm_runtime.engine.generation import GenerationState
+from slm_runtime.engine.messages import Accepted, Busy, Message, RequestFinished, Started, Stats, StepOutput
+from slm_runtime.engine.prepare import Prepared
+from slm_runtime.engine.protocol import Engine, NoCells, Rows
+from slm_runtime.scheduler.plan import Copy, Plan, Sequence
+from slm_runtime.scheduler.scheduler import Policy, Scheduler
+
+_STATS_SECONDS: Final = 0.25
+_FIRST_GUESS: Final = 1.0
+"""Seconds a request takes, before any was measured."""
+
+
+class StepLoop:
+    """Belongs to one thread. `send` gives a message to the API process."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        send: Callable[[Message], None],
+        *,
+        queue_limit: int,
+        policy: Policy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._send = send
+        self._queue_limit = queue_limit
+        self._clock = clock
+        self._scheduler = Scheduler(engine.capabilities, policy)
+        self._generations: dict[int, GenerationState] = {}
+        self._ended: deque[float] = deque(maxlen=64)
+        """When the latest requests of this busy time ended: what the speed of the queue is measured by."""
+        self._totals = Stats(kv_cells=engine.capabilities.cells or 0)
+        self._stats_sent = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do until a request comes."""
+        return not self._generations
+
+    def submit(self, prepared: Prepared) -> None:
+        if self._scheduler.waiting >= self._queue_limit:
+            self._send(Busy(prepared.id, self._retry_after(), self._scheduler.waiting))
+            return
+        generation = GenerationState(prepared, self._engine.vocabulary, self._clock())
+        self._generations[prepared.id] = generation
+        self._totals.prompt_tokens += len(prepared.tokens)
+        for sequence in generation.sequences:
+            self._scheduler.submit(sequence)
+        self._send(Accepted(prepared.id, len(prepared.tokens)))
+
+    def cancel(self, request: int) -> None:
+        """Free all that the request holds; it is told nothing more."""
+        if self._generations.pop(request, None) is not None:
+            self._scheduler.remove(lambda sequence: sequence.request == request)
+
+    def step(self) -> None:
+        """Plan, compute, choose, send. Raises EngineFault."""
+        began = self._clock()
+        output = StepOutput()
+        self._expire(began, output)
+        plan = self._scheduler.plan()
+        rows, engine_seconds = self._compute(plan, output)
+        if rows is not None:
+            self._scheduler.advance(plan)
+            self._choose(plan.rows, rows, output)
+            self._totals.steps += 1
+        now = self._clock()
+        self._totals.engine_seconds += engine_seconds
+        self._totals.busy_seconds += now - began
+        if self.idle:
+            self._ended.clear()
+        if now - self._stats_sent >= _STATS_SECONDS or self.idle:
+            output.stats = self._stats()
+            self._stats_sent = now
+        if output.deltas or output.choices or output.stats is not None:
+            self._send(output)
+
+    def _expire(self, now: float, output: StepOutput) -> None:
+        for generation in list(self._generations.values()):
+            deadline = generation.request.deadline
+            if deadline is not None and now >= deadline:
+                late = self._scheduler.remove(lambda s, request=generation.id: s.request == request)  # type: ignore[misc]
+                waited = all(not sequence.started for sequence in late)
+                message = (
+                    "the deadline passed while the request waited for its turn"
+                    if waited
+                    else "the deadline passed"
+                )
+                self._close(late, "deadline", message, output)
+
+    def _compute(self, plan: Plan, output: StepOutput) -> tuple[Rows | None, float]:
+        """Carry the plan out; None where there is nothing to choose from."""
+        for operation in plan.operations:
+            if isinstance(operation, Copy):
+                self._engine.copy(operation.source, operation.target, operation.length)
+            else:
+                self._engine.cut(operation.sequence, operation.length)
+        if not plan.spans:
+            return None, 0.0
+        began = self._clock()
+        if plan.started:
+            # Ahead of the step: should it be the last one, the API process must know who was in it.
+            for sequence in plan.started:
+                self._generations[sequence.request].started(began)
+                self._totals.cached_tokens += sequence.cached_tokens
+            self._send(Started([sequence.request for sequence in plan.started]))
+        try:
+            return self._engine.step(plan.spans), self._clock() - began
+        except NoCells:
+            if not self._scheduler.retreat():
+                self._fail(plan.sequences, output)
+            return None, self._clock() - began
+
+    def _choose(self, sequences: Iterable[Sequence], rows: Rows, output: StepOutput) -> None:
+        now = self._clock()
+        for sequence, row in zip(sequences, rows, strict=True):
+            self._totals.generated_tokens += 1
+            generation = self._generations[sequence.request]
+            if generation.choose(sequence, row, now, output):
+                self._scheduler.finish(sequence)
+                self._finish(generation, output)
+
+    def _fail(self, sequences: list[Sequence], output: StepOutput) -> None:
+        for sequence in sequences:
+            self._scheduler.finish(sequence)
+        self._close(
+            sequences, "error", "the engine found no room for even one more token of this request", output
+        )
+
+    def _close(self, sequences: list[Sequence], reason: str, message: str, output: StepOutput) -> None:
+        for sequence in sequences:
+            generation = self._generations[sequence.request]
+            generation.end(sequence.choice, reason, output, message)  # type: ignore[arg-type]
+            self._finish(generation, output)
+
+    def _finish(self, generation: GenerationState, output: StepOutput) -> None:
+        if generation.open:
+            return
+        now = self._clock()
+        del self._generations[generation.id]
+        self._ended.append(now)
+        finished: RequestFinished = generation.finish(now)
+        output.finished.append(finished)
+
+    def _retry_after(self) -> float:
+        """Seconds until the queue has room, at the pace of the latest requests."""
+        ended = self._ended
+        pace = (ended[-1] - ended[0]) / (len(ended) - 1) if len(ended) > 1 else _FIRST_GUESS
+        return min(max(pace * (self._scheduler.waiting - self._queue_limit + 1), 0.1), 60.0)
+
+    def _stats(self) -> Stats:
+        totals, scheduler = self._totals, self._scheduler
+        totals.running, totals.waiting = scheduler.running, scheduler.waiting
+        totals.kv_cells_used, totals.kv_cells_cached = scheduler.cells_used, scheduler.cells_cached
+        totals.preemptions = scheduler.preemptions
+        return totals

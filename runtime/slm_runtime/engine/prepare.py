@@ -1,0 +1,149 @@
+"""Turns a request into what can be queued, or says why it can't be served: the step loop sees sound requests only."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from slm_runtime.engine.messages import GenerateRequest, Refused, Sampling, Submit
+from slm_runtime.engine.protocol import Capabilities, Tokens, Vocabulary
+from slm_runtime.sampling.constraint import GrammarMatcher, Grammars, InvalidConstraint
+from slm_runtime.scheduler.plan import tokens_of
+
+_MAX_CHOICES: Final = 128
+_MAX_STOPS: Final = 64
+_MAX_STOP_LENGTH: Final = 4096
+_MAX_LOGPROBS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sound request."""
+
+    id: int
+    request: GenerateRequest
+    tokens: Tokens
+    limit: int
+    """Tokens, prompt included, at which each choice must end."""
+    matcher: GrammarMatcher | None
+
+
+class _Invalid(Exception):
+    def __init__(self, param: str | None, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class _TooLong(Exception):
+    pass
+
+
+class Preparer:
+    """Tokenizes, checks and compiles. Lives on the reading thread: none of it delays a step."""
+
+    def __init__(self, vocabulary: Vocabulary, capabilities: Capabilities) -> None:
+        self._vocabulary = vocabulary
+        self._context_length = capabilities.context_length
+        self._grammars = Grammars(vocabulary)
+
+    def prepare(self, submit: Submit) -> Prepared | Refused:
+        request = submit.request
+        try:
+            _check_request(request)
+            _check_sampling(request.sampling, self._vocabulary.size)
+            tokens = self._prompt(request)
+            matcher = self._grammars.compile(request.constraint) if request.constraint else None
+            return Prepared(submit.id, request, tokens_of(tokens), self._limit(request, len(tokens)), matcher)
+        except _Invalid as error:
+            return Refused(submit.id, str(error), error.param)
+        except InvalidConstraint as error:
+            return Refused(submit.id, str(error), "constraint")
+        except _TooLong as error:
+            return Refused(submit.id, str(error), "prompt", "context_length_exceeded")
+
+    def encode(self, parts: list[str | list[int]], *, add_special: bool, parse_special: bool) -> list[int]:
+        tokens: list[int] = []
+        for part in parts:
+            if isinstance(part, str):
+                tokens += self._vocabulary.tokenize(part, parse_special=parse_special)
+            else:
+                for token in part:
+                    if not 0 <= token < self._vocabulary.size:
+                        raise _Invalid(
+                            "prompt", f"token {token} isn't one of the model's {self._vocabulary.size} tokens"
+                        )
+                tokens += part
+        return self._vocabulary.add_special(tokens) if add_special else tokens
+
+    def _prompt(self, request: GenerateRequest) -> list[int]:
+        tokens = self.encode(
+            request.prompt, add_special=request.add_special, parse_special=request.parse_special
+        )
+        if not tokens:
+            if self._vocabulary.bos is None:
+                raise _Invalid(
+                    "prompt", "the prompt is empty; this model needs at least one token to begin with"
+                )
+            tokens = [self._vocabulary.bos]
+        most = self._context_length - 1
+        if len(tokens) > most and request.keep_on_overflow is not None:
+            keep = min(max(0, request.keep_on_overflow), most // 2)
+            # Half of what remains is left for the answer, or the next token would overflow again.
+            recent = max(1, (self._context_length - keep) // 2)
+            tokens = tokens[:keep] + tokens[-recent:]
+        if len(tokens) > most:
+            raise _TooLong(
+                f"the prompt has {len(tokens)} tokens; the context holds {self._context_length}, and at least one "
+                "must be left for the answer: shorten the prompt, or raise the context length of the deployment"
+            )
+        return tokens
+
+    def _limit(self, request: GenerateRequest, prompt: int) -> int:
+        if request.max_tokens is None:
+            return self._context_length
+        limit = prompt + request.max_tokens
+        if request.require_room and limit > self._context_length:
+            raise _TooLong(
+                f"the prompt has {prompt} tokens and {request.max_tokens} are asked for: {limit} together; the "
+                f"context holds {self._context_length}: ask for at most {self._context_length - prompt}"
+            )
+        return min(limit, self._context_length)
+
+
+def _check_request(request: GenerateRequest) -> None:
+    if request.max_tokens is not None and request.max_tokens < 1:
+        raise _Invalid("max_tokens", f"max_tokens is {request.max_tokens}; it must be at least 1")
+    if not 1 <= request.n <= _MAX_CHOICES:
+        raise _Invalid("n", f"n is {request.n}; it must be between 1 and {_MAX_CHOICES}")
+    if len(request.stop) > _MAX_STOPS:
+        raise _Invalid(
+            "stop", f"there are {len(request.stop)} stop strings; at most {_MAX_STOPS} are possible"
+        )
+    if any(not 0 < len(stop) <= _MAX_STOP_LENGTH for stop in request.stop):
+        raise _Invalid("stop", f"a stop string must have 1 to {_MAX_STOP_LENGTH} characters")
+    if request.logprobs is not None and not 0 <= request.logprobs <= _MAX_LOGPROBS:
+        raise _Invalid(
+            "logprobs", f"logprobs is {request.logprobs}; it must be between 0 and {_MAX_LOGPROBS}"
+        )
+
+
+def _check_sampling(sampling: Sampling, vocabulary: int) -> None:
+    checks = (
+        ("temperature", sampling.temperature >= 0, "at least 0"),
+        ("top_k", sampling.top_k >= 0, "at least 0"),
+        ("top_p", 0 <= sampling.top_p <= 1, "between 0 and 1"),
+        ("min_p", 0 <= sampling.min_p <= 1, "between 0 and 1"),
+        ("typical_p", 0 < sampling.typical_p <= 1, "above 0 and at most 1"),
+        ("repeat_penalty", sampling.repeat_penalty > 0, "above 0"),
+        ("penalty_window", sampling.penalty_window >= -1, "at least -1"),
+    )
+    for name, fine, bounds in checks:
+        if not fine or not math.isfinite(getattr(sampling, name)):
+            raise _Invalid(name, f"{name} is {getattr(sampling, name)}; it must be {bounds}")
+    for name in ("frequency_penalty", "presence_penalty"):
+        if not math.isfinite(getattr(sampling, name)):
+            raise _Invalid(name, f"{name} must be a finite number")
+    for token, bias in sampling.logit_bias.items():
+        if not 0 <= token < vocabulary:
+            raise _Invalid("logit_bias", f"logit_bias names token {token}; the model has {vocabulary} tokens")
+        if math.isnan(bias):
+            raise _Invalid("logit_bias", f"logit_bias of token {token} isn't a number")

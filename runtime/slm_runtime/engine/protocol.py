@@ -1,0 +1,122 @@
+"""What an engine that is driven step by step implements. The scheduler knows engines only through this.
+
+The engine keeps key/value state for numbered sequences. The scheduler decides which tokens enter which
+sequence in which step, and shares, cuts and frees sequences by number; it never asks for more than
+`Capabilities` allow.
+"""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows: TypeAlias = NDArray[np.float32]
+"""Shape (rows, vocabulary)."""
+
+Tokens: TypeAlias = "array[int]"
+"""Type code `i`: token ids that numpy can view without copying."""
+
+
+class EngineFault(Exception):
+    """The engine can't go on: the process must end and be started anew."""
+
+
+class NoCells(Exception):  # a state to react to, not a fault
+    """The step found no room for its tokens. Nothing has changed; a smaller one may succeed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What the scheduler may ask of an engine."""
+
+    context_length: int
+    """Positions that one sequence can hold."""
+    rows: int
+    """Sequences in one step, so also rows of logits; only the numbers below this can be in a step."""
+    sequences: int
+    """Sequence numbers: 0 to sequences - 1; those that aren't in a step may be kept for their prefix."""
+    step_tokens: int
+    """Tokens in one step."""
+    cells: int | None
+    """Positions that all sequences share, a copied prefix counted once; None: each has a row of its own."""
+    mixed: bool = True
+    """Prompts and single tokens go together in one step."""
+    prefill_rows: int | None = None
+    """Sequences with more than one token in a step; None: as many as `rows`."""
+    prefix_copy: bool = True
+    partial_removal: bool = True
+    """A sequence can be cut anywhere; False: only freed or copied whole (recurrent and hybrid models)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Tokens of one sequence in one step; they follow what the sequence already holds."""
+
+    sequence: int
+    position: int
+    tokens: Tokens
+    logits: bool
+    """Whether a row of logits is wanted: that of the last token."""
+
+
+class Vocabulary(Protocol):
+    """The model's tokens. Its methods may be called from another thread than the one that steps."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def bos(self) -> int | None: ...
+
+    @property
+    def eos(self) -> int | None: ...
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """All tokens that end a generation."""
+        ...
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        """Without any token that the text doesn't have."""
+        ...
+
+    def add_special(self, tokens: list[int]) -> list[int]:
+        """Put the model's own tokens around a prompt (BOS and the like), unless they are there already."""
+        ...
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """The bytes that a token stands for; of a special one only if asked."""
+        ...
+
+    def is_special(self, token: int) -> bool: ...
+
+
+class Engine(Protocol):
+    """One loaded model. All methods belong to the thread that steps, but for those of `vocabulary`."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    def step(self, spans: Sequence[Span]) -> Rows:
+        """Take the spans in and return a row of logits for each that wants one, in their order.
+
+        The rows belong to the engine; they may be written to, and hold until the next step.
+        Raises NoCells, or EngineFault.
+        """
+        ...
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let `target`, which is empty, hold the first `length` positions of `source` too."""
+        ...
+
+    def cut(self, sequence: int, length: int) -> None:
+        """Keep the first `length` positions only; 0 frees the sequence."""
+        ...
+
+    def close(self) -> None: ...

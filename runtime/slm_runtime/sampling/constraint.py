@@ -1,0 +1,109 @@
+"""Structured output: what the grammar allows next, by llguidance."""
+
+from typing import Final
+
+import llguidance
+import numpy as np
+from llguidance.gbnf_to_lark import gbnf_to_lark
+from numpy.typing import NDArray
+
+from slm_runtime.engine.messages import Constraint
+from slm_runtime.engine.protocol import Vocabulary
+
+_ANY_OBJECT: Final = '{"type": "object"}'
+_MAX_SOURCE: Final = 256 * 1024
+"""Bytes of a schema, pattern or grammar."""
+
+
+class InvalidConstraint(Exception):
+    """The schema, pattern or grammar can't be used; the message says why."""
+
+
+class _Tokens:
+    """The vocabulary in the shape that llguidance reads."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self.eos_token_id = vocabulary.eos
+        self.bos_token_id = vocabulary.bos
+        self.tokens = [vocabulary.piece(token, special=True) for token in range(vocabulary.size)]
+        self.special_token_ids = [token for token in range(vocabulary.size) if vocabulary.is_special(token)]
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._vocabulary.tokenize(text.decode(errors="replace"), parse_special=False)
+
+
+class Grammars:
+    """Compiles constraints for one vocabulary. Reading the vocabulary takes up to a second, at the first one."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._tokenizer: llguidance.LLTokenizer | None = None
+
+    def compile(self, constraint: Constraint) -> "GrammarMatcher":
+        """Raises InvalidConstraint."""
+        if len(constraint.text) > _MAX_SOURCE:
+            raise InvalidConstraint(
+                f"a {constraint.kind} of {len(constraint.text)} bytes is longer than {_MAX_SOURCE}"
+            )
+        grammar = _grammar(constraint)
+        if self._tokenizer is None:
+            wrapper = llguidance.TokenizerWrapper(_Tokens(self._vocabulary))
+            self._tokenizer = llguidance.LLTokenizer(wrapper, eos_token=sorted(self._vocabulary.end_tokens))
+        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise InvalidConstraint(f"this {constraint.kind} can't be used: {matcher.get_error()}")
+        return GrammarMatcher(matcher, self._vocabulary.size)
+
+
+class GrammarMatcher:
+    """One sequence's place in its grammar."""
+
+    def __init__(self, matcher: "llguidance.LLMatcher", size: int) -> None:
+        self._matcher = matcher
+        self._size = size
+
+    def copy(self) -> "GrammarMatcher":
+        """For another choice of the same request."""
+        return GrammarMatcher(self._matcher.deep_copy(), self._size)
+
+    def allows(self, token: int) -> bool:
+        return bool(self._matcher.validate_tokens([token]) == 1)
+
+    def accept(self, token: int) -> None:
+        if not self._matcher.consume_token(token):
+            raise InvalidConstraint(
+                f"the grammar came to a state that it can't leave: {self._matcher.get_error()}"
+            )
+
+    def allowed(self) -> NDArray[np.bool_]:
+        words = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        mask = np.unpackbits(words, bitorder="little")[: self._size].astype(np.bool_)
+        if not mask.any():
+            raise InvalidConstraint(
+                f"the grammar allows nothing more: {self._matcher.get_error() or 'dead end'}"
+            )
+        return mask
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may follow any more."""
+        return bool(self._matcher.is_stopped())
+
+
+def _grammar(constraint: Constraint) -> str:
+    matcher = llguidance.LLMatcher
+    try:
+        match constraint.kind:
+            case "json_object":
+                return str(matcher.grammar_from_json_schema(_ANY_OBJECT))
+            case "json_schema":
+                return str(matcher.grammar_from_json_schema(constraint.text))
+            case "regex":
+                return str(matcher.grammar_from_regex(constraint.text))
+            case "lark":
+                return str(matcher.grammar_from_lark(constraint.text))
+            case "gbnf":
+                return str(matcher.grammar_from_lark(gbnf_to_lark(constraint.text)))
+    except (ValueError, RuntimeError) as error:
+        raise InvalidConstraint(f"this {constraint.kind} can't be read: {error}") from error

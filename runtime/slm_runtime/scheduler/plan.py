@@ -1,0 +1,108 @@
+"""What the scheduler hands out, and what it keeps of each choice of each request."""
+
+from array import array
+from dataclasses import dataclass, field
+
+from slm_runtime.engine.protocol import Span, Tokens
+from slm_runtime.scheduler.cells import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Let the empty sequence `target` hold the first `length` positions of `source`."""
+
+    source: int
+    target: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Keep the first `length` positions of a sequence; 0 frees it."""
+
+    sequence: int
+    length: int
+
+
+Operation = Copy | Cut
+
+
+@dataclass(slots=True, eq=False)
+class Resident:
+    """What the engine holds under one sequence number."""
+
+    number: int
+    tokens: Tokens
+    """The sequence's own; the first `length` of them are held."""
+    length: int = 0
+    end: Run | None = None
+    running: bool = True
+    used: int = 0
+    """When it was last of use, on the scheduler's own clock of plans."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One choice of one request, from submission to its end."""
+
+    request: int
+    choice: int
+    client: str
+    tokens: Tokens
+    """The prompt, then what was generated."""
+    limit: int
+    """Tokens, prompt included, at which it must end."""
+    prompt_tokens: int = field(init=False)
+    arrival: int = 0
+    resident: Resident | None = None
+    leader: "Sequence | None" = None
+    """Whose prefill it waits for, to share it."""
+    leader_length: int = 0
+    cached_tokens: int = 0
+    """Of the prompt, spared when it first took part."""
+    started: bool = False
+    """Whether it ever took part in a step."""
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = len(self.tokens)
+
+    @property
+    def computed(self) -> int:
+        return 0 if self.resident is None else self.resident.length
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that the engine has yet to take in; 1 while it generates."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def placed(self) -> Resident:
+        """Where the engine holds it; only for a sequence that has such a place."""
+        if self.resident is None:
+            raise LookupError(f"choice {self.choice} of request {self.request} has no place in the engine")
+        return self.resident
+
+    def next_tokens(self, count: int) -> Tokens:
+        start = self.computed
+        return self.tokens[start : start + count]
+
+
+def tokens_of(values: list[int]) -> Tokens:
+    return array("i", values)
+
+
+@dataclass(slots=True)
+class Plan:
+    """Carry out the operations in their order, then step the spans; then `advance`, or `retreat`."""
+
+    operations: list[Operation]
+    spans: list[Span]
+    sequences: list[Sequence]
+    """One for each span."""
+    started: list[Sequence]
+    """Those that take part for the first time."""
+
+    @property
+    def rows(self) -> list[Sequence]:
+        """One for each row of logits, in their order."""
+        return [sequence for span, sequence in zip(self.spans, self.sequences, strict=True) if span.logits]

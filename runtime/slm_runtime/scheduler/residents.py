@@ -1,0 +1,163 @@
+"""What the engine holds: running sequences, and ended ones, kept because their beginning may come again.
+
+Only the numbers below `rows` can take part in a step. Where cells are shared, moving a kept sequence to a
+higher number costs nothing, so the low ones are freed that way; where each number is a row of its own, a
+kept row is used in place.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from slm_runtime.engine.protocol import Capabilities, Tokens
+from slm_runtime.scheduler.cells import CellLedger
+from slm_runtime.scheduler.plan import Copy, Cut, Operation, Resident
+
+
+def common_prefix(left: Tokens, right: Tokens, limit: int) -> int:
+    """Tokens at the beginning that are the same in both, at most `limit`."""
+    size = min(len(left), len(right), limit)
+    if size == 0 or left[0] != right[0]:
+        return 0
+    differ = np.frombuffer(left, np.int32, size) != np.frombuffer(right, np.int32, size)
+    first = int(differ.argmax())
+    return first if differ[first] else size
+
+
+class Residents:
+    """Emits the operations that the engine has to carry out; `take_operations` hands them over."""
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        self._capabilities = capabilities
+        self._shared = capabilities.cells is not None
+        self._ledger = CellLedger(shared=self._shared)
+        self._by_number: dict[int, Resident] = {}
+        self._parking = range(capabilities.rows, capabilities.sequences)
+        self._operations: list[Operation] = []
+        self._clock = 0
+
+    def __iter__(self) -> Iterator[Resident]:
+        return iter(self._by_number.values())
+
+    @property
+    def used(self) -> int:
+        """Cells in use."""
+        return self._ledger.used
+
+    @property
+    def cached(self) -> int:
+        """Cells that no running sequence holds."""
+        running = [r.end for r in self if r.running and r.end is not None]
+        if not self._shared:
+            return self.used - sum(r.length for r in self if r.running)
+        return self.used - self._ledger.held(running)
+
+    def take_operations(self) -> list[Operation]:
+        taken, self._operations = self._operations, []
+        return taken
+
+    def match(self, tokens: Tokens, limit: int) -> tuple[Resident | None, int]:
+        """Who holds the longest prefix of `tokens`, and how much of it may be used."""
+        best, length = None, 0
+        if not self._capabilities.prefix_copy:
+            return best, length
+        for resident in self:
+            common = common_prefix(resident.tokens, tokens, min(limit, resident.length))
+            if common > length and (self._capabilities.partial_removal or common == resident.length):
+                best, length = resident, common
+        return best, length
+
+    def open(self, tokens: Tokens, limit: int) -> Resident:
+        """A running resident for `tokens`, which holds the longest prefix that there is, at most `limit`."""
+        self._clock += 1
+        source, length = self.match(tokens, limit)
+        if source is not None and not source.running and self._in_place(source, length):
+            self._shorten(source, length)
+            source.tokens, source.running, source.used = tokens, True, self._clock
+            return source
+        number = self._free_row(source)
+        resident = Resident(number, tokens, used=self._clock)
+        self._by_number[number] = resident
+        if source is not None and source.end is not None:
+            source.used = self._clock
+            self._operations.append(Copy(source.number, number, length))
+            resident.end = self._ledger.share(source.end, source.length, length)
+            resident.length = length
+            if not source.running and length == source.length:
+                self.drop(source)  # the new one holds all that it held
+        return resident
+
+    def grow(self, resident: Resident, cells: int) -> None:
+        resident.end = self._ledger.extend(resident.end, cells)
+        resident.length += cells
+
+    def keep(self, resident: Resident) -> None:
+        """The sequence has ended; what it holds may serve others."""
+        self._clock += 1
+        resident.running, resident.used = False, self._clock
+        resident.tokens = resident.tokens[: resident.length]
+        if resident.length == 0 or not self._capabilities.prefix_copy:
+            self.drop(resident)
+
+    def drop(self, resident: Resident) -> None:
+        del self._by_number[resident.number]
+        self._ledger.release(resident.end)
+        resident.end = None
+        resident.length = 0
+        self._operations.append(Cut(resident.number, 0))
+
+    def evict(self) -> bool:
+        """Drop what was useless for longest; False where nothing is kept."""
+        oldest = self._oldest(range(self._capabilities.sequences))
+        if oldest is None:
+            return False
+        self.drop(oldest)
+        return True
+
+    def _shorten(self, resident: Resident, length: int) -> None:
+        if length < resident.length and resident.end is not None:
+            self._operations.append(Cut(resident.number, length))
+            resident.end = self._ledger.cut(resident.end, resident.length, length)
+            resident.length = length
+
+    def _in_place(self, source: Resident, length: int) -> bool:
+        """Whether to use a kept row up instead of copying it: all of it is wanted, or there is no other."""
+        if self._parking:
+            return False
+        rows = range(self._capabilities.rows)
+        others = [n for n in rows if n not in self._by_number or not self._by_number[n].running]
+        return length == source.length or others == [source.number]
+
+    def _free_row(self, wanted: Resident | None) -> int:
+        """A number below `rows` that nobody holds, `wanted` left as it is if possible."""
+        rows = range(self._capabilities.rows)
+        for number in rows:
+            if number not in self._by_number:
+                return number
+        oldest = self._oldest(rows, spare=None if self._parking else wanted)
+        if oldest is None:
+            raise RuntimeError(f"more sequences run than the {len(rows)} rows that the engine has")
+        number = oldest.number
+        parked = self._free_parking(wanted)
+        if parked is None:
+            self.drop(oldest)
+        else:
+            self._operations += [Copy(number, parked, oldest.length), Cut(number, 0)]
+            del self._by_number[number]
+            oldest.number = parked
+            self._by_number[parked] = oldest
+        return number
+
+    def _free_parking(self, wanted: Resident | None) -> int | None:
+        for number in self._parking:
+            if number not in self._by_number:
+                return number
+        oldest = self._oldest(self._parking, spare=wanted)
+        if oldest is None:
+            return None
+        self.drop(oldest)
+        return oldest.number
+
+    def _oldest(self, numbers: range, spare: Resident | None = None) -> Resident | None:
+        kept = [r for r in self if r.number in numbers and not r.running and r is not spare]
+        return min(kept, key=lambda r: r.used, default=None)

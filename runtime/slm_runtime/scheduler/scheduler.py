@@ -1,0 +1,236 @@
+"""The state machine: who runs, and what goes into the next step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from slm_runtime.engine.protocol import Capabilities, Span
+from slm_runtime.scheduler.plan import Plan, Sequence
+from slm_runtime.scheduler.residents import Residents, common_prefix
+from slm_runtime.scheduler.waiting import FairQueue
+
+_WORTH_WAITING: Final = 32
+"""Tokens: a prefix that another is about to compute is waited for if it spares at least these."""
+
+_PROMPT_WEIGHT: Final = 1
+_GENERATED_WEIGHT: Final = 2
+"""What a token counts for in fairness between clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    mixed_tokens: int = 128
+    """Prompt tokens in a step while others generate: their pace against the newcomer's first token."""
+
+
+class Scheduler:
+    """Plans steps: `plan`, then `advance` and what has ended `finish`ed; or `retreat` and another `plan`."""
+
+    def __init__(self, capabilities: Capabilities, policy: Policy | None = None) -> None:
+        self._capabilities = capabilities
+        self._policy = policy or Policy()
+        self._residents = Residents(capabilities)
+        self._waiting: FairQueue[Sequence] = FairQueue()
+        self._running: list[Sequence] = []
+        """In the order of arrival, which is also that of `arrival`."""
+        self._arrivals = 0
+        self._step_tokens = capabilities.step_tokens
+        self._prefill_turn = False
+        self.preemptions = 0
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def cells_used(self) -> int:
+        return self._residents.used
+
+    @property
+    def cells_cached(self) -> int:
+        return self._residents.cached
+
+    def submit(self, sequence: Sequence) -> None:
+        """Put it into the queue. Its tokens and limit must fit into the context."""
+        if not 0 < len(sequence.tokens) < sequence.limit <= self._capabilities.context_length:
+            raise ValueError(
+                f"{len(sequence.tokens)} tokens that end at {sequence.limit} don't fit into "
+                f"{self._capabilities.context_length}"
+            )
+        self._arrivals += 1
+        sequence.arrival = self._arrivals
+        self._waiting.push(sequence.client, sequence)
+
+    def remove(self, unwanted: Callable[[Sequence], bool]) -> list[Sequence]:
+        """Take out, wherever they are, all of which `unwanted` is true. Their cells are free at once."""
+        removed = self._waiting.remove(unwanted)
+        for sequence in [s for s in self._running if unwanted(s)]:
+            self.finish(sequence)
+            removed.append(sequence)
+        return removed
+
+    def plan(self) -> Plan:
+        """The next step; without spans if there is nothing to do."""
+        self._admit()
+        while True:
+            chosen = self._choose()
+            if self._make_room(sum(count for _, count in chosen)) or not self._give_way():
+                break
+        started = [sequence for sequence, _ in chosen if not sequence.started]
+        for sequence in started:
+            sequence.started = True
+        return Plan(
+            operations=self._residents.take_operations(),
+            spans=[self._span(sequence, count) for sequence, count in chosen],
+            sequences=[sequence for sequence, _ in chosen],
+            started=started,
+        )
+
+    def advance(self, plan: Plan) -> None:
+        """The step was carried out."""
+        self._step_tokens = self._capabilities.step_tokens
+        for span, sequence in zip(plan.spans, plan.sequences, strict=True):
+            count = len(span.tokens)
+            generated = span.position >= sequence.prompt_tokens
+            self._residents.grow(sequence.placed, count)
+            self._waiting.charge(
+                sequence.client, count * (_GENERATED_WEIGHT if generated else _PROMPT_WEIGHT)
+            )
+
+    def retreat(self) -> bool:
+        """The step found no cells: free some, or ask for less, so that the next plan is another one.
+
+        False: one sequence is left, with one token, and nothing kept; there is nothing to give.
+        """
+        return self._residents.evict() or self._give_way()
+
+    def finish(self, sequence: Sequence) -> None:
+        """It has ended; what the engine holds of it may serve others."""
+        self._running.remove(sequence)
+        self._waiting.finish(sequence.client)
+        if sequence.resident is not None:
+            self._residents.keep(sequence.resident)
+            sequence.resident = None
+
+    def _admit(self) -> None:
+        rows, cells = self._capabilities.rows, self._capabilities.cells
+        while len(self._running) < rows and (head := self._waiting.peek()) is not None:
+            name, sequence = head
+            promised = sum(len(s.tokens) + 1 for s in self._running)
+            if self._running and cells is not None and promised + len(sequence.tokens) + 1 > cells:
+                return
+            self._waiting.pop(name)
+            self._running.append(sequence)
+            self._running.sort(key=lambda s: s.arrival)
+
+    def _choose(self) -> list[tuple[Sequence, int]]:
+        """Who takes part, with how many tokens; those that generate come first."""
+        for sequence in self._running:
+            if sequence.resident is None:
+                self._settle(sequence)
+        settled = [s for s in self._running if s.resident is not None]
+        single = [s for s in settled if s.remaining == 1]
+        prompts = [s for s in settled if s.remaining > 1]
+        if not self._capabilities.mixed and single and prompts:
+            self._prefill_turn = not self._prefill_turn
+            if self._prefill_turn:
+                return self._share_out(prompts, min(self._policy.mixed_tokens, self._step_tokens))
+            prompts = []
+        room = self._step_tokens - len(single)
+        if single:
+            room = min(room, self._policy.mixed_tokens)
+        chosen = [(sequence, 1) for sequence in single[: self._step_tokens]]
+        return chosen + self._share_out(prompts, room)
+
+    def _share_out(self, prompts: list[Sequence], room: int) -> list[tuple[Sequence, int]]:
+        """Short ones first, for they are soon done; a quarter is the oldest's, so that it gets there too.
+
+        An engine that takes few prompts at once takes them in the order of arrival.
+        """
+        if not prompts or room <= 0:
+            return []
+        if self._capabilities.prefill_rows is not None:
+            prompts = prompts[: self._capabilities.prefill_rows]
+        oldest = min(prompts, key=lambda s: s.arrival)
+        reserved = min(oldest.remaining, max(1, room // 4))
+        shares: list[tuple[Sequence, int]] = []
+        for sequence in sorted(prompts, key=lambda s: (s.remaining, s.arrival)):
+            if sequence is oldest:
+                count, reserved = min(sequence.remaining, room), 0
+            else:
+                count = min(sequence.remaining, room - reserved)
+            if count > 0:
+                shares.append((sequence, count))
+                room -= count
+        return shares
+
+    def _settle(self, sequence: Sequence) -> None:
+        """Give it a place in the engine, unless another is about to compute a good part of its prompt."""
+        if self._leads(sequence):
+            return
+        limit = len(sequence.tokens) - 1
+        _, held = self._residents.match(sequence.tokens, limit)
+        leader, promised = self._best_promise(sequence, limit)
+        if leader is not None and promised - held >= _WORTH_WAITING:
+            sequence.leader, sequence.leader_length = leader, promised
+            return
+        sequence.leader = None
+        sequence.resident = self._residents.open(sequence.tokens, limit)
+        if not sequence.started:
+            sequence.cached_tokens = min(sequence.resident.length, sequence.prompt_tokens)
+
+    def _leads(self, sequence: Sequence) -> bool:
+        """Whether the one that it waits for is still on its way."""
+        leader = sequence.leader
+        return (
+            leader is not None
+            and leader.resident is not None
+            and leader.resident.running
+            and leader.computed < sequence.leader_length
+        )
+
+    def _best_promise(self, sequence: Sequence, limit: int) -> tuple[Sequence | None, int]:
+        best, length = None, 0
+        if not (self._capabilities.prefix_copy and self._capabilities.partial_removal):
+            return best, length
+        for other in self._running:
+            if other.resident is not None and other.remaining > 1:
+                common = common_prefix(other.tokens, sequence.tokens, limit)
+                if common > max(length, other.computed):
+                    best, length = other, common
+        return best, length
+
+    def _make_room(self, cells: int) -> bool:
+        total = self._capabilities.cells
+        while total is not None and self._residents.used + cells > total:
+            if not self._residents.evict():
+                return False
+        return True
+
+    def _give_way(self) -> bool:
+        """Stop the youngest and let it wait again, with what it has; alone, it goes on in smaller steps."""
+        placed = [s for s in self._running if s.resident is not None]
+        if len(placed) <= 1:
+            smaller = max(1, self._step_tokens // 2)
+            changed, self._step_tokens = smaller != self._step_tokens, smaller
+            return changed
+        youngest = max(placed, key=lambda s: s.arrival)
+        self._residents.drop(youngest.placed)
+        youngest.resident = None
+        self._running.remove(youngest)
+        self._waiting.push_front(youngest.client, youngest)
+        self.preemptions += 1
+        return True
+
+    @staticmethod
+    def _span(sequence: Sequence, count: int) -> Span:
+        return Span(
+            sequence=sequence.placed.number,
+            position=sequence.computed,
+            tokens=sequence.next_tokens(count),
+            logits=count == sequence.remaining,
+        )

@@ -1,0 +1,96 @@
+"""The bounded queue, fair between clients.
+
+Each client has a counter of the tokens it was served (the virtual token counter of Sheng et al., "Fairness
+in Serving Large Language Models", 2024); the client with the lowest goes next. A client that comes (back)
+starts at the lowest counter of those who are there, so that absence earns no credit. Within a client: first
+come, first served.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class _Client(Generic[Item]):
+    __slots__ = ("active", "queue", "served")
+
+    def __init__(self, served: float) -> None:
+        self.served = served
+        self.active = 0
+        """Items taken out and not yet finished."""
+        self.queue: deque[Item] = deque()
+
+
+class FairQueue(Generic[Item]):
+    """Items of many clients. Every `pop` is answered by one `finish` of its client, or by `push_front`."""
+
+    def __init__(self) -> None:
+        self._clients: OrderedDict[str, _Client[Item]] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Item]:
+        for client in self._clients.values():
+            yield from client.queue
+
+    def push(self, name: str, item: Item) -> None:
+        self._client(name).queue.append(item)
+        self._length += 1
+
+    def push_front(self, name: str, item: Item) -> None:
+        """Put a popped item back as its client's next."""
+        client = self._client(name)
+        client.active -= 1
+        client.queue.appendleft(item)
+        self._length += 1
+
+    def peek(self) -> tuple[str, Item] | None:
+        """Who is next; the first of equals is the one that came first."""
+        waiting = [(name, client) for name, client in self._clients.items() if client.queue]
+        if not waiting:
+            return None
+        name, client = min(waiting, key=lambda pair: (pair[1].served, pair[1].active))
+        return name, client.queue[0]
+
+    def pop(self, name: str) -> Item:
+        """Take the item that `peek` showed."""
+        client = self._clients[name]
+        client.active += 1
+        self._length -= 1
+        return client.queue.popleft()
+
+    def charge(self, name: str, tokens: float) -> None:
+        self._clients[name].served += tokens
+
+    def finish(self, name: str) -> None:
+        self._clients[name].active -= 1
+        self._forget(name)
+
+    def remove(self, unwanted: Callable[[Item], bool]) -> list[Item]:
+        """Take out, without serving them, all items of which `unwanted` is true."""
+        removed: list[Item] = []
+        for name, client in list(self._clients.items()):
+            out = [item for item in client.queue if unwanted(item)]
+            if out:
+                client.queue = deque(item for item in client.queue if not unwanted(item))
+                removed += out
+                self._forget(name)
+        self._length -= len(removed)
+        return removed
+
+    def _client(self, name: str) -> _Client[Item]:
+        client = self._clients.get(name)
+        if client is None:
+            served = min((other.served for other in self._clients.values()), default=0.0)
+            client = self._clients[name] = _Client(served)
+        return client
+
+    def _forget(self, name: str) -> None:
+        """A client without work leaves no trace: names come from outside and must not pile up."""
+        client = self._clients[name]
+        if not client.queue and client.active == 0:
+            del self._clients[name]
