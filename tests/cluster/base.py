@@ -34,7 +34,7 @@ class Cluster(Protocol):
     def is_up(self) -> bool:
         """Whether it answers now."""
 
-    def kubectl(self, *args: str, input: str | None = None) -> str:  # noqa: A002  as subprocess names it
+    def kubectl(self, *args: str, input: str | None = None) -> str:
         """Output of kubectl; HarnessError with its words where it fails."""
 
     def helm(self, *args: str) -> str:

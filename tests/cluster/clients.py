@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from tests.cluster import tools
 from tests.cluster.commands import run
 from tests.cluster.errors import HarnessError
-from tests.cluster.processes import Process, wait_until
+from tests.cluster.processes import Process, listens, wait_until
 
 
 def kubectl(kubeconfig: Path, *args: str, stdin: str | None = None) -> str:
@@ -28,7 +28,7 @@ class Clients:
 
     kubeconfig: Path
 
-    def kubectl(self, *args: str, input: str | None = None) -> str:  # noqa: A002  as subprocess names it
+    def kubectl(self, *args: str, input: str | None = None) -> str:
         return kubectl(self.kubeconfig, *args, stdin=input)
 
     def answers(self) -> bool:
@@ -61,18 +61,10 @@ class ForwardedClients(Clients):
             try:
                 wait_until(
                     f"a way to {service}:{port}",
-                    lambda: _listens(local),
+                    lambda: listens("127.0.0.1", local),
                     processes=[forward],
                     seconds=30,
                 )
                 yield f"127.0.0.1:{local}"
             finally:
                 forward.stop()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True

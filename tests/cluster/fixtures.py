@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from tests.cluster import Cluster, ControlPlane, NoCluster, select
 
 KEEP = "SLM_KEEP_CLUSTER"

@@ -15,7 +15,7 @@ from tests.cluster.clients import Clients
 from tests.cluster.errors import HarnessError, NoCluster
 from tests.cluster.network import FORWARDING, Link, Range
 from tests.cluster.node_programs import NodePrograms
-from tests.cluster.processes import Identity
+from tests.cluster.processes import Identity, listens, wait_until
 from tests.cluster.progress import say, step
 from tests.cluster.sandbox import Sandbox
 
@@ -171,8 +171,9 @@ class SingleNode(Clients):
 
     @contextlib.contextmanager
     def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
-        """Yield the Service's own address: this host has a route to it."""
+        """Yield the Service's own address, to which this host has a route, once it accepts connections."""
         address = self.kubectl("get", "service", "-n", namespace, service, "-o", "jsonpath={.spec.clusterIP}")
+        wait_until(f"{service}:{port} accepts connections", lambda: listens(address, port), seconds=30)
         yield f"{address}:{port}"
 
     def _sandbox(self) -> Sandbox:

@@ -7,6 +7,7 @@ is never a stranger that got the same pid.
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import time
@@ -143,3 +144,12 @@ def answers(url: str, context: ssl.SSLContext | None = None) -> bool:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError):
         return False
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether a connection to *host* and *port* is accepted."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
