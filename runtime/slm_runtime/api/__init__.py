@@ -1,0 +1,1 @@
+"""The API process's HTTP side: what clients see of the runtime."""

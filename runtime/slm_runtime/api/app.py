@@ -1,0 +1,72 @@
+"""The API port's application: key first, then route, then answer; one audit line for each request."""
+
+import asyncio
+import logging
+import time
+
+from slm_runtime.api.auth import ANONYMOUS, authorize, is_keyless
+from slm_runtime.api.errors import ApiError, ServerFault
+from slm_runtime.api.http import Asgi, Disconnected, Exchange, Handler, Receive, Scope, Send
+from slm_runtime.api.routing import Router
+from slm_runtime.api.serving import Serving
+
+_audit = logging.getLogger("slm.audit")
+_log = logging.getLogger("slm.api")
+
+
+def api_app(serving: Serving, router: Router) -> Asgi:
+    async def answer(exchange: Exchange) -> None:
+        if serving.keys is not None and not is_keyless(exchange.method, exchange.raw_path):
+            exchange.key_name = authorize(exchange.header(b"authorization"), serving.keys)
+        exchange.route, handler = router.find(exchange.method, exchange.path)
+        await handler(exchange)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"the API speaks HTTP, not {scope['type']}")
+        exchange = Exchange(scope, receive, send)
+        begun = time.monotonic()
+        try:
+            await _answer_errors(exchange, answer)
+        finally:
+            serving.metrics.count(exchange.route, exchange.status)
+            if exchange.key_name != ANONYMOUS or exchange.status >= 400 or serving.keys is None:
+                _write_audit(exchange, time.monotonic() - begun)
+
+    return app
+
+
+async def _answer_errors(exchange: Exchange, answer: Handler) -> None:
+    try:
+        await answer(exchange)
+    except Disconnected:
+        exchange.outcome["finish"] = "disconnected"
+    except ApiError as error:
+        exchange.outcome["error"] = error.message
+        await exchange.respond_error(error)
+    except asyncio.CancelledError:
+        exchange.outcome["finish"] = "cancelled"
+        raise
+    except Exception:
+        _log.exception("A handler failed", extra={"fields": {"route": exchange.route}})
+        if exchange.started:
+            raise
+        fault = ServerFault("The server failed to answer; its log has the details.")
+        exchange.outcome["error"] = fault.message
+        await exchange.respond_error(fault)
+
+
+def _write_audit(exchange: Exchange, seconds: float) -> None:
+    """Who asked for what, when, how much, and what came of it; never what was said."""
+    fields = {
+        "key": exchange.key_name,
+        "client": exchange.client,
+        "method": exchange.method,
+        "route": exchange.route,
+        "status": exchange.status,
+        "bytesIn": exchange.bytes_in,
+        "bytesOut": exchange.bytes_out,
+        "seconds": round(seconds, 4),
+        **exchange.outcome,
+    }
+    _audit.info("request", extra={"fields": fields})

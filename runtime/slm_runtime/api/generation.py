@@ -1,0 +1,196 @@
+"""A generation as every API needs it: errors as HTTP's, latencies measured, gone clients noticed."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from slm_runtime.api.errors import ApiError, BadRequest, ServerFault, TooBusy, Unavailable
+from slm_runtime.api.http import Disconnected, Exchange
+from slm_runtime.api.serving import Serving
+from slm_runtime.engine.client import (
+    DeadlineExceeded,
+    EngineBusy,
+    EngineError,
+    EngineUnavailable,
+    Generation,
+    RequestRefused,
+)
+from slm_runtime.engine.messages import (
+    ChoiceFinished,
+    Delta,
+    Event,
+    FinishReason,
+    GenerateRequest,
+    RequestFinished,
+    TokenLogprobs,
+)
+from slm_runtime.metrics import Metrics
+
+REQUEST_SECONDS: Final = 1800.0
+"""No request lives longer, its time in the queue included."""
+RESTART_RETRY_SECONDS: Final = 5.0
+
+
+def api_error(error: EngineError, params: dict[str, str]) -> ApiError:
+    """Turn the engine's refusal into HTTP's; `params` renames its fields to the API's own."""
+    if isinstance(error, RequestRefused):
+        param = None if error.param is None else params.get(error.param, error.param)
+        code = "context_length_exceeded" if error.code == "context_length_exceeded" else "invalid_value"
+        return BadRequest(str(error), param=param, code=code)
+    if isinstance(error, EngineBusy):
+        return TooBusy(str(error), retry_after=error.retry_after)
+    if isinstance(error, EngineUnavailable):
+        return Unavailable(str(error), code="engine_unavailable", retry_after=RESTART_RETRY_SECONDS)
+    if isinstance(error, DeadlineExceeded):
+        return Unavailable(str(error), code="deadline_exceeded")
+    return ServerFault(str(error))
+
+
+@asynccontextmanager
+async def cancelled_on_disconnect(exchange: Exchange) -> AsyncIterator[None]:
+    """Cancel what is inside when the client goes away, and raise Disconnected instead.
+
+    The request's body must have been read before.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        await exchange.disconnected()
+        if not exchange.complete:
+            gone = True
+            task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if gone and task.uncancel() == 0:
+            raise Disconnected from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+@dataclass
+class Tracked:
+    """A generation whose events pass by the metrics on their way. Yields them in batches, one a wake-up."""
+
+    generation: Generation
+    metrics: Metrics
+    outcome: dict[str, object]
+    began: float
+    _last: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.generation.prompt_tokens
+
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """All events that are there, each time something is. Ends after RequestFinished."""
+        async for event in self.generation:
+            events = [event, *self.generation.pending()]
+            now = time.monotonic()
+            for one in events:
+                self._observe(one, now)
+            yield events
+
+    def _observe(self, event: Event, now: float) -> None:
+        if isinstance(event, Delta):
+            last = self._last.get(event.choice)
+            if last is not None:
+                self.metrics.inter_token.observe((now - last) / max(1, len(event.tokens)))
+            elif not self._last:
+                self.metrics.first_token.observe(now - self.began)
+            self._last[event.choice] = now
+        elif isinstance(event, ChoiceFinished):
+            self.outcome["finish"] = event.reason
+        else:
+            self.metrics.request_seconds.observe(now - self.began)
+            self.metrics.queue_seconds.observe(event.timings.queue)
+            self.outcome["promptTokens"] = event.usage.prompt_tokens
+            self.outcome["cachedTokens"] = event.usage.cached_tokens
+            self.outcome["completionTokens"] = event.usage.completion_tokens
+
+
+@asynccontextmanager
+async def generating(
+    serving: Serving, exchange: Exchange, request: GenerateRequest, params: dict[str, str]
+) -> AsyncIterator[Tracked]:
+    """Submit a request; inside, it runs; when the client goes or the block is left, it is cancelled.
+
+    Raises
+    ------
+    ApiError
+        The engine refused it.
+    Disconnected
+    """
+    began = time.monotonic()
+    request.deadline = began + REQUEST_SECONDS
+    request.client = f"{exchange.key_name}@{exchange.client}"
+    exchange.outcome["model"] = serving.name
+    async with cancelled_on_disconnect(exchange):
+        try:
+            generation = await serving.engine.generate(request)
+        except EngineError as error:
+            raise api_error(error, params) from error
+        async with generation:
+            yield Tracked(generation, serving.metrics, exchange.outcome, began)
+
+
+@dataclass
+class Choice:
+    """One finished choice, gathered."""
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    reason: FinishReason = "stop"
+
+
+@dataclass
+class Gathered:
+    choices: list[Choice]
+    end: RequestFinished
+
+
+async def gather(tracked: Tracked, n: int) -> Gathered:
+    """Wait for the whole answer.
+
+    Raises
+    ------
+    ServerFault, Unavailable
+        A choice ended by an error or at its deadline: half an answer is none.
+    """
+    choices = [Choice() for _ in range(n)]
+    pieces: list[list[str]] = [[] for _ in range(n)]
+    async for events in tracked.batches():
+        for event in events:
+            if isinstance(event, Delta):
+                pieces[event.choice].append(event.text)
+                choices[event.choice].tokens += event.tokens
+                choices[event.choice].logprobs += event.logprobs or []
+            elif isinstance(event, ChoiceFinished):
+                choices[event.choice].reason = event.reason
+            else:
+                for choice, parts in zip(choices, pieces, strict=True):
+                    choice.text = "".join(parts)
+                    if choice.reason in {"error", "deadline", "cancelled"}:
+                        raise broken(choice.reason, event.message)
+                return Gathered(choices, event)
+    raise broken("error", None)
+
+
+def broken(reason: FinishReason, message: str | None) -> ApiError:
+    """What is told of an answer that broke off."""
+    if reason == "deadline":
+        return Unavailable(message or "The request reached its deadline.", code="deadline_exceeded")
+    return ServerFault(
+        message or "The engine failed while it answered; the request was not repeated. Send it again.",
+        code="engine_failed",
+    )

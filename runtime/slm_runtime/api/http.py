@@ -1,0 +1,165 @@
+"""A request and its answer, just above raw ASGI: bounded bodies, JSON, what logs and metrics read."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from slm_runtime.api.auth import ANONYMOUS
+from slm_runtime.api.errors import ApiError, BadRequest, PayloadTooLarge, RequestTimeout
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+BODY_BYTES: Final = 8 * 1024 * 1024
+"""More than a million tokens of text; a longer body is refused while it comes in."""
+BODY_SECONDS: Final = 60.0
+"""The whole body must have come by then."""
+LINGER_BYTES: Final = 64 * 1024 * 1024
+LINGER_SECONDS: Final = 5.0
+"""How much more of a body too large is taken and thrown away, so that its sender reads the answer."""
+
+JSON: Final = (b"content-type", b"application/json")
+
+
+class Disconnected(Exception):
+    """The client went away; nobody is left to answer."""
+
+
+class Exchange:
+    """One request, and what became of it."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.raw_path: bytes = scope.get("raw_path") or self.path.encode()
+        client = scope.get("client")
+        self.client: str = client[0] if client else ""
+        self._headers: Headers = scope["headers"]
+        self._receive = receive
+        self._send = send
+        self._more_body = True
+        self.key_name = ANONYMOUS
+        self.route = "unknown"
+        self.status = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.outcome: dict[str, Any] = {}
+        """What a handler adds to the audit line: model, token counts, finish reason. Never text."""
+        self.close_connection = False
+        self.complete = False
+        """The whole answer was handed to the server."""
+
+    @property
+    def started(self) -> bool:
+        """True once the status line is out, so that no other can be sent."""
+        return self.status != 0
+
+    def header(self, name: bytes) -> bytes | None:
+        return next((value for key, value in self._headers if key == name), None)
+
+    async def body(self, limit: int = BODY_BYTES, seconds: float = BODY_SECONDS) -> bytes:
+        """Read the whole body.
+
+        Raises
+        ------
+        PayloadTooLarge, RequestTimeout, BadRequest, Disconnected
+        """
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > limit:
+            await self._refuse_body(limit)
+        chunks: list[bytes] = []
+        try:
+            async with asyncio.timeout(seconds):
+                async for chunk in self._body_chunks():
+                    chunks.append(chunk)
+                    if self.bytes_in > limit:
+                        chunks.clear()
+                        await self._refuse_body(limit)
+        except TimeoutError:
+            self.close_connection = True
+            raise RequestTimeout(f"The request's body did not arrive within {seconds:g} seconds.") from None
+        return b"".join(chunks)
+
+    async def _body_chunks(self) -> AsyncIterator[bytes]:
+        while self._more_body:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            chunk: bytes = message.get("body", b"")
+            self.bytes_in += len(chunk)
+            self._more_body = message.get("more_body", False)
+            yield chunk
+
+    async def _refuse_body(self, limit: int) -> NoReturn:
+        # What is left of the body must not be read as the next request.
+        self.close_connection = True
+        if self.header(b"expect") is None:
+            # A client that is still sending when its connection closes never reads why: some more is taken.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    async for _ in self._body_chunks():
+                        if self.bytes_in > limit + LINGER_BYTES:
+                            break
+        raise PayloadTooLarge(
+            f"The request's body is larger than {limit} bytes, which no prompt for this model can need."
+        )
+
+    async def json(self) -> dict[str, Any]:
+        """Read the body as a JSON object.
+
+        Raises
+        ------
+        BadRequest
+            Not JSON, not UTF-8, or no object.
+        """
+        try:
+            document = msgspec.json.decode(await self.body())
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(
+                f"The request's body is not valid JSON: {error}. Send one JSON object in UTF-8."
+            ) from None
+        except RecursionError:
+            raise BadRequest("The request's body is nested too deeply.") from None
+        if not isinstance(document, dict):
+            raise BadRequest("The request's body must be a JSON object.")
+        return document
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.status = status
+        if self.close_connection:
+            headers = [*headers, (b"connection", b"close")]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, chunk: bytes, *, more: bool = True) -> None:
+        self.bytes_out += len(chunk)
+        self.complete = not more
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+    async def respond(self, status: int, body: bytes, headers: Headers) -> None:
+        await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
+        await self.write(body, more=False)
+
+    async def respond_json(self, document: Any, status: int = 200, headers: Headers | None = None) -> None:
+        await self.respond(status, msgspec.json.encode(document), [JSON, *(headers or [])])
+
+    async def respond_error(self, error: ApiError) -> None:
+        """In the envelope of the protocol that the path belongs to."""
+        document = error.ollama() if self.path.startswith("/api/") else error.openai()
+        await self.respond_json(document, error.status, error.headers())
+
+    async def disconnected(self) -> None:
+        """Return when the client has gone, or its answer is complete. The body must have been read."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return
+
+
+Handler = Callable[[Exchange], Awaitable[None]]

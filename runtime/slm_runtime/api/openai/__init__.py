@@ -1,0 +1,1 @@
+"""OpenAI's API, a module an endpoint."""

@@ -1,0 +1,137 @@
+"""Every field of OpenAI's requests, and what becomes of it here; the documentation is made from this.
+
+A field is honoured, accepted without effect, or refused by name; one that OpenAI doesn't know either is
+refused like a misspelling, because a parameter that is silently dropped is a wrong answer that nobody
+notices. A test holds these tables against the vendor's own client and against the request types.
+"""
+
+import re
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from slm_runtime.api.errors import BadRequest
+
+_Request = TypeVar("_Request", bound=msgspec.Struct)
+_MISSING: Final = re.compile(r"Object missing required field `(.+)`")
+
+
+class Use(Enum):
+    HONOURED = "honoured"
+    NO_EFFECT = "accepted without effect"
+    REFUSED = "refused by name"
+    EXTENSION = "honoured, beyond OpenAI's schema"
+
+
+Fields = dict[str, tuple[Use, str]]
+"""Name to use and, where there is something to say, why or how."""
+
+_HOSTED: Final = "a matter of OpenAI's hosted service"
+
+SAMPLING: Final[Fields] = {
+    "temperature": (Use.HONOURED, ""),
+    "top_p": (Use.HONOURED, ""),
+    "seed": (Use.HONOURED, "the same request gives the same text while the server is the same"),
+    "stop": (Use.HONOURED, "a string or up to 16"),
+    "frequency_penalty": (Use.HONOURED, ""),
+    "presence_penalty": (Use.HONOURED, ""),
+    "logit_bias": (Use.HONOURED, "token ids are the model's own"),
+    "n": (Use.HONOURED, "the choices share one prefill"),
+    "stream": (Use.HONOURED, ""),
+    "stream_options": (Use.HONOURED, "include_usage; include_obfuscation has no effect"),
+    "user": (Use.NO_EFFECT, _HOSTED),
+    "top_k": (Use.EXTENSION, ""),
+    "min_p": (Use.EXTENSION, ""),
+    "typical_p": (Use.EXTENSION, ""),
+    "repeat_penalty": (Use.EXTENSION, ""),
+}
+
+CHAT: Final[Fields] = {
+    **SAMPLING,
+    "model": (Use.HONOURED, ""),
+    "messages": (Use.HONOURED, "text; images and audio are refused"),
+    "max_tokens": (Use.HONOURED, ""),
+    "max_completion_tokens": (Use.HONOURED, "wins over max_tokens"),
+    "logprobs": (Use.HONOURED, ""),
+    "top_logprobs": (Use.HONOURED, ""),
+    "response_format": (Use.HONOURED, "text, json_object, json_schema"),
+    "modalities": (Use.HONOURED, 'only ["text"]'),
+    "chat_template_kwargs": (Use.EXTENSION, "variables for the model's chat template"),
+    "metadata": (Use.NO_EFFECT, _HOSTED),
+    "store": (Use.NO_EFFECT, "nothing is ever stored"),
+    "service_tier": (Use.NO_EFFECT, _HOSTED),
+    "safety_identifier": (Use.NO_EFFECT, _HOSTED),
+    "prompt_cache_key": (Use.NO_EFFECT, "the prefix cache finds shared prefixes by itself"),
+    "prompt_cache_retention": (Use.NO_EFFECT, "likewise"),
+    "prompt_cache_options": (Use.NO_EFFECT, "likewise"),
+    "prediction": (Use.NO_EFFECT, "a hint for speed"),
+    "reasoning_effort": (Use.NO_EFFECT, "no model here has such a setting"),
+    "verbosity": (Use.NO_EFFECT, "no model here has such a setting"),
+    "tools": (Use.REFUSED, "tools are not served yet"),
+    "tool_choice": (Use.REFUSED, "tools are not served yet"),
+    "parallel_tool_calls": (Use.REFUSED, "tools are not served yet"),
+    "audio": (Use.REFUSED, "the models here write text"),
+    "web_search_options": (Use.REFUSED, "nothing here searches the web"),
+    "moderation": (Use.REFUSED, "nothing here moderates"),
+    "functions": (Use.REFUSED, "superseded by `tools`"),
+    "function_call": (Use.REFUSED, "superseded by `tool_choice`"),
+}
+
+
+def check(document: dict[str, Any], fields: Fields) -> None:
+    """Refuse by name what isn't served.
+
+    Raises
+    ------
+    BadRequest
+    """
+    for name, value in document.items():
+        known = fields.get(name)
+        if known is None:
+            raise BadRequest(
+                f"Unrecognized request argument supplied: {name[:100]!r}.",
+                param=name[:100],
+                code="unknown_parameter",
+            )
+        use, why = known
+        if use is Use.REFUSED and value is not None:
+            raise BadRequest(
+                f"{name!r} is not supported here: {why}. Leave it out.",
+                param=name,
+                code="unsupported_parameter",
+            )
+
+
+def parse(document: dict[str, Any], kind: type[_Request], fields: Fields) -> _Request:
+    """Check a request's fields and types.
+
+    Raises
+    ------
+    BadRequest
+        With `param`, where one field is to blame.
+    """
+    check(document, fields)
+    for name, (use, _) in fields.items():
+        if use in {Use.NO_EFFECT, Use.REFUSED}:
+            document.pop(name, None)
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from None
+    except RecursionError:
+        raise BadRequest("The request is nested too deeply.") from None
+
+
+def invalid(error: msgspec.ValidationError) -> BadRequest:
+    """Take "Expected `int`, got `str` - at `$.n`" apart: the path that it ends with is the `param`."""
+    sentence, _, path = str(error).partition(" - at `$.")
+    param: str | None = path.removesuffix("`") or None
+    missing = _MISSING.match(sentence)
+    if missing:
+        name = f"{param}.{missing[1]}" if param else missing[1]
+        return BadRequest(
+            f"Missing required parameter: {name!r}.", param=name, code="missing_required_parameter"
+        )
+    where = f" for {param!r}" if param else ""
+    return BadRequest(f"Invalid value{where}: {sentence}.", param=param, code="invalid_type")

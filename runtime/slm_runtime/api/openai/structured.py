@@ -1,0 +1,49 @@
+"""`response_format`: what the text must look like, as a constraint on sampling."""
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from slm_runtime.api.errors import BadRequest
+from slm_runtime.engine.messages import Constraint
+
+SCHEMA_BYTES: Final = 256 * 1024
+
+
+class JsonSchema(msgspec.Struct):
+    name: str
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+def constraint(wanted: ResponseFormat | None) -> Constraint | None:
+    """Turn the format into a constraint; the engine says whether it can follow the schema.
+
+    Raises
+    ------
+    BadRequest
+    """
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return Constraint("json_object")
+    param = "response_format.json_schema"
+    if wanted.json_schema is None:
+        raise BadRequest(f"Missing required parameter: '{param}'.", param=param)
+    if wanted.json_schema.schema is None:
+        return Constraint("json_object")
+    return Constraint("json_schema", schema_text(wanted.json_schema.schema, f"{param}.schema"))
+
+
+def schema_text(schema: dict[str, Any], param: str) -> str:
+    """Write a schema as JSON, within bounds."""
+    text = msgspec.json.encode(schema).decode()
+    if len(text) > SCHEMA_BYTES:
+        raise BadRequest(f"'{param}' is longer than {SCHEMA_BYTES} bytes.", param=param)
+    return text

@@ -1,0 +1,171 @@
+"""What the API process knows: the model it serves, the engine behind it, and how far along its life it is."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from slm_contract.config import AuthMode, RuntimeConfig
+from slm_contract.report import (
+    Acceleration,
+    Failure,
+    MemoryUse,
+    ModelFacts,
+    Performance,
+    RuntimeReport,
+)
+from slm_runtime.api.auth import KeyRing
+from slm_runtime.api.errors import ModelNotFound, Unavailable
+from slm_runtime.engine.client import EngineClient
+from slm_runtime.errors import AccelerationDegraded, EngineFailed, KeysMissing
+from slm_runtime.metrics import Gauges, Metrics
+from slm_runtime.templates.chat import ChatFormat
+
+Phase = Literal["Loading", "Ready", "Draining", "Failed"]
+
+STALL_SECONDS: Final = 120.0
+"""An engine that owes an answer and gives no sign of life for this long won't: kubelet may restart it."""
+LOOP_SECONDS: Final = 30.0
+"""Likewise for the event loop that answers clients."""
+LOADING_RETRY_SECONDS: Final = 2.0
+
+
+@dataclass
+class Serving:
+    """Written by the API's event loop alone; the operations port's thread only reads."""
+
+    config: RuntimeConfig
+    model: ModelFacts
+    engine: EngineClient
+    keys: KeyRing | None
+    """None where `auth.mode: None` is written."""
+    created: int = field(default_factory=lambda: int(time.time()))
+    chat: ChatFormat | None = None
+    """Set with the first load."""
+    performance: Performance | None = None
+    """Set by the warm-up, whose first token makes the pod ready."""
+    draining: bool = False
+    heartbeat: float = field(default_factory=time.monotonic)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        if (self.config.auth is AuthMode.API_KEY) != (self.keys is not None):
+            raise ValueError("the config's auth mode and the key ring disagree")
+        self.metrics = Metrics(
+            lambda: Gauges(self.engine.stats, self.engine.restarts, self.unready() is None)
+        )
+
+    @property
+    def name(self) -> str:
+        """The model's name, as clients ask for it."""
+        return self.config.model.name
+
+    @property
+    def fingerprint(self) -> str:
+        """OpenAI's `system_fingerprint`: changes with whatever may change the text that a seed gives."""
+        return f"fp_{self.config.model.key[:10]}"
+
+    @property
+    def phase(self) -> Phase:
+        if self.engine.state == "Failed":
+            return "Failed"
+        if self.draining:
+            return "Draining"
+        return "Loading" if self.performance is None else "Ready"
+
+    def require_model(self, asked: str) -> None:
+        """Check the name that a client asks for; Ollama's clients append `:latest`.
+
+        Raises
+        ------
+        ModelNotFound
+        """
+        if asked not in {self.name, f"{self.name}:latest"}:
+            raise ModelNotFound(asked, self.name)
+
+    def require_chat(self) -> ChatFormat:
+        """Raise Unavailable until the model has made its first token."""
+        if self.chat is None or self.performance is None:
+            raise Unavailable(
+                f"The model {self.name!r} is being loaded; try again in a few seconds.",
+                code="model_loading",
+                retry_after=LOADING_RETRY_SECONDS,
+            )
+        return self.chat
+
+    def not_started(self) -> str | None:
+        """Say why start-up isn't over; None once a first token was made."""
+        if self.engine.state == "Failed":
+            return f"the engine failed: {self.engine.failure}"
+        return "the model is being loaded" if self.performance is None else None
+
+    def not_alive(self) -> str | None:
+        """Say why a restart would help; never because of how much there is to do."""
+        if self.engine.state == "Failed":
+            return f"the engine failed: {self.engine.failure}"
+        if self.engine.stalled_seconds > STALL_SECONDS:
+            return f"the engine has made no progress for {self.engine.stalled_seconds:.0f} s"
+        behind = time.monotonic() - self.heartbeat
+        return f"the API has been stuck for {behind:.0f} s" if behind > LOOP_SECONDS else None
+
+    def unready(self) -> str | None:
+        """Say why clients should be sent elsewhere."""
+        reason = self.not_started()
+        if reason is not None:
+            return reason
+        if self.draining:
+            return "draining: the pod is being stopped"
+        if self.engine.state != "Ready":
+            return f"the engine is restarting: {self.engine.failure}"
+        failure = self.failure()
+        return failure.message if failure is not None else None
+
+    def failure(self) -> Failure | None:
+        """What keeps the pod from serving until a person changes something."""
+        if self.engine.state == "Failed":
+            return EngineFailed(self.engine.failure or "The engine failed.").to_failure()
+        if self.keys is not None and not len(self.keys):
+            return KeysMissing("Every request needs an API key, and the key Secret holds none.").to_failure()
+        acceleration = self.acceleration()
+        if acceleration and acceleration.degraded and self.config.hardware.on_degraded == "Fail":
+            return AccelerationDegraded(
+                f"The model runs on {acceleration.provider} ({acceleration.device}) instead of "
+                f"{self.config.hardware.provider}, with {acceleration.layers} of "
+                f"{acceleration.layers_total} layers offloaded."
+            ).to_failure()
+        return None
+
+    def acceleration(self) -> Acceleration | None:
+        """What the engine really runs on; None before it has loaded."""
+        if self.chat is None:
+            return None
+        info, wanted = self.engine.info, self.config.hardware
+        return Acceleration(
+            hardware_class=wanted.hardware_class,
+            device=info.device,
+            provider=info.provider,
+            layers=info.layers_offloaded,
+            layers_total=info.layers_total,
+            degraded=info.provider != wanted.provider,
+        )
+
+    def report(self) -> RuntimeReport:
+        """What the operator reads."""
+        if self.chat is None:
+            return RuntimeReport(command="serve", phase=self.phase, model=self.model, failure=self.failure())
+        info = self.engine.info
+        return RuntimeReport(
+            command="serve",
+            phase=self.phase,
+            model=self.model,
+            context_length=info.context_length,
+            acceleration=self.acceleration(),
+            memory=MemoryUse(
+                weights=info.memory.weights,
+                kv_cache=info.memory.kv_cache,
+                compute=info.memory.compute,
+                resident=info.memory.resident,
+            ),
+            performance=self.performance,
+            failure=self.failure(),
+            engine_restarts=self.engine.restarts,
+        )

@@ -1,0 +1,45 @@
+"""Server-sent events, written with as little work for each token as there can be."""
+
+from typing import Any, Final
+
+import msgspec
+
+from slm_runtime.api.errors import ApiError
+from slm_runtime.api.http import Exchange, Headers
+
+HEADERS: Final[Headers] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # Proxies that buffer turn a stream into one late answer.
+    (b"x-accel-buffering", b"no"),
+]
+DONE: Final = b"data: [DONE]\n\n"
+
+_encoder = msgspec.json.Encoder()
+
+
+def event(document: Any) -> bytes:
+    return b"data: " + _encoder.encode(document) + b"\n\n"
+
+
+class TextEvent:
+    """An event whose one varying part is a text: the rest is encoded once.
+
+    `document` must contain `mark` once, as a string value.
+    """
+
+    MARK: Final = "\x00text\x00"
+
+    def __init__(self, document: Any) -> None:
+        before, after = event(document).split(_encoder.encode(self.MARK))
+        self._before = before
+        self._after = after
+
+    def of(self, text: str) -> bytes:
+        return self._before + _encoder.encode(text) + self._after
+
+
+async def write_failure(exchange: Exchange, error: ApiError) -> None:
+    """End a stream that broke off: the status line is out, so the error is an event."""
+    exchange.outcome["error"] = error.message
+    await exchange.write(event(error.openai()), more=False)

@@ -1,0 +1,96 @@
+"""Listening sockets, bound before anything slow begins, and the servers on them."""
+
+import contextlib
+import errno
+import socket
+import threading
+from collections.abc import Generator
+from typing import Final
+
+import uvicorn
+from typing_extensions import override
+
+from slm_runtime.api.connection import BoundedProtocol
+from slm_runtime.api.http import Asgi
+from slm_runtime.errors import ConfigError, PortInUse
+
+BACKLOG: Final = 2048
+KEEP_ALIVE_SECONDS: Final = 75
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind and listen; on every address of both families where `host` is 0.0.0.0, since clusters may be IPv6.
+
+    Raises
+    ------
+    PortInUse, ConfigError
+    """
+    try:
+        if host == "0.0.0.0" and socket.has_dualstack_ipv6():
+            with contextlib.suppress(_NoIPv6):
+                return _dual_stack(port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"Port {port} on {host} is in use by another process.") from None
+        raise ConfigError(
+            f"Can't listen on {host}:{port}: {error.strerror}.", "Choose an address of this machine."
+        ) from None
+
+
+class _NoIPv6(Exception):
+    """The kernel has IPv6, this network has none."""
+
+
+def _dual_stack(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+    except OSError as error:
+        if error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            raise _NoIPv6 from None
+        raise
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process decides when it stops."""
+
+    def __init__(self, app: Asgi) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                http=BoundedProtocol,
+                ws="none",
+                loop="uvloop",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                backlog=BACKLOG,
+            )
+        )
+
+    @override
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+class ServerThread:
+    """A server on a thread and event loop of its own."""
+
+    def __init__(self, app: Asgi, listener: socket.socket, name: str) -> None:
+        self._server = Server(app)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name=name, daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End open connections too: a scrape that is cut off is scraped again."""
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(timeout=5)

@@ -1,0 +1,220 @@
+"""`slm-runtime serve`: the life of a serving process, from its sockets to its last answer.
+
+bind ── start engine ── load ── first tokens ── READY ── SIGTERM: unready ── drain ── finish ── end
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+from pydantic import ValidationError
+
+from slm_contract import places as contract
+from slm_contract.config import AuthMode, RuntimeConfig
+from slm_contract.report import ModelFacts, RuntimeReport
+from slm_runtime.api.app import api_app
+from slm_runtime.api.auth import KeyRing
+from slm_runtime.api.ops import ops_app
+from slm_runtime.api.routes import routes
+from slm_runtime.api.serving import Serving
+from slm_runtime.engine.client import EngineClient, EngineError
+from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.supervisor import EngineSupervisor
+from slm_runtime.errors import EngineFailed, ModelMissing, RuntimeFailure
+from slm_runtime.listeners import Server, ServerThread, listen
+from slm_runtime.logs import configure
+from slm_runtime.places import Places
+from slm_runtime.templates.chat import ChatFormat
+from slm_runtime.templates.renderer import TemplateRenderer
+from slm_runtime.warmup import warm_up
+
+HEARTBEAT_SECONDS: Final = 0.5
+LAST_WORDS_SECONDS: Final = 2.0
+"""For answers that the end of the grace period cut off to say so."""
+
+_log = logging.getLogger("slm.serve")
+
+
+def main(config: RuntimeConfig, places: Places | None = None) -> int:
+    """Serve until told to stop; return the process's exit code."""
+    configure()
+    try:
+        places = places or Places.from_environment()
+        return _serve(config, places)
+    except RuntimeFailure as failure:
+        _log.error(failure.message, extra={"fields": {"remedy": failure.remedy}})
+        _leave_message(places, failure)
+        return failure.exit_code
+
+
+def _serve(config: RuntimeConfig, places: Places) -> int:
+    model, path = find_model(config, places.model_dir)
+    api = listen(places.host, places.api_port)
+    ops = listen(places.host, places.ops_port)
+    engine = EngineSupervisor(engine_config(config, path))
+    keys = KeyRing(places.keys_dir) if config.auth is AuthMode.API_KEY else None
+    serving = Serving(config=config, model=model, engine=engine, keys=keys)
+    thread = ServerThread(ops_app(serving), ops, name="ops")
+    thread.start()
+    try:
+        uvloop.run(Life(serving, api).run())
+    finally:
+        thread.stop()
+    return contract.ExitCode.OK
+
+
+def find_model(config: RuntimeConfig, model_dir: Path) -> tuple[ModelFacts, Path]:
+    """What `fetch` left for this configuration.
+
+    Raises
+    ------
+    ModelMissing
+    """
+    folder = model_dir / config.model.key
+    try:
+        facts = ModelFacts.model_validate_json((folder / "model.json").read_bytes())
+    except (OSError, ValidationError):
+        raise ModelMissing(f"There is no fetched model of {config.model.source} in {folder}.") from None
+    path = folder / facts.file_name
+    if not path.is_file():
+        raise ModelMissing(f"The model file {path} is gone.")
+    return facts, path
+
+
+def engine_config(config: RuntimeConfig, path: Path) -> EngineConfig:
+    return EngineConfig(
+        engine="LlamaCpp",
+        model_path=str(path),
+        context_length=config.context_length,
+        parallel=config.parallel,
+        kv_cache_type=config.kv_cache_type.value,
+        batch_size=config.batch_size,
+        threads=config.threads,
+        provider=config.hardware.provider,
+        gpu_layers=config.hardware.gpu_layers,
+    )
+
+
+def _leave_message(places: Places | None, failure: RuntimeFailure) -> None:
+    """Tell the operator by the termination message, where there is a kubelet to read it."""
+    path = (places or Places()).termination_message
+    report = RuntimeReport(command="serve", phase="Failed", failure=failure.to_failure())
+    with contextlib.suppress(OSError):
+        if path.exists():
+            path.write_bytes(report.to_json().encode()[: contract.TERMINATION_MESSAGE_LIMIT])
+
+
+class Life:
+    """The event loop's part: one object, since what the signals set is read at every stage."""
+
+    def __init__(self, serving: Serving, listener: socket.socket) -> None:
+        self._serving = serving
+        self._engine: EngineClient = serving.engine
+        self._listener = listener
+        self._server = Server(api_app(serving, routes(serving)))
+        self._renderer = TemplateRenderer()
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until a signal.
+
+        Raises
+        ------
+        EngineFailed
+            The engine gave up.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        beat = asyncio.create_task(self._beat())
+        await self._engine.start()
+        accepting = asyncio.create_task(self._server.serve([self._listener]))
+        try:
+            if await self._unless_stopped(self._load()):
+                await self._unless_stopped(asyncio.Event().wait())
+                await self._drain(accepting)
+        finally:
+            await self._engine.close(0)
+            self._server.should_exit = self._server.force_exit = True
+            await accepting
+            await self._renderer.close()
+            beat.cancel()
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+        # Unready at once: endpoints lag behind readiness, new requests are still answered.
+        self._serving.draining = True
+
+    async def _beat(self) -> None:
+        while True:
+            self._serving.heartbeat = time.monotonic()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _load(self) -> None:
+        info = await self._engine.ready()
+        self._serving.chat = await ChatFormat.of(info, self._renderer)
+        if self._serving.chat.problem is not None:
+            _log.warning(self._serving.chat.problem)
+        performance = await warm_up(self._engine, info.load_seconds)
+        self._serving.performance = performance
+        fields = {
+            "model": self._serving.name,
+            "device": info.device,
+            "contextLength": info.context_length,
+            "loadSeconds": round(performance.load_seconds, 2),
+            "firstTokenMs": round(performance.first_token_ms),
+            "tokensPerSecond": round(performance.tokens_per_second, 1),
+        }
+        _log.info("Ready", extra={"fields": fields})
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Any]) -> bool:
+        """Do the work, and say whether it was finished before a signal came.
+
+        Raises
+        ------
+        EngineFailed
+        """
+        working = asyncio.create_task(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        failing = asyncio.create_task(self._engine.failed())
+        tasks = (working, stopping, failing)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                raise EngineFailed(failing.result())
+            if working.done():
+                working.result()
+        except EngineError as error:
+            raise EngineFailed(str(error)) from error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return not self._stop.is_set()
+
+    async def _drain(self, accepting: "asyncio.Task[None]") -> None:
+        config = self._serving.config
+        end = time.monotonic() + config.grace_seconds
+        _log.info("Draining", extra={"fields": {"seconds": config.drain_seconds}})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop_now.wait(), min(config.drain_seconds, config.grace_seconds))
+        # The server takes no more connections, and ends when the last answer is out.
+        self._server.should_exit = True
+        hurry = asyncio.create_task(self._stop_now.wait())
+        rest = max(0.0, end - time.monotonic())
+        await asyncio.wait((accepting, hurry), timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not accepting.done():
+            _log.warning("Stopping with requests unfinished")
+            await self._engine.close(0)
+            await asyncio.wait((accepting,), timeout=LAST_WORDS_SECONDS)

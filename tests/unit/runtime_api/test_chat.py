@@ -1,0 +1,280 @@
+import asyncio
+
+import httpx
+import openai
+import pytest
+
+from slm_runtime.engine.client import EngineBusy, EngineUnavailable, RequestRefused
+from tests.unit.runtime_api.scripted import MODEL, Running, Script, ScriptedEngine, post, running, until
+
+ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+
+
+async def test_answers(client: openai.AsyncOpenAI, api: Running) -> None:
+    answer = await client.chat.completions.create(**ASK)
+    assert answer.choices[0].message.content == "Hello, world!"
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.model == MODEL
+    assert answer.id.startswith("chatcmpl-")
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == 7
+    assert answer.usage.completion_tokens == 4
+    assert answer.usage.total_tokens == 11
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.prompt_tokens_details.cached_tokens == 3
+    assert api.engine.requests[-1].prompt == ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"]
+
+
+async def test_streams(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        **ASK, stream=True, n=2, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    texts = ["", ""]
+    finished = {}
+    for chunk in chunks[:-1]:
+        assert chunk.usage is None
+        assert chunk.object == "chat.completion.chunk"
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            if choice.finish_reason:
+                finished[choice.index] = choice.finish_reason
+    assert texts == ["Hello, world!"] * 2
+    assert finished == {0: "stop", 1: "stop"}
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 8
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+async def test_a_stream_without_usage_has_none_and_ends_with_done(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/v1/chat/completions", json={**ASK, "stream": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.text.endswith("data: [DONE]\n\n")
+    assert "usage" not in answer.text
+
+
+async def test_text_survives_the_encoding() -> None:
+    pieces = ['"quoted"\n', "\x00text\x00", "é€😀", "</script>\\"]
+    async with (
+        running(ScriptedEngine(Script(pieces=pieces))) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none") as client,
+    ):
+        stream = await client.chat.completions.create(**ASK, stream=True)
+        assert "".join([c.choices[0].delta.content or "" async for c in stream]) == "".join(pieces)
+
+
+async def test_parameters_reach_the_engine(client: openai.AsyncOpenAI, api: Running) -> None:
+    await client.chat.completions.create(
+        **ASK,
+        temperature=0.3,
+        top_p=0.9,
+        seed=42,
+        max_tokens=2,
+        stop=["\n", "END"],
+        frequency_penalty=0.5,
+        presence_penalty=-0.5,
+        logit_bias={"17": -100},
+        logprobs=True,
+        top_logprobs=3,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "x", "schema": {"type": "object"}},
+        },
+        extra_body={"top_k": 5, "min_p": 0.1},
+    )
+    request = api.engine.requests[-1]
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.seed) == (0.3, 0.9, 42)
+    assert (sampling.frequency_penalty, sampling.presence_penalty) == (0.5, -0.5)
+    assert (sampling.top_k, sampling.min_p, sampling.logit_bias) == (5, 0.1, {17: -100})
+    assert request.max_tokens == 2
+    assert request.stop == ["\n", "END"]
+    assert request.logprobs == 3
+    assert request.constraint is not None
+    assert request.constraint.kind == "json_schema"
+    assert request.constraint.text == '{"type":"object"}'
+
+
+async def test_the_defaults_are_openais(client: openai.AsyncOpenAI, api: Running) -> None:
+    await client.chat.completions.create(**ASK)
+    sampling = api.engine.requests[-1].sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed) == (1.0, 1.0, 0, None)
+    assert api.engine.requests[-1].max_tokens is None
+
+
+async def test_logprobs(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(**ASK, logprobs=True, top_logprobs=2)
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert "".join(token.token for token in logprobs.content) == "Hello, world!"
+    assert bytes(logprobs.content[0].bytes or []) == b"Hello"
+    assert [len(token.top_logprobs) for token in logprobs.content] == [2] * 4
+
+
+async def test_max_completion_tokens_wins(client: openai.AsyncOpenAI, api: Running) -> None:
+    await client.chat.completions.create(**ASK, max_tokens=9, max_completion_tokens=1)
+    assert api.engine.requests[-1].max_tokens == 1
+
+
+async def test_messages_of_all_kinds(client: openai.AsyncOpenAI, api: Running) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    await client.chat.completions.create(
+        model=MODEL,
+        messages=[
+            {"role": "developer", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "2"},
+        ],
+    )
+    prompt = api.engine.requests[-1].prompt[0]
+    assert isinstance(prompt, str)
+    assert "<|im_start|>system\nBe brief." in prompt
+    assert "user\na\nb<|im_end|>" in prompt
+    assert "<|im_start|>tool\n2" in prompt
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        ({}, "model", "Missing"),
+        ({"model": MODEL}, "messages", "Missing"),
+        ({**ASK, "messages": []}, "messages", "at least one"),
+        ({**ASK, "messages": "hi"}, "messages", "Expected `array`"),
+        ({**ASK, "messages": [{"role": "user"}]}, "messages[0].content", "must be text"),
+        ({**ASK, "messages": [{"role": "king", "content": "x"}]}, "messages[0].role", "king"),
+        (
+            {**ASK, "messages": [{"role": "tool", "content": "x"}]},
+            "messages[0].tool_call_id",
+            "name the call",
+        ),
+        ({**ASK, "temperature": "hot"}, "temperature", "Expected"),
+        ({**ASK, "temperature": 2.5}, "temperature", "<= 2"),
+        ({**ASK, "top_p": -1}, "top_p", ">= 0"),
+        ({**ASK, "n": 0}, "n", ">= 1"),
+        ({**ASK, "max_tokens": 0}, "max_tokens", ">= 1"),
+        ({**ASK, "max_tokens": True}, "max_tokens", "bool"),
+        ({**ASK, "logit_bias": {"hello": 1}}, "logit_bias", "token ids"),
+        ({**ASK, "top_logprobs": 2}, "top_logprobs", "logprobs"),
+        ({**ASK, "stream_options": {"include_usage": True}}, "stream_options", "stream"),
+        ({**ASK, "response_format": {"type": "json_schema"}}, "response_format.json_schema", "Missing"),
+        ({**ASK, "response_format": {"type": "xml"}}, "response_format.type", "xml"),
+        ({**ASK, "frequencypenalty": 1}, "frequencypenalty", "Unrecognized"),
+        ({**ASK, "audio": {"voice": "x", "format": "wav"}}, "audio", "not supported"),
+        ({**ASK, "modalities": ["audio"]}, "modalities[...]", "audio"),
+    ],
+)
+async def test_bad_requests_name_the_field(
+    http: httpx.AsyncClient, body: dict[str, object], param: str, words: str
+) -> None:
+    answer = await http.post("/v1/chat/completions", json=body)
+    error = answer.json()["error"]
+    assert answer.status_code == 400, error
+    assert words in error["message"]
+    assert error["type"] == "invalid_request_error"
+    if "..." not in param:
+        assert error["param"] == param
+
+
+async def test_images_are_refused_by_name(client: openai.AsyncOpenAI) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    with pytest.raises(openai.BadRequestError, match="image_url"):
+        await client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": [image]}],  # type: ignore[list-item]
+        )
+
+
+async def test_no_effect_and_null_fields_are_let_pass(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(
+        **ASK, user="me", metadata={"a": "b"}, store=True, service_tier="auto", temperature=None, audio=None
+    )
+    assert answer.choices[0].message.content
+
+
+async def test_another_model_is_not_found(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await client.chat.completions.create(model="gpt-4o", messages=ASK["messages"])  # type: ignore[arg-type]
+    assert caught.value.code == "model_not_found"
+    assert MODEL in str(caught.value)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("refusal", "kind", "code"),
+    [
+        (EngineBusy("full", retry_after=3.2, waiting=9), openai.RateLimitError, "rate_limit_exceeded"),
+        (
+            RequestRefused("5000 tokens of 2048", param="prompt", code="context_length_exceeded"),
+            openai.BadRequestError,
+            "context_length_exceeded",
+        ),
+        (EngineUnavailable("restarting"), openai.InternalServerError, "engine_unavailable"),
+    ],
+)
+async def test_the_engines_refusals(
+    stream: bool, refusal: Exception, kind: type[openai.APIStatusError], code: str
+) -> None:
+    async with (
+        running(ScriptedEngine(Script(refuse=refusal))) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        with pytest.raises(kind) as caught:
+            await client.chat.completions.create(**ASK, stream=stream)
+    assert caught.value.code == code
+    if isinstance(refusal, EngineBusy):
+        assert caught.value.response.headers["retry-after"] == "4"
+    if isinstance(refusal, RequestRefused):
+        assert caught.value.param == "messages"
+
+
+async def test_a_crash_is_an_error_not_half_an_answer() -> None:
+    script = Script(reason="error", message="The engine died.")
+    async with (
+        running(ScriptedEngine(script)) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.InternalServerError, match="The engine died"):
+            await client.chat.completions.create(**ASK)
+        stream = await client.chat.completions.create(**ASK, stream=True)
+        with pytest.raises(openai.APIError, match="The engine died"):
+            async for _ in stream:
+                pass
+
+
+async def test_while_loading_it_says_so() -> None:
+    async with (
+        running(ready=False) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        assert [model.id async for model in await client.models.list()] == [MODEL]
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.chat.completions.create(**ASK)
+    assert caught.value.status_code == 503
+    assert caught.value.code == "model_loading"
+    assert "retry-after" in caught.value.response.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_goes_away_frees_its_sequence(stream: bool) -> None:
+    engine = ScriptedEngine(Script(gate=asyncio.Event()))
+    async with running(engine) as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(post("/v1/chat/completions", {**ASK, "stream": stream}))
+        await until(lambda: bool(engine.generations))
+        if stream:
+            await reader.readuntil(b"Hello")
+        assert not engine.generations[0].cancelled
+        writer.close()
+        await until(lambda: engine.generations[0].cancelled)
+
+
+async def test_models(client: openai.AsyncOpenAI) -> None:
+    assert [model.id async for model in await client.models.list()] == [MODEL]
+    assert (await client.models.retrieve(MODEL)).id == MODEL
+    with pytest.raises(openai.NotFoundError):
+        await client.models.retrieve("other")

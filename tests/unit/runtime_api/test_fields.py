@@ -1,0 +1,35 @@
+"""The tables of fields against the vendor's own client, and against the types that do the work."""
+
+import msgspec
+import pytest
+from openai.types.chat import completion_create_params as chat_params
+
+from slm_runtime.api.openai import chat, fields
+from slm_runtime.api.openai.fields import Use
+
+TABLES = [
+    (fields.CHAT, chat.ChatRequest, chat_params.CompletionCreateParamsBase),
+]
+
+
+@pytest.mark.parametrize(("table", "request_type", "vendor"), TABLES)
+def test_every_field_of_todays_schema_is_listed(
+    table: fields.Fields, request_type: type[msgspec.Struct], vendor: type
+) -> None:
+    ours = {name for name, (use, _) in table.items() if use is not Use.EXTENSION}
+    assert ours == set(vendor.__annotations__) | {"stream"}
+
+
+@pytest.mark.parametrize(("table", "request_type", "vendor"), TABLES)
+def test_what_is_honoured_is_what_the_code_reads(
+    table: fields.Fields, request_type: type[msgspec.Struct], vendor: type
+) -> None:
+    honoured = {name for name, (use, _) in table.items() if use in {Use.HONOURED, Use.EXTENSION}}
+    assert honoured == set(request_type.__struct_fields__)
+
+
+@pytest.mark.parametrize(("table", "request_type", "vendor"), TABLES)
+def test_what_is_not_honoured_says_why(
+    table: fields.Fields, request_type: type[msgspec.Struct], vendor: type
+) -> None:
+    assert all(why for use, why in table.values() if use in {Use.NO_EFFECT, Use.REFUSED})

@@ -1,0 +1,131 @@
+"""What a client may do wrong below the level of any API."""
+
+import asyncio
+import logging
+
+import httpx
+import pytest
+
+from slm_runtime.api import http as bounds
+from slm_runtime.api.connection import HEAD_BYTES, BoundedProtocol
+from tests.unit.runtime_api.scripted import (
+    MODEL,
+    Running,
+    Script,
+    ScriptedEngine,
+    exchange,
+    post,
+    running,
+    until,
+)
+
+ASK = {"model": MODEL, "messages": [{"role": "user", "content": "my secret"}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"[1]", "JSON object"),
+        (b'{"model": "\xff"}', "not valid JSON"),
+        (b'{"model": "\\ud800"}', "not valid JSON"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b'{"model": NaN}', "not valid JSON"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "not valid JSON"),
+    ],
+)
+async def test_bodies_that_are_no_json_object(http: httpx.AsyncClient, body: bytes, words: str) -> None:
+    answer = await http.post("/v1/chat/completions", content=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+
+
+async def test_a_body_too_large_is_refused(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    too_large = b'{"x": "' + b"x" * bounds.BODY_BYTES
+    declared = await http.post("/v1/chat/completions", content=too_large)
+
+    async def stream():
+        yield too_large[: len(too_large) // 2]
+        yield too_large[len(too_large) // 2 :]
+
+    chunked = await http.post("/v1/chat/completions", content=stream())
+    for answer in (declared, chunked):
+        assert answer.status_code == 413
+        assert str(bounds.BODY_BYTES) in answer.json()["error"]["message"]
+        assert answer.headers["connection"] == "close"
+
+
+async def test_unknown_routes_and_methods(http: httpx.AsyncClient) -> None:
+    nowhere = await http.get("/v1/nope")
+    assert nowhere.status_code == 404
+    assert nowhere.json()["error"]["code"] == "unknown_url"
+    wrong = await http.get("/v1/chat/completions")
+    assert wrong.status_code == 405
+    assert wrong.headers["allow"] == "POST"
+    head = await http.head("/")
+    assert (head.status_code, head.content) == (200, b"")
+    assert (await http.get("/")).text == "Ollama is running"
+    assert "'/api/nope'" in (await http.get("/api/nope")).json()["error"]
+
+
+async def test_a_head_too_large_or_no_http_is_refused(api: Running) -> None:
+    long = await exchange(api.port, b"GET / HTTP/1.1\r\nx: " + b"x" * (HEAD_BYTES + 1) + b"\r\n\r\n")
+    assert long.startswith(b"HTTP/1.1 400")
+    assert str(HEAD_BYTES).encode() in long
+    many = await exchange(api.port, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * HEAD_BYTES)
+    assert many.startswith(b"HTTP/1.1 400")
+    assert (await exchange(api.port, b"HELLO\r\n\r\n")).startswith(b"HTTP/1.1 400")
+
+
+async def test_a_head_that_never_ends_is_cut_off(api: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.1)
+    for sent in (b"", b"GET / HTTP/1.1\r\nhost:"):
+        assert await exchange(api.port, sent) == b""
+
+
+async def test_a_body_that_never_ends_is_cut_off(
+    api: Running, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds.Exchange.body, "__defaults__", (bounds.BODY_BYTES, 0.1))
+    answer = await exchange(api.port, post("/v1/chat/completions", b"{    ")[:-4])
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert (await http.get("/v1/models")).status_code == 200
+
+
+async def test_a_reader_that_stops_reading_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BoundedProtocol, "stall_seconds", 0.1)
+    engine = ScriptedEngine(Script(pieces=["x" * 100_000] * 1000))
+    async with running(engine) as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
+        writer.write(post("/v1/chat/completions", {**ASK, "stream": True}))
+        await reader.readexactly(1)
+        await until(lambda: bool(engine.generations) and engine.generations[0].cancelled)
+        writer.transport.abort()
+
+
+async def test_the_audit_log_tells_who_and_how_much_but_no_text(
+    http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="slm.audit"):
+        await http.post("/v1/chat/completions", json=ASK)
+        await http.post("/v1/chat/completions", json={**ASK, "model": "other"})
+    done, refused = (record.fields for record in caplog.records if record.name == "slm.audit")
+    assert done["status"] == 200
+    assert done["model"] == MODEL
+    assert done["route"] == "/v1/chat/completions"
+    assert (done["promptTokens"], done["completionTokens"], done["finish"]) == (7, 4, "stop")
+    assert refused["status"] == 404
+    assert "secret" not in str([done, refused])
+    assert "Hello" not in str(done)
+
+
+async def test_a_fault_of_ours_is_a_sentence_not_a_traceback(
+    http: httpx.AsyncClient, api: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.engine.script.refuse = ZeroDivisionError("inside")
+    answer = await http.post("/v1/chat/completions", json=ASK)
+    assert answer.status_code == 500
+    assert "log" in answer.json()["error"]["message"]
+    assert "inside" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
