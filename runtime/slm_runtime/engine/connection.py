@@ -6,9 +6,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import msgspec
+from typing_extensions import override
 
 from slm_runtime.engine.channel import ChannelError, FrameBuffer, encode
 from slm_runtime.engine.messages import EngineConfig, FromEngine, Message
@@ -27,10 +28,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
+    @override
     def data_received(self, data: bytes) -> None:
         try:
             for message in self._buffer.feed(data):
@@ -38,6 +40,7 @@ class Connection(asyncio.Protocol):
         except ChannelError:
             self.close()
 
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.closed.done():
             self.closed.set_result(None)

@@ -9,12 +9,16 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from slm_runtime.engine.client import EngineBusy, EngineError, EngineState, EngineUnavailable, RequestRefused
 from slm_runtime.engine.connection import ENGINE_COMMAND, EngineProcess
 from slm_runtime.engine.messages import (
     Accepted,
     Busy,
     Cancel,
+    ChoiceFinished,
+    Delta,
     Detokenize,
     Detokenized,
     Embed,
@@ -65,10 +69,12 @@ class EngineSupervisor:
         """Totals of the processes that are gone."""
         self._restarts = 0
         self._deaths = 0
+        self._fault: str | None = None
+        """What the dying process said of itself."""
         self._process: EngineProcess | None = None
         self._supervision: asyncio.Task[None] | None = None
-        self._changed = asyncio.Condition()
-        self._changes: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        """Set, and replaced, with each change of state."""
         self._ids = itertools.count(1)
         self._generations: dict[int, PendingGeneration] = {}
         self._answers: dict[int, asyncio.Future[Answer]] = {}
@@ -106,3 +112,252 @@ class EngineSupervisor:
         if self._state not in ("Ready", "Closing") or not (self._generations or self._answers):
             return 0.0
         return time.monotonic() - self._last_sign
+
+    async def start(self) -> None:
+        self._supervision = asyncio.create_task(self._supervise(), name="engine supervision")
+
+    async def ready(self) -> Loaded:
+        while self._state != "Ready" or self._info is None:
+            if self._state in ("Failed", "Closing"):
+                raise EngineUnavailable(self._failure or "the engine is closing")
+            await self._changed.wait()
+        return self._info
+
+    async def failed(self) -> str:
+        while self._state != "Failed":
+            await self._changed.wait()
+        return self._failure or "the engine failed"
+
+    async def generate(self, request: GenerateRequest) -> PendingGeneration:
+        self._require_engine()
+        generation = PendingGeneration(next(self._ids), request, self._cancelled)
+        self._note_work()
+        self._generations[generation.id] = generation
+        if self._state == "Ready":
+            self._send(Submit(generation.id, request))
+        else:
+            self._watch_deadline(generation)
+        try:
+            await generation.accepted
+        except asyncio.CancelledError:
+            generation.cancel()
+            raise
+        except EngineError:
+            self._generations.pop(generation.id, None)
+            raise
+        return generation
+
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        answer = await self._ask(Embed(next(self._ids), request))
+        if not isinstance(answer, Embedded):
+            raise TypeError(f"the engine answered with {type(answer).__name__}")
+        return answer
+
+    async def tokenize(
+        self, text: str, *, add_special: bool = False, parse_special: bool = True
+    ) -> list[int]:
+        answer = await self._ask(Tokenize(next(self._ids), text, add_special, parse_special))
+        if not isinstance(answer, Tokenized):
+            raise TypeError(f"the engine answered with {type(answer).__name__}")
+        return answer.tokens
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        answer = await self._ask(Detokenize(next(self._ids), tokens))
+        if not isinstance(answer, Detokenized):
+            raise TypeError(f"the engine answered with {type(answer).__name__}")
+        return answer.text
+
+    async def close(self, grace: float = 0) -> None:
+        if self._state != "Failed":
+            self._set_state("Closing")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self._generations and self._process is not None:
+                    await self._changed.wait()
+        if self._supervision is not None:
+            self._supervision.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervision
+        self._lose_requests("the server is shutting down", waiting=True)
+
+    async def _supervise(self) -> None:
+        while True:
+            how = await self._live()
+            if self._state in ("Failed", "Closing"):
+                self._lose_requests(self._failure or how, waiting=True)
+                return
+            self._deaths += 1
+            self._failure = self._fault or how
+            log.error("%s (death %d in a row)", self._failure, self._deaths)
+            self._before = self._stats
+            if self._deaths >= _DEATHS_IN_A_ROW:
+                self._fail(f"{self._failure}, {self._deaths} times in a row")
+                return
+            if self._info is not None:
+                self._set_state("Restarting")
+            self._restarts += 1
+            self._lose_requests(self._failure, waiting=False)
+            await asyncio.sleep(self._backoff * 2 ** (self._deaths - 1) * random.uniform(0.75, 1.25))  # noqa: S311
+
+    async def _live(self) -> str:
+        """One process, from its start to its end; returns how it ended."""
+        self._fault = None
+        try:
+            self._process = await EngineProcess.spawn(self._command, self._config, self._receive)
+        except OSError as error:
+            return f"the engine process can't be started: {error}"
+        try:
+            return await self._process.ended()
+        finally:
+            self._process.kill()
+            self._process.connection.close()
+            self._process = None
+
+    def _fail(self, message: str) -> None:
+        self._failure = message
+        self._set_state("Failed")
+        self._lose_requests(message, waiting=True)
+
+    def _lose_requests(self, message: str, *, waiting: bool) -> None:
+        """The process is gone, and with it what it worked on; `waiting`: what still waits is lost too."""
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(EngineUnavailable(message))
+        self._answers.clear()
+        for generation in list(self._generations.values()):
+            if waiting or generation.started:
+                del self._generations[generation.id]
+                generation.fail(message)
+            else:
+                self._watch_deadline(generation)
+
+    def _watch_deadline(self, generation: PendingGeneration) -> None:
+        """While there is no engine that could."""
+        deadline = generation.request.deadline
+        if deadline is None:
+            return
+
+        def expire() -> None:
+            self._generations.pop(generation.id, None)
+            generation.fail("the deadline passed while the engine was being restarted", "deadline")
+
+        generation.expiry = asyncio.get_running_loop().call_later(max(0, deadline - time.monotonic()), expire)
+
+    def _receive(self, message: FromEngine) -> None:
+        self._last_sign = time.monotonic()
+        match message:
+            case StepOutput():
+                self._step(message)
+            case Started():
+                for identity in message.ids:
+                    if generation := self._generations.get(identity):
+                        generation.started = True
+            case Accepted():
+                if generation := self._generations.get(message.id):
+                    generation.accept(message.prompt_tokens)
+            case Refused():
+                self._refuse(
+                    message.id, RequestRefused(message.message, param=message.param, code=message.code)
+                )
+            case Busy():
+                text = f"{message.waiting} requests are waiting already; try again in {message.retry_after:.1f} s"
+                self._refuse(
+                    message.id, EngineBusy(text, retry_after=message.retry_after, waiting=message.waiting)
+                )
+            case Tokenized() | Detokenized() | Embedded():
+                answer = self._answers.pop(message.id, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(message)
+            case Loaded():
+                self._info = message
+                if self._state != "Closing":
+                    self._set_state("Ready")
+                    self._submit_again()
+            case LoadFailed():
+                self._fail(message.message)
+            case Fault():
+                self._fault = message.message
+
+    def _step(self, output: StepOutput) -> None:
+        events: list[Delta | ChoiceFinished] = [*output.deltas, *output.choices]
+        for event in events:
+            if generation := self._generations.get(event.id):
+                generation.give(event)
+        for finished in output.finished:
+            self._deaths = 0
+            if generation := self._generations.pop(finished.id, None):
+                generation.give(finished)
+        if output.stats is not None:
+            self._stats = _add(self._before, output.stats)
+        if self._state == "Closing" and not self._generations:
+            self._notify()
+
+    def _submit_again(self) -> None:
+        """What waited when the last process died; all that was under way is gone from the list."""
+        for generation in self._generations.values():
+            if generation.expiry is not None:
+                generation.expiry.cancel()
+                generation.expiry = None
+            self._send(Submit(generation.id, generation.request))
+
+    def _refuse(self, identity: int, error: EngineError) -> None:
+        if generation := self._generations.pop(identity, None):
+            generation.refuse(error)
+        answer = self._answers.pop(identity, None)
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
+
+    def _cancelled(self, identity: int) -> None:
+        if self._generations.pop(identity, None) is not None:
+            self._send(Cancel(identity))
+            self._notify()
+
+    async def _ask(self, message: Embed | Tokenize | Detokenize) -> Answer:
+        self._require_engine()
+        await self.ready()
+        self._note_work()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._answers[message.id] = answer
+        self._send(message)
+        try:
+            return await answer
+        finally:
+            self._answers.pop(message.id, None)
+
+    def _require_engine(self) -> None:
+        if self._state in ("Failed", "Closing"):
+            raise EngineUnavailable(self._failure or "the server is shutting down")
+        if self._info is None:
+            raise EngineUnavailable("the model is still being loaded")
+
+    def _note_work(self) -> None:
+        """An engine that was idle gave no sign; it owes one from now on."""
+        if not (self._generations or self._answers):
+            self._last_sign = time.monotonic()
+
+    def _send(self, message: Submit | Cancel | Embed | Tokenize | Detokenize) -> None:
+        if self._process is not None:
+            self._process.connection.send(message)
+
+    def _set_state(self, state: EngineState) -> None:
+        if state != self._state:
+            self._state = state
+            self._notify()
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def _add(before: Stats, now: Stats) -> Stats:
+    """Totals over all processes, the rest as it is now."""
+    return msgspec.structs.replace(
+        now,
+        steps=before.steps + now.steps,
+        prompt_tokens=before.prompt_tokens + now.prompt_tokens,
+        cached_tokens=before.cached_tokens + now.cached_tokens,
+        generated_tokens=before.generated_tokens + now.generated_tokens,
+        preemptions=before.preemptions + now.preemptions,
+        engine_seconds=before.engine_seconds + now.engine_seconds,
+        busy_seconds=before.busy_seconds + now.busy_seconds,
+    )

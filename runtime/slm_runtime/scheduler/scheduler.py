@@ -36,6 +36,8 @@ class Scheduler:
         self._arrivals = 0
         self._step_tokens = capabilities.step_tokens
         self._prefill_turn = False
+        self._short = False
+        """Since the last step that was carried out, one was not: nobody new comes in."""
         self.preemptions = 0
 
     @property
@@ -75,7 +77,8 @@ class Scheduler:
 
     def plan(self) -> Plan:
         """The next step; without spans if there is nothing to do."""
-        self._admit()
+        if not self._short:
+            self._admit()
         while True:
             chosen = self._choose()
             if self._make_room(sum(count for _, count in chosen)) or not self._give_way():
@@ -93,6 +96,7 @@ class Scheduler:
     def advance(self, plan: Plan) -> None:
         """The step was carried out."""
         self._step_tokens = self._capabilities.step_tokens
+        self._short = False
         for span, sequence in zip(plan.spans, plan.sequences, strict=True):
             count = len(span.tokens)
             generated = span.position >= sequence.prompt_tokens
@@ -106,11 +110,13 @@ class Scheduler:
 
         False: one sequence is left, with one token, and nothing kept; there is nothing to give.
         """
+        self._short = True
         return self._residents.evict() or self._give_way()
 
     def finish(self, sequence: Sequence) -> None:
         """It has ended; what the engine holds of it may serve others."""
         self._running.remove(sequence)
+        self._short = False
         self._waiting.finish(sequence.client)
         if sequence.resident is not None:
             self._residents.keep(sequence.resident)

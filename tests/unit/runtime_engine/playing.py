@@ -1,0 +1,109 @@
+"""A deterministic engine with real key/value semantics: what comes next depends on every token that a sequence holds.
+
+It checks what the scheduler may get wrong: positions that don't follow, numbers out of range, more cells, rows or tokens
+than it has, copies onto what isn't empty, cuts where it can't cut.
+"""
+
+import zlib
+from array import array
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from slm_runtime.engine.protocol import Capabilities, NoCells, Rows, Span
+
+VOCABULARY = 64
+END = 2
+
+
+class Letters:
+    """Token 3 + i is a letter; 0 to 2 are special."""
+
+    size = VOCABULARY
+    bos: int | None = 1
+    eos: int | None = END
+    end_tokens = frozenset({END})
+
+    def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        return [3 + byte % (VOCABULARY - 3) for byte in text.encode()]
+
+    def add_special(self, tokens: list[int]) -> list[int]:
+        return tokens if tokens[:1] == [1] else [1, *tokens]
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        if self.is_special(token):
+            return f"<{token}>".encode() if special else b""
+        return bytes([32 + token])
+
+    def is_special(self, token: int) -> bool:
+        return token < 3
+
+
+def next_token(held: Sequence[int]) -> int:
+    """Never the end token: how long an answer is, is the tests' to say."""
+    return 3 + zlib.crc32(array("i", held).tobytes()) % (VOCABULARY - 3)
+
+
+class PlayedEngine:
+    """See Engine. `refuse` says of each step whether it finds no cells, whatever the account says."""
+
+    def __init__(self, capabilities: Capabilities, refuse: Callable[[], bool] = lambda: False) -> None:
+        self.capabilities = capabilities
+        self.vocabulary = Letters()
+        self.held: dict[int, list[tuple[int, int]]] = {}
+        """By sequence: its cells, each an identity and a token."""
+        self.steps: list[list[Span]] = []
+        self._refuse = refuse
+        self._cells = 0
+
+    @property
+    def cells_used(self) -> int:
+        if self.capabilities.cells is None:
+            return sum(len(cells) for cells in self.held.values())
+        return len({identity for cells in self.held.values() for identity, _ in cells})
+
+    def step(self, spans: Sequence[Span]) -> Rows:
+        can = self.capabilities
+        assert spans
+        assert len({span.sequence for span in spans}) == len(spans) <= can.rows
+        assert sum(len(span.tokens) for span in spans) <= can.step_tokens
+        prompts = [span for span in spans if len(span.tokens) > 1]
+        assert can.prefill_rows is None or len(prompts) <= can.prefill_rows
+        assert can.mixed or not prompts or len(prompts) == len(spans)
+        new = sum(len(span.tokens) for span in spans)
+        if self._refuse() or (can.cells is not None and self.cells_used + new > can.cells):
+            raise NoCells
+        self.steps.append(list(spans))
+        rows = []
+        for span in spans:
+            assert 0 <= span.sequence < can.rows
+            cells = self.held.setdefault(span.sequence, [])
+            assert span.position == len(cells)
+            for token in span.tokens:
+                self._cells += 1
+                cells.append((self._cells, token))
+            assert len(cells) <= can.context_length
+            if span.logits:
+                row = np.zeros(VOCABULARY, np.float32)
+                row[next_token([token for _, token in cells])] = 1
+                rows.append(row)
+        return np.array(rows, np.float32).reshape(len(rows), VOCABULARY)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        assert 0 <= target < self.capabilities.sequences
+        assert not self.held.get(target)
+        assert self.capabilities.prefix_copy
+        assert length == len(self.held[source]) or self.capabilities.partial_removal
+        cells = self.held[source][:length]
+        assert len(cells) == length
+        if self.capabilities.cells is None:
+            cells = [(-target * 10**6 - place, token) for place, (_, token) in enumerate(cells)]
+        self.held[target] = cells
+
+    def cut(self, sequence: int, length: int) -> None:
+        assert length == 0 or self.capabilities.partial_removal
+        assert length <= len(self.held.get(sequence, []))
+        self.held[sequence] = self.held.get(sequence, [])[:length]
+
+    def close(self) -> None:
+        self.held.clear()

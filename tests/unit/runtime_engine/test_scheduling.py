@@ -1,0 +1,245 @@
+"""The scheduler on the deterministic engine, under random arrivals, cancellations, shortages and deadlines."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slm_runtime.engine.protocol import Capabilities, NoCells
+from slm_runtime.scheduler.plan import Copy, Sequence, tokens_of
+from slm_runtime.scheduler.scheduler import Policy, Scheduler
+from tests.unit.runtime_engine.playing import PlayedEngine, next_token
+
+UNIFIED = Capabilities(context_length=200, rows=4, sequences=12, step_tokens=64, cells=800)
+TIGHT = Capabilities(context_length=200, rows=4, sequences=12, step_tokens=64, cells=256)
+ROWS = Capabilities(
+    context_length=200, rows=4, sequences=4, step_tokens=64, cells=None, mixed=False, prefill_rows=1
+)
+WHOLE = Capabilities(
+    context_length=200, rows=4, sequences=4, step_tokens=64, cells=800, partial_removal=False
+)
+NO_COPY = Capabilities(context_length=200, rows=3, sequences=3, step_tokens=64, cells=None, prefix_copy=False)
+ALL = {"unified": UNIFIED, "tight": TIGHT, "rows": ROWS, "whole": WHOLE, "no copy": NO_COPY}
+
+
+def alone(prompt: list[int], count: int) -> list[int]:
+    held = list(prompt)
+    for _ in range(count):
+        held.append(next_token(held))
+    return held[len(prompt) :]
+
+
+@dataclass
+class World:
+    """Drives a scheduler as the step loop does."""
+
+    engine: PlayedEngine
+    policy: Policy = field(default_factory=Policy)
+    finished: dict[int, Sequence] = field(default_factory=dict)
+    open: dict[int, Sequence] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scheduler = Scheduler(self.engine.capabilities, self.policy)
+
+    def submit(self, request: int, prompt: list[int], count: int, client: str = "") -> Sequence:
+        sequence = Sequence(request, 0, client, tokens_of(prompt), len(prompt) + count)
+        self.open[request] = sequence
+        self.scheduler.submit(sequence)
+        return sequence
+
+    def step(self) -> None:
+        plan = self.scheduler.plan()
+        for operation in plan.operations:
+            if isinstance(operation, Copy):
+                self.engine.copy(operation.source, operation.target, operation.length)
+            else:
+                self.engine.cut(operation.sequence, operation.length)
+        if plan.spans:
+            try:
+                rows = self.engine.step(plan.spans)
+            except NoCells:
+                assert self.scheduler.retreat()
+            else:
+                self.scheduler.advance(plan)
+                for sequence, row in zip(plan.rows, rows, strict=True):
+                    sequence.tokens.append(int(row.argmax()))
+                    if len(sequence.tokens) == sequence.limit:
+                        self.scheduler.finish(sequence)
+                        self.finished[sequence.request] = self.open.pop(sequence.request)
+        # What is still to be carried out isn't freed in the engine yet.
+        pending = self.scheduler.plan().operations if not self.open else []
+        for operation in pending:
+            if isinstance(operation, Copy):
+                self.engine.copy(operation.source, operation.target, operation.length)
+            else:
+                self.engine.cut(operation.sequence, operation.length)
+
+    def drain(self, steps: int = 5000) -> None:
+        for _ in range(steps):
+            if not self.open:
+                return
+            self.step()
+        raise AssertionError(f"starved: {sorted(self.open)}")
+
+
+requests = st.lists(
+    st.tuples(
+        st.integers(0, 6),  # steps before it comes
+        st.integers(0, 2),  # which of three system prompts
+        st.integers(0, 120),  # how much of it
+        st.lists(st.integers(3, 9), min_size=1, max_size=12),
+        st.integers(1, 30),  # tokens asked for
+        st.sampled_from(["", "a", "b"]),
+        st.one_of(st.none(), st.integers(0, 12)),  # cancelled after so many steps
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@pytest.mark.parametrize("capabilities", ALL.values(), ids=ALL.keys())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(requests=requests, shortages=st.lists(st.booleans(), max_size=40))
+def test_every_request_gets_the_text_it_would_get_alone(capabilities, requests, shortages):
+    refusals = iter(shortages)
+    world = World(PlayedEngine(capabilities, refuse=lambda: next(refusals, False)))
+    systems = [[10 + which] + [11 + (7 * i + which) % 40 for i in range(120)] for which in range(3)]
+    cancelled: dict[int, int] = {}
+    clock = 0
+    for number, (wait, which, length, tail, count, client, cancel) in enumerate(requests):
+        for _ in range(wait):
+            world.step()
+            clock += 1
+            for request in [r for r, at in cancelled.items() if at <= clock and r in world.open]:
+                gone = world.scheduler.remove(lambda s, request=request: s.request == request)
+                assert gone == [world.open.pop(request)]
+        world.submit(number, systems[which][: 1 + length] + tail, count, client)
+        if cancel is not None:
+            cancelled[number] = clock + cancel
+    world.drain()
+    for number, (_, which, length, tail, count, _, _) in enumerate(requests):
+        if number in world.finished:
+            prompt = systems[which][: 1 + length] + tail
+            assert list(world.finished[number].tokens) == prompt + alone(prompt, count)
+        else:
+            assert number in cancelled
+    assert world.scheduler.running == world.scheduler.waiting == 0
+    assert world.scheduler.cells_used == world.scheduler.cells_cached == world.engine.cells_used
+
+
+@settings(max_examples=40, deadline=None)
+@given(requests=requests)
+def test_cells_never_exceed_the_plan_and_the_account_is_exact(requests):
+    world = World(PlayedEngine(TIGHT))
+    for number, (wait, which, length, tail, count, client, _) in enumerate(requests):
+        for _ in range(wait):
+            world.step()
+        world.submit(number, [10 + which] * (1 + length) + tail, count, client)
+    while world.open:
+        world.step()
+        assert world.engine.cells_used <= 256
+        running = world.scheduler.cells_used - world.scheduler.cells_cached
+        assert 0 <= running <= world.scheduler.cells_used
+
+
+def test_simultaneous_cold_requests_prefill_their_common_prompt_once():
+    world = World(PlayedEngine(UNIFIED))
+    system = list(range(3, 63)) * 2
+    for number in range(4):
+        world.submit(number, [*system, 3 + number, 9, 9], 4)
+    world.drain()
+    computed = sum(len(span.tokens) for step in world.engine.steps for span in step)
+    assert computed == len(system) + 4 * 3 + 4 * 3
+    assert [world.finished[n].cached_tokens for n in range(4)] == [0, 120, 120, 120]
+
+
+def test_choices_of_one_request_share_its_prefill():
+    world = World(PlayedEngine(UNIFIED))
+    for number in range(4):
+        world.submit(number, [7] * 100, 2)
+    world.drain()
+    computed = sum(len(span.tokens) for step in world.engine.steps for span in step)
+    assert computed == 100 + 3 + 4
+
+
+def test_a_conversation_goes_on_where_it_ended():
+    world = World(PlayedEngine(ROWS))
+    first = world.submit(0, [5] * 90, 10)
+    world.drain()
+    world.submit(1, [*first.tokens, 6, 6], 3)
+    world.drain()
+    assert world.finished[1].cached_tokens == 99
+
+
+def test_running_streams_keep_their_pace_while_a_long_prompt_comes_in():
+    capabilities = Capabilities(context_length=2100, rows=4, sequences=8, step_tokens=512, cells=8400)
+    world = World(PlayedEngine(capabilities), Policy(mixed_tokens=64))
+    for number in range(3):
+        world.submit(number, [3 + number] * 5, 200)
+    for _ in range(5):
+        world.step()
+    before = len(world.engine.steps)
+    world.submit(9, [8] * 2000, 2)
+    while 9 in world.open:
+        world.step()
+    for step in world.engine.steps[before:]:
+        assert {span.sequence for span in step if len(span.tokens) == 1} >= {0, 1, 2}
+        assert sum(len(span.tokens) for span in step) <= 3 + 64
+
+
+def test_a_short_prompt_overtakes_a_long_one_and_the_long_one_goes_on():
+    capabilities = Capabilities(context_length=1100, rows=4, sequences=8, step_tokens=100, cells=4400)
+    world = World(PlayedEngine(capabilities))
+    world.submit(0, [4] * 1000, 1)
+    world.step()
+    for number in range(1, 60):
+        world.submit(number, [5 + number % 50, 8] * 40, 1)
+        if len(world.open) > 3:
+            world.step()
+            world.step()
+        if 0 in world.finished:
+            break
+    world.drain()
+    order = list(world.finished)
+    assert order.index(1) < order.index(0) < 40
+
+
+def test_a_client_with_one_request_isn_t_behind_all_of_another_s():
+    world = World(PlayedEngine(UNIFIED))
+    for number in range(40):
+        world.submit(number, [3 + number] * 20, 10, client="flood")
+    world.step()
+    world.submit(99, [3] * 20, 10, client="single")
+    world.drain()
+    assert list(world.finished).index(99) < 10
+
+
+def test_a_shortage_makes_the_youngest_wait_and_loses_nothing():
+    shortage = iter([False, False, True, True])
+    world = World(PlayedEngine(UNIFIED, refuse=lambda: next(shortage, False)))
+    old = world.submit(0, [5] * 20, 10)
+    world.submit(1, [6] * 20, 10)
+    world.drain()
+    assert world.scheduler.preemptions == 1
+    assert list(world.finished) == [0, 1]
+    assert list(old.tokens) == [5] * 20 + alone([5] * 20, 10)
+    assert list(world.finished[1].tokens) == [6] * 20 + alone([6] * 20, 10)
+
+
+def test_what_can_t_fit_even_alone_is_said_so():
+    world = World(PlayedEngine(UNIFIED, refuse=lambda: True))
+    for number in range(3):
+        world.submit(number, [5 + number] * 20, 10)
+    for _ in range(20):
+        plan = world.scheduler.plan()
+        if not world.scheduler.retreat():
+            break
+    assert [sequence.request for sequence in plan.sequences] == [0]
+    assert len(plan.spans[0].tokens) == 1
+
+
+def test_a_prompt_that_leaves_no_room_is_refused():
+    world = World(PlayedEngine(UNIFIED))
+    with pytest.raises(ValueError, match="200"):
+        world.submit(0, [5] * 200, 10)
