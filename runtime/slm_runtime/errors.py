@@ -51,9 +51,7 @@ class RuntimeFailure(Exception):
 
     def to_failure(self) -> Failure:
         """What the operator and people get to read of it."""
-        return Failure(
-            reason=self.reason, message=self.message, remedy=self.remedy, permanent=self.permanent
-        )
+        return Failure(reason=self.reason, message=self.message, remedy=self.remedy, permanent=self.permanent)
 
 
 class ConfigError(RuntimeFailure):
@@ -86,14 +84,18 @@ class SourceNotFound(SourceError):
 
 class SourceUntrusted(SourceError):
     reason = FailureReason.SOURCE_UNTRUSTED
-    default_remedy = "Put the CA that signed it into spec.model.caBundle, or into the operator's configuration."
+    default_remedy = (
+        "Put the CA that signed it into spec.model.caBundle, or into the operator's configuration."
+    )
 
 
 class SourceUnreachable(SourceError):
     reason = FailureReason.SOURCE_UNREACHABLE
     permanent = False
     exit_code = ExitCode.FETCH_TRANSIENT
-    default_remedy = "Look at the server, the network policy and the proxy settings; it is tried again by itself."
+    default_remedy = (
+        "Look at the server, the network policy and the proxy settings; it is tried again by itself."
+    )
 
     def __init__(self, message: str, remedy: str | None = None, *, retry_after: float | None = None) -> None:
         super().__init__(message, remedy)
@@ -126,7 +128,9 @@ class OutOfSpace(StorageError):
 
 class StorageUnusable(StorageError):
     reason = FailureReason.STORAGE_UNUSABLE
-    default_remedy = "Let the pod's user and group write to the model volume (fsGroup), or use another volume."
+    default_remedy = (
+        "Let the pod's user and group write to the model volume (fsGroup), or use another volume."
+    )
 
 
 class ModelError(RuntimeFailure):
@@ -183,4 +187,6 @@ class KeysMissing(RuntimeFailure):
 class AccelerationDegraded(RuntimeFailure):
     reason = FailureReason.ACCELERATION_DEGRADED
     exit_code = ExitCode.ENGINE_FAILED
-    default_remedy = "Look at the node's drivers and device plug-in, or accept it with spec.hardware.onDegraded: Report."
+    default_remedy = (
+        "Look at the node's drivers and device plug-in, or accept it with spec.hardware.onDegraded: Report."
+    )

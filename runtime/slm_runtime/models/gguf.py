@@ -192,7 +192,9 @@ class _Reader:
         """A count of items of at least `least` bytes each, all of which must still come."""
         length = self._u64()
         if length * least > self._end - self._at:
-            raise InvalidModel(f"The header announces {length:,} items in {what!r}: it is damaged or cut off.")
+            raise InvalidModel(
+                f"The header announces {length:,} items in {what!r}: it is damaged or cut off."
+            )
         return length
 
     def _u32(self) -> int:

@@ -1,0 +1,161 @@
+"""`slm-runtime fetch | serve | inspect | bench`: one program, what it does in a pod and on a desk."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from slm_contract.config import ModelConfig, RuntimeConfig
+from slm_contract.places import CONFIG_ENV
+from slm_contract.report import FetchReport
+from slm_runtime.errors import ConfigError, RuntimeFailure
+from slm_runtime.logs import configure
+from slm_runtime.models.sources.site import Site
+from slm_runtime.places import Places
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code (`slm_contract.places.ExitCode`)."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["bench"]:
+        code: int = import_module("slm_runtime.bench").main(words[1:])
+        return code
+    options = parser().parse_args(words)
+    configure()
+    try:
+        places = Places.from_environment()
+        if options.command == "serve":
+            return _serve(options, places)
+        # As process 1 of a container a signal without a handler is ignored. What is on the volume is right at
+        # every moment, so there is nothing to clean up.
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+        if options.command == "fetch":
+            return _fetch(places)
+        return _inspect(options, places)
+    except RuntimeFailure as failure:
+        print(f"{failure.message}\n{failure.remedy}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="slm-runtime", description="Fetches one small language model and serves it."
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("fetch", help=f"bring the model of ${CONFIG_ENV} onto the model volume")
+    inspect = commands.add_parser(
+        "inspect", help="say what a model's header tells, without fetching the model"
+    )
+    inspect.add_argument("source", nargs="?", help=f"a URI or a file; default: the model of ${CONFIG_ENV}")
+    inspect.add_argument("--json", action="store_true", help="one line of JSON instead of a table")
+    serve = commands.add_parser(
+        "serve", help=f"serve the model of ${CONFIG_ENV}, or the one named here, on localhost"
+    )
+    named = serve.add_mutually_exclusive_group()
+    named.add_argument(
+        "--source", help="a URI: fetched into the user's cache first, where it isn't there yet"
+    )
+    named.add_argument("--model", type=Path, help="a local GGUF file")
+    serve.add_argument("--sha256", help="of the model file at --source")
+    serve.add_argument("--name", help="the name that clients ask for; default: the file's")
+    serve.add_argument("--host", help="the address to listen on; default: 127.0.0.1")
+    serve.add_argument("--port", type=int, help="of the APIs; default: 8080")
+    serve.add_argument("--ops-port", type=int, help="of probes, metrics and report; default: 8081")
+    serve.add_argument("--context-length", type=int, help="tokens that a request may hold")
+    serve.add_argument("--parallel", type=int, help="requests decoded together")
+    serve.add_argument(
+        "--threads", type=int, help="of the engine; default: the CPUs that this process may use"
+    )
+    serve.add_argument("--kv-cache-type", choices=["f16", "q8_0", "q4_0"])
+    commands.add_parser("bench", help="measure the runtime; `slm-runtime bench --help` lists what")
+    return top
+
+
+def config_from_environment() -> RuntimeConfig:
+    """Read the RuntimeConfig that the operator put into the pod template.
+
+    Raises
+    ------
+    ConfigError
+        It isn't there, or says something impossible.
+    """
+    text = os.environ.get(CONFIG_ENV)
+    if not text:
+        raise ConfigError(f"{CONFIG_ENV} is empty.", "Name a model: `slm-runtime serve --source URI`.")
+    try:
+        return RuntimeConfig.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise ConfigError(f"{CONFIG_ENV} can't be used: {where}: {first['msg']}.") from None
+
+
+def _fetch(places: Places) -> int:
+    from slm_runtime.fetching.command import fetch_command
+    from slm_runtime.fetching.termination import leave
+
+    try:
+        return fetch_command(config_from_environment().model, Site(places))
+    except RuntimeFailure as failure:
+        leave(FetchReport(command="fetch", failure=failure.to_failure()), places.termination_message)
+        raise
+
+
+def _inspect(options: argparse.Namespace, places: Places) -> int:
+    from slm_runtime.fetching.inspect import inspect, inspect_command, table
+    from slm_runtime.fetching.termination import leave
+
+    if options.source is None:
+        try:
+            return inspect_command(config_from_environment().model, Site(places))
+        except ConfigError as failure:
+            leave(FetchReport(command="inspect", failure=failure.to_failure()), places.termination_message)
+            raise
+    facts = inspect(options.source, Site(places))
+    print(facts.to_json() if options.json else table(facts))
+    return 0
+
+
+def _serve(options: argparse.Namespace, places: Places) -> int:
+    from slm_runtime.serve import main as serve
+
+    if options.source is None and options.model is None:
+        return serve(config_from_environment(), _moved(options, places))
+    from slm_runtime.local import fetch_local, local_config, local_places
+
+    places = _moved(options, local_places(places))
+    settings = {
+        "context_length": options.context_length,
+        "parallel": options.parallel,
+        "threads": options.threads,
+        "kv_cache_type": options.kv_cache_type,
+    }
+    source = options.source or options.model.resolve().as_uri()
+    config = local_config(
+        ModelConfig(
+            name=options.name or source.rsplit("/", 1)[-1].removesuffix(".gguf"),
+            source=source,
+            sha256=options.sha256,
+        ),
+        {name: value for name, value in settings.items() if value is not None},
+    )
+    fetch_local(config, places)
+    return serve(config, places)
+
+
+def _moved(options: argparse.Namespace, places: Places) -> Places:
+    """Let what was written on the command line win."""
+    given = {"host": options.host, "api_port": options.port, "ops_port": options.ops_port}
+    return replace(places, **{name: value for name, value in given.items() if value is not None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""`slm-runtime inspect`: what a model's header says, without transferring the model."""
+
+import time
+from pathlib import Path
+
+from slm_contract.config import ModelConfig
+from slm_contract.places import ExitCode
+from slm_contract.report import FetchReport, ModelFacts
+from slm_runtime.errors import RuntimeFailure, SourceNotFound
+from slm_runtime.fetching.patience import Patience
+from slm_runtime.fetching.termination import bounded_json, leave
+from slm_runtime.models.facts import model_facts
+from slm_runtime.models.folder import storage_errors
+from slm_runtime.models.sources.artifact import Artifact, FileBlob, PlainFile
+from slm_runtime.models.sources.resolve import open_artifact
+from slm_runtime.models.sources.site import Site
+
+
+def inspect_command(model: ModelConfig, site: Site, patience: Patience | None = None) -> int:
+    """Inspect the model of a pod's configuration: one line of JSON for the operator, and the exit code."""
+    started = time.monotonic()
+    facts = failure = None
+    code = ExitCode.OK
+    try:
+        facts = inspect(model.source, site, patience)
+    except RuntimeFailure as error:
+        failure = error.to_failure()
+        code = ExitCode.FETCH_PERMANENT if error.permanent else ExitCode.FETCH_TRANSIENT
+    seconds = round(time.monotonic() - started, 3)
+    report = FetchReport(command="inspect", model=facts, failure=failure, seconds=seconds)
+    leave(report, site.places.termination_message)
+    print(bounded_json(report).decode())
+    return code
+
+
+def inspect(source: str, site: Site, patience: Patience | None = None) -> ModelFacts:
+    """Read the header of a model: a URI, or a local file.
+
+    Raises
+    ------
+    RuntimeFailure
+    """
+    if "://" not in source:
+        return inspect_file(Path(source))
+    patience = patience or Patience()
+    while True:
+        try:
+            with storage_errors(site.places.model_dir), open_artifact(source, site) as artifact:
+                return _facts(artifact)
+        except RuntimeFailure as failure:
+            patience.wait(failure, 0)
+
+
+def inspect_file(path: Path) -> ModelFacts:
+    """Read the header of a local file.
+
+    Raises
+    ------
+    RuntimeFailure
+    """
+    if not path.is_file():
+        raise SourceNotFound(f"There is no file {path}.", "Name a GGUF file or a URI.")
+    with storage_errors(path):
+        return _facts(PlainFile(path.name, FileBlob(path)))
+
+
+def _facts(artifact: Artifact) -> ModelFacts:
+    with artifact.head() as (chunks, size):
+        return model_facts(chunks, file_name=artifact.file_name, size=size)
+
+
+def table(facts: ModelFacts) -> str:
+    """The facts as people read them."""
+    kv_heads = sorted(set(facts.kv_heads))
+    rows = {
+        "file": f"{facts.file_name} ({facts.size_bytes:,} bytes)",
+        "name": facts.name or "-",
+        "architecture": facts.architecture,
+        "parameters": f"{facts.parameter_count:,}" if facts.parameter_count else "-",
+        "quantization": facts.quantization or "-",
+        "weights": f"{facts.weights_bytes / (1 << 20):,.1f} MiB",
+        "context": f"{facts.context_length:,} tokens",
+        "blocks": str(facts.block_count),
+        "embedding": str(facts.embedding_length),
+        "heads": f"{facts.head_count}, key/value {' or '.join(map(str, kv_heads))}",
+        "head size": f"key {facts.key_length}, value {facts.value_length}",
+        "KV cache": f"{_kv_bytes(facts) / 1024:,.1f} KiB a token (f16)",
+        "vocabulary": f"{facts.vocab_size:,} tokens",
+        "sliding window": f"{facts.sliding_window:,} tokens" if facts.sliding_window else "-",
+        "chat template": "yes" if facts.has_chat_template else "no",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def _kv_bytes(facts: ModelFacts) -> int:
+    return 2 * sum(facts.kv_heads) * (facts.key_length + facts.value_length)

@@ -1,0 +1,78 @@
+"""Serving without a cluster: the model comes into the user's cache folder, and only this machine may ask."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import ValidationError
+
+from slm_contract.config import AuthMode, ModelConfig, RuntimeConfig
+from slm_runtime.errors import ConfigError
+from slm_runtime.fetching.fetch import Fetch
+from slm_runtime.fetching.inspect import inspect_file
+from slm_runtime.models.folder import ModelFolder, storage_errors, write_atomically
+from slm_runtime.models.sources.site import Site
+from slm_runtime.places import Places
+
+
+def local_places(places: Places) -> Places:
+    """Move what isn't already moved to where a user without a cluster has it."""
+    standard = Places()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "slm-operator", "models")
+    return replace(
+        places,
+        host="127.0.0.1" if places.host == standard.host else places.host,
+        model_dir=cache if places.model_dir == standard.model_dir else places.model_dir,
+    )
+
+
+def local_config(model: ModelConfig, settings: Mapping[str, Any]) -> RuntimeConfig:
+    """Make a configuration without keys.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        return RuntimeConfig(model=model, auth=AuthMode.NONE, **settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"{first['loc'][0]} can't be {first['input']!r}: {first['msg']}.") from None
+
+
+def fetch_local(config: RuntimeConfig, places: Places) -> None:
+    """Have the model where `serve` looks for it; a `file://` source is linked to, not copied.
+
+    Raises
+    ------
+    RuntimeFailure
+    """
+    source = config.model.source
+    if source.startswith("file://"):
+        _link(config.model, Path(unquote(urlsplit(source).path)), places)
+    else:
+        print(f"Fetching {source} into {places.model_dir}", file=sys.stderr)
+        Fetch(config.model, Site(places)).run()
+    name = config.model.name
+    base = f"http://{places.host}:{places.api_port}"
+    print(f"Serving {name} on {base}. When it is ready, try:", file=sys.stderr)
+    print(
+        f"  curl {base}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        f'    -d \'{{"model": "{name}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}\'',
+        file=sys.stderr,
+    )
+
+
+def _link(model: ModelConfig, path: Path, places: Places) -> None:
+    facts = inspect_file(path)
+    folder = ModelFolder(places.model_dir, model)
+    with storage_errors(folder.path), folder.locked():
+        link = folder.path / ".link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
+        link.replace(folder.path / facts.file_name)
+        write_atomically(folder.path / "model.json", facts.to_json())

@@ -1,0 +1,1 @@
+"""Where models come from: a URI becomes an artifact whose bytes can be transferred, unpacked and confirmed."""

