@@ -1,0 +1,66 @@
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from slm_contract.config import ModelConfig
+from slm_runtime.fetching.fetch import Fetch
+from slm_runtime.fetching.patience import Patience
+from slm_runtime.models.sources.site import Site
+from slm_runtime.places import Places
+from tests.support.gguf import write_tiny_gguf
+from tests.support.web import WebServer, web_server
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_file: Path) -> bytes:
+    return tiny_file.read_bytes()
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    with web_server() as server:
+        yield server
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """What a pod without any settings sees: no proxy, no pip configuration of this machine."""
+    return {"PIP_CONFIG_FILE": os.devnull}
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(
+        host="127.0.0.1",
+        ops_port=0,
+        model_dir=tmp_path / "models",
+        credentials_dir=tmp_path / "credentials",
+        ca_bundle=tmp_path / "ca.crt",
+        termination_message=tmp_path / "termination",
+    )
+
+
+@pytest.fixture
+def site(places: Places, environment: Mapping[str, str]) -> Site:
+    return Site(places, environment)
+
+
+FetchOf = Callable[..., Fetch]
+
+
+@pytest.fixture
+def fetch_of(site: Site) -> FetchOf:
+    """A fetch of a URI, impatient enough for tests."""
+
+    def make(source: str, sha256: str | None = None) -> Fetch:
+        model = ModelConfig(name="m", source=source, sha256=sha256)
+        return Fetch(model, site, patience=Patience(first_wait=0.001))
+
+    return make
