@@ -3,6 +3,7 @@
 One way only: `reconcile` observes a Snapshot, `decide(snapshot)` answers a Decision, `reconcile` acts on it.
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -58,7 +59,8 @@ class Snapshot:
     """Live children, without managedFields: Deployment, Service, Job, and what else was asked for."""
     pods: tuple[Document, ...]
     """Live pods of the Deployment and the Jobs, told by the instance label."""
-    nodes: tuple[Node, ...]
+    nodes: tuple[Node, ...] | None
+    """None where the operator may not see nodes: then the scheduler alone decides."""
     settings: Settings
     """The operator's own configuration, hardware classes included."""
     now: datetime
@@ -66,6 +68,8 @@ class Snapshot:
     """By pod uid; a pod that can't be reached is absent, and its fields stay unknown."""
     monitoring: bool = False
     """Whether the cluster serves ServiceMonitor."""
+    new_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    """A fresh API key, in case one has to be made: the core has no randomness of its own."""
     refusal: Refusal | None = None
     """Set only when the plan of this very snapshot was tried and refused."""
 

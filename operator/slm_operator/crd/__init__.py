@@ -1,0 +1,1 @@
+"""The SLMDeployment: its models are the source of truth; schema, CRD and reference page are generated from them."""

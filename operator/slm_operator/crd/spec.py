@@ -1,0 +1,370 @@
+"""`spec` of an SLMDeployment. Docstrings are what `kubectl explain` prints; defaults and bounds go into the schema."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from slm_contract.config import AuthMode, KVCacheType, ModelFormat
+from slm_operator.crd.base import (
+    ApiModel,
+    Duration,
+    HardwareName,
+    ObjectName,
+    Quantity,
+    Sha256,
+    pattern,
+    rule,
+    rules,
+)
+
+SourceUri = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=2048,
+        json_schema_extra=rules(
+            rule(
+                "self.startsWith('pypi://') || self.startsWith('https://')",
+                "this version fetches pypi://package@version/path and https://host/path: write one of these",
+            ),
+            rule(
+                "!self.startsWith('pypi://') || "
+                "self.matches(r'^pypi://[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?@[A-Za-z0-9][-.+!_A-Za-z0-9]*/[^/?#].*$')",
+                "write pypi://package@version/path/in/the/package.gguf, with an exact version",
+            ),
+            rule(
+                "!self.startsWith('https://') || self.matches(r'^https://[^/@?#\\s]+/[^\\s]+$')",
+                "write https://host/path/model.gguf; names and passwords belong into model.credentials.secretRef",
+            ),
+        ),
+    ),
+]
+
+
+class LocalReference(ApiModel):
+    name: ObjectName
+    """Name of an object in the namespace of the SLMDeployment."""
+
+
+class ConfigMapReference(LocalReference):
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "ca.crt"
+    """Entry that holds the certificates, PEM."""
+
+
+class Credentials(ApiModel):
+    secret_ref: LocalReference
+    """Secret with `token`, or with `username` and `password`."""
+
+
+class CABundle(ApiModel):
+    config_map_ref: ConfigMapReference
+    """ConfigMap with the certificates of the CAs that sign for the source."""
+
+
+class ModelVariant(ApiModel):
+    hardware: HardwareName
+    """Class or family of hardware that this artifact is for."""
+    source: SourceUri
+    """Where this artifact is: `pypi://package@version/path` or `https://host/path`."""
+    sha256: Sha256 | None = None
+    """Checksum of this artifact."""
+    format: ModelFormat = ModelFormat.AUTO
+    """Format of this artifact; `Auto` reads it from the file."""
+
+
+class Model(ApiModel):
+    name: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=128,
+                json_schema_extra=pattern(
+                    "^[A-Za-z0-9][-A-Za-z0-9._:/]*$",
+                    "write a name that clients can send: letters, digits, '-', '.', '_', ':' and '/'",
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Name that clients ask for; absent: the name of the SLMDeployment."""
+    source: SourceUri
+    """Where the model is: `pypi://package@version/path` or `https://host/path`."""
+    sha256: Sha256 | None = None
+    """Checksum of the model file; one that doesn't match is never served."""
+    format: ModelFormat = ModelFormat.AUTO
+    """Format of the model file; `Auto` reads it from the file."""
+    credentials: Credentials | None = None
+    """What the source asks for; never sent to another host."""
+    ca_bundle: CABundle | None = None
+    """CAs for the sources; absent: those of the operator's configuration."""
+    variants: Annotated[
+        tuple[ModelVariant, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["hardware"]},
+        ),
+    ] = ()
+    """Other artifacts of the same model, for other classes of hardware."""
+
+
+class Engine(StrEnum):
+    AUTO = "Auto"
+    LLAMA_CPP = "LlamaCpp"
+
+
+class EnvironmentVariable(ApiModel):
+    name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=128,
+            json_schema_extra=rules(
+                rule(
+                    "self.matches(r'^[A-Za-z_][A-Za-z0-9_]*$')",
+                    "write letters, digits and '_', no digit first",
+                ),
+                rule(
+                    "!self.startsWith('SLM_')",
+                    "names that begin with SLM_ are the operator's own: use the spec's fields",
+                ),
+            ),
+        ),
+    ]
+    """Name of the variable."""
+    value: Annotated[str, Field(max_length=4096)] = ""
+    """Its value."""
+
+
+class Runtime(ApiModel):
+    engine: Engine = Engine.AUTO
+    """Engine that runs the model; `Auto` takes the one of the hardware class."""
+    image: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=512,
+                json_schema_extra=pattern(
+                    r"^[a-z0-9][^\s]*$",
+                    "write an image reference: registry/repository:tag or registry/repository@sha256:...",
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Runtime image; the operator's configuration says which prefixes are allowed. Absent: that of the hardware class."""
+    context_length: Annotated[int, Field(ge=128, le=1048576)] | None = None
+    """Tokens that one request may hold, prompt and answer. Absent: what the model was trained for, at most 8192, and less where
+    memory asks for it."""
+    parallel: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Requests that are decoded together. Absent: 4."""
+    kv_cache_type: KVCacheType | None = None
+    """Number format of the KV cache: `q8_0` halves its memory, `q4_0` quarters it. Absent: `f16`."""
+    batch_size: Annotated[int, Field(ge=32, le=8192)] | None = None
+    """Tokens that one step of the engine takes. Absent: 512."""
+    threads: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Threads of the engine. Absent: what the container may use."""
+    env: Annotated[
+        tuple[EnvironmentVariable, ...],
+        Field(
+            max_length=32,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
+    """More environment variables for the runtime."""
+
+
+class Recover(StrEnum):
+    NEVER = "Never"
+    WHEN_NODES_APPEAR = "WhenNodesAppear"
+
+
+class Fallback(ApiModel):
+    after: Duration = "5m"
+    """How long none of a class's pods may stay unscheduled before the next class is taken."""
+    recover: Recover = Recover.NEVER
+    """`Never`: what was selected stays until the spec changes. `WhenNodesAppear`: a preferred class that no node offered is
+    taken when one does."""
+
+
+class Toleration(ApiModel):
+    key: Annotated[str, Field(max_length=316)] | None = None
+    """Taint key; absent with operator `Exists`: every taint."""
+    operator: Literal["Exists", "Equal"] | None = None
+    """How the value is compared; absent: `Equal`."""
+    value: Annotated[str, Field(max_length=63)] | None = None
+    """Taint value, with operator `Equal`."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Taint effect; absent: all."""
+    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+    """How long a `NoExecute` taint is tolerated; absent: for ever."""
+
+
+class Hardware(ApiModel):
+    preference: Annotated[
+        tuple[HardwareName, ...],
+        Field(
+            min_length=1,
+            max_length=8,
+            json_schema_extra={
+                "x-kubernetes-list-type": "atomic",
+                **rules(
+                    rule(
+                        "self.all(x, self.exists_one(y, x == y))",
+                        "name each class or family once, best first",
+                    )
+                ),
+            },
+        ),
+    ] = ("gpu", "cpu")
+    """Classes or families of hardware, best first: the first that fits is taken, every other is listed with its reason."""
+    fallback: Fallback = Fallback()
+    """When to go on to the next class, and whether to come back."""
+    on_degraded: Literal["Report", "Fail"] = "Report"
+    """What to do where the runtime doesn't get the accelerator that it was placed on: `Report` serves and says so, `Fail` stays
+    unready."""
+    node_selector: Annotated[
+        dict[str, Annotated[str, Field(max_length=63)]], Field(default_factory=dict, max_length=16)
+    ]
+    """Labels that nodes must have, on top of those of the class."""
+    tolerations: Annotated[
+        tuple[Toleration, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
+    """Taints that are tolerated, on top of those of the class."""
+
+
+class Resources(ApiModel):
+    requests: Annotated[dict[str, Quantity], Field(default_factory=dict, max_length=16)]
+    """What the scheduler keeps free for a replica."""
+    limits: Annotated[dict[str, Quantity], Field(default_factory=dict, max_length=16)]
+    """What a replica may use at most."""
+
+
+class CacheMode(StrEnum):
+    AUTO = "Auto"
+    PVC = "PVC"
+    EPHEMERAL = "Ephemeral"
+
+
+AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"]
+
+
+class Cache(ApiModel):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.mode != 'PVC' || has(self.claimName) || has(self.size)",
+                "mode PVC needs claimName, the name of an existing claim, or size for a claim of its own",
+            ),
+            rule(
+                "!has(self.claimName) || !(has(self.size) || has(self.storageClassName))",
+                "claimName names an existing claim: leave out size and storageClassName",
+            ),
+            rule(
+                "!has(self.storageClassName) || has(self.size)",
+                "storageClassName makes a claim: write its size too, for example 5Gi",
+            ),
+            rule(
+                "self.mode != 'Ephemeral' || !(has(self.claimName) || has(self.storageClassName))",
+                "mode Ephemeral keeps the model in the pod: leave out claimName and storageClassName, or write mode PVC",
+            ),
+            rule(
+                "has(self.claimName) || has(oldSelf.claimName) || self.mode == 'Ephemeral' || oldSelf.mode == 'Ephemeral' "
+                "|| !has(oldSelf.size) || (has(self.storageClassName) ? self.storageClassName : '') == "
+                "(has(oldSelf.storageClassName) ? oldSelf.storageClassName : '') && self.accessModes == oldSelf.accessModes",
+                "a claim can't change its storage class or access modes: make another claim and name it in claimName",
+            ),
+            rule(
+                "!has(self.size) || !has(oldSelf.size) || self.mode == 'Ephemeral' || oldSelf.mode == 'Ephemeral' || "
+                "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+                "a claim can't shrink: keep its size or write a larger one",
+            ),
+        )
+    )
+
+    mode: CacheMode = CacheMode.AUTO
+    """Where the model file is kept. `PVC`: in a claim, filled once by a Job. `Ephemeral`: in each pod. `Auto`: `PVC` where
+    claimName or storageClassName is given, else `Ephemeral`."""
+    claim_name: ObjectName | None = None
+    """An existing PersistentVolumeClaim to keep models in; several SLMDeployments may share it."""
+    storage_class_name: ObjectName | None = None
+    """StorageClass of the claim that is made; absent: the cluster's default."""
+    size: Quantity | None = None
+    """Size of the claim, or the most that the pod's own volume may hold."""
+    access_modes: Annotated[
+        tuple[AccessMode, ...],
+        Field(min_length=1, max_length=4, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ("ReadWriteOnce",)
+    """Access modes of the claim; more than one replica on several nodes needs `ReadWriteMany`."""
+
+
+class Endpoint(ApiModel):
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    """Port of the Service; OpenAI's and Ollama's routes are both on it."""
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """Type of the Service."""
+
+
+class Auth(ApiModel):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.mode == 'APIKey' || !has(self.secretRef)",
+                "mode None asks for no key: leave out secretRef, or write mode APIKey",
+            )
+        )
+    )
+
+    mode: AuthMode = AuthMode.API_KEY
+    """`APIKey`: every route wants `Authorization: Bearer KEY`. `None`: whoever reaches the Service may use the model."""
+    secret_ref: LocalReference | None = None
+    """Secret with the keys, one an entry; two let them rotate without a restart. Absent: a key is generated into the Secret
+    NAME-api-key."""
+
+
+class Rollout(ApiModel):
+    upgrade: Literal["OnSpecChange", "Auto"] = "OnSpecChange"
+    """When a new runtime image of the operator or the class is taken: with the next change of the spec, or at once."""
+
+
+class ServiceMonitor(ApiModel):
+    enabled: bool = False
+    """Whether the Prometheus Operator shall scrape the runtime."""
+    interval: Duration = "30s"
+    """Time between two scrapes."""
+    labels: Annotated[
+        dict[str, Annotated[str, Field(max_length=63)]], Field(default_factory=dict, max_length=16)
+    ]
+    """Labels that Prometheus selects ServiceMonitors by."""
+
+
+class Observability(ApiModel):
+    service_monitor: ServiceMonitor = ServiceMonitor()
+    """A ServiceMonitor for the runtime's metrics."""
+
+
+class Spec(ApiModel):
+    model: Model
+    """What is served."""
+    runtime: Runtime = Runtime()
+    """How it is run; everything absent is chosen by the operator, and the choice is in status."""
+    hardware: Hardware = Hardware()
+    """What it runs on."""
+    resources: Resources | None = None
+    """Requests and limits of a replica; absent: fitted from the model's header."""
+    cache: Cache = Cache()
+    """Where the model file is kept."""
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Pods that serve the model."""
+    suspend: bool = False
+    """True takes all pods away and keeps everything else."""
+    endpoint: Endpoint = Endpoint()
+    """The Service that clients connect to."""
+    auth: Auth = Auth()
+    """Who may use the model."""
+    rollout: Rollout = Rollout()
+    """How changes of the operator reach running pods."""
+    observability: Observability = Observability()
+    """What is measured, and by whom."""

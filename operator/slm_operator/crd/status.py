@@ -1,0 +1,167 @@
+"""`status` of an SLMDeployment: what was decided and what was observed, never what is hoped for."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from slm_operator.crd.base import ApiModel
+
+Text = Annotated[str, Field(max_length=1024)]
+LongText = Annotated[str, Field(max_length=4096)]
+Bytes = Annotated[int, Field(json_schema_extra={"format": "int64"})]
+
+
+class Condition(ApiModel):
+    type: Annotated[str, Field(max_length=63)]
+    """What this condition is about."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it is so."""
+    reason: Annotated[str, Field(min_length=1, max_length=63)]
+    """Why, as one word that programs may rely on."""
+    message: Annotated[str, Field(max_length=4096)] = ""
+    """Why, as a sentence for people."""
+    observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """The generation of the spec that this is about."""
+    last_transition_time: datetime
+    """When the status last changed."""
+
+
+class ModelStatus(ApiModel):
+    source: Text | None = None
+    """The artifact that is served: that of the selected hardware class."""
+    resolved: Text | None = None
+    """The file that the source stands for."""
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+    """Its checksum, once it has been verified."""
+    format: Annotated[str, Field(max_length=32)] | None = None
+    """Its format."""
+    architecture: Annotated[str, Field(max_length=128)] | None = None
+    """The architecture that its header names."""
+    quantization: Annotated[str, Field(max_length=64)] | None = None
+    """The number format of its weights."""
+    context_length: int | None = None
+    """Tokens that one request may hold."""
+    size_bytes: Bytes | None = None
+    """Size of the file."""
+
+
+class DownloadStatus(ApiModel):
+    state: Annotated[str, Field(max_length=32)]
+    """`Waiting`, `Fetching`, `Verifying`, `Complete` or `Failed`."""
+    percent: int | None = None
+    """How much of the file is there, in steps of five."""
+    bytes_per_second: Bytes | None = None
+    """Speed when the percentage last changed."""
+    eta_seconds: int | None = None
+    """Seconds left when the percentage last changed."""
+
+
+class Rejection(ApiModel):
+    hardware: Annotated[str, Field(max_length=63)]
+    """Class or family that was passed over."""
+    reason: Text
+    """Why; the scheduler's own words where it was the scheduler."""
+
+
+class PlacementStatus(ApiModel):
+    selected: Annotated[str, Field(max_length=63)] | None = None
+    """The hardware class that the pods are made for."""
+    reason: Text | None = None
+    """Why this one."""
+    rejected: Annotated[tuple[Rejection, ...], Field(max_length=64)] = ()
+    """Classes that were preferred and passed over."""
+
+
+class AccelerationStatus(ApiModel):
+    device: Text | None = None
+    """The device that the runtime really runs on."""
+    provider: Annotated[str, Field(max_length=63)] | None = None
+    """The engine's backend for it."""
+    layers: int | None = None
+    """Layers of the model that are on the accelerator."""
+    degraded: bool | None = None
+    """True where this is not what the hardware class promises."""
+
+
+class MemoryStatus(ApiModel):
+    weights: Bytes | None = None
+    """Bytes of the model's weights."""
+    kv_cache: Bytes | None = None
+    """Bytes of the KV cache."""
+    compute: Bytes | None = None
+    """Bytes of the engine's compute buffers."""
+    request: Annotated[str, Field(max_length=32)] | None = None
+    """Memory that a replica requests and is limited to."""
+    explanation: Text | None = None
+    """The sum in words."""
+
+
+class PerformanceStatus(ApiModel):
+    load_seconds: float | None = None
+    """Seconds from the start of the container to ready."""
+    first_token_ms: int | None = None
+    """Milliseconds to the first token of the start-up request."""
+    tokens_per_second: float | None = None
+    """Speed of one stream at start-up."""
+    measured_at: datetime | None = None
+    """When this was measured."""
+
+
+class FailureStatus(ApiModel):
+    time: datetime
+    """When it was seen."""
+    pod: Annotated[str, Field(max_length=253)] | None = None
+    """The pod, where it was a pod's."""
+    reason: Annotated[str, Field(max_length=63)]
+    """Why, as one word."""
+    message: LongText
+    """What went wrong and where."""
+    exit_code: int | None = None
+    """Exit code of the container, where it ended."""
+    remedy: Text
+    """What to do about it."""
+
+
+class DisplayStatus(ApiModel):
+    model: Text | None = None
+    """Name and quantization, for the MODEL column."""
+    ready: Annotated[str, Field(max_length=32)] | None = None
+    """Ready and wanted replicas, for the READY column."""
+
+
+class Status(ApiModel):
+    observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """The generation of the spec that this status is about."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = ()
+    """Ready, Reconciling and Stalled as kstatus reads them, and one condition for each step on the way."""
+    endpoint: Text | None = None
+    """Base URL for OpenAI clients; Ollama clients leave out `/v1`."""
+    model: ModelStatus | None = None
+    """What is served."""
+    download: DownloadStatus | None = None
+    """Progress of a fetch, while there is one."""
+    placement: PlacementStatus | None = None
+    """What it runs on, and why."""
+    acceleration: AccelerationStatus | None = None
+    """What the runtime says it really runs on."""
+    memory: MemoryStatus | None = None
+    """What memory it was given, and why."""
+    performance: PerformanceStatus | None = None
+    """What the runtime measured when it started."""
+    last_failure: FailureStatus | None = None
+    """The last failure since it was ready; gone when it is ready again."""
+    replicas: int | None = None
+    """Pods that exist; while a change is rolled out, pods that were asked for."""
+    ready_replicas: int | None = None
+    """Pods that serve."""
+    selector: Text | None = None
+    """Selector of the pods, for the scale subresource."""
+    display: DisplayStatus | None = None
+    """Texts for `kubectl get`."""

@@ -1,0 +1,1 @@
+"""What an SLMDeployment is made of: a builder a child; `objects` lists them. Pure."""

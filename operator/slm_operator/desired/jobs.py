@@ -1,0 +1,74 @@
+"""Jobs that run before the Deployment: `inspect` reads a model's header, `pull` fills a claim.
+
+A Job's template can't change, so its name carries a digest of it. Both restart for ever at kubelet's pace (ten seconds to
+five minutes): a source that comes back is noticed without anybody's help, and the reason stays in the pod's status meanwhile.
+"""
+
+from typing import Any, Final
+
+from slm_contract.config import HardwareConfig, ModelConfig, RuntimeConfig
+from slm_operator.crd.names import MODEL_LABEL, job_name, labels
+from slm_operator.crd.resource import SLMDeployment
+from slm_operator.desired.inputs import child
+from slm_operator.desired.pod import fetch_container, fetch_volumes, pod_basics
+from slm_operator.digest import digest
+from slm_operator.settings import HardwareClass, Settings
+
+RESTARTS: Final = 2_147_483_647
+"""The most that a Job can count: it never gives up."""
+
+
+def inspect_job(
+    resource: SLMDeployment,
+    settings: Settings,
+    hardware_class: HardwareClass,
+    artifact: ModelConfig,
+    image: str,
+) -> dict[str, Any]:
+    """Reads the header of one artifact and writes what it says to its termination message.
+
+    It asks for none of the class's devices, but runs on such a node: the image is there when the pod comes.
+    """
+    return _job(resource, settings, hardware_class, artifact, image, command="inspect", volume=False)
+
+
+def pull_job(
+    resource: SLMDeployment,
+    settings: Settings,
+    hardware_class: HardwareClass,
+    artifact: ModelConfig,
+    image: str,
+) -> dict[str, Any]:
+    """Fetches the model into the claim, on a node of the class: a volume is bound where it is first used."""
+    return _job(resource, settings, hardware_class, artifact, image, command="fetch", volume=True)
+
+
+def _job(
+    resource: SLMDeployment,
+    settings: Settings,
+    hardware_class: HardwareClass,
+    artifact: ModelConfig,
+    image: str,
+    *,
+    command: str,
+    volume: bool,
+) -> dict[str, Any]:
+    purpose = "pull" if volume else "inspect"
+    config = RuntimeConfig(model=artifact, hardware=HardwareConfig(hardware_class=hardware_class.name))
+    volumes = fetch_volumes(settings, resource, None)
+    if not volume:
+        volumes[0] = {"name": "models", "emptyDir": {"sizeLimit": "256Mi"}}
+    template = {
+        "metadata": {"labels": {**labels(resource.name, purpose), MODEL_LABEL: artifact.key}},
+        "spec": {
+            **pod_basics(settings, resource, hardware_class),
+            "restartPolicy": "OnFailure",
+            "containers": [fetch_container(settings, resource, config, image=image, command=command)],
+            "volumes": volumes,
+        },
+    }
+    name = job_name(resource.name, purpose, digest(template))
+    return {
+        **child(resource, "batch/v1", "Job", name, purpose),
+        "spec": {"backoffLimit": RESTARTS, "template": template},
+    }

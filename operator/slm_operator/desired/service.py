@@ -1,0 +1,24 @@
+"""The Service: one port for all clients. Probes, metrics and reports aren't on it."""
+
+from typing import Any
+
+from slm_operator.crd.names import selector
+from slm_operator.crd.resource import SLMDeployment
+from slm_operator.desired.inputs import child
+
+
+def service(resource: SLMDeployment) -> dict[str, Any]:
+    endpoint = resource.spec.endpoint
+    return {
+        **child(resource, "v1", "Service", resource.name),
+        "spec": {
+            "type": endpoint.type,
+            "selector": selector(resource.name),
+            "ports": [{"name": "http", "port": endpoint.port, "targetPort": "api", "protocol": "TCP"}],
+        },
+    }
+
+
+def endpoint_url(resource: SLMDeployment, cluster_domain: str) -> str:
+    """Base URL for OpenAI clients inside the cluster."""
+    return f"http://{resource.name}.{resource.metadata.namespace}.svc.{cluster_domain}:{resource.spec.endpoint.port}/v1"

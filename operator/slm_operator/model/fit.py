@@ -1,0 +1,153 @@
+"""How much memory a model needs, computed from its header before a pod exists.
+
+The formulas follow llama.cpp at the commit that the runtime carries: one unified KV cache of `parallel` sequences, padded to
+256 cells, flash attention, a compute graph reserved for one micro-batch of 512 tokens. Bytes throughout.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from slm_contract.config import KVCacheType
+from slm_contract.report import ModelFacts
+from slm_operator.crd.quantities import MIB, human_bytes
+
+DEFAULT_CONTEXT: Final = 8192
+"""Tokens a request may hold where neither the spec nor the model asks for less."""
+LEAST_CONTEXT: Final = 1024
+"""An automatic context isn't reduced below this: a shorter one serves nobody."""
+DEFAULT_PARALLEL: Final = 4
+DEFAULT_BATCH: Final = 512
+MICRO_BATCH: Final = 512
+"""Tokens that one compute graph takes; a larger batch is cut into these."""
+KV_PADDING: Final = 256
+"""Cells that the KV cache is padded to."""
+PROCESS_BYTES: Final = 208 * MIB
+"""The API process, the engine process without its model, and the libraries of both."""
+MARGIN: Final = 0.10
+"""On top of the sum: allocators, threads, the tokenizer, requests in flight."""
+
+BYTES_PER_ELEMENT: Final = {KVCacheType.F16: 2.0, KVCacheType.Q8_0: 34 / 32, KVCacheType.Q4_0: 18 / 32}
+"""Blocks of 32 numbers with their scale."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory of one replica, in bytes."""
+
+    context_length: int
+    parallel: int
+    kv_type: KVCacheType
+    weights: int
+    kv_cache: int
+    compute: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.compute + PROCESS_BYTES
+
+    @property
+    def request(self) -> int:
+        """What the pod asks for and is limited to: the sum with its margin, in whole MiB."""
+        return -(-int(self.total * (1 + MARGIN)) // MIB) * MIB
+
+    @property
+    def explanation(self) -> str:
+        return (
+            f"weights {human_bytes(self.weights)} + KV cache {human_bytes(self.kv_cache)} ({self.parallel} x "
+            f"{self.context_length} tokens, {self.kv_type.value}) + compute {human_bytes(self.compute)} + process "
+            f"{human_bytes(PROCESS_BYTES)} = {human_bytes(self.total)}; requested {human_bytes(self.request)}"
+        )
+
+
+def kv_cache_bytes(facts: ModelFacts, context_length: int, parallel: int, kv_type: KVCacheType) -> int:
+    """Keys and values of every layer that has attention, for `parallel` sequences of `context_length` tokens."""
+    cells = -(-context_length * parallel // KV_PADDING) * KV_PADDING
+    row = (facts.key_length + facts.value_length) * BYTES_PER_ELEMENT[kv_type]
+    return int(cells * sum(facts.kv_heads) * row)
+
+
+def compute_bytes(facts: ModelFacts, context_length: int, parallel: int, batch: int) -> int:
+    """The compute graph's largest moment: logits of a micro-batch, activations of one layer, the attention mask."""
+    tokens = min(batch, MICRO_BATCH)
+    cells = -(-context_length * parallel // KV_PADDING) * KV_PADDING
+    logits = tokens * facts.vocab_size * 4
+    activations = tokens * (2 * facts.feed_forward_length + 4 * facts.embedding_length) * 4
+    mask = tokens * cells * 2
+    outputs = parallel * facts.vocab_size * 4
+    return max(logits, activations) + mask + outputs + tokens * facts.embedding_length * 4
+
+
+def estimate(
+    facts: ModelFacts,
+    context_length: int,
+    *,
+    parallel: int = DEFAULT_PARALLEL,
+    kv_type: KVCacheType = KVCacheType.F16,
+    batch: int = DEFAULT_BATCH,
+) -> Estimate:
+    """Memory of one replica that runs with just these numbers."""
+    return Estimate(
+        context_length=context_length,
+        parallel=parallel,
+        kv_type=kv_type,
+        weights=facts.weights_bytes,
+        kv_cache=kv_cache_bytes(facts, context_length, parallel, kv_type),
+        compute=compute_bytes(facts, context_length, parallel, batch),
+    )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An estimate held against the memory there is."""
+
+    estimate: Estimate
+    fits: bool
+    explanation: str
+    """What adds up to what, and what was reduced for it."""
+
+
+def fit(
+    facts: ModelFacts,
+    *,
+    context_length: int | None = None,
+    parallel: int = DEFAULT_PARALLEL,
+    kv_type: KVCacheType = KVCacheType.F16,
+    batch: int = DEFAULT_BATCH,
+    available: int | None = None,
+) -> Fit:
+    """Choose the context and say what it costs.
+
+    Parameters
+    ----------
+    context_length
+        Tokens a request shall hold; None leaves it to us, and only then is it reduced to fit, by halves.
+    available
+        Bytes that a pod may ask for; None where nobody knows.
+    """
+
+    def at(context: int) -> Estimate:
+        return estimate(facts, context, parallel=parallel, kv_type=kv_type, batch=batch)
+
+    wanted = context_length or min(facts.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    full = at(wanted)
+    if available is None or full.request <= available:
+        return Fit(full, fits=True, explanation=full.explanation)
+    reduced = full
+    while (
+        context_length is None
+        and reduced.context_length // 2 >= LEAST_CONTEXT
+        and reduced.request > available
+    ):
+        reduced = at(reduced.context_length // 2)
+    if reduced.request <= available:
+        return Fit(
+            reduced,
+            fits=True,
+            explanation=f"{reduced.explanation}; context reduced from {wanted} tokens, which need "
+            f"{human_bytes(full.request)} of {human_bytes(available)}",
+        )
+    return Fit(
+        full,
+        fits=False,
+        explanation=f"{reduced.explanation}; the most that a pod can get is {human_bytes(available)}",
+    )

@@ -1,0 +1,90 @@
+"""What is known of models: facts kept on the Deployment, and those that pods have reported when they ended."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from slm_contract import places
+from slm_contract.config import RuntimeConfig
+from slm_contract.report import FetchReport, ModelFacts
+from slm_operator.crd.names import FACTS_ANNOTATION
+from slm_operator.snapshot import Document
+
+
+def facts_to_json(facts: Mapping[str, ModelFacts]) -> str:
+    """For the Deployment's annotation: equal facts give equal text."""
+    return json.dumps(
+        {key: json.loads(facts[key].to_json()) for key in sorted(facts)},
+        separators=(",", ":"),
+        ensure_ascii=False,
+    )
+
+
+def kept_facts(deployment: Document | None) -> dict[str, ModelFacts]:
+    """By model key, from the Deployment's annotation; what can't be read is read from the source again."""
+    if deployment is None:
+        return {}
+    text = deployment["metadata"].get("annotations", {}).get(FACTS_ANNOTATION, "{}")
+    found: dict[str, ModelFacts] = {}
+    try:
+        for key, value in dict(json.loads(text)).items():
+            found[str(key)] = ModelFacts.model_validate(value)
+    except (ValueError, TypeError):
+        return found
+    return found
+
+
+def reported_facts(pods: Iterable[Document]) -> dict[str, ModelFacts]:
+    """By model key, from the termination messages of `fetch` and `inspect`."""
+    found: dict[str, ModelFacts] = {}
+    for pod in pods:
+        key = model_key(pod)
+        if key is None:
+            continue
+        for status in container_statuses(pod):
+            report = parse_fetch_report(_ended_well(status))
+            if report is not None and report.model is not None:
+                found[key] = report.model
+    return found
+
+
+def model_key(pod: Document) -> str | None:
+    """Which model the pod was told to fetch or inspect."""
+    config = runtime_config(pod.get("spec", {}))
+    return None if config is None else config.model.key
+
+
+def runtime_config(pod_spec: Mapping[str, Any]) -> RuntimeConfig | None:
+    """The RuntimeConfig in a pod spec; None where it has none that this version understands."""
+    for container in (*pod_spec.get("initContainers", ()), *pod_spec.get("containers", ())):
+        for variable in container.get("env", ()):
+            if variable.get("name") == places.CONFIG_ENV:
+                try:
+                    return RuntimeConfig.model_validate_json(variable.get("value", ""))
+                except ValidationError:
+                    return None
+    return None
+
+
+def container_statuses(pod: Document) -> Iterator[Mapping[str, Any]]:
+    """Init containers first, as they run."""
+    status = pod.get("status", {})
+    yield from status.get("initContainerStatuses", ())
+    yield from status.get("containerStatuses", ())
+
+
+def parse_fetch_report(message: str | None) -> FetchReport | None:
+    """A termination message as the runtime writes it; None for anything else (a native library's last words)."""
+    if not message:
+        return None
+    try:
+        return FetchReport.model_validate_json(message)
+    except ValidationError:
+        return None
+
+
+def _ended_well(status: Mapping[str, Any]) -> str | None:
+    ended = status.get("state", {}).get("terminated")
+    return str(ended.get("message", "")) if ended and ended.get("exitCode") == 0 else None

@@ -1,0 +1,1 @@
+"""Which hardware class a model runs on, and why not another. Pure."""

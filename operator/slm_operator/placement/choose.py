@@ -1,0 +1,217 @@
+"""The choice: the first preferred class that has an artifact, nodes and memory, and that the scheduler hasn't refused."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from slm_contract.config import ModelConfig
+from slm_contract.report import ModelFacts
+from slm_operator.crd.resource import SLMDeployment
+from slm_operator.crd.spec import Engine, Hardware, Recover, Spec
+from slm_operator.digest import digest
+from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
+from slm_operator.placement.history import Cause, Record, Rejected
+from slm_operator.placement.nodes import offer
+from slm_operator.settings import HardwareClass
+from slm_operator.snapshot import Node
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A class with the artifact that would run on it."""
+
+    hardware_class: HardwareClass
+    artifact: ModelConfig
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where to run, or why nowhere; what was passed over either way."""
+
+    rejected: tuple[Rejected, ...]
+    selected: Candidate | None = None
+    reason: str = ""
+    fit: Fit | None = None
+    """None where the model's header hasn't been read."""
+    headers: tuple[Candidate, ...] = ()
+    """Those whose artifact's header had a say, read or not: it must stay known until the choice is written down."""
+    pending: bool = False
+    """True where the header of the selected one hasn't been read, and `selected` may change with it."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a placement is decided from; equal questions have equal answers."""
+
+    resource: SLMDeployment
+    classes: tuple[HardwareClass, ...]
+    nodes: tuple[Node, ...] | None
+    """None where the operator may not see nodes: then the scheduler alone decides."""
+    facts: Mapping[str, ModelFacts]
+    """By model key: the headers that have been read."""
+    memory_given: int | None
+    """Bytes, where `spec.resources` says what a replica gets."""
+
+
+def placement_digest(spec: Spec) -> str:
+    """The parts of a spec that a placement is decided from; while they are the same, it is kept."""
+    hardware = spec.hardware
+    return digest(
+        {
+            "preference": hardware.preference,
+            "nodeSelector": hardware.node_selector,
+            "tolerations": [
+                each.model_dump(mode="json", exclude_defaults=True) for each in hardware.tolerations
+            ],
+            "engine": spec.runtime.engine,
+            "model": spec.model.model_dump(
+                mode="json", include={"source", "sha256", "variants"}, exclude_defaults=True
+            ),
+        }
+    )
+
+
+def artifact_for(resource: SLMDeployment, hardware_class: HardwareClass) -> ModelConfig:
+    """The variant for the class, else for its family, else the model itself."""
+    model = resource.spec.model
+    variants = {variant.hardware: variant for variant in model.variants}
+    chosen = variants.get(hardware_class.name) or variants.get(hardware_class.family) or model
+    return ModelConfig(
+        name=resource.model_name, source=chosen.source, sha256=chosen.sha256, format=chosen.format
+    )
+
+
+def candidates(
+    resource: SLMDeployment, classes: Sequence[HardwareClass]
+) -> tuple[tuple[Candidate, ...], tuple[Rejected, ...]]:
+    """The classes that the preference names, in its order, and the names that stand for none."""
+    found: dict[str, Candidate] = {}
+    unknown: list[Rejected] = []
+    for name in resource.spec.hardware.preference:
+        matching = [each for each in classes if name in {each.name, each.family}]
+        for each in matching:
+            found.setdefault(each.name, Candidate(each, artifact_for(resource, each)))
+        if not matching:
+            known = ", ".join(dict.fromkeys(each.family for each in classes))
+            reason = f"the operator's configuration has no such class or family; it has {known}"
+            unknown.append(Rejected(hardware=name, cause=Cause.UNKNOWN, reason=reason))
+    return tuple(found.values()), tuple(unknown)
+
+
+def place(
+    question: Question, *, previous: Record | None = None, barred: Mapping[str, Rejected] | None = None
+) -> Placement:
+    """Select a class.
+
+    Parameters
+    ----------
+    previous
+        The placement in use, where it was decided from the same parts of the spec: it is kept if it still can be.
+    barred
+        By class: what the scheduler has refused before, with its words.
+    """
+    found, unknown = candidates(question.resource, question.classes)
+    refused = barred or {}
+    if previous is not None and previous.hardware_class not in refused:
+        kept = [each for each in found if each.hardware_class.name == previous.hardware_class]
+        for candidate in kept:
+            answer = _judge(question, candidate, standing=True)
+            if isinstance(answer, Placement):
+                return replace(answer, rejected=previous.rejected, reason=previous.reason)
+    rejected = list(unknown)
+    headers: list[Candidate] = []
+    for candidate in found:
+        name = candidate.hardware_class.name
+        if name in refused:
+            rejected.append(refused[name])
+            continue
+        answer = _judge(question, candidate)
+        if isinstance(answer, Rejected):
+            rejected.append(answer)
+            headers += [candidate] if answer.cause is Cause.NO_MEMORY else []
+            continue
+        return replace(
+            answer,
+            rejected=tuple(rejected),
+            reason=_summary(answer.reason, rejected),
+            headers=(*headers, *answer.headers),
+        )
+    return Placement(rejected=tuple(rejected), reason=_summary("", rejected), headers=tuple(headers))
+
+
+def recovered(question: Question, record: Record) -> bool:
+    """Whether a class that no node offered is offered now, and the spec wants to come back for it."""
+    if (
+        question.resource.spec.hardware.fallback.recover is not Recover.WHEN_NODES_APPEAR
+        or question.nodes is None
+    ):
+        return False
+    nodeless = {each.hardware for each in record.rejected if each.cause is Cause.NO_NODES}
+    return any(
+        offer(question.nodes, each, question.resource.spec.hardware).nodes > 0
+        for each in question.classes
+        if each.name in nodeless
+    )
+
+
+def _judge(question: Question, candidate: Candidate, *, standing: bool = False) -> Placement | Rejected:
+    """Hold one class against engine, nodes and memory; one that is in use isn't asked for its nodes again."""
+    spec, chosen = question.resource.spec, candidate.hardware_class
+    if spec.runtime.engine not in {Engine.AUTO, chosen.engine}:
+        return Rejected(
+            hardware=chosen.name,
+            cause=Cause.NO_ARTIFACT,
+            reason=f"it runs {chosen.engine.value}, the spec asks for {spec.runtime.engine.value}",
+        )
+    available, seen = _memory(question.nodes, chosen, spec.hardware)
+    if seen is not None and not standing:
+        return Rejected(hardware=chosen.name, cause=Cause.NO_NODES, reason=seen)
+    facts = question.facts.get(candidate.artifact.key)
+    reason = f"{chosen.name}: {_fitting(question.nodes, chosen, spec.hardware)}"
+    if facts is None:
+        pending = question.memory_given is None
+        return Placement(
+            rejected=(), selected=candidate, reason=reason, headers=(candidate,) * pending, pending=pending
+        )
+    fitted = fit(
+        facts,
+        context_length=spec.runtime.context_length,
+        parallel=spec.runtime.parallel or DEFAULT_PARALLEL,
+        batch=spec.runtime.batch_size or DEFAULT_BATCH,
+        available=question.memory_given if question.memory_given is not None else available,
+        **({"kv_type": spec.runtime.kv_cache_type} if spec.runtime.kv_cache_type else {}),
+    )
+    if not fitted.fits and question.memory_given is None:
+        return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
+    return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted)
+
+
+def _memory(
+    nodes: tuple[Node, ...] | None, hardware_class: HardwareClass, hardware: Hardware
+) -> tuple[int | None, str | None]:
+    """Memory of the largest node for the class, None where unknown; and why there is none."""
+    if nodes is None:
+        return None, None
+    offered = offer(nodes, hardware_class, hardware)
+    if offered.nodes:
+        return offered.memory, None
+    return None, None if hardware_class.provisionable else offered.problem
+
+
+def _fitting(nodes: tuple[Node, ...] | None, hardware_class: HardwareClass, hardware: Hardware) -> str:
+    count = 0 if nodes is None else offer(nodes, hardware_class, hardware).nodes
+    if count == 0:
+        return "the scheduler is asked for a node" if nodes is None else "its nodes are provisioned on demand"
+    return "1 node fits" if count == 1 else f"{count} nodes fit"
+
+
+def _summary(selected: str, rejected: Iterable[Rejected]) -> str:
+    """One line: what was taken, then what wasn't, with the missing ones together."""
+    listed = list(rejected)
+    missing = [
+        each.hardware
+        for each in listed
+        if each.cause is Cause.NO_NODES and each.reason.startswith("no node offers")
+    ]
+    others = [f"{each.hardware}: {each.reason}" for each in listed if each.hardware not in missing]
+    grouped = [f"{', '.join(missing)}: no node offers one"] if missing else []
+    return "; ".join(part for part in (selected, *others, *grouped) if part)

@@ -1,0 +1,1 @@
+"""What users and tools read: conditions as a chain of checks, details as observed. Pure."""

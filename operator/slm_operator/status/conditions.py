@@ -1,0 +1,198 @@
+"""The conditions, each a check over the same view; the list at the end is their order in the status.
+
+Ready, Reconciling and Stalled follow kstatus: the last two are there only while they are true.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Literal
+
+from slm_contract.report import RuntimeReport
+from slm_operator.crd.status import Condition, Status
+from slm_operator.model.source import file_name
+from slm_operator.status.view import Stage, View
+
+Truth = Literal["True", "False", "Unknown"]
+Check = Callable[[View], tuple[Truth, str, str] | None]
+
+
+def stage(view: View) -> Stage:
+    """How far it has come, from what has been reported: steps that pass unreported cost no write."""
+    name = file_name(view.artifact.source)
+    if view.waiting == "Inspecting":
+        return Stage("Inspecting", f"reading the header of {name}")
+    if view.waiting == "Pulling":
+        return Stage("Fetching", f"fetching {name} into the claim")
+    if view.deployment is None and not view.changing:
+        return Stage("Waiting", "nothing has been made yet")
+    if view.resource.replicas == 0:
+        return Stage("Stopping", "the pods are being taken away")
+    for report in view.current_reports:
+        if _fetching(report):
+            return Stage("Fetching", f"fetching {name}")
+    if any(report.phase == "Loading" for report in view.current_reports):
+        return Stage("Loading", f"loading {name}")
+    if view.available:
+        return Stage("RollingOut", "the serving pods are brought to the present spec, one by one")
+    return Stage("Starting", "the pods are starting")
+
+
+def _fetching(report: RuntimeReport) -> bool:
+    return report.download is not None and report.download.state in {"Fetching", "Verifying"}
+
+
+def _ready(view: View) -> tuple[Truth, str, str]:
+    if view.ready:
+        if view.resource.spec.suspend:
+            return "True", "Suspended", "no pod is running, as spec.suspend asks"
+        if view.resource.replicas == 0:
+            return "True", "ScaledToZero", "no pod is running, as spec.replicas asks"
+        return "True", "Serving", f"{view.artifact.name} is served by all replicas"
+    if view.fault is not None:
+        return "False", view.fault.reason, f"{view.fault.message}; {view.fault.remedy}"
+    step = stage(view)
+    return "Unknown", step.reason, step.message
+
+
+def _reconciling(view: View) -> tuple[Truth, str, str] | None:
+    if view.ready or (view.fault is not None and view.fault.stalled):
+        return None
+    if view.fault is not None:
+        return "True", view.fault.reason, view.fault.message
+    step = stage(view)
+    return "True", step.reason, step.message
+
+
+def _stalled(view: View) -> tuple[Truth, str, str] | None:
+    if view.ready or view.fault is None or not view.fault.stalled:
+        return None
+    return "True", view.fault.reason, f"{view.fault.message}; {view.fault.remedy}"
+
+
+def _model_ready(view: View) -> tuple[Truth, str, str]:
+    if _speaks_to(view, "ModelReady"):
+        return _denied(view)
+    served = view.rolled_out and view.available
+    if served or (view.current_reports and all(report.command == "serve" for report in view.current_reports)):
+        return "True", "Fetched", f"{file_name(view.artifact.source)} is verified and in place"
+    if view.rolled_out:
+        return "Unknown", "NotFetched", "no pod has fetched it yet"
+    step = stage(view)
+    return "Unknown", step.reason if step.reason in {"Fetching", "Inspecting"} else "NotFetched", step.message
+
+
+def _placed(view: View) -> tuple[Truth, str, str]:
+    if _speaks_to(view, "Placed"):
+        return _denied(view)
+    if view.placement is not None and view.placement.pending and view.record is None:
+        return "Unknown", "Inspecting", f"{view.placement.reason}; whether the model fits isn't known yet"
+    if view.record is not None:
+        return "True", "Selected", view.record.reason
+    return "Unknown", "NotDecided", "no hardware class has been selected"
+
+
+def _memory_fits(view: View) -> tuple[Truth, str, str]:
+    if _speaks_to(view, "MemoryFits"):
+        return _denied(view)
+    if view.record is None:
+        return "Unknown", "NotRead", "the model's header hasn't been read yet"
+    memory = view.record.memory
+    if not memory.fits:
+        return "False", "LessThanEstimated", memory.explanation
+    return "True", "Fitted" if memory.weights is not None else "Given", memory.explanation
+
+
+def _accelerated(view: View) -> tuple[Truth, str, str]:
+    if _speaks_to(view, "Accelerated"):
+        return _denied(view)
+    chosen = view.hardware_class
+    if chosen is None:
+        return "Unknown", "NotPlaced", "no hardware class has been selected"
+    if chosen.provider == "cpu":
+        return "False", "NotRequested", f"the class {chosen.name} has no accelerator"
+    for report in view.current_reports:
+        seen = report.acceleration
+        if seen is not None:
+            if seen.degraded:
+                return (
+                    "False",
+                    "Degraded",
+                    f"placed on {chosen.name} for {chosen.provider}, it runs on {seen.device}",
+                )
+            return "True", "AsPlaced", f"{seen.device} by {seen.provider}"
+    kept = next((each for each in view.resource.status.conditions if each.type == "Accelerated"), None)
+    if kept is not None and view.rolled_out:
+        return kept.status, kept.reason, kept.message
+    return "Unknown", "NotReported", "the runtime hasn't said yet what it runs on"
+
+
+def _available(view: View) -> tuple[Truth, str, str]:
+    message = f"{view.ready_replicas} of {view.resource.replicas} replicas are ready"
+    return ("True", "ReplicasReady", message) if view.available else ("False", "NoReplicaReady", message)
+
+
+def _progressing(view: View) -> tuple[Truth, str, str]:
+    if view.ready:
+        return "False", "Complete", "what runs is what the spec asks for"
+    if view.fault is not None:
+        return ("False" if view.fault.stalled else "True"), view.fault.reason, view.fault.message
+    step = stage(view)
+    return "True", step.reason, step.message
+
+
+def _monitoring_ready(view: View) -> tuple[Truth, str, str] | None:
+    if not view.resource.spec.observability.service_monitor.enabled:
+        return None
+    if view.monitoring:
+        return "True", "ServiceMonitorMade", "the runtime's metrics are offered to Prometheus"
+    return "False", "KindMissing", "the cluster has no ServiceMonitor: install the Prometheus Operator's CRDs"
+
+
+def _speaks_to(view: View, condition: str) -> bool:
+    return not view.ready and view.fault is not None and view.fault.condition == condition
+
+
+def _denied(view: View) -> tuple[Truth, str, str]:
+    assert view.fault is not None  # noqa: S101 - _speaks_to has looked
+    return "False", view.fault.reason, view.fault.message
+
+
+CHECKS: Final[tuple[tuple[str, Check], ...]] = (
+    ("Ready", _ready),
+    ("Reconciling", _reconciling),
+    ("Stalled", _stalled),
+    ("ModelReady", _model_ready),
+    ("Placed", _placed),
+    ("MemoryFits", _memory_fits),
+    ("Accelerated", _accelerated),
+    ("Available", _available),
+    ("Progressing", _progressing),
+    ("MonitoringReady", _monitoring_ready),
+)
+
+
+def conditions(view: View) -> tuple[Condition, ...]:
+    """All that apply; a condition whose status hasn't changed keeps its time."""
+    found = []
+    for kind, check in CHECKS:
+        answer = check(view)
+        if answer is not None:
+            found.append(condition(view.resource.status, view.generation, view.now, kind, answer))
+    return tuple(found)
+
+
+def condition(
+    live: Status, generation: int, now: datetime, kind: str, answer: tuple[Truth, str, str]
+) -> Condition:
+    truth, reason, message = answer
+    before = next((each for each in live.conditions if each.type == kind), None)
+    return Condition(
+        type=kind,
+        status=truth,
+        reason=reason,
+        message=message[:4096],
+        observed_generation=generation,
+        last_transition_time=before.last_transition_time
+        if before is not None and before.status == truth
+        else now,
+    )

@@ -1,0 +1,154 @@
+"""The status beyond its conditions. What changes without meaning is rounded or kept: each difference is a write."""
+
+from slm_contract.report import Download
+from slm_operator.crd.status import (
+    AccelerationStatus,
+    DisplayStatus,
+    DownloadStatus,
+    FailureStatus,
+    MemoryStatus,
+    ModelStatus,
+    PerformanceStatus,
+    PlacementStatus,
+    Rejection,
+)
+from slm_operator.model.source import file_name
+from slm_operator.status.faults import Fault
+from slm_operator.status.view import View
+
+PERCENT_STEP = 5
+
+
+def model(view: View) -> ModelStatus:
+    facts = view.facts
+    context = next(
+        (each.context_length for each in view.current_reports if each.context_length is not None), None
+    )
+    live = view.resource.status.model
+    if context is None and view.record is not None:
+        context = view.resource.spec.runtime.context_length or view.record.context_length
+    if context is None and live is not None and view.rolled_out and live.source == view.artifact.source:
+        context = live.context_length
+    return ModelStatus(
+        source=view.artifact.source[:1024],
+        resolved=file_name(view.artifact.source)[:1024],
+        sha256=(facts.sha256 if facts is not None else None) or view.artifact.sha256,
+        format=facts.format if facts is not None else None,
+        architecture=facts.architecture[:128] if facts is not None else None,
+        quantization=facts.quantization[:64] if facts is not None and facts.quantization else None,
+        context_length=context,
+        size_bytes=facts.size_bytes if facts is not None else None,
+    )
+
+
+def download(view: View) -> DownloadStatus | None:
+    """The slowest of the fetches that run; gone when the last has ended well."""
+    running = [each.download for each in view.current_reports if each.download is not None]
+    unfinished = [each for each in running if each.state != "Complete"]
+    if not unfinished or view.ready:
+        return None
+    slowest = min(unfinished, key=lambda each: (each.bytes_done, each.state))
+    percent = _percent(slowest)
+    live = view.resource.status.download
+    if live is not None and live.state == slowest.state and live.percent == percent:
+        return live
+    return DownloadStatus(
+        state=slowest.state,
+        percent=percent,
+        bytes_per_second=None if slowest.bytes_per_second is None else int(slowest.bytes_per_second),
+        eta_seconds=None if slowest.eta_seconds is None else round(slowest.eta_seconds),
+    )
+
+
+def _percent(progress: Download) -> int | None:
+    if not progress.bytes_total:
+        return None
+    return min(100, 100 * progress.bytes_done // progress.bytes_total // PERCENT_STEP * PERCENT_STEP)
+
+
+def placement(view: View) -> PlacementStatus | None:
+    """What was decided for the pods; where nothing was, what was tried."""
+    if view.record is not None:
+        selected: str | None = view.record.hardware_class
+        reason, rejected = view.record.reason, view.record.rejected
+    elif view.placement is not None:
+        selected = None
+        reason, rejected = view.placement.reason, view.placement.rejected
+    else:
+        return view.resource.status.placement
+    return PlacementStatus(
+        selected=selected,
+        reason=reason[:1024],
+        rejected=tuple(
+            Rejection(hardware=each.hardware, reason=each.reason[:1024]) for each in rejected[:64]
+        ),
+    )
+
+
+def acceleration(view: View) -> AccelerationStatus | None:
+    """As the runtime last said; its silence (an operator's restart) takes nothing back while it serves."""
+    for report in view.current_reports:
+        seen = report.acceleration
+        if seen is not None:
+            return AccelerationStatus(
+                device=seen.device[:1024],
+                provider=seen.provider[:63],
+                layers=seen.layers,
+                degraded=seen.degraded,
+            )
+    return view.resource.status.acceleration if view.rolled_out and view.available else None
+
+
+def memory(view: View) -> MemoryStatus | None:
+    if view.record is None:
+        return None
+    given = view.record.memory
+    return MemoryStatus(
+        weights=given.weights,
+        kv_cache=given.kv_cache,
+        compute=given.compute,
+        request=given.request,
+        explanation=given.explanation[:1024],
+    )
+
+
+def performance(view: View) -> PerformanceStatus | None:
+    for report in view.current_reports:
+        seen = report.performance
+        if seen is not None:
+            return PerformanceStatus(
+                load_seconds=round(seen.load_seconds, 1),
+                first_token_ms=round(seen.first_token_ms),
+                tokens_per_second=round(seen.tokens_per_second, 1),
+                measured_at=seen.measured_at.replace(microsecond=0),
+            )
+    return view.resource.status.performance if view.rolled_out and view.available else None
+
+
+def last_failure(view: View) -> FailureStatus | None:
+    """The last failure since it was ready: it stays between two tries, and goes when it is ready again."""
+    if view.ready:
+        return None
+    live = view.resource.status.last_failure
+    if view.fault is None:
+        return live
+    fault: Fault = view.fault
+    known = live is not None and (live.reason, live.message) == (fault.reason, fault.message[:4096])
+    time = live.time if live is not None and known else fault.time or view.now
+    return FailureStatus(
+        time=time.replace(microsecond=0),
+        pod=fault.pod,
+        reason=fault.reason,
+        message=fault.message[:4096],
+        exit_code=fault.exit_code,
+        remedy=fault.remedy[:1024],
+    )
+
+
+def display(view: View) -> DisplayStatus:
+    facts = view.facts
+    parts = [view.artifact.name, facts.quantization if facts is not None else None]
+    return DisplayStatus(
+        model=" ".join(part for part in parts if part)[:1024],
+        ready=f"{view.ready_replicas}/{view.resource.replicas}",
+    )

@@ -1,0 +1,93 @@
+"""Everything that the status is made from, gathered once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from slm_contract.config import ModelConfig
+from slm_contract.report import ModelFacts, RuntimeReport
+from slm_operator.crd.resource import SLMDeployment
+from slm_operator.placement.choose import Placement
+from slm_operator.placement.history import Record
+from slm_operator.settings import HardwareClass, Settings
+from slm_operator.snapshot import Document
+from slm_operator.status.faults import Fault, is_ready
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How far it has come, for conditions that wait."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class View:
+    resource: SLMDeployment
+    settings: Settings
+    now: datetime
+    deployment: Document | None
+    """The live Deployment, if it is ours."""
+    pods: tuple[Document, ...]
+    """The pods of the present template."""
+    reports: Mapping[str, RuntimeReport]
+    fault: Fault | None
+    """What stands in the way, of pods, placement, spec or API server."""
+    waiting: str | None
+    """`Inspecting` or `Pulling`."""
+    changing: bool
+    """Whether the Deployment is being applied right now."""
+    monitoring: bool
+    record: Record | None
+    """What the pods are made of, or are about to be."""
+    placement: Placement | None
+    hardware_class: HardwareClass | None
+    artifact: ModelConfig
+    facts: ModelFacts | None
+
+    @property
+    def generation(self) -> int:
+        return self.resource.metadata.generation
+
+    @cached_property
+    def ready_replicas(self) -> int:
+        return self._count("readyReplicas")
+
+    @cached_property
+    def available(self) -> bool:
+        return self.ready_replicas > 0
+
+    @cached_property
+    def rolled_out(self) -> bool:
+        """Whether all replicas that are asked for are of the present template and ready, and no other is left."""
+        if self.deployment is None or self.changing or self.waiting is not None:
+            return False
+        metadata, wanted = self.deployment["metadata"], self.resource.replicas
+        return self._count("observedGeneration") >= int(metadata.get("generation", 1)) and all(
+            self._count(field) == wanted for field in ("replicas", "updatedReplicas", "readyReplicas")
+        )
+
+    @cached_property
+    def ready(self) -> bool:
+        blocked = self.fault is not None and (self.fault.pod is None or not self.rolled_out)
+        return self.rolled_out and not blocked
+
+    @cached_property
+    def observed_replicas(self) -> int:
+        """Pods that exist; while a change is under way, what was asked for: each step on the way would be a write."""
+        if self.rolled_out or (self.fault is not None and self.fault.pod is not None):
+            return self._count("replicas")
+        return self.resource.replicas if self.deployment is not None or self.changing else 0
+
+    @cached_property
+    def current_reports(self) -> tuple[RuntimeReport, ...]:
+        """Of the present template's pods: ready ones first, then by name."""
+        ordered = sorted(self.pods, key=lambda pod: (not is_ready(pod), str(pod["metadata"]["name"])))
+        uids = [str(pod["metadata"].get("uid")) for pod in ordered]
+        return tuple(self.reports[uid] for uid in uids if uid in self.reports)
+
+    def _count(self, field: str) -> int:
+        status = {} if self.deployment is None else self.deployment.get("status", {})
+        return int(status.get(field) or 0)
