@@ -1,0 +1,344 @@
+"""The control loop against an in-memory cluster, with a core of a dozen lines in place of the real one."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from slm_operator.cluster import errors
+from slm_operator.cluster.resources import SLM_DEPLOYMENT
+from slm_operator.queue import Lane
+from slm_operator.reconcile import same_meaning
+from slm_operator.snapshot import ChildRef, Decision, Delete, Plan, Snapshot
+from tests.sim.cluster import MemoryCluster, Ref, Write
+from tests.sim.loop import simulate
+from tests.sim.world import Faults, World
+from tests.unit.operator_edge.objects import SETTINGS, child, slm
+
+SLM = Ref("SLMDeployment", "demo", "a")
+SERVICE = Ref("Service", "demo", "a")
+
+
+@dataclass
+class Core:
+    """Wants a Secret with the first Service, a Service on the port of the spec, and a status that counts."""
+
+    restless: bool = False
+    seen: list[Snapshot] = field(default_factory=list)
+
+    def __call__(self, snapshot: Snapshot) -> Decision:
+        self.seen.append(snapshot)
+        metadata, spec = snapshot.resource["metadata"], snapshot.resource["spec"]
+        live = snapshot.children.get(ChildRef("Service", "a"))
+        ports = [{"port": spec.get("port", 80), "protocol": "TCP"}]
+        service = child("Service", 0, owner=metadata["uid"], spec={"ports": ports})
+        for key in ("uid", "resourceVersion"):
+            del service["metadata"][key]
+        secret = {**service, "kind": "Secret", "stringData": {"api-key": "random"}}
+        secret.pop("spec")
+        wanted = live is None or live["spec"]["ports"] != ports or self.restless
+        deletes = [
+            Delete("v1", ref, each["metadata"]["uid"], each["metadata"]["resourceVersion"])
+            for ref, each in snapshot.children.items()
+            if ref.kind == "ConfigMap"
+        ]
+        plan = Plan(
+            create=(secret,) if live is None else (),
+            apply=(service,) if wanted else (),
+            delete=tuple(deletes),
+        )
+        status = {"observedGeneration": metadata["generation"], "ready": live is not None}
+        if snapshot.refusal is not None:
+            status["reason"] = snapshot.refusal.reason
+        return Decision(plan, status)
+
+
+def world(core: Core | None = None, **faults: Any) -> World:
+    return World(SETTINGS, core or Core(), faults=Faults(**faults), cluster=MemoryCluster())
+
+
+def by_operator(each: World, since: int = 0) -> list[tuple[str, str]]:
+    return [(write.verb, write.ref.kind) for write in each.cluster.requests[since:]]
+
+
+def test_children_are_written_before_the_status_and_nothing_twice():
+    async def scenario():
+        each = world()
+        await each.start()
+        each.cluster.put(slm(0))
+        await each.settle()
+        assert by_operator(each) == [("create", "Secret"), ("apply", "Service"), ("status", "SLMDeployment")]
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_in_a_burst_all_children_exist_before_the_first_status():
+    def core(snapshot: Snapshot) -> Decision:
+        metadata = snapshot.resource["metadata"]
+        service = child("Service", 0, owner=metadata["uid"], spec={})
+        service["metadata"] |= {"name": metadata["name"]}
+        service["metadata"]["ownerReferences"][0]["name"] = metadata["name"]
+        for key in ("uid", "resourceVersion"):
+            del service["metadata"][key]
+        return Decision(Plan(apply=() if snapshot.children else (service,)), {"ready": True})
+
+    async def scenario():
+        each = World(SETTINGS, core, faults=Faults(delay=lambda _event: 0))
+        await each.start()
+        for number in range(50):
+            document = slm(0)
+            document["metadata"]["name"] = f"a{number}"
+            each.cluster.put(document)
+        await each.settle()
+        kinds = [kind for _, kind in by_operator(each)]
+        # A worker may have begun with a status while the other one wrote the last child.
+        assert kinds[:49] == ["Service"] * 49
+        assert sorted(kinds[49:]) == ["SLMDeployment"] * 50 + ["Service"]
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_at_rest_and_after_a_restart_nothing_is_written():
+    async def scenario():
+        each = world()
+        await each.start()
+        each.cluster.put(slm(0))
+        await each.settle()
+        since = len(each.cluster.requests)
+        await each.stop()
+        await each.start()
+        await each.settle()
+        assert by_operator(each, since) == []
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_an_edit_writes_the_changed_child_and_the_status():
+    async def scenario():
+        each = world()
+        await each.start()
+        each.cluster.put(slm(0))
+        await each.settle()
+        since = len(each.cluster.requests)
+        each.cluster.change(SLM, lambda document: document["spec"].update(port=81))
+        await each.settle()
+        assert by_operator(each, since) == [("apply", "Service"), ("status", "SLMDeployment")]
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_what_people_change_or_delete_is_put_back():
+    async def scenario():
+        each = world()
+        await each.start()
+        each.cluster.put(slm(0))
+        await each.settle()
+        each.cluster.change(SERVICE, lambda document: document["spec"]["ports"][0].update(port=1))
+        await each.settle()
+        assert each.cluster.objects[SERVICE]["spec"]["ports"][0]["port"] == 80
+        each.cluster.remove(SERVICE)
+        await each.settle()
+        assert SERVICE in each.cluster.objects
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_a_status_is_never_written_over_an_object_that_was_not_seen():
+    """The object changes between observation and write: the write is refused, and decided again."""
+
+    async def scenario():
+        each = world()
+        await each.start()
+        each.cluster.put(slm(0))
+        await each.settle()
+
+        changed = False
+
+        def meddle(verb: str, _: Ref):
+            nonlocal changed
+            if verb == "status" and not changed:
+                changed = True
+                each.cluster.change(SLM, lambda document: document["spec"].update(port=83))
+
+        each.faults.refuse = meddle
+        each.cluster.change(SLM, lambda document: document["spec"].update(port=82))
+        await each.settle()
+        status = each.cluster.objects[SLM]["status"]
+        assert status["observedGeneration"] == each.cluster.objects[SLM]["metadata"]["generation"] == 3
+        assert ("SLMDeployment", 2) not in [
+            (event.ref.kind, (event.document.get("status") or {}).get("observedGeneration"))
+            for event in each.cluster.history
+            if event.document["metadata"].get("generation") == 3
+        ]
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_somebody_elses_object_of_the_name_is_left_alone_and_reported_until_it_goes():
+    async def scenario():
+        each = world()
+        foreign = child("Service", 0, owner=None, spec={"ports": [{"port": 5, "protocol": "TCP"}]})
+        foreign["metadata"]["labels"] = {"app": "mine"}
+        each.cluster.put(foreign)
+        before = each.cluster.objects[SERVICE]
+        await each.start()
+        each.cluster.put(slm(0))
+        await each.settle()
+        assert each.cluster.objects[SERVICE] == before
+        assert each.cluster.objects[SLM]["status"]["reason"] == "NameTaken"
+        each.cluster.remove(SERVICE)
+        await asyncio.sleep(301)
+        await each.settle()
+        assert each.cluster.objects[SERVICE]["spec"]["ports"][0]["port"] == 80
+        assert "reason" not in each.cluster.objects[SLM]["status"]
+        await each.stop()
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (errors.ForbiddenError("exceeded quota"), "WriteForbidden"),
+        (errors.InvalidError("spec.ports: Invalid value"), "WriteInvalid"),
+    ],
+)
+def test_a_refused_child_is_reported_and_heals(error, reason):
+    async def scenario():
+        each = world(refuse=lambda verb, ref: error if (verb, ref.kind) == ("apply", "Service") else None)
+        await each.start()
+        each.cluster.put(slm(0))
+        await asyncio.sleep(60)
+        assert each.cluster.objects[SLM]["status"]["reason"] == reason
+        written = sum(write == Write("status", SLM, "slm-operator") for write in each.cluster.requests)
+        assert written == 1
+        each.faults.refuse = lambda _verb, _ref: None
+        await each.settle()
+        assert "reason" not in each.cluster.objects[SLM]["status"]
+        await each.stop()
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.UnavailableError("503"), errors.ThrottledError("429", retry_after=3), errors.ConflictError("")],
+)
+def test_an_outage_passes_without_a_trace(error):
+    async def scenario():
+        down = True
+        each = world(refuse=lambda _verb, _ref: error if down else None)
+        await each.start()
+        each.cluster.put(slm(0))
+        await asyncio.sleep(30)
+        tries = each.asked
+        assert 2 <= tries <= 12
+        down = False
+        await each.settle()
+        assert each.cluster.objects[SLM]["status"] == {"observedGeneration": 1, "ready": True}
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_a_plan_that_never_settles_backs_off_and_still_reports():
+    async def scenario():
+        core = Core(restless=True)
+        each = world(core)
+        await each.start()
+        each.cluster.put(slm(0))
+        await asyncio.sleep(600)
+        assert each.cluster.objects[SLM]["status"]["ready"]
+        assert len(each.cluster.requests) < 40
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_a_bug_in_the_core_is_kept_to_its_deployment():
+    async def scenario():
+        core = Core()
+
+        def buggy(snapshot: Snapshot) -> Decision:
+            if "bug" in snapshot.resource["spec"]:
+                raise KeyError("bug")
+            return core(snapshot)
+
+        each = World(SETTINGS, buggy)
+        await each.start()
+        each.cluster.put(slm(0))
+        broken = slm(0)
+        broken["metadata"]["name"] = "b"
+        broken["spec"]["bug"] = True
+        each.cluster.put(broken)
+        await asyncio.sleep(30)
+        assert each.cluster.objects[SLM]["status"]["ready"]
+        assert all(not operator.crashed for operator in each.operators)
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_a_delete_hits_only_what_was_observed():
+    async def scenario():
+        each = world()
+        each.cluster.put(slm(0))
+        each.cluster.put(child("ConfigMap", 0, owner="uid-1", data={}))
+        ref = Ref("ConfigMap", "demo", "a")
+        changed = False
+
+        def meddle(verb: str, _: Ref):
+            nonlocal changed
+            if verb == "delete" and not changed:
+                changed = True
+                each.cluster.remove(ref)
+                each.cluster.put(child("ConfigMap", 0, owner=None, data={"mine": "1"}))
+                each.cluster.change(ref, lambda document: document["metadata"].update(labels={}))
+
+        each.faults.refuse = meddle
+        await each.start()
+        await each.settle()
+        assert each.cluster.objects[ref]["data"] == {"mine": "1"}
+        await each.stop()
+
+    simulate(scenario())
+
+
+def test_the_lane_of_reports_acts_too():
+    """Lanes are priorities and nothing else: a lost urgent event must not matter."""
+
+    async def scenario():
+        each = world()
+        await each.start()
+        operator = each.operators[0]
+        document = each.cluster.put(slm(0))
+        operator.store.observe(SLM_DEPLOYMENT, document)
+        operator.queue.add(next(iter(operator.store.deployments())), Lane.REPORT)
+        await each.settle()
+        assert SERVICE in each.cluster.objects
+        await each.stop()
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize(
+    ("live", "intent", "same"),
+    [
+        ({"a": 1}, {"a": 1, "b": None, "c": {}, "d": []}, True),
+        ({"a": {"b": []}}, {}, False),
+        ({"a": 0}, {}, False),
+        ({"a": [1]}, {"a": (1,)}, True),
+        ({"a": [1]}, {"a": [1, 2]}, False),
+        (None, {}, True),
+        ({"a": False}, {}, False),
+    ],
+)
+def test_absent_and_empty_mean_the_same(live, intent, same):
+    assert same_meaning(live, intent) is same

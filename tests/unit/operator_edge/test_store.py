@@ -1,0 +1,186 @@
+from datetime import UTC, datetime
+
+from slm_operator.cluster.protocol import Listing
+from slm_operator.cluster.resources import CONFIG_MAP, DEPLOYMENT, NODE, POD, SERVICE, SLM_DEPLOYMENT
+from slm_operator.snapshot import ChildRef, Node
+from slm_operator.store import Change, Store
+from tests.unit.operator_edge.objects import KEY, SETTINGS, child, node, slm
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DEPLOYMENT_REF = ChildRef("Deployment", "a")
+
+
+def snapshot(store: Store):
+    return store.snapshot(KEY, SETTINGS, NOW)
+
+
+def test_a_new_deployment_is_urgent_and_its_status_is_not():
+    store = Store()
+    assert store.observe(SLM_DEPLOYMENT, slm(1)) == [Change(KEY, urgent=True)]
+    assert store.observe(SLM_DEPLOYMENT, slm(2, status={"replicas": 1})) == [Change(KEY, urgent=False)]
+
+
+def test_the_echo_of_an_own_write_wakes_nobody():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    store.observe(DEPLOYMENT, child("Deployment", 5, spec={"replicas": 1}))
+    assert store.observe(DEPLOYMENT, child("Deployment", 5, spec={"replicas": 1})) == []
+
+
+def test_a_late_event_never_replaces_a_newer_object():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    store.observe(DEPLOYMENT, child("Deployment", 9, spec={"replicas": 9}))
+    assert store.observe(DEPLOYMENT, child("Deployment", 10 - 3, spec={"replicas": 7})) == []
+    assert snapshot(store).children[DEPLOYMENT_REF]["spec"] == {"replicas": 9}
+
+
+def test_revisions_are_numbers_not_text():
+    store = Store()
+    store.observe(DEPLOYMENT, child("Deployment", 9, spec={"replicas": 9}))
+    store.observe(DEPLOYMENT, child("Deployment", 10, spec={"replicas": 10}))
+    assert store.get(DEPLOYMENT, "demo", "a")["spec"] == {"replicas": 10}
+
+
+def test_what_was_deleted_is_not_brought_back_by_a_late_event():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    store.observe(DEPLOYMENT, child("Deployment", 5))
+    assert store.observe(DEPLOYMENT, child("Deployment", 8), deleted=True) == [Change(KEY, urgent=True)]
+    assert store.observe(DEPLOYMENT, child("Deployment", 7)) == []
+    assert snapshot(store).children == {}
+    assert store.observe(DEPLOYMENT, child("Deployment", 9)) == [Change(KEY, urgent=True)]
+
+
+def test_a_late_deletion_of_an_earlier_object_of_the_name_is_ignored():
+    store = Store()
+    store.observe(DEPLOYMENT, child("Deployment", 9))
+    assert store.observe(DEPLOYMENT, child("Deployment", 7), deleted=True) == []
+    assert store.get(DEPLOYMENT, "demo", "a") is not None
+
+
+def test_a_list_removes_what_no_watch_told_of_but_not_what_is_newer():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    store.observe(DEPLOYMENT, child("Deployment", 5))
+    store.observe(SERVICE, child("Service", 30))
+    assert store.replace(DEPLOYMENT, None, Listing([], "20")) == [Change(KEY, urgent=True)]
+    assert store.replace(SERVICE, None, Listing([], "20")) == []
+    assert list(snapshot(store).children) == [ChildRef("Service", "a")]
+
+
+def test_after_a_list_older_events_of_absent_objects_are_stale():
+    store = Store()
+    store.replace(DEPLOYMENT, None, Listing([], "20"))
+    assert store.observe(DEPLOYMENT, child("Deployment", 15)) == []
+    assert store.get(DEPLOYMENT, "demo", "a") is None
+
+
+def test_a_list_that_began_before_a_deletion_does_not_undo_it():
+    store = Store()
+    store.observe(DEPLOYMENT, child("Deployment", 5))
+    store.observe(DEPLOYMENT, child("Deployment", 25), deleted=True)
+    store.replace(DEPLOYMENT, None, Listing([child("Deployment", 5)], "20"))
+    assert store.get(DEPLOYMENT, "demo", "a") is None
+
+
+def test_a_list_of_one_namespace_says_nothing_of_another():
+    store = Store()
+    store.observe(DEPLOYMENT, child("Deployment", 5))
+    store.replace(DEPLOYMENT, "other", Listing([], "20"))
+    assert store.get(DEPLOYMENT, "demo", "a") is not None
+
+
+def test_an_own_delete_counts_before_the_watch_tells_it():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    store.observe(DEPLOYMENT, child("Deployment", 5))
+    store.removed(DEPLOYMENT, "demo", "a")
+    assert snapshot(store).children == {}
+    assert store.observe(DEPLOYMENT, child("Deployment", 4)) == []
+
+
+def test_a_deployment_that_is_gone_or_going_has_no_snapshot():
+    store = Store()
+    assert snapshot(store) is None
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    going = slm(2)
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    store.observe(SLM_DEPLOYMENT, going)
+    assert snapshot(store) is None
+
+
+def test_only_what_decisions_need_is_kept():
+    store = Store()
+    document = slm(1)
+    document["metadata"] |= {
+        "managedFields": [{"manager": "kubectl"}],
+        "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "team": "a"},
+    }
+    store.observe(SLM_DEPLOYMENT, document)
+    metadata = snapshot(store).resource["metadata"]
+    assert "managedFields" not in metadata
+    assert metadata["annotations"] == {"team": "a"}
+
+
+def test_the_same_bundle_is_kept_once():
+    store = Store()
+    text = "x" * 1000
+    for name in ("a", "b"):
+        document = child("ConfigMap", 5, data={"ca.crt": "".join(list(text))})
+        document["metadata"]["name"] = name
+        store.observe(CONFIG_MAP, document)
+    first, second = (store.get(CONFIG_MAP, "demo", name)["data"]["ca.crt"] for name in ("a", "b"))
+    assert first is second
+
+
+def test_a_heartbeat_of_a_node_concerns_nobody_and_a_new_label_all():
+    store = Store()
+    assert store.observe(NODE, node(1)) == [Change(None)]
+    assert store.observe(NODE, node(2)) == []
+    labelled = node(3)
+    labelled["metadata"]["labels"] = {"disk": "slow"}
+    assert store.observe(NODE, labelled) == [Change(None)]
+
+
+def test_nodes_are_reduced_to_what_placement_needs():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    store.observe(NODE, node(1))
+    assert snapshot(store).nodes == (
+        Node("n", {"disk": "fast"}, ({"key": "k", "effect": "NoSchedule"},), {"cpu": "2"}, True, False),
+    )
+    store.replace(NODE, None, Listing([], "9"))
+    assert snapshot(store).nodes == ()
+
+
+def test_pods_belong_by_their_label_and_take_their_report_with_them():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    pod = child("Pod", 5, owner=None, status={"phase": "Running"})
+    assert store.observe(POD, pod) == [Change(KEY, urgent=False)]
+    store.reports["uid-Pod"] = object()
+    assert list(snapshot(store).reports) == ["uid-Pod"]
+    store.observe(POD, child("Pod", 6, owner=None), deleted=True)
+    assert store.reports == {}
+    assert snapshot(store).pods == ()
+
+
+def test_an_object_that_changes_hands_concerns_both():
+    store = Store()
+    store.observe(DEPLOYMENT, child("Deployment", 5))
+    given = child("Deployment", 6)
+    given["metadata"]["ownerReferences"][0]["name"] = "b"
+    changes = store.observe(DEPLOYMENT, given)
+    assert {change.key.name for change in changes} == {"a", "b"}
+
+
+def test_an_adopted_object_is_a_child_by_name_and_survives_lists():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    foreign = child("Deployment", 5, owner=None)
+    foreign["metadata"]["labels"] = {"app": "mine"}
+    store.adopt(KEY, DEPLOYMENT, foreign)
+    store.replace(DEPLOYMENT, None, Listing([], "20"))
+    assert list(snapshot(store).children) == [DEPLOYMENT_REF]
+    assert store.adopted(KEY) == [(DEPLOYMENT, "a")]
