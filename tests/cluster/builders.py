@@ -50,6 +50,12 @@ class Docker:
         run([self.program, "build", *proxies, *build.flags()], env={"DOCKER_BUILDKIT": "1"})
         run([self.program, "save", "--output", archive, build.name])
 
+    def publish(self, archive: Path, name: str, target: str) -> None:
+        """Push the image *name* in *archive* to a registry as *target*."""
+        run([self.program, "load", "--input", archive])
+        run([self.program, "tag", name, target])
+        run([self.program, "push", target])
+
 
 class Buildah:
     """Buildah without any service, its storage in the cache; base images are archives made here."""
@@ -67,6 +73,11 @@ class Buildah:
         run([*self._words, "bud", *options, *build.flags()])
         run([*self._words, "push", build.name, f"oci-archive:{archive}:{build.name}"])
         run([*self._words, "rmi", build.name])
+
+    def publish(self, archive: Path, name: str, target: str) -> None:
+        """Push the image *name* in *archive* to a registry as *target*."""
+        run([*self._words, "pull", f"oci-archive:{archive}"])
+        run([*self._words, "push", name, f"docker://{target}"])
 
 
 def choose() -> Docker | Buildah:

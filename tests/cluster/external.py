@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
+from tests.cluster import builders
 from tests.cluster.base import Kind
 from tests.cluster.clients import ForwardedClients
-from tests.cluster.commands import run
 from tests.cluster.errors import HarnessError, NoCluster
 
 REGISTRY = "IMAGE_REGISTRY"
@@ -46,5 +46,5 @@ class ExternalCluster(ForwardedClients):
                 "registry (host/path) that this machine can push to and the cluster can pull from"
             )
         pushed = f"{registry.rstrip('/')}/{name.rpartition('/')[2]}"
-        run(["skopeo", "copy", f"oci-archive:{archive}", f"docker://{pushed}"])
+        builders.choose().publish(archive, name, pushed)
         return pushed

@@ -1,0 +1,24 @@
+"""The single node's addresses."""
+
+import ipaddress
+
+from tests.cluster.network import CANDIDATES, Range
+
+
+def test_a_range_is_cut_into_parts_that_do_not_meet() -> None:
+    cut = Range("10.213.0.0/16")
+    services, pods = ipaddress.ip_network(cut.services), ipaddress.ip_network(cut.pods)
+    assert not services.overlaps(pods)
+    for address in (cut.kubernetes_service, cut.dns_service):
+        assert ipaddress.ip_address(address) in services
+    for address in (cut.host, cut.node):
+        assert ipaddress.ip_address(address) not in services
+        assert ipaddress.ip_address(address) not in pods
+
+
+def test_every_part_lies_in_the_range() -> None:
+    for candidate in CANDIDATES:
+        whole = ipaddress.ip_network(candidate)
+        cut = Range(candidate)
+        parts = [ipaddress.ip_network(part) for part in (cut.services, cut.pods, cut.host, cut.node)]
+        assert all(whole.supernet_of(part) for part in parts)  # type: ignore[arg-type]
