@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+from slm_contract.places import CONFIG_ENV
 from slm_operator.cluster.resources import CONFIG_MAP, NODE, POD, Resource
 from slm_operator.snapshot import Document, Node
 
@@ -34,8 +35,7 @@ def kept_object(resource: Resource, document: Document) -> Document:
         "metadata": _metadata(document["metadata"]),
     }
     if resource is POD:
-        spec = document.get("spec") or {}
-        kept["spec"] = {key: spec[key] for key in ("nodeName", "nodeSelector") if key in spec}
+        kept["spec"] = _pod_spec(document.get("spec") or {})
         kept["status"] = document.get("status") or {}
         return kept
     if resource is CONFIG_MAP:
@@ -69,6 +69,19 @@ def kept_node(document: Document) -> Node:
         ready=any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions),
         unschedulable=bool(spec.get("unschedulable")),
     )
+
+
+def _pod_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Where it runs, what of, and what it was told."""
+    kept = {key: spec[key] for key in ("nodeName", "volumes") if key in spec}
+    for part in ("initContainers", "containers"):
+        if part in spec:
+            kept[part] = [
+                {key: container[key] for key in ("name", "image") if key in container}
+                | {"env": [each for each in container.get("env") or () if each.get("name") == CONFIG_ENV]}
+                for container in spec[part]
+            ]
+    return kept
 
 
 def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,6 +166,18 @@ def test_pods_belong_by_their_label_and_take_their_report_with_them():
     assert snapshot(store).pods == ()
 
 
+def test_of_a_pod_only_what_it_was_told_is_kept_not_its_environment():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    env = [{"name": "SLM_CONFIG", "value": "{}"}, {"name": "TOKEN", "value": "secret"}]
+    spec = {"containers": [{"name": "serve", "image": "i", "env": env, "resources": {}}], "nodeName": "n"}
+    store.observe(POD, child("Pod", 5, owner=None, spec=spec))
+    assert snapshot(store).pods[0]["spec"] == {
+        "nodeName": "n",
+        "containers": [{"name": "serve", "image": "i", "env": [{"name": "SLM_CONFIG", "value": "{}"}]}],
+    }
+
+
 def test_an_object_that_changes_hands_concerns_both():
     store = Store()
     store.observe(DEPLOYMENT, child("Deployment", 5))

@@ -1,0 +1,186 @@
+import asyncio
+import socket
+
+import pytest
+from aiohttp import web
+
+from slm_contract.places import OPS_PORT
+from slm_contract.report import RuntimeReport
+from slm_operator import reports
+from slm_operator.cluster.resources import POD, SLM_DEPLOYMENT
+from slm_operator.queue import Lane, WorkQueue
+from slm_operator.store import Store
+from tests.sim.loop import simulate
+from tests.unit.operator_edge.objects import KEY, child, slm
+
+LOADING = RuntimeReport(command="serve", phase="Loading")
+READY = RuntimeReport(command="serve", phase="Ready")
+
+
+class Pods:
+    """Answers with one report, and counts."""
+
+    def __init__(self, report: RuntimeReport | None) -> None:
+        self.body = report and report.to_json().encode()
+        self.asked = 0
+
+    async def __call__(self, _address: str) -> bytes | None:
+        self.asked += 1
+        return self.body
+
+
+def pod(version: int, *, ready: bool, address: str | None = "10.0.0.1", **metadata):
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    status = {"phase": "Running", "conditions": conditions, **({"podIP": address} if address else {})}
+    document = child("Pod", version, owner=None, status=status)
+    document["metadata"] |= metadata
+    return document
+
+
+def stage(pods: Pods, document, *, resting: bool = False):
+    store, queue = Store(), WorkQueue()
+    ready = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}]}
+    store.observe(SLM_DEPLOYMENT, slm(1, status=ready if resting else {}))
+    store.observe(POD, document)
+    return store, queue, reports.Reports(store=store, queue=queue, fetch=pods, interval=2)
+
+
+def test_a_changed_report_wakes_its_deployment_and_an_equal_one_does_not():
+    async def scenario():
+        pods = Pods(LOADING)
+        store, queue, each = stage(pods, pod(1, ready=False))
+        await each.ask_all()
+        assert store.reports == {"uid-Pod": LOADING}
+        assert await queue.get() == (KEY, Lane.REPORT)
+        queue.done(KEY)
+        await each.ask_all()
+        assert pods.asked == 2
+        assert queue.idle
+
+    simulate(scenario())
+
+
+def test_a_pod_that_became_ready_is_asked_until_it_has_told_what_it_measured():
+    async def scenario():
+        pods = Pods(LOADING)
+        store, _, each = stage(pods, pod(1, ready=False))
+        await each.ask_all()
+        store.observe(POD, pod(2, ready=True))
+        pods.body = READY.to_json().encode()
+        for _ in range(3):
+            await each.ask_all()
+        assert pods.asked == 2
+        assert store.reports["uid-Pod"].phase == "Ready"
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pod(1, ready=False, address=None),
+        pod(1, ready=False, deletionTimestamp="2026-01-01T00:00:00Z"),
+    ],
+)
+def test_pods_without_address_or_on_their_way_out_are_left_alone(document):
+    async def scenario():
+        pods = Pods(LOADING)
+        _, _, each = stage(pods, document)
+        await each.ask_all()
+        assert pods.asked == 0
+
+    simulate(scenario())
+
+
+def test_deployments_at_rest_are_left_alone_after_a_restart():
+    async def scenario():
+        pods = Pods(READY)
+        _, _, each = stage(pods, pod(1, ready=True), resting=True)
+        await each.ask_all()
+        assert pods.asked == 0
+
+    simulate(scenario())
+
+
+def test_a_silent_pod_is_asked_ever_more_rarely():
+    async def scenario():
+        pods = Pods(None)
+        _, queue, each = stage(pods, pod(1, ready=False))
+        running = asyncio.create_task(each.run())
+        await asyncio.sleep(600)
+        running.cancel()
+        assert 10 <= pods.asked <= 20
+        assert queue.idle
+
+    simulate(scenario())
+
+
+@pytest.mark.parametrize(
+    "body", [None, b"", b"<html>", b'{"version": 7}', b"[]", b'{"command": "serve", "phase": 1}']
+)
+def test_what_is_no_report_counts_as_nothing(body):
+    assert reports.parse(body) is None
+
+
+@pytest.fixture
+async def hostile(monkeypatch):
+    """A pod's operations port on this machine that answers as it is told."""
+    answer = {}
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await answer["with"](request)
+
+    app = web.Application()
+    app.router.add_get("/report", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    monkeypatch.setattr(reports, "OPS_PORT", port)
+    yield answer
+    await runner.cleanup()
+
+
+async def ask() -> bytes | None:
+    async with reports.session() as session:
+        return await reports.HttpFetch(session)("127.0.0.1")
+
+
+async def test_a_report_is_read(hostile):
+    async def fine(_):
+        return web.Response(body=READY.to_json().encode())
+
+    hostile["with"] = fine
+    assert reports.parse(await ask()) == READY
+
+
+async def test_a_flood_is_cut_off(hostile):
+    async def flood(_):
+        return web.Response(body=b"x" * (reports.LIMIT + 1))
+
+    hostile["with"] = flood
+    assert await ask() is None
+
+
+async def test_a_pod_cannot_send_the_operator_elsewhere(hostile):
+    async def redirect(_):
+        raise web.HTTPFound("http://169.254.169.254/latest/meta-data")
+
+    hostile["with"] = redirect
+    assert await ask() is None
+
+
+async def test_a_pod_that_never_answers_costs_its_timeout_only(hostile, monkeypatch):
+    async def silence(_):
+        await asyncio.Event().wait()
+
+    hostile["with"] = silence
+    monkeypatch.setattr(reports, "TIMEOUT", 0.05)
+    assert await ask() is None
+
+
+async def test_nobody_there():
+    assert OPS_PORT == 8081
+    async with reports.session() as session:
+        assert await reports.HttpFetch(session)("127.0.0.1") is None
