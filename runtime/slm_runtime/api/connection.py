@@ -17,6 +17,8 @@ HEAD_BYTES: Final = 64 * 1024
 STALL_SECONDS: Final = 30.0
 """A client that lets our write buffer stay full this long is gone."""
 CONNECTIONS: Final = 4096
+LINGER_SECONDS: Final = 2.0
+"""How long what follows a refused head is read and thrown away."""
 
 
 class HeadTooLarge(Exception):
@@ -29,6 +31,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._refused = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -46,6 +49,11 @@ class BoundedProtocol(HttpToolsProtocol):
         _cancel(self._head_timer)
         _cancel(self._stall_timer)
         super().connection_lost(exc)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if not self._refused:
+            super().data_received(data)
 
     @override
     def on_message_begin(self) -> None:
@@ -92,11 +100,14 @@ class BoundedProtocol(HttpToolsProtocol):
             sentence += f": its request line and headers exceed {HEAD_BYTES} bytes"
         error = {"message": sentence + ".", "type": "invalid_request_error", "param": None, "code": None}
         body = msgspec.json.encode({"error": error})
+        self._refused = True
         self.transport.write(
             b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
             b"connection: close\r\n\r\n%b" % (len(body), body)
         )
-        self.transport.close()
+        # Closing with bytes unread resets the connection, and the client would never see the answer.
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _await_head(self) -> None:
         _cancel(self._head_timer)

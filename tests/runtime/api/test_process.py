@@ -1,0 +1,149 @@
+"""The serving process from start to stop, with a model that loads in no time."""
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from slm_contract.config import ModelConfig
+from slm_contract.places import ExitCode
+from slm_contract.report import RuntimeReport
+from tests.runtime.api.server import KEY, ServeProcess, serving
+
+pytestmark = pytest.mark.runtime
+
+Tiny = tuple[ModelConfig, Path]
+
+
+def stream(server: ServeProcess, tokens: int) -> "openai.Stream[openai.types.chat.ChatCompletionChunk]":
+    client = openai.OpenAI(base_url=f"{server.base}/v1", api_key=KEY, max_retries=0, timeout=60)
+    return client.chat.completions.create(
+        model=server.name,
+        messages=[{"role": "user", "content": "x"}],
+        stream=True,
+        max_tokens=tokens,
+        # The end tokens of the tiny model: it never stops by itself.
+        logit_bias={"2": -100},
+    )
+
+
+def test_it_becomes_ready_and_reports(tiny_model: Tiny, tmp_path: Path) -> None:
+    with serving(*tiny_model, tmp_path) as server:
+        assert [server.probe(path) for path in ("/startupz", "/livez", "/readyz")] == [200, 200, 200]
+        report = server.report()
+        assert report.phase == "Ready"
+        assert report.context_length == 2048
+        assert report.performance is not None
+        assert report.performance.tokens_per_second > 0
+        assert report.memory is not None
+        assert report.memory.resident > 0
+        assert server.stop() == ExitCode.OK
+
+
+def test_what_runs_is_finished_and_new_connections_are_refused(tiny_model: Tiny, tmp_path: Path) -> None:
+    with serving(*tiny_model, tmp_path) as server:
+        answer = stream(server, 1500)
+        next(iter(answer))
+        server.process.send_signal(signal.SIGTERM)
+        chunks = list(answer)
+        assert chunks[-1].choices[0].finish_reason in {"stop", "length"}
+        assert server.process.wait(30) == ExitCode.OK
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.base}/", trust_env=False)
+
+
+def test_while_it_drains_it_is_unready_and_answers(tiny_model: Tiny, tmp_path: Path) -> None:
+    with serving(*tiny_model, tmp_path, drain_seconds=60, grace_seconds=60) as server:
+        server.process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + 10
+        while server.probe("/readyz") == 200:
+            assert time.monotonic() < end
+        assert server.report().phase == "Draining"
+        assert server.probe("/livez") == 200
+        assert list(stream(server, 3))[-1].choices[0].finish_reason
+        # A second signal means: now.
+        assert server.stop() == ExitCode.OK
+
+
+def test_a_dead_engine_is_replaced(tiny_model: Tiny, tmp_path: Path) -> None:
+    with serving(*tiny_model, tmp_path) as server:
+        (engine,) = [pid for pid in children(server.process.pid) if "engine" in command(pid)]
+        os.kill(engine, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while server.report().engine_restarts == 0 or server.probe("/readyz") != 200:
+            assert time.monotonic() < end, server.log.read_text()
+            time.sleep(0.05)
+        assert list(stream(server, 3))[-1].choices[0].finish_reason
+
+
+def test_probes_answer_while_the_api_is_flooded(tiny_model: Tiny, tmp_path: Path) -> None:
+    with serving(*tiny_model, tmp_path) as server:
+        stop = threading.Event()
+        huge = b'{"messages": [' + b",".join([b'{"role": "user", "content": "x"}'] * 100_000) + b"]}"
+
+        def flood() -> None:
+            with httpx.Client(trust_env=False, timeout=60) as http:
+                while not stop.is_set():
+                    http.post(
+                        f"{server.base}/v1/chat/completions",
+                        content=huge,
+                        headers={"authorization": f"Bearer {KEY}"},
+                    )
+
+        threads = [threading.Thread(target=flood) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert [server.probe("/livez") for _ in range(50)] == [200] * 50
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def test_a_port_in_use_is_said_in_one_sentence(tiny_model: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "termination").touch()
+    with serving(*tiny_model, tmp_path, wait=False) as server:
+        port = int(server.base.rsplit(":", 1)[1])
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            assert server.process.wait(30) == ExitCode.PORT_IN_USE
+    last = json.loads(server.log.read_text().splitlines()[-1])
+    assert last["message"] == f"Port {port} on 127.0.0.1 is in use by another process."
+    report = RuntimeReport.model_validate_json((tmp_path / "termination").read_bytes())
+    assert report.failure is not None
+    assert report.failure.reason == "PortInUse"
+
+
+def test_a_model_that_was_not_fetched_is_said(tmp_path: Path) -> None:
+    model = ModelConfig(name="none", source="https://example.org/none.gguf")
+    with serving(model, tmp_path / "models", tmp_path, wait=False) as server:
+        assert server.process.wait(30) == ExitCode.MODEL_INVALID
+    assert "no fetched model" in server.log.read_text()
+
+
+def test_a_file_that_is_no_model_ends_the_process(tiny_model: Tiny, tmp_path: Path) -> None:
+    model, model_dir = tiny_model
+    broken = tmp_path / "models" / model.key
+    broken.mkdir(parents=True)
+    (broken / "model.json").write_bytes((model_dir / model.key / "model.json").read_bytes())
+    (broken / "tiny.gguf").write_bytes(b"GGUF but not really")
+    with serving(model, tmp_path / "models", tmp_path, wait=False) as server:
+        assert server.process.wait(60) in {ExitCode.MODEL_INVALID, ExitCode.ENGINE_FAILED}
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
