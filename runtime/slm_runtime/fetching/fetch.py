@@ -17,7 +17,7 @@ from slm_runtime.errors import (
     SourceChanged,
     StorageError,
 )
-from slm_runtime.fetching.part import Part, part_identity
+from slm_runtime.fetching.part import BLOCK, Part, part_identity
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
 from slm_runtime.fetching.transfer import transfer_ranges, transfer_stream
@@ -49,7 +49,10 @@ class Fetch:
         *,
         progress: Progress | None = None,
         patience: Patience | None = None,
+        block: int = BLOCK,
     ) -> None:
+        """`block`: bytes that one ranged request asks for."""
+        self._block = block
         self._model = model
         self._site = site
         self._patience = patience or Patience()
@@ -123,25 +126,25 @@ class Fetch:
         if not payload.ranged or payload.size is None:
             folder.discard()
             self._part_is_ours = True
-            self._check_space(artifact, 0)
+            self._check_space(artifact)
             try:
                 transfer_stream(payload, folder.part, self.progress)
             except BaseException:
                 folder.discard()
                 raise
             return
+        self._check_space(artifact)
         identity = part_identity(payload, pinned=self._model.sha256 is not None)
-        with Part(folder.part, folder.part_state, payload.size, identity) as part:
-            self._check_space(artifact, part.bytes_done)
+        with Part(folder.part, folder.part_state, payload.size, identity, self._block) as part:
             if not part.resumed:
                 self._part_is_ours = True
                 _check_magic(artifact)
             transfer_ranges(payload, part, self.progress)
 
-    def _check_space(self, artifact: Artifact, there: int) -> None:
+    def _check_space(self, artifact: Artifact) -> None:
         if artifact.space is None:
             return
-        need, free = artifact.space - there + SLACK, self.folder.free_space()
+        need, free = artifact.space - self.folder.transferred() + SLACK, self.folder.free_space()
         if need > free:
             raise OutOfSpace(
                 f"{artifact.file_name} needs {_gib(need)} more on the model volume, which has {_gib(free)} left."

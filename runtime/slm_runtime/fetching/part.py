@@ -28,7 +28,7 @@ class Part:
     """Writers own a block each; `save` may run beside them."""
 
     def __init__(
-        self, path: Path, state_path: Path, size: int, identity: str | None, *, block: int = BLOCK
+        self, path: Path, state_path: Path, size: int, identity: str | None, block: int
     ) -> None:
         """`identity`: names source and version; None: of no use to another process."""
         self._path = path

@@ -116,8 +116,15 @@ class ModelFolder:
         for path in (self.part_state, self.part, self.unpacked):
             path.unlink(missing_ok=True)
 
+    def transferred(self) -> int:
+        """Bytes that the part takes up on the volume."""
+        try:
+            return self.part.stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
     def free_space(self) -> int:
-        """Bytes."""
+        """Bytes that are left on the volume."""
         status = os.statvfs(self.path)
         return status.f_bavail * status.f_frsize
 

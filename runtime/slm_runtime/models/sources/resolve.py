@@ -90,6 +90,8 @@ def _only(url: str, authorization: str | None) -> dict[Origin, str]:
 def _file_name(path: str) -> str:
     """Return the last part of a path, which becomes the name of the model file."""
     name = path.rsplit("/", 1)[-1]
-    if not name or name.startswith(".") or len(name.encode()) > MAX_FILE_NAME or not name.isprintable():
-        raise SourceInvalid(f"The source ends in {name[:MAX_FILE_NAME]!r}, which is no file name.")
+    # Hidden names and .json are the folder's own.
+    reserved = name.startswith(".") or name.endswith(".json")
+    if not name or reserved or len(name.encode()) > MAX_FILE_NAME or not name.isprintable():
+        raise SourceInvalid(f"The source ends in {name[:MAX_FILE_NAME]!r}, which can't be a model's file name.")
     return name
