@@ -73,9 +73,13 @@ class EngineProcess:
                 *command, str(descriptor), pass_fds=(descriptor,), stdin=asyncio.subprocess.DEVNULL
             )
         ours.setblocking(False)
-        _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(receive), sock=ours
-        )
+        connecting = asyncio.get_running_loop().create_connection(lambda: Connection(receive), sock=ours)
+        try:
+            _, connection = await connecting
+        except BaseException:
+            process.kill()
+            await process.wait()
+            raise
         connection.send(config)
         return cls(process, connection)
 
@@ -86,14 +90,15 @@ class EngineProcess:
     async def ended(self) -> str:
         """Wait for its end; returns how it came."""
         await self.connection.closed
-        self.kill()
-        code = await self._process.wait()
+        code = await self.kill()
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"the engine process was killed by {signal.Signals(-code).name}"
         return f"the engine process ended with exit code {code}"
 
-    def kill(self) -> None:
-        """A process that no longer answers can't be asked to go."""
+    async def kill(self) -> int:
+        """End it, whatever it does; returns its exit code. One that is dead already keeps its own."""
+        self.connection.close()
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+        return await self._process.wait()

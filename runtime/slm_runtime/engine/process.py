@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -43,7 +44,11 @@ Channel = BlockingChannel[ToEngine]
 Inbox = queue.SimpleQueue[Prepared | Cancel]
 
 
-def main(descriptor: int) -> int:
+Load = Callable[[EngineConfig], tuple[Engine, Loaded] | LoadFailed]
+
+
+def main(descriptor: int, load: Load | None = None) -> int:
+    """Runs until its socket closes or the engine fails. `load` is another engine's, in tests."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -53,7 +58,7 @@ def main(descriptor: int) -> int:
     early = channel.receive()
     if not early or not isinstance(first := early.pop(0), EngineConfig):
         return 1
-    loaded = load(first)
+    loaded = (load or load_engine)(first)
     if isinstance(loaded, LoadFailed):
         channel.send(loaded)
         return 1
@@ -70,7 +75,7 @@ def main(descriptor: int) -> int:
     return 1
 
 
-def load(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:
+def load_engine(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:
     """Each engine's library is imported here and nowhere else."""
     from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine, LoadError
 

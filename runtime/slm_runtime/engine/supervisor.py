@@ -209,8 +209,7 @@ class EngineSupervisor:
         try:
             return await self._process.ended()
         finally:
-            self._process.kill()
-            self._process.connection.close()
+            await self._process.kill()
             self._process = None
 
     def _fail(self, message: str) -> None:

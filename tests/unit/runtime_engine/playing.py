@@ -12,12 +12,13 @@ import numpy as np
 
 from slm_runtime.engine.protocol import Capabilities, NoCells, Rows, Span
 
-VOCABULARY = 64
+LETTERS = 61
+VOCABULARY = 66
 END = 2
 
 
 class Letters:
-    """Token 3 + i is a letter; 0 to 2 are special."""
+    """0 to 2 are special, then come letters, and two that nothing makes."""
 
     size = VOCABULARY
     bos: int | None = 1
@@ -25,7 +26,7 @@ class Letters:
     end_tokens = frozenset({END})
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
-        return [3 + byte % (VOCABULARY - 3) for byte in text.encode()]
+        return [3 + byte % LETTERS for byte in text.encode()]
 
     def add_special(self, tokens: list[int]) -> list[int]:
         return tokens if tokens[:1] == [1] else [1, *tokens]
@@ -41,7 +42,7 @@ class Letters:
 
 def next_token(held: Sequence[int]) -> int:
     """Never the end token: how long an answer is, is the tests' to say."""
-    return 3 + zlib.crc32(array("i", held).tobytes()) % (VOCABULARY - 3)
+    return 3 + zlib.crc32(array("i", held).tobytes()) % LETTERS
 
 
 class PlayedEngine:

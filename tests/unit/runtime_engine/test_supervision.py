@@ -1,0 +1,280 @@
+"""The API process's side of the engine, against a real process with the deterministic engine in it."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from slm_runtime.engine.client import DeadlineExceeded, EngineBusy, EngineUnavailable, RequestRefused
+from slm_runtime.engine.messages import (
+    ChoiceFinished,
+    Constraint,
+    Delta,
+    EngineConfig,
+    GenerateRequest,
+    RequestFinished,
+    Sampling,
+)
+from slm_runtime.engine.supervisor import EngineSupervisor
+from tests.unit.runtime_engine.playing import Letters, next_token
+
+COMMAND = (sys.executable, "-m", "tests.unit.runtime_engine.played_process")
+GREEDY = Sampling(temperature=0)
+
+
+@contextlib.asynccontextmanager
+async def engine(**config):
+    supervisor = EngineSupervisor(
+        EngineConfig(**{"model_path": "letters", "parallel": 2, **config}), command=COMMAND, backoff=0.01
+    )
+    await supervisor.start()
+    try:
+        yield supervisor
+    finally:
+        await supervisor.close()
+
+
+def ask(text="hello", **fields):
+    return GenerateRequest(prompt=[text], sampling=GREEDY, **{"max_tokens": 8, **fields})
+
+
+async def answer(supervisor, request):
+    async with await supervisor.generate(request) as generation:
+        return [event async for event in generation]
+
+
+def text_of(events):
+    return "".join(event.text for event in events if isinstance(event, Delta))
+
+
+def expected(text, count):
+    letters = Letters()
+    held = letters.add_special(letters.tokenize(text, parse_special=True))
+    pieces = []
+    for _ in range(count):
+        held.append(next_token(held))
+        pieces.append(letters.piece(held[-1], special=False))
+    return b"".join(pieces).decode()
+
+
+async def test_it_answers():
+    async with engine() as supervisor:
+        info = await supervisor.ready()
+        assert info.engine == "played"
+        *_, choice, finished = events = await answer(supervisor, ask())
+    assert text_of(events) == expected("hello", 8)
+    assert isinstance(choice, ChoiceFinished)
+    assert choice.reason == "length"
+    assert isinstance(finished, RequestFinished)
+    assert (finished.usage.prompt_tokens, finished.usage.completion_tokens) == (6, 8)
+
+
+async def test_many_at_once_get_their_own_answers():
+    async with engine() as supervisor:
+        await supervisor.ready()
+        texts = [f"question {number}" for number in range(20)]
+        answers = await asyncio.gather(*[answer(supervisor, ask(text, max_tokens=10)) for text in texts])
+        assert [text_of(events) for events in answers] == [expected(text, 10) for text in texts]
+        assert supervisor.stats.generated_tokens == 200
+        assert supervisor.stats.running == supervisor.stats.waiting == 0
+        assert supervisor.stalled_seconds == 0
+
+
+async def test_a_stop_string_across_tokens_ends_it_and_isn_t_shown():
+    whole = expected("hello", 30)
+    stop = whole[10:14]
+    async with engine() as supervisor:
+        await supervisor.ready()
+        events = await answer(supervisor, ask(max_tokens=30, stop=[stop]))
+    assert text_of(events) == whole[: whole.index(stop)]
+    assert [(e.reason, e.stop) for e in events if isinstance(e, ChoiceFinished)] == [("stop", stop)]
+
+
+async def test_choices_come_apart_and_share_the_prefill():
+    async with engine(parallel=4) as supervisor:
+        await supervisor.ready()
+        events = await answer(supervisor, ask("a" * 60, n=3))
+        stats = supervisor.stats
+    for choice in range(3):
+        assert text_of(e for e in events if isinstance(e, Delta) and e.choice == choice) == expected(
+            "a" * 60, 8
+        )
+    assert stats.cached_tokens >= 2 * 60
+
+
+BAD_REQUESTS = [
+    (ask("a" * 500), "prompt", "context_length_exceeded", "501"),
+    (ask(max_tokens=499, require_room=True), "prompt", "context_length_exceeded", "505"),
+    (ask(max_tokens=0), "max_tokens", "invalid", "at least 1"),
+    (ask(n=0), "n", "invalid", "between 1 and"),
+    (ask(stop=[""]), "stop", "invalid", "1 to"),
+    (GenerateRequest(prompt=[[77]]), "prompt", "invalid", "77"),
+    (GenerateRequest(prompt=["a"], sampling=Sampling(top_p=1.5)), "top_p", "invalid", "1.5"),
+    (
+        GenerateRequest(prompt=["a"], sampling=Sampling(temperature=float("nan"))),
+        "temperature",
+        "invalid",
+        "nan",
+    ),
+    (GenerateRequest(prompt=["a"], sampling=Sampling(logit_bias={99: 1})), "logit_bias", "invalid", "99"),
+    (ask(constraint=Constraint("regex", "(")), "constraint", "invalid", "regex"),
+    (ask(constraint=Constraint("json_schema", "{")), "constraint", "invalid", "json_schema"),
+]
+
+
+async def test_what_can_t_be_served_is_refused_with_the_numbers():
+    async with engine() as supervisor:
+        await supervisor.ready()
+        for request, param, code, words in BAD_REQUESTS:
+            with pytest.raises(RequestRefused, match=words) as refused:
+                await supervisor.generate(request)
+            assert (refused.value.param, refused.value.code) == (param, code)
+        assert text_of(await answer(supervisor, ask())) == expected("hello", 8)
+
+
+async def test_an_overlong_prompt_keeps_its_beginning_and_its_end_where_asked():
+    async with engine(context_length=100) as supervisor:
+        await supervisor.ready()
+        events = await answer(supervisor, ask("a" * 300, keep_on_overflow=4))
+    assert events[-1].usage.prompt_tokens == 4 + 48
+
+
+async def test_a_full_queue_refuses_in_time_and_says_when_to_come_back():
+    async with engine(queue_limit=3) as supervisor:
+        await supervisor.ready()
+        running = [await supervisor.generate(ask(f"{n}", max_tokens=400)) for n in range(2)]
+        async for _ in running[1]:
+            break
+        waiting = [await supervisor.generate(ask(f"{n}", max_tokens=1)) for n in range(3)]
+        with pytest.raises(EngineBusy) as busy:
+            await supervisor.generate(ask())
+        assert 0 < busy.value.retry_after <= 60
+        assert busy.value.waiting == 3
+        for generation in running + waiting:
+            generation.cancel()
+        assert text_of(await answer(supervisor, ask())) == expected("hello", 8)
+
+
+async def test_leaving_cancels_and_frees():
+    async with engine(parallel=1) as supervisor:
+        await supervisor.ready()
+        async with await supervisor.generate(ask(max_tokens=450)) as generation:
+            async for _ in generation:
+                break
+        assert text_of(await answer(supervisor, ask("other"))) == expected("other", 8)
+        assert supervisor.stats.generated_tokens < 450
+
+
+async def test_a_deadline_in_the_queue_is_an_error_and_one_on_the_way_an_event():
+    async with engine(parallel=1, context_length=20000) as supervisor:
+        await supervisor.ready()
+        long = await supervisor.generate(ask("long", max_tokens=None))
+        waiting = await supervisor.generate(ask("waiting", deadline=time.monotonic() - 1))
+        with pytest.raises(DeadlineExceeded):
+            await anext(waiting)
+        long.cancel()
+        late = await supervisor.generate(ask("late", max_tokens=None, deadline=time.monotonic() + 0.2))
+        events = [event async for event in late]
+    assert text_of(events) == expected("late", len(text_of(events)))
+    assert [e.reason for e in events if isinstance(e, ChoiceFinished)] == ["deadline"]
+
+
+async def test_a_crash_fails_the_batch_and_what_waited_is_served_after_the_restart():
+    async with engine(parallel=2, context_length=20000) as supervisor:
+        await supervisor.ready()
+        running = await supervisor.generate(ask("running", max_tokens=None))
+        first = await anext(running)
+        crashing, waiting = await asyncio.gather(
+            answer(supervisor, ask("!crash")), answer(supervisor, ask("waiting"))
+        )
+        events = [first, *[event async for event in running]]
+        for failed in (events, crashing):
+            assert [e.reason for e in failed if isinstance(e, ChoiceFinished)] == ["error"]
+            assert "SIGKILL" in failed[-1].message
+        assert text_of(waiting) == expected("waiting", 8)
+        assert supervisor.restarts == 1
+        assert supervisor.state == "Ready"
+        assert supervisor.stats.generated_tokens > 8
+
+
+async def test_a_process_killed_from_outside_is_replaced():
+    async with engine() as supervisor:
+        await supervisor.ready()
+        for _ in range(3):
+            os.kill(supervisor.pid, signal.SIGSEGV)
+            assert text_of(await answer_when_back(supervisor)) == expected("hello", 8)
+        assert supervisor.restarts == 3
+
+
+async def answer_when_back(supervisor):
+    """A request that goes to the dying process and isn't started there waits for the next one."""
+    events = await answer(supervisor, ask())
+    if any(isinstance(e, ChoiceFinished) and e.reason == "error" for e in events):
+        return await answer_when_back(supervisor)
+    return events
+
+
+async def test_a_fault_says_why():
+    async with engine() as supervisor:
+        await supervisor.ready()
+        *_, finished = await answer(supervisor, ask("!fault"))
+        assert "the accelerator is gone" in finished.message
+
+
+async def test_three_deaths_in_a_row_end_it_and_everything_that_waits():
+    async with engine(parallel=1) as supervisor:
+        await supervisor.ready()
+        texts = ["!crash", "!crash", "!crash", "never"]
+        *crashes, waiting = await asyncio.gather(
+            *[answer(supervisor, ask(text)) for text in texts], return_exceptions=True
+        )
+        assert "3 times in a row" in await supervisor.failed()
+        for events in crashes:
+            assert [e.reason for e in events if isinstance(e, ChoiceFinished)] == ["error"]
+        assert isinstance(waiting, EngineUnavailable)
+        with pytest.raises(EngineUnavailable):
+            await supervisor.generate(ask())
+
+
+async def test_a_wrong_model_is_said_so_at_once():
+    async with engine(model_path="wrong") as supervisor:
+        assert await supervisor.failed() == "wrong is no model"
+        with pytest.raises(EngineUnavailable, match="wrong is no model"):
+            await supervisor.ready()
+        assert supervisor.restarts == 0
+
+
+async def test_a_process_that_dies_while_it_loads_is_tried_three_times():
+    async with engine(model_path="die") as supervisor:
+        assert "SIGSEGV" in await supervisor.failed()
+
+
+async def test_before_the_first_load_requests_are_turned_away():
+    async with engine() as supervisor:
+        with pytest.raises(EngineUnavailable, match="loaded"):
+            await supervisor.generate(ask())
+
+
+async def test_closing_lets_what_runs_finish_and_refuses_what_is_new():
+    async with engine() as supervisor:
+        await supervisor.ready()
+        generation = await supervisor.generate(ask(max_tokens=300))
+        closing = asyncio.create_task(supervisor.close(grace=30))
+        await asyncio.sleep(0)
+        with pytest.raises(EngineUnavailable):
+            await supervisor.generate(ask())
+        assert text_of([event async for event in generation]) == expected("hello", 300)
+        await closing
+        assert supervisor.pid is None
+
+
+async def test_tokens_and_text_go_both_ways():
+    async with engine() as supervisor:
+        await supervisor.ready()
+        tokens = await supervisor.tokenize("abc", add_special=True)
+        assert tokens == Letters().add_special(Letters().tokenize("abc", parse_special=True))
+        assert await supervisor.detokenize([3, 4, 5]) == "#$%"
