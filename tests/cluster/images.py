@@ -1,5 +1,6 @@
 """The two images of this checkout, built when their inputs change and kept as archives."""
 
+import functools
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -43,8 +44,13 @@ class Image:
         return {"repository": self.repository, "tag": self.tag}
 
 
+@functools.cache
 def ensure() -> dict[str, Image]:
-    """Both images by name (``slm-operator``, ``slm-runtime``), built first if need be."""
+    """Both images by name (``slm-operator``, ``slm-runtime``), built first if need be.
+
+    The first call of a process looks at the sources; later ones give the same images, whatever
+    is edited meanwhile.
+    """
     return {name: _image(name) for name in CONTAINERFILES}
 
 

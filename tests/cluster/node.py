@@ -88,6 +88,7 @@ class SingleNode(Clients):
         self.kubeconfig = self.folder / "control-plane" / "certs" / "admin.kubeconfig"
         self.audit_log: Path | None = self.folder / "control-plane" / "audit.log"
         self._record_path = self.folder / "node.json"
+        self._failed_logs = self.folder.with_name(f"{name}-failed-logs")
 
     def up(self) -> None:
         """Start the node, or leave one alone that is up; return when it takes pods.
@@ -115,17 +116,17 @@ class SingleNode(Clients):
                 try:
                     self._start()
                 except BaseException:
-                    logs = self.folder.with_name(f"{self.name}.failed-logs")
-                    shutil.rmtree(logs, ignore_errors=True)
+                    shutil.rmtree(self._failed_logs, ignore_errors=True)
                     with contextlib.suppress(FileNotFoundError):
-                        shutil.copytree(self.folder / "logs", logs)
-                    say(f"  logs of the failed start: {logs}")
+                        shutil.copytree(self.folder / "logs", self._failed_logs)
+                    say(f"  logs of the failed start: {self._failed_logs}")
                     self._clean()
                     raise
 
     def down(self) -> None:
         """Take away everything that ``up`` brought, whether it finished or not."""
         with cache.lock(f"node-{self.name}"):
+            shutil.rmtree(self._failed_logs, ignore_errors=True)
             if self.folder.exists():
                 with step(f"stopping {self.node_name}"):
                     self._clean()

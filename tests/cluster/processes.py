@@ -57,6 +57,15 @@ class Identity:
             raise HarnessError(f"process {self.pid} can't be ended")
 
 
+_outliving: list[subprocess.Popen[bytes]] = []
+"""Children that may go on after this process; held, or Python would report each as forgotten."""
+
+
+def bury() -> None:
+    """Take leave of the children that have ended, so that none stays as a zombie."""
+    _outliving[:] = [child for child in _outliving if child.poll() is None]
+
+
 class Process:
     """A program of the harness that runs until it is stopped."""
 
@@ -92,6 +101,8 @@ class Process:
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )
+        if not dies_with_us:
+            _outliving.append(child)
         return cls(name, child, log)
 
     @property

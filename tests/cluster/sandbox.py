@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.cluster import tools
 from tests.cluster.commands import run
 from tests.cluster.errors import HarnessError
-from tests.cluster.processes import Identity, Process, wait_until
+from tests.cluster.processes import Identity, Process, bury, wait_until
 
 COVERED = ("/run", "/var/lib", "/var/log")
 """Folders of the host that the node sees as empty ones of its own."""
@@ -115,3 +115,4 @@ class Sandbox:
     def close(self) -> None:
         """End the first process, and all others with it."""
         self.init.end()
+        bury()
