@@ -15,8 +15,9 @@ from slm_operator.status.view import View
 
 
 def decide(snapshot: Snapshot) -> Decision:
-    """What to do and what to say. Idempotent: once its plan and status are in the snapshot, it answers the same and nothing
-    to do.
+    """What to do and what to say.
+
+    Idempotent: fed with its own plan and status, it answers the same, and nothing to do.
     """
     now = snapshot.now.replace(microsecond=0)
     try:

@@ -1,4 +1,4 @@
-"""Desired × observed → what to apply and what to delete. What says the same already is left alone."""
+"""Desired and observed → what to apply and what to delete. What says the same already is left alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """From spec and cluster to one answer: what the pods are made of, or what stands in the way. Pure.
 
-A template that was decided stays decided: nothing is asked again until the spec, the class's bundle, the runtime image (where
-`rollout.upgrade: Auto`) or the scheduler's patience says so.
+A template that was decided stays decided: nothing is asked again until the spec, the class's bundle, the runtime image
+(where `rollout.upgrade: Auto`) or the scheduler's patience says so.
 """
 
 from collections.abc import Mapping

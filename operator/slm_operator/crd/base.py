@@ -89,8 +89,13 @@ Quantity = Annotated[
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
-            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$",
             "maxLength": 32,
+            **rules(
+                rule(
+                    r"string(self).matches(r'^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$')",
+                    "write a quantity such as 500m, 2 or 4Gi",
+                )
+            ),
         }
     ),
 ]

@@ -156,8 +156,8 @@ class Runtime(ApiModel):
     ) = None
     """Runtime image; the operator's configuration says which prefixes are allowed. Absent: that of the hardware class."""
     context_length: Annotated[int, Field(ge=128, le=1048576)] | None = None
-    """Tokens that one request may hold, prompt and answer. Absent: what the model was trained for, at most 8192, and less where
-    memory asks for it."""
+    """Tokens that one request may hold, prompt and answer. Absent: what the model was trained for, at most 8192, and less
+    where memory asks for it."""
     parallel: Annotated[int, Field(ge=1, le=256)] | None = None
     """Requests that are decoded together. Absent: 4."""
     kv_cache_type: KVCacheType | None = None
@@ -223,8 +223,8 @@ class Hardware(ApiModel):
     fallback: Fallback = Fallback()
     """When to go on to the next class, and whether to come back."""
     on_degraded: Literal["Report", "Fail"] = "Report"
-    """What to do where the runtime doesn't get the accelerator that it was placed on: `Report` serves and says so, `Fail` stays
-    unready."""
+    """What to do where the runtime doesn't get the accelerator that it was placed on: `Report` serves and says so, `Fail`
+    stays unready."""
     node_selector: Annotated[
         dict[str, Annotated[str, Field(max_length=63)]], Field(default_factory=dict, max_length=16)
     ]

@@ -87,8 +87,9 @@ def memory_given(resource: SLMDeployment) -> int | None:
 
 
 def spec_digest(resource: SLMDeployment) -> str:
-    """The parts of a spec that reach the pod template. What stands at its default doesn't count, so that a field which a
-    later version adds rolls nothing.
+    """The parts of a spec that reach the pod template.
+
+    What stands at its default doesn't count, so that a field which a later version adds rolls nothing.
     """
     spec = resource.spec
     parts = spec.model_dump(

@@ -1,7 +1,7 @@
 """Jobs that run before the Deployment: `inspect` reads a model's header, `pull` fills a claim.
 
 A Job's template can't change, so its name carries a digest of it. Both restart for ever at kubelet's pace (ten seconds to
-five minutes): a source that comes back is noticed without anybody's help, and the reason stays in the pod's status meanwhile.
+five minutes): a source that comes back is noticed by itself, and the reason stays in the pod's status meanwhile.
 """
 
 from typing import Any, Final

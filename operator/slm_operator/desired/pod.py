@@ -13,6 +13,7 @@ from slm_operator.placement.history import Record
 from slm_operator.settings import HardwareClass, Settings
 
 USER: Final = 65532
+TMP: Final = "/tmp"  # noqa: S108 - a volume of the pod's own
 CPU_REQUEST: Final = "250m"
 """Small and fixed: what a model uses is bursts, and a request that follows the node's size would not schedule."""
 FETCH_MEMORY: Final = "256Mi"
@@ -103,7 +104,6 @@ def fetch_container(
         "env": _environment(
             config, *_own_environment(resource), *((each.name, each.value) for each in settings.fetch.env)
         ),
-        "ports": [{"name": "ops", "containerPort": places.OPS_PORT, "protocol": "TCP"}],
         "resources": {
             "requests": {"cpu": CPU_REQUEST, "memory": FETCH_MEMORY},
             "limits": {"memory": FETCH_MEMORY},
@@ -111,7 +111,7 @@ def fetch_container(
         "securityContext": _RESTRICTED,
         "volumeMounts": [
             {"name": "models", "mountPath": places.MODEL_DIR},
-            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "tmp", "mountPath": TMP},
             *(
                 {"name": name, "mountPath": path, "readOnly": True}
                 for name, path, asked in (
@@ -152,7 +152,7 @@ def _serve_container(rendering: Rendering) -> dict[str, Any]:
     resource, config = rendering.resource, rendering.config
     mounts: list[dict[str, Any]] = [
         {"name": "models", "mountPath": places.MODEL_DIR, "readOnly": True},
-        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "tmp", "mountPath": TMP},
     ]
     if config.auth is AuthMode.API_KEY:
         mounts.append({"name": "keys", "mountPath": places.KEYS_DIR, "readOnly": True})

