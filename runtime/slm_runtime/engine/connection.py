@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Final, cast
@@ -57,7 +58,7 @@ class Connection(asyncio.Protocol):
 class EngineProcess:
     """One life of the engine process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, connection: Connection) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", connection: Connection) -> None:
         self._process = process
         self.connection = connection
 
@@ -69,8 +70,8 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptor = theirs.fileno()
-            process = await asyncio.create_subprocess_exec(
-                *command, str(descriptor), pass_fds=(descriptor,), stdin=asyncio.subprocess.DEVNULL
+            process = subprocess.Popen(  # noqa: ASYNC220 -- takes a millisecond, and asyncio's own may lose the exit code
+                [*command, str(descriptor)], pass_fds=(descriptor,), stdin=subprocess.DEVNULL
             )
         ours.setblocking(False)
         connecting = asyncio.get_running_loop().create_connection(lambda: Connection(receive), sock=ours)
@@ -78,7 +79,7 @@ class EngineProcess:
             _, connection = await connecting
         except BaseException:
             process.kill()
-            await process.wait()
+            process.wait()
             raise
         connection.send(config)
         return cls(process, connection)
@@ -99,6 +100,5 @@ class EngineProcess:
     async def kill(self) -> int:
         """End it, whatever it does; returns its exit code. One that is dead already keeps its own."""
         self.connection.close()
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        return await self._process.wait()
+        self._process.kill()
+        return await asyncio.to_thread(self._process.wait)
