@@ -38,10 +38,14 @@ def publish(
     said = hashlib.sha256(data).hexdigest() if sha256 is None else sha256
     if dialect == "json":
         hashes = {"sha256": said} if said else {}
-        page = {"meta": {"api-version": "1.0"}, "name": package, "files": [
-            {"filename": file, "url": f"../../files/{file}", "hashes": hashes},
-            {"filename": "model_pkg-0.9.tar.gz", "url": "../../files/model_pkg-0.9.tar.gz", "hashes": {}},
-        ]}
+        page = {
+            "meta": {"api-version": "1.0"},
+            "name": package,
+            "files": [
+                {"filename": file, "url": f"../../files/{file}", "hashes": hashes},
+                {"filename": "model_pkg-0.9.tar.gz", "url": "../../files/model_pkg-0.9.tar.gz", "hashes": {}},
+            ],
+        }
         body, kind = json.dumps(page).encode(), "application/vnd.pypi.simple.v1+json"
     else:
         fragment = f"#sha256={said}" if said else ""

@@ -2,12 +2,15 @@
 
 import re
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from time import sleep
+from typing import Any
+
+from typing_extensions import override
 
 PIECE = 1 << 14
 
@@ -26,8 +29,9 @@ class File:
     """Each answer breaks off after so many bytes."""
     claims: int | None = None
     """The size that it says it has."""
-    pause: float = 0
-    """Seconds between two pieces of 16 KiB."""
+    hold: threading.Event | None = None
+    """What comes behind `hold_after` bytes of an answer waits for this."""
+    hold_after: int = 0
     login: str | None = None
     """The Authorization header without which it answers 401."""
     before: Callable[["File"], None] = lambda _: None
@@ -41,6 +45,14 @@ class Asked:
     authorization: str | None
 
 
+class _Quiet(ThreadingHTTPServer):
+    @override
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that go away in the middle are what these tests are about."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
 class WebServer:
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.files: dict[str, File] = {}
@@ -48,11 +60,13 @@ class WebServer:
         self.sent = 0
         """Bytes of bodies that were handed to the kernel."""
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler(), bind_and_activate=True)
+        self._server = _Quiet(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._scheme = "http"
         if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
             self._scheme = "https"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -92,7 +106,8 @@ class WebServer:
                 except (ConnectionError, ssl.SSLError):
                     self.close_connection = True
 
-            do_HEAD = do_GET
+            def do_HEAD(self) -> None:
+                self.do_GET()
 
             def _answer(self, file: File, asked: Asked) -> None:
                 if file.login is not None and asked.authorization != file.login:
@@ -113,7 +128,10 @@ class WebServer:
                 if first >= size:
                     self._send(416, {"Content-Range": f"bytes */{size}"}, b"", file)
                     return
-                part = {"Content-Range": f"bytes {first}-{last}/{size}", "Content-Length": str(last - first + 1)}
+                part = {
+                    "Content-Range": f"bytes {first}-{last}/{size}",
+                    "Content-Length": str(last - first + 1),
+                }
                 self._send(206, {**headers, **part}, file.data[first : last + 1], file)
 
             def _send(self, status: int, headers: dict[str, str], body: bytes, file: File) -> None:
@@ -130,14 +148,15 @@ class WebServer:
                         self.wfile.write(piece[: max(0, file.cut_after - at)])
                         self.close_connection = True
                         return
+                    if file.hold is not None and at + len(piece) > file.hold_after:
+                        file.hold.wait(30)
                     self.wfile.write(piece)
                     with web._lock:
                         web.sent += len(piece)
-                    if file.pause:
-                        sleep(file.pause)
                 if int(headers.get("Content-Length") or len(body)) != len(body):
                     self.close_connection = True
 
+            @override
             def log_message(self, *_: object) -> None:
                 pass
 

@@ -27,9 +27,7 @@ class PartState(ContractModel):
 class Part:
     """Writers own a block each; `save` may run beside them."""
 
-    def __init__(
-        self, path: Path, state_path: Path, size: int, identity: str | None, block: int
-    ) -> None:
+    def __init__(self, path: Path, state_path: Path, size: int, identity: str | None, block: int) -> None:
         """`identity`: names source and version; None: of no use to another process."""
         self._path = path
         self._state_path = state_path

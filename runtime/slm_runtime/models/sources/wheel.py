@@ -18,12 +18,21 @@ from typing import Final
 
 from slm_runtime.errors import ChecksumMismatch, SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.artifact import Blob, FileBlob, spooled, up_to
-from slm_runtime.models.sources.index import Wheel
 
 TAIL: Final = 128 << 10
 """Bytes at the end that are read at once: the archive's directory is in there, as a rule."""
 MAX_DIRECTORY: Final = 16 << 20
 OUTPUT: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """Where a wheel is, and the checksum that the index gives for it."""
+
+    url: str
+    """`https://...`, or `file://...` from PIP_FIND_LINKS."""
+    hash_name: str | None = None
+    hash_value: str | None = None
 
 
 @dataclass(frozen=True)

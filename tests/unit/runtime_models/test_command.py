@@ -1,0 +1,359 @@
+"""The commands as a pod runs them: a process, its exit code, its last words, its operations port."""
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import PIPE
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+
+from slm_contract.config import ModelConfig, RuntimeConfig
+from slm_contract.places import TERMINATION_MESSAGE_LIMIT, ExitCode
+from slm_contract.report import Failure, FailureReason, FetchReport, RuntimeReport
+from slm_runtime.__main__ import main
+from slm_runtime.fetching.command import fetch_command
+from slm_runtime.fetching.part import PartState
+from slm_runtime.fetching.patience import Patience
+from slm_runtime.fetching.termination import bounded_json
+from slm_runtime.models.folder import ModelFolder
+from slm_runtime.models.sources.site import Site
+from slm_runtime.places import Places
+from tests.support.web import File, WebServer
+
+_open = build_opener(ProxyHandler({})).open
+HIGH_WATER = """
+import sys
+from slm_runtime.__main__ import main
+code = main(["fetch"])
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+sys.exit(code)
+"""
+
+
+class Pod:
+    """What a kubelet gives a container, and what it reads of it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.volume = folder / "models"
+        self.message = folder / "termination-log"
+        self.port = free_port()
+        self._monkeypatch = monkeypatch
+        for name in list(os.environ):
+            if name.startswith(("PIP_", "SLM_")):
+                monkeypatch.delenv(name)
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("SLM_HOST", "127.0.0.1")
+        monkeypatch.setenv("SLM_OPS_PORT", str(self.port))
+        monkeypatch.setenv("SLM_MODEL_DIR", str(self.volume))
+        monkeypatch.setenv("SLM_TERMINATION_MESSAGE", str(self.message))
+        monkeypatch.setenv("SLM_CREDENTIALS_DIR", str(folder / "credentials"))
+        monkeypatch.setenv("SLM_CA_BUNDLE", str(folder / "ca.crt"))
+
+    def configure(self, source: str, sha256: str | None = None) -> ModelFolder:
+        self.model = ModelConfig(name="m", source=source, sha256=sha256)
+        self._monkeypatch.setenv("SLM_CONFIG", RuntimeConfig(model=self.model).to_json())
+        return ModelFolder(self.volume, self.model)
+
+    def process(self, *words: str) -> "subprocess.Popen[str]":
+        self.message.write_text("")
+        return subprocess.Popen([sys.executable, *words], stdout=PIPE, stderr=PIPE, text=True)
+
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run to the end, as a process."""
+        process = self.process(*words)
+        output, errors = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+    def fetch(self) -> int:
+        """Run to the end in this process, with the patience of a moment."""
+        self.message.write_text("")
+        site = Site(Places.from_environment())
+        return fetch_command(self.model, site, look_seconds=0.05, patience=Patience(first_wait=0.001))
+
+    @contextmanager
+    def fetching(self) -> Iterator["Future[int]"]:
+        """Run in the background: a fetch that stays."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(self.fetch)
+            eventually(lambda: self.report().command == "fetch")
+            yield future
+
+    def last_words(self) -> FetchReport:
+        return FetchReport.model_validate_json(self.message.read_bytes())
+
+    def report(self) -> RuntimeReport:
+        with _open(f"http://127.0.0.1:{self.port}/report", timeout=5) as answer:
+            return RuntimeReport.model_validate_json(answer.read())
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            if true():
+                return
+        except (URLError, ConnectionError):
+            pass
+        time.sleep(0.02)
+    pytest.fail("it didn't become true within 30 seconds")
+
+
+@pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pod:
+    return Pod(tmp_path, monkeypatch)
+
+
+def test_fetch_leaves_the_model_and_its_facts(pod: Pod, web: WebServer, tiny: bytes) -> None:
+    folder = pod.configure(web.put("m.gguf", tiny), hashlib.sha256(tiny).hexdigest())
+    done = pod.run("-m", "slm_runtime", "fetch")
+    assert done.returncode == ExitCode.OK
+    words = pod.last_words()
+    assert (words.command, words.cached, words.failure) == ("fetch", False, None)
+    assert words.model == folder.require().facts
+    assert words.seconds is not None
+    states = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert states == ["Fetching", "Verifying", "Complete"]
+    assert pod.fetch() == ExitCode.OK
+    assert pod.last_words().cached
+
+
+def test_killed_in_the_middle_and_started_again(pod: Pod, web: WebServer, tiny: bytes) -> None:
+    data = tiny + os.urandom(20_000_000)
+    url = web.put("m.gguf", data, hold=threading.Event(), hold_after=3_000_000)
+    folder = pod.configure(url, hashlib.sha256(data).hexdigest())
+
+    def has_a_checkpoint() -> bool:
+        try:
+            return sum(PartState.model_validate_json(folder.part_state.read_bytes()).done) > 4_000_000
+        except FileNotFoundError:
+            return False
+
+    with pod.process("-m", "slm_runtime", "fetch") as process:
+        eventually(has_a_checkpoint)
+        process.send_signal(signal.SIGKILL)
+    assert folder.fetched() is None
+    assert not (folder.path / "m.gguf").exists()
+    web.files["/m.gguf"] = File(data)
+    web.sent = 0
+    assert pod.fetch() == ExitCode.OK
+    assert folder.require().path.read_bytes() == data
+    assert web.sent < len(data) - 4_000_000
+    print(f"\nafter the kill {web.sent:,} of {len(data):,} bytes were transferred")
+
+
+def test_terminated_in_the_middle(pod: Pod, web: WebServer, tiny: bytes) -> None:
+    pod.configure(web.put("m.gguf", tiny, hold=threading.Event()))
+    with pod.process("-m", "slm_runtime", "fetch") as process:
+        eventually(lambda: pod.report().download is not None)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM
+
+
+def test_progress_can_be_watched(pod: Pod, web: WebServer, tiny: bytes) -> None:
+    rest = threading.Event()
+    pod.configure(web.put("m.gguf", tiny, hold=rest, hold_after=100_000))
+    with pod.fetching() as fetching:
+
+        def moving() -> bool:
+            download = pod.report().download
+            return (
+                download is not None and download.state == "Fetching" and 0 < download.bytes_done < len(tiny)
+            )
+
+        eventually(moving)
+        report = pod.report()
+        assert (report.command, report.phase) == ("fetch", "Fetching")
+        assert report.download is not None
+        assert report.download.bytes_total == len(tiny)
+        with _open(f"http://127.0.0.1:{pod.port}/livez", timeout=5) as answer:
+            assert answer.status == 200
+        rest.set()
+        assert fetching.result(30) == ExitCode.OK
+
+
+def test_what_may_pass_ends_as_transient(pod: Pod, web: WebServer) -> None:
+    folder = pod.configure(web.put("m.gguf", status=503))
+    assert pod.fetch() == ExitCode.FETCH_TRANSIENT
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert (failure.reason, failure.permanent) == (FailureReason.SOURCE_UNREACHABLE, False)
+    assert folder.failure() is None
+
+
+def test_a_wrong_checksum_is_told_once_and_then_waited_on(pod: Pod, web: WebServer, tiny: bytes) -> None:
+    wrong = tiny[:-1] + bytes([tiny[-1] ^ 1])
+    folder = pod.configure(web.put("m.gguf", wrong), hashlib.sha256(tiny).hexdigest())
+    assert pod.fetch() == ExitCode.FETCH_PERMANENT
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is FailureReason.CHECKSUM_MISMATCH
+    assert {path.name for path in folder.path.iterdir()} == {"failure.json", ".lock"}
+    # kubelet starts it again: it stays, says why, looks at the source, and transfers nothing.
+    web.sent = 0
+    web.asked.clear()
+    with pod.fetching() as fetching:
+        eventually(lambda: pod.report().phase == "Failed" and len(web.asked) >= 3)
+        assert pod.report().failure == failure
+        assert web.sent < 1000
+        web.files["/m.gguf"] = File(tiny, etag='"2"')
+        assert fetching.result(30) == ExitCode.OK
+    assert pod.last_words().model == folder.require().facts
+    assert folder.failure() is None
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(404, FailureReason.SOURCE_NOT_FOUND), (403, FailureReason.SOURCE_UNAUTHORIZED)],
+)
+def test_a_source_that_is_not_there_yet_is_waited_for(
+    pod: Pod, web: WebServer, tiny: bytes, status: int, reason: FailureReason
+) -> None:
+    folder = pod.configure(web.put("m.gguf", tiny, status=status))
+    assert pod.fetch() == ExitCode.FETCH_PERMANENT
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is reason
+    with pod.fetching() as fetching:
+        eventually(lambda: pod.report().phase == "Failed")
+        web.files["/m.gguf"].status = 200
+        assert fetching.result(30) == ExitCode.OK
+    assert folder.require()
+
+
+def test_a_source_that_fails_anew_is_reported_anew(pod: Pod, web: WebServer, tiny: bytes) -> None:
+    pod.configure(web.put("m.gguf", status=404))
+    assert pod.fetch() == ExitCode.FETCH_PERMANENT
+    with pod.fetching() as fetching:
+        eventually(lambda: pod.report().phase == "Failed")
+        web.files["/m.gguf"] = File(b"<html>" * 100)
+
+        def told() -> bool:
+            failure = pod.report().failure
+            return failure is not None and failure.reason is FailureReason.INVALID_MODEL
+
+        eventually(told)
+        web.files["/m.gguf"] = File(tiny, etag='"3"')
+        assert fetching.result(30) == ExitCode.OK
+
+
+@pytest.fixture
+def in_process() -> Iterator[None]:
+    """Undo what the program does to the process it runs in."""
+    handler, handlers = signal.getsignal(signal.SIGTERM), logging.getLogger().handlers[:]
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    logging.getLogger().handlers[:] = handlers
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (None, "is empty"),
+        ("{", "JSON"),
+        ('{"model": {"name": "m"}}', "model.source"),
+        ('{"version": 7}', "version"),
+    ],
+)
+@pytest.mark.parametrize("command", ["fetch", "inspect"])
+def test_a_configuration_that_makes_no_sense(
+    pod: Pod,
+    command: str,
+    config: str | None,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    in_process: None,
+) -> None:
+    pod.message.write_text("")
+    monkeypatch.delenv("SLM_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setenv("SLM_CONFIG", config)
+    assert main([command]) == ExitCode.CONFIG_INVALID
+    assert says in capsys.readouterr().err
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is FailureReason.CONFIG_INVALID
+
+
+def test_a_port_in_use(
+    pod: Pod, web: WebServer, tiny: bytes, capsys: pytest.CaptureFixture[str], in_process: None
+) -> None:
+    pod.configure(web.put("m.gguf", tiny))
+    pod.message.write_text("")
+    with socket.create_server(("127.0.0.1", pod.port)):
+        assert main(["fetch"]) == ExitCode.PORT_IN_USE
+    assert str(pod.port) in capsys.readouterr().err
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is FailureReason.PORT_IN_USE
+
+
+def test_inspect_tells_the_facts_and_writes_nothing(
+    pod: Pod, web: WebServer, tiny: bytes, capsys: pytest.CaptureFixture[str], in_process: None
+) -> None:
+    pod.configure(web.put("m.gguf", tiny))
+    pod.message.write_text("")
+    assert main(["inspect"]) == ExitCode.OK
+    words = pod.last_words()
+    assert words.command == "inspect"
+    assert words.model is not None
+    assert words.model.architecture == "llama"
+    assert json.loads(capsys.readouterr().out) == json.loads(words.to_json())
+    assert not pod.volume.exists()
+
+
+def test_inspect_for_people(
+    tiny_file: Path, pod: Pod, capsys: pytest.CaptureFixture[str], in_process: None
+) -> None:
+    assert main(["inspect", str(tiny_file)]) == ExitCode.OK
+    assert "126,528" in capsys.readouterr().out
+    assert main(["inspect", "/no/such/file"]) == ExitCode.FETCH_PERMANENT
+    assert "There is no file /no/such/file" in capsys.readouterr().err
+
+
+def test_inspect_reports_a_failure(pod: Pod, web: WebServer, in_process: None) -> None:
+    pod.configure(web.put("m.gguf", status=404))
+    pod.message.write_text("")
+    assert main(["inspect"]) == ExitCode.FETCH_PERMANENT
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is FailureReason.SOURCE_NOT_FOUND
+
+
+def test_last_words_fit_whatever_they_say() -> None:
+    endless = Failure(reason=FailureReason.SOURCE_INVALID, message='"\x01ö' * 9000, remedy="ö" * 9000)
+    words = bounded_json(FetchReport(command="fetch", failure=endless))
+    assert len(words) <= TERMINATION_MESSAGE_LIMIT
+    assert FetchReport.model_validate_json(words).failure is not None
+
+
+def test_memory_stays_bounded(pod: Pod, web: WebServer, tiny: bytes) -> None:
+    """Peak resident memory with a model of 200 MB beside that with one of half a MB."""
+    used = []
+    for number, data in enumerate((tiny, tiny + bytes(200_000_000))):
+        pod.configure(web.put(f"{number}.gguf", data))
+        done = pod.run("-c", HIGH_WATER)
+        assert done.returncode == ExitCode.OK
+        used.append(int(done.stdout) / 1024)
+    print(f"\npeak resident memory: {used[0]:.0f} MiB, with 200 MB to transfer {used[1]:.0f} MiB")
+    assert used[1] - used[0] < 32
