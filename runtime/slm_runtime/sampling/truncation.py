@@ -9,39 +9,59 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 
 _BLOCK: Final = 64
+_BINS_A_NAT: Final = 16
+_BINS: Final = 1024
 
 
 def likeliest(row: Floats, k: int) -> Indices:
     """Indices of the `k` largest, the largest first; of equals the lower index.
 
-    The k-th largest maximum of disjoint groups is a lower bound for the k-th largest element, and finding
-    it costs one pass of elementwise maxima: much less than partitioning the whole row.
+    The k-th largest maximum of disjoint groups is a lower bound for the k-th largest element. Finding it takes
+    one pass of elementwise maxima, and only groups whose maximum reaches it are looked into.
     """
     size = row.size
     if k >= size:
         return np.argsort(-row, kind="stable")
-    groups = max(size // _BLOCK, 4 * k)
-    height = size // groups
-    if height < 2:
+    grid, rest = _grid(row, 4 * k)
+    groups = grid.shape[1]
+    if grid.shape[0] < 2 or groups < k:
         bound = np.partition(row, size - k)[size - k]
+        candidates = np.flatnonzero(row >= bound)
     else:
-        maxima = row[: groups * height].reshape(height, groups).max(axis=0)
+        maxima = grid.max(axis=0)
         bound = np.partition(maxima, groups - k)[groups - k]
-    candidates = np.flatnonzero(row >= bound)
+        columns = np.flatnonzero(maxima >= bound)
+        heights, places = np.nonzero(grid[:, columns] >= bound)
+        last = np.flatnonzero(rest >= bound) + (size - rest.size)
+        candidates = np.sort(np.concatenate((heights * groups + columns[places], last)))
     return candidates[np.argsort(-row[candidates], kind="stable")[:k]]
 
 
+def _grid(row: Floats, groups: int) -> tuple[NDArray[np.float32], Floats]:
+    """The row as columns that are the groups, at least so many, and what is left over: views, no copies."""
+    groups = max(row.size // _BLOCK, groups)
+    height = row.size // groups
+    return row[: groups * height].reshape(height, groups), row[groups * height :]
+
+
 def nucleus(row: Floats, scale: float, top_p: float) -> Indices:
-    """Indices of the fewest tokens whose probabilities reach `top_p`, the likeliest first."""
-    probabilities = np.exp((row - row.max()) * np.float32(scale))
-    wanted = top_p * float(probabilities.sum(dtype=np.float64))
-    k = _BLOCK
-    while True:
-        indices = likeliest(row, k)
-        reached = np.cumsum(probabilities[indices], dtype=np.float64)
-        if reached[-1] >= wanted or indices.size == row.size:
-            return indices[: int(np.searchsorted(reached, wanted)) + 1]
-        k *= 8
+    """Indices of the fewest tokens whose probabilities reach `top_p`, the likeliest first.
+
+    A model is mostly sure of itself, and a few tokens do. Where they don't, tokens are counted into bins by their
+    distance from the likeliest, so that only those that may belong to it are sorted.
+    """
+    distance = (row.max() - row) * np.float32(scale)
+    weights = np.exp(-distance)
+    wanted = top_p * float(weights.sum(dtype=np.float64))
+    indices = likeliest(row, _BLOCK)
+    reached = np.cumsum(weights[indices], dtype=np.float64)
+    if reached[-1] < wanted:
+        bins = np.minimum(distance * _BINS_A_NAT, _BINS - 1).astype(np.intp)
+        mass = np.cumsum(np.bincount(bins, weights, _BINS))
+        indices = np.flatnonzero(bins <= int(np.searchsorted(mass, wanted)))
+        indices = indices[np.argsort(-row[indices], kind="stable")]
+        reached = np.cumsum(weights[indices], dtype=np.float64)
+    return indices[: int(np.searchsorted(reached, wanted)) + 1]
 
 
 def softmax(logits: Floats, scale: float) -> NDArray[np.float64]:
@@ -63,12 +83,17 @@ def typical(probabilities: NDArray[np.float64], typical_p: float) -> Indices:
 
 
 def draw(row: Floats, scale: float, uniform: float) -> int:
-    """An index of the whole row, by the scaled softmax's probabilities, picked by a number in [0, 1)."""
+    """An index of the whole row, by the scaled softmax's probabilities, picked by a number in [0, 1).
+
+    Column sums first, then the one column: a cumulative sum over the whole row would cost more than the rest.
+    """
     weights = np.exp((row - row.max()) * np.float32(scale))
-    blocks = np.add.reduceat(weights, np.arange(0, row.size, _BLOCK)).cumsum(dtype=np.float64)
-    target = uniform * blocks[-1]
-    block = min(int(np.searchsorted(blocks, target, side="right")), blocks.size - 1)
-    before = blocks[block - 1] if block else 0.0
-    inside = np.cumsum(weights[block * _BLOCK : (block + 1) * _BLOCK], dtype=np.float64)
-    place = min(int(np.searchsorted(inside, target - before, side="right")), inside.size - 1)
-    return block * _BLOCK + place
+    grid, rest = _grid(weights, 1)
+    groups = grid.shape[1]
+    sums = np.cumsum(np.append(grid.sum(axis=0), rest.sum()), dtype=np.float64)
+    target = uniform * sums[-1]
+    group = min(int(np.searchsorted(sums, target, side="right")), groups)
+    inside = rest if group == groups else grid[:, group]
+    reached = np.cumsum(inside, dtype=np.float64) + (sums[group - 1] if group else 0.0)
+    place = min(int(np.searchsorted(reached, target, side="right")), inside.size - 1)
+    return row.size - rest.size + place if group == groups else place * groups + group
