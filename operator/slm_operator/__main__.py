@@ -12,6 +12,7 @@ from logging import getLogger
 from typing import Any, Final
 
 import kopf
+from kopf._core.engines.peering import Identity  # no public name
 import uvloop
 
 from slm_operator import config, handlers, log, reports
@@ -140,6 +141,8 @@ class Operator:
             clusterwide=not namespaces,
             namespaces=namespaces,
             standalone=True,
+            # Kopf would ask for the user's name, which a numeric UID in a container doesn't have.
+            identity=Identity(self._config.identity),
             stop_flag=self._stop,
         )
         # It returns only when told to stop, by the flag or by a signal that it catches in our place.
