@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from slm_runtime.api.errors import ApiError, BadRequest, ServerFault, TooBusy, Unavailable
 from slm_runtime.api.http import Disconnected, Exchange
@@ -83,7 +83,7 @@ class Tracked:
 
     generation: Generation
     metrics: Metrics
-    outcome: dict[str, object]
+    outcome: dict[str, Any]
     began: float
     _last: dict[int, float] = field(default_factory=dict)
 
@@ -113,16 +113,28 @@ class Tracked:
         else:
             self.metrics.request_seconds.observe(now - self.began)
             self.metrics.queue_seconds.observe(event.timings.queue)
-            self.outcome["promptTokens"] = event.usage.prompt_tokens
-            self.outcome["cachedTokens"] = event.usage.cached_tokens
-            self.outcome["completionTokens"] = event.usage.completion_tokens
+            self._add("promptTokens", event.usage.prompt_tokens)
+            self._add("cachedTokens", event.usage.cached_tokens)
+            self._add("completionTokens", event.usage.completion_tokens)
+
+    def _add(self, name: str, tokens: int) -> None:
+        self.outcome[name] = self.outcome.get(name, 0) + tokens
 
 
 @asynccontextmanager
 async def generating(
     serving: Serving, exchange: Exchange, request: GenerateRequest, params: dict[str, str]
 ) -> AsyncIterator[Tracked]:
-    """Submit a request; inside, it runs; when the client goes or the block is left, it is cancelled.
+    """Submit one request: see `generating_all`."""
+    async with generating_all(serving, exchange, [request], params) as tracked:
+        yield tracked[0]
+
+
+@asynccontextmanager
+async def generating_all(
+    serving: Serving, exchange: Exchange, requests: list[GenerateRequest], params: dict[str, str]
+) -> AsyncIterator[list[Tracked]]:
+    """Submit requests; inside, they run; when the client goes or the block is left, they are cancelled.
 
     Raises
     ------
@@ -131,16 +143,19 @@ async def generating(
     Disconnected
     """
     began = time.monotonic()
-    request.deadline = began + REQUEST_SECONDS
-    request.client = f"{exchange.key_name}@{exchange.client}"
     exchange.outcome["model"] = serving.name
-    async with cancelled_on_disconnect(exchange):
-        try:
-            generation = await serving.engine.generate(request)
-        except EngineError as error:
-            raise api_error(error, params) from error
-        async with generation:
-            yield Tracked(generation, serving.metrics, exchange.outcome, began)
+    async with cancelled_on_disconnect(exchange), AsyncExitStack() as stack:
+        tracked = []
+        for request in requests:
+            request.deadline = began + REQUEST_SECONDS
+            request.client = exchange.caller
+            try:
+                generation = await serving.engine.generate(request)
+            except EngineError as error:
+                raise api_error(error, params) from error
+            await stack.enter_async_context(generation)
+            tracked.append(Tracked(generation, serving.metrics, exchange.outcome, began))
+        yield tracked
 
 
 @dataclass
@@ -184,6 +199,28 @@ async def gather(tracked: Tracked, n: int) -> Gathered:
                         raise broken(choice.reason, event.message)
                 return Gathered(choices, event)
     raise broken("error", None)
+
+
+async def interleaved(all_tracked: list[Tracked]) -> AsyncGenerator[tuple[int, list[Event]]]:
+    """The events of several generations as they come, each batch with the generation's index."""
+    if len(all_tracked) == 1:
+        async for events in all_tracked[0].batches():
+            yield 0, events
+        return
+    queue: asyncio.Queue[tuple[int, list[Event]]] = asyncio.Queue(1)
+
+    async def forward(index: int, tracked: Tracked) -> None:
+        async for events in tracked.batches():
+            await queue.put((index, events))
+
+    async with asyncio.TaskGroup() as group:
+        for index, tracked in enumerate(all_tracked):
+            group.create_task(forward(index, tracked))
+        open_count = len(all_tracked)
+        while open_count:
+            index, events = await queue.get()
+            open_count -= isinstance(events[-1], RequestFinished)
+            yield index, events
 
 
 def broken(reason: FinishReason, message: str | None) -> ApiError:

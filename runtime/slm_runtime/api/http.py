@@ -61,6 +61,11 @@ class Exchange:
         """True once the status line is out, so that no other can be sent."""
         return self.status != 0
 
+    @property
+    def caller(self) -> str:
+        """Who asks, for fairness: many may share a key, and many an address."""
+        return f"{self.key_name}@{self.client}"
+
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self._headers if key == name), None)
 

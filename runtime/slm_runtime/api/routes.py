@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from slm_runtime.api.http import Exchange
-from slm_runtime.api.openai import chat, models
+from slm_runtime.api.openai import chat, completions, embeddings, models
 from slm_runtime.api.routing import Router
 from slm_runtime.api.serving import Serving
 from slm_runtime.version import VERSION
@@ -24,6 +24,8 @@ def routes(serving: Serving) -> Router:
     add("GET", "/v1/models", models.index)
     add("GET", "/v1/models/{rest}", models.show)
     add("POST", "/v1/chat/completions", chat.create)
+    add("POST", "/v1/completions", completions.create)
+    add("POST", "/v1/embeddings", embeddings.create)
     return router
 
 

@@ -6,15 +6,18 @@ head of the first user message, and one that can't write out an object of tool a
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
 from slm_runtime.engine.messages import Loaded
 from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer
+from slm_runtime.templates.tools import teach
 
 ChatMessage = dict[str, Any]
 """As templates see it: `role`, `content` and, where there are any, `tool_calls`, `name`, `tool_call_id`."""
+
+ToolStyle = Literal["variable", "system", "taught"]
 
 CHATML: Final = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -42,8 +45,8 @@ class ChatFormat:
     variables: dict[str, Any] = field(default_factory=dict)
     """What every rendering gets: `bos_token`, `eos_token`."""
     system_role: bool = True
-    tools: bool = False
-    """The template writes out the tools it is given."""
+    tools: ToolStyle = "taught"
+    """Where the template looks for tools: in its variable, at the system message; else they are taught."""
     problem: str | None = None
     """Why no conversation can be rendered at all."""
 
@@ -69,7 +72,7 @@ class ChatFormat:
             tool_template=plain.tool_template,
             variables=plain.variables,
             system_role=await plain._shows([{"role": "system", "content": _PROBE}, user]),
-            tools=await plain._shows([user], tools=[_PROBE_TOOL]),
+            tools=await plain._tool_style(user),
             problem=problem,
         )
 
@@ -87,6 +90,10 @@ class ChatFormat:
         TemplateFailed
             The template refuses these messages, can't render them, or ran out of its bounds.
         """
+        if tools and self.tools == "taught":
+            messages, tools = teach(messages, tools), None
+        elif tools and self.tools == "system":
+            messages, tools = _with_tools_at_system(messages, tools), None
         if not self.system_role:
             messages = fold_system(messages)
         try:
@@ -112,6 +119,12 @@ class ChatFormat:
         }
         return await self.renderer.render(self.tool_template if tools else self.template, context)
 
+    async def _tool_style(self, user: ChatMessage) -> ToolStyle:
+        if await self._shows([user], tools=[_PROBE_TOOL]):
+            return "variable"
+        shown = await self._shows(_with_tools_at_system([user], [_PROBE_TOOL]))
+        return "system" if shown else "taught"
+
     async def _shows(self, messages: list[ChatMessage], tools: list[dict[str, Any]] | None = None) -> bool:
         try:
             return _PROBE in await self._render(messages, tools)
@@ -134,6 +147,15 @@ def fold_system(messages: list[ChatMessage]) -> list[ChatMessage]:
     if waiting:
         folded.append({"role": "user", "content": "\n\n".join(waiting)})
     return folded
+
+
+def _with_tools_at_system(messages: list[ChatMessage], tools: list[dict[str, Any]]) -> list[ChatMessage]:
+    """Phi-4-mini's way: the system message has a field `tools`, JSON text."""
+    system: ChatMessage = {"role": "system", "content": ""}
+    if messages and messages[0]["role"] == "system":
+        system, messages = messages[0], messages[1:]
+    text = msgspec.json.encode([tool["function"] for tool in tools]).decode()
+    return [{**system, "tools": text}, *messages]
 
 
 def _with_text_arguments(messages: list[ChatMessage]) -> list[ChatMessage]:

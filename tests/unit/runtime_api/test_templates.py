@@ -116,11 +116,11 @@ async def test_a_system_message_always_arrives(template: str) -> None:
 async def test_tool_templates_are_chosen_and_probed() -> None:
     with_tools = "{% for t in tools %}<{{ t.function.name }}>{% endfor %}{{ messages[0].content }}"
     chat = await chat_format("{{ messages[0].content }}", tool_use=with_tools)
-    assert chat.tools
+    assert chat.tools == "variable"
     tool: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {}}}
     assert await chat.prompt(HI, tools=[tool]) == "<f>Hi"
     assert await chat.prompt(HI) == "Hi"
-    assert not (await chat_format("{{ messages[0].content }}")).tools
+    assert (await chat_format("{{ messages[0].content }}")).tools == "taught"
 
 
 async def test_arguments_are_objects_or_text_as_the_template_needs() -> None:

@@ -34,6 +34,36 @@ def _logprob(token: TokenLogprob) -> dict[str, Any]:
     # A token may be part of a character: `bytes` is exact, `token` is for people.
     return {
         "token": token.text.decode(errors="replace"),
-        "logprob": max(token.logprob, -9999.0),
+        "logprob": _finite(token.logprob),
         "bytes": list(token.text),
     }
+
+
+def completion_logprobs(tokens: list[TokenLogprobs], offset: int = 0) -> dict[str, Any]:
+    """The older shape, of /v1/completions: four lists side by side."""
+    texts = [token.chosen.text.decode(errors="replace") for token in tokens]
+    offsets = []
+    for text in texts:
+        offsets.append(offset)
+        offset += len(text)
+    return {
+        "tokens": texts,
+        "token_logprobs": [_finite(token.chosen.logprob) for token in tokens],
+        "top_logprobs": [
+            {one.text.decode(errors="replace"): _finite(one.logprob) for one in token.top} for token in tokens
+        ],
+        "text_offset": offsets,
+    }
+
+
+def total(used: list[Usage]) -> Usage:
+    return Usage(
+        prompt_tokens=sum(one.prompt_tokens for one in used),
+        cached_tokens=sum(one.cached_tokens for one in used),
+        completion_tokens=sum(one.completion_tokens for one in used),
+    )
+
+
+def _finite(logprob: float) -> float:
+    # JSON has no infinity; OpenAI writes this for "impossible".
+    return max(logprob, -9999.0)

@@ -10,13 +10,14 @@ from slm_runtime.api import sse
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.generation import Choice, Tracked, broken, gather, generating
 from slm_runtime.api.http import Exchange
-from slm_runtime.api.openai import fields
+from slm_runtime.api.openai import fields, tooling
 from slm_runtime.api.openai.answer import FINISH, chat_logprobs, usage
 from slm_runtime.api.openai.conversation import Message, to_chat
 from slm_runtime.api.openai.sampling import Positive, SamplingFields
 from slm_runtime.api.openai.structured import ResponseFormat, constraint
-from slm_runtime.api.prompt import render_chat
+from slm_runtime.api.parsing import OutputParser, Part, Reasoning, Text, ToolCall
 from slm_runtime.api.serving import Serving
+from slm_runtime.api.turn import Turn, prepare_turn
 from slm_runtime.engine.messages import ChoiceFinished, Delta, GenerateRequest, RequestFinished
 
 _PARAMS: Final = {
@@ -36,6 +37,10 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
+    tools: tooling.Tools | None = None
+    tool_choice: tooling.Choice | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
     def logprob_count(self) -> int | None:
@@ -46,22 +51,40 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
             return None
         return self.top_logprobs or 0
 
+    def template_variables(self) -> dict[str, Any]:
+        """What the template is told, beyond the conversation."""
+        effort = {}
+        if self.reasoning_effort is not None:
+            effort = {
+                "reasoning_effort": self.reasoning_effort,
+                "enable_thinking": self.reasoning_effort != "none",
+            }
+        return {**effort, **(self.chat_template_kwargs or {})}
+
 
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer a chat completion, whole or as a stream."""
     wanted = fields.parse(await exchange.json(), ChatRequest, fields.CHAT)
     serving.require_model(wanted.model)
     include_usage = wanted.include_usage()
-    chat = serving.require_chat()
-    prompt = await render_chat(chat, to_chat(wanted.messages), variables=wanted.chat_template_kwargs)
+    turn = await prepare_turn(
+        serving.require_chat(),
+        to_chat(wanted.messages),
+        tools=tooling.plain(wanted.tools),
+        choice=tooling.chosen(wanted.tool_choice, wanted.tools),
+        constraint=constraint(wanted.response_format),
+        variables=wanted.template_variables(),
+    )
     request = GenerateRequest(
-        prompt=[prompt],
+        prompt=[turn.prompt],
         max_tokens=wanted.max_completion_tokens or wanted.max_tokens,
         n=wanted.n or 1,
         sampling=wanted.sampling(),
         stop=wanted.stop_strings(),
+        ignore_eos=bool(wanted.ignore_eos),
         logprobs=wanted.logprob_count(),
-        constraint=constraint(wanted.response_format),
+        constraint=turn.constraint,
+        show_special=turn.show_special,
     )
     head = {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -73,33 +96,51 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     async with generating(serving, exchange, request, _PARAMS) as tracked:
         if wanted.stream:
             head["object"] = "chat.completion.chunk"
-            await _stream(exchange, tracked, _ChunkWriter(head, request.n, include_usage))
+            await _stream(exchange, tracked, _ChunkWriter(head, turn, request.n, include_usage))
             return
         gathered = await gather(tracked, request.n)
-        await exchange.respond_json(
-            {
-                **head,
-                "choices": [_choice(index, choice, request) for index, choice in enumerate(gathered.choices)],
-                "usage": usage(gathered.end.usage),
-            }
-        )
+        once = wanted.parallel_tool_calls is False
+        choices = [_choice(i, choice, turn, request, once) for i, choice in enumerate(gathered.choices)]
+        await exchange.respond_json({**head, "choices": choices, "usage": usage(gathered.end.usage)})
 
 
-def _choice(index: int, choice: Choice, request: GenerateRequest) -> dict[str, Any]:
+def _choice(index: int, choice: Choice, turn: Turn, request: GenerateRequest, once: bool) -> dict[str, Any]:
+    parser = turn.parser()
+    parts = [*parser.feed(choice.text), *parser.finish()]
+    text = "".join(part.text for part in parts if isinstance(part, Text))
+    reasoning = "".join(part.text for part in parts if isinstance(part, Reasoning))
+    calls = [part for part in parts if isinstance(part, ToolCall)][: 1 if once else None]
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": text if text or not calls else None,
+        "refusal": None,
+        "annotations": [],
+    }
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    if calls:
+        message["tool_calls"] = [_tool_call(call) for call in calls]
     return {
         "index": index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None, "annotations": []},
+        "message": message,
         "logprobs": None if request.logprobs is None else chat_logprobs(choice.logprobs),
-        "finish_reason": FINISH[choice.reason],
+        "finish_reason": "tool_calls" if calls else FINISH[choice.reason],
     }
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments_text}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 class _ChunkWriter:
     """Encodes the chunks of one stream; what stays the same from chunk to chunk, once."""
 
-    def __init__(self, head: dict[str, Any], n: int, include_usage: bool) -> None:
+    def __init__(self, head: dict[str, Any], turn: Turn, n: int, include_usage: bool) -> None:
         self._head = head
         self._include_usage = include_usage
+        self._parsers: list[OutputParser] = [turn.parser() for _ in range(n)]
+        self._calls = [0] * n
         self._texts = [
             sse.TextEvent(self._chunk(index, {"content": sse.TextEvent.MARK})) for index in range(n)
         ]
@@ -109,18 +150,38 @@ class _ChunkWriter:
         return b"".join(sse.event(self._chunk(index, first)) for index in range(len(self._texts)))
 
     def delta(self, delta: Delta) -> bytes:
-        if delta.logprobs is None:
+        parser = self._parsers[delta.choice]
+        if parser.plain and delta.logprobs is None:
             return self._texts[delta.choice].of(delta.text) if delta.text else b""
+        parts: list[Part] = [Text(delta.text)] if parser.plain else parser.feed(delta.text)
+        if delta.logprobs is None:
+            return b"".join(self._part(delta.choice, part) for part in parts)
         logprobs = chat_logprobs(delta.logprobs)
-        return sse.event(self._chunk(delta.choice, {"content": delta.text}, logprobs=logprobs))
+        chunk = sse.event(self._chunk(delta.choice, {}, logprobs=logprobs))
+        if len(parts) == 1 and isinstance(parts[0], Text):
+            chunk = sse.event(self._chunk(delta.choice, {"content": parts[0].text}, logprobs=logprobs))
+            parts = []
+        return chunk + b"".join(self._part(delta.choice, part) for part in parts)
 
     def finish(self, finished: ChoiceFinished) -> bytes:
-        return sse.event(self._chunk(finished.choice, {}, finish_reason=FINISH[finished.reason]))
+        parser = self._parsers[finished.choice]
+        rest = b"".join(self._part(finished.choice, part) for part in parser.finish())
+        reason = "tool_calls" if parser.called else FINISH[finished.reason]
+        return rest + sse.event(self._chunk(finished.choice, {}, finish_reason=reason))
 
     def end(self, finished: RequestFinished) -> bytes:
         if not self._include_usage:
             return sse.DONE
         return sse.event({**self._head, "choices": [], "usage": usage(finished.usage)}) + sse.DONE
+
+    def _part(self, index: int, part: Part) -> bytes:
+        if isinstance(part, Text):
+            return self._texts[index].of(part.text)
+        if isinstance(part, Reasoning):
+            return sse.event(self._chunk(index, {"reasoning_content": part.text}))
+        call = {"index": self._calls[index], **_tool_call(part)}
+        self._calls[index] += 1
+        return sse.event(self._chunk(index, {"tool_calls": [call]}))
 
     def _chunk(
         self,

@@ -45,6 +45,7 @@ SAMPLING: Final[Fields] = {
     "min_p": (Use.EXTENSION, ""),
     "typical_p": (Use.EXTENSION, ""),
     "repeat_penalty": (Use.EXTENSION, ""),
+    "ignore_eos": (Use.EXTENSION, "for measurements: generate to the limit"),
 }
 
 CHAT: Final[Fields] = {
@@ -66,16 +67,38 @@ CHAT: Final[Fields] = {
     "prompt_cache_retention": (Use.NO_EFFECT, "likewise"),
     "prompt_cache_options": (Use.NO_EFFECT, "likewise"),
     "prediction": (Use.NO_EFFECT, "a hint for speed"),
-    "reasoning_effort": (Use.NO_EFFECT, "no model here has such a setting"),
+    "reasoning_effort": (
+        Use.HONOURED,
+        "where the model's chat template has such a setting; none: no thinking",
+    ),
+    "tools": (Use.HONOURED, "functions; models whose template knows no tools are taught them in the prompt"),
+    "tool_choice": (Use.HONOURED, "required and a named function constrain the answer to one call"),
+    "parallel_tool_calls": (Use.HONOURED, "false: only the first call is returned, when not streaming"),
     "verbosity": (Use.NO_EFFECT, "no model here has such a setting"),
-    "tools": (Use.REFUSED, "tools are not served yet"),
-    "tool_choice": (Use.REFUSED, "tools are not served yet"),
-    "parallel_tool_calls": (Use.REFUSED, "tools are not served yet"),
     "audio": (Use.REFUSED, "the models here write text"),
     "web_search_options": (Use.REFUSED, "nothing here searches the web"),
     "moderation": (Use.REFUSED, "nothing here moderates"),
     "functions": (Use.REFUSED, "superseded by `tools`"),
     "function_call": (Use.REFUSED, "superseded by `tool_choice`"),
+}
+
+COMPLETION: Final[Fields] = {
+    **SAMPLING,
+    "model": (Use.HONOURED, ""),
+    "prompt": (Use.HONOURED, "a text, tokens, or a list of either"),
+    "max_tokens": (Use.HONOURED, "16 by default, as OpenAI's"),
+    "logprobs": (Use.HONOURED, "up to 20"),
+    "echo": (Use.HONOURED, "not together with logprobs"),
+    "best_of": (Use.HONOURED, "by mean log probability"),
+    "suffix": (Use.REFUSED, "the models here don't fill in the middle"),
+}
+
+EMBEDDING: Final[Fields] = {
+    "model": (Use.HONOURED, ""),
+    "input": (Use.HONOURED, "a text, tokens, or a list of either"),
+    "encoding_format": (Use.HONOURED, "float or base64"),
+    "dimensions": (Use.HONOURED, "shortened and normalised again; meant for models trained for it"),
+    "user": (Use.NO_EFFECT, _HOSTED),
 }
 
 

@@ -38,6 +38,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     min_p: Unit | None = None
     typical_p: Unit | None = None
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    ignore_eos: bool | None = None
 
     def stop_strings(self) -> list[str]:
         if self.stop is None:

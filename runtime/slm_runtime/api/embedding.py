@@ -1,0 +1,51 @@
+"""Vectors for texts, as OpenAI's and Ollama's endpoints both need them."""
+
+import math
+import time
+
+from slm_runtime.api.generation import REQUEST_SECONDS, api_error, cancelled_on_disconnect
+from slm_runtime.api.http import Exchange
+from slm_runtime.api.serving import Serving
+from slm_runtime.engine.client import EngineError
+from slm_runtime.engine.messages import Embedded, EmbedRequest
+
+
+async def embed(
+    serving: Serving,
+    exchange: Exchange,
+    inputs: list[str | list[int]],
+    *,
+    truncate: bool = False,
+    normalize: bool = True,
+    params: dict[str, str],
+) -> Embedded:
+    """Ask the engine for one vector an input.
+
+    Raises
+    ------
+    ApiError, Disconnected
+    """
+    exchange.outcome["model"] = serving.name
+    request = EmbedRequest(
+        inputs=inputs,
+        truncate=truncate,
+        normalize=normalize,
+        deadline=time.monotonic() + REQUEST_SECONDS,
+        client=exchange.caller,
+    )
+    async with cancelled_on_disconnect(exchange):
+        try:
+            embedded = await serving.engine.embed(request)
+        except EngineError as error:
+            raise api_error(error, params) from error
+    exchange.outcome["promptTokens"] = embedded.prompt_tokens
+    return embedded
+
+
+def shortened(vector: list[float], dimensions: int | None) -> list[float]:
+    """Keep the first dimensions, at unit length again."""
+    if dimensions is None or dimensions >= len(vector):
+        return vector
+    head = vector[:dimensions]
+    length = math.hypot(*head) or 1.0
+    return [value / length for value in head]

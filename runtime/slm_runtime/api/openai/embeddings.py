@@ -1,0 +1,51 @@
+"""POST /v1/embeddings."""
+
+import base64
+import struct
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from slm_runtime.api.embedding import embed, shortened
+from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http import Exchange
+from slm_runtime.api.openai import fields
+from slm_runtime.api.openai.prompts import Prompts, separate
+from slm_runtime.api.serving import Serving
+
+INPUTS: Final = 2048
+"""OpenAI's."""
+
+
+class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    model: str
+    input: Prompts
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+
+
+async def create(serving: Serving, exchange: Exchange) -> None:
+    wanted = fields.parse(await exchange.json(), EmbeddingRequest, fields.EMBEDDING)
+    serving.require_model(wanted.model)
+    serving.require_chat()
+    inputs = separate(wanted.input, "input")
+    if len(inputs) > INPUTS or not all(inputs):
+        raise BadRequest(f"'input' must hold 1 to {INPUTS} texts, none of them empty.", param="input")
+    embedded = await embed(serving, exchange, inputs, params={"inputs": "input"})
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": _encoded(shortened(vector, wanted.dimensions), wanted.encoding_format),
+        }
+        for index, vector in enumerate(embedded.vectors)
+    ]
+    used = {"prompt_tokens": embedded.prompt_tokens, "total_tokens": embedded.prompt_tokens}
+    await exchange.respond_json({"object": "list", "data": data, "model": serving.name, "usage": used})
+
+
+def _encoded(vector: list[float], encoding: str | None) -> Any:
+    if encoding != "base64":
+        return vector
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,0 +1,99 @@
+"""One turn of a conversation: what is asked of the engine, and how what it writes is to be read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import msgspec
+
+from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.parsing import THINK_BEGIN, THINK_END, OutputParser
+from slm_runtime.api.prompt import render_chat
+from slm_runtime.api.tool_formats import FORCED, tool_format
+from slm_runtime.engine.messages import Constraint
+from slm_runtime.templates.chat import ChatFormat, ChatMessage
+
+TOOLS: Final = 128
+
+Tool = dict[str, Any]
+"""`{"type": "function", "function": {"name": ..., "description": ..., "parameters": ...}}`"""
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """`auto`: the model decides; `none`: no tools; `required`: any one of them; or the name of one."""
+
+    mode: Literal["auto", "none", "required", "named"] = "auto"
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    prompt: str
+    constraint: Constraint | None
+    show_special: bool
+    """Some families mark their calls with special tokens."""
+    parser: Callable[[], OutputParser]
+    """Makes one for each choice."""
+
+
+async def prepare_turn(
+    chat: ChatFormat,
+    messages: list[ChatMessage],
+    *,
+    tools: list[Tool],
+    choice: ToolChoice,
+    constraint: Constraint | None,
+    variables: dict[str, Any] | None = None,
+) -> Turn:
+    """Render the prompt and choose constraint and parser.
+
+    Raises
+    ------
+    BadRequest
+    """
+    if choice.mode == "none":
+        tools = []
+    prompt = await render_chat(chat, messages, tools=tools or None, variables=variables)
+    forced = _forced(tools, choice)
+    if forced is not None:
+        # The whole answer is one call: no markers, no reasoning before it.
+        return Turn(prompt, forced, False, lambda: OutputParser(FORCED))
+    written = tool_format(chat) if tools else None
+    thinks = constraint is None and THINK_END in chat.template
+    thinking = thinks and prompt.rstrip().endswith(THINK_BEGIN)
+    return Turn(
+        prompt,
+        constraint,
+        bool(tools),
+        lambda: OutputParser(written, thinks=thinks, thinking=thinking),
+    )
+
+
+def _forced(tools: list[Tool], choice: ToolChoice) -> Constraint | None:
+    """Constrain the answer to one call, where the client demands one."""
+    if choice.mode in {"auto", "none"}:
+        return None
+    allowed = [
+        tool["function"]
+        for tool in tools
+        if choice.mode == "required" or tool["function"]["name"] == choice.name
+    ]
+    if not allowed:
+        raise BadRequest(
+            f"'tool_choice' demands {choice.name or 'a tool'!r}, which is not among 'tools'.",
+            param="tool_choice",
+        )
+    calls = [_call_schema(function) for function in allowed]
+    schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return Constraint("json_schema", msgspec.json.encode(schema).decode())
+
+
+def _call_schema(function: dict[str, Any]) -> dict[str, Any]:
+    parameters = function.get("parameters") or {"type": "object"}
+    return {
+        "type": "object",
+        "properties": {"name": {"const": function["name"]}, "arguments": parameters},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,138 @@
+import json
+from typing import Any
+
+import msgspec
+import openai
+import pytest
+
+from slm_runtime.api.parsing import OutputParser
+from slm_runtime.templates.tools import teach
+from tests.unit.runtime_api.scripted import LOADED, MODEL, Script, ScriptedEngine, running
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+MESSAGES = [{"role": "user", "content": "Weather in Paris?"}]
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+
+
+async def ask(pieces: list[str], **more: Any) -> tuple[Any, ScriptedEngine]:
+    engine = ScriptedEngine(Script(pieces=pieces))
+    async with (
+        running(engine) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        answer = await client.chat.completions.create(
+            model=MODEL,
+            messages=MESSAGES,
+            tools=[TOOL],
+            **more,  # type: ignore[arg-type]
+        )
+        if more.get("stream"):
+            answer = [chunk async for chunk in answer]  # type: ignore[union-attr]
+    return answer, engine
+
+
+async def test_a_call() -> None:
+    answer, engine = await ask(list("I look. " + CALL))
+    choice = answer.choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "I look. "
+    (call,) = choice.message.tool_calls
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments) == {"city": "Paris"}
+    prompt = engine.requests[0].prompt[0]
+    assert isinstance(prompt, str)
+    assert '"description":"The weather in a city."' in prompt
+    assert engine.requests[0].show_special
+
+
+async def test_a_streamed_call() -> None:
+    chunks, _ = await ask([*CALL, "\n", *CALL], stream=True)
+    calls = [call for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls or []]
+    assert [call.index for call in calls] == [0, 1]
+    assert len({call.id for call in calls}) == 2
+    assert [json.loads(call.function.arguments)["city"] for call in calls] == ["Paris", "Paris"]
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    assert not any(choice.delta.content for chunk in chunks for choice in chunk.choices)
+
+
+async def test_text_instead_of_a_call() -> None:
+    answer, _ = await ask(["It ", "rains."])
+    assert answer.choices[0].message.content == "It rains."
+    assert answer.choices[0].message.tool_calls is None
+    assert answer.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+async def test_a_demanded_call_is_constrained(choice: Any) -> None:
+    answer, engine = await ask(['{"name":"weather",', '"arguments":{"city":"Rome"}}'], tool_choice=choice)
+    (call,) = answer.choices[0].message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "Rome"}
+    assert answer.choices[0].message.content is None
+    constraint = engine.requests[0].constraint
+    assert constraint is not None
+    assert json.loads(constraint.text)["properties"]["name"] == {"const": "weather"}
+
+
+async def test_no_tools_by_choice() -> None:
+    answer, engine = await ask([CALL], tool_choice="none")
+    assert answer.choices[0].message.content == CALL
+    assert "weather" not in str(engine.requests[0].prompt)
+
+
+async def test_a_choice_that_is_no_tool_is_refused() -> None:
+    with pytest.raises(openai.BadRequestError, match="not among 'tools'"):
+        await ask([], tool_choice={"type": "function", "function": {"name": "other"}})
+
+
+async def test_one_call_where_parallel_ones_are_not_wanted() -> None:
+    answer, _ = await ask([CALL, CALL], parallel_tool_calls=False)
+    assert len(answer.choices[0].message.tool_calls) == 1
+
+
+async def test_reasoning_goes_beside_the_text() -> None:
+    template = "{{ messages[0].content }}<think>\n{#</think>#}"
+    info = msgspec.structs.replace(LOADED, chat_templates={"default": template})
+    engine = ScriptedEngine(Script(pieces=["Hm", ".\n</thi", "nk>\n\nParis."]), info)
+    async with (
+        running(engine) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        answer = await client.chat.completions.create(model=MODEL, messages=MESSAGES)  # type: ignore[arg-type]
+        message = answer.choices[0].message
+        assert message.content == "Paris."
+        assert message.reasoning_content == "Hm."  # type: ignore[attr-defined]
+        stream = await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)  # type: ignore[call-overload]
+        deltas = [chunk.choices[0].delta async for chunk in stream]
+        assert "".join(delta.content or "" for delta in deltas) == "Paris."
+        assert "".join(getattr(delta, "reasoning_content", "") for delta in deltas).strip() == "Hm."
+
+
+def test_teaching_keeps_turns_alternating() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
+    taught = teach(
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": "", "tool_calls": [call, call]},
+            {"role": "tool", "content": "rain", "tool_call_id": "1"},
+            {"role": "tool", "content": "sun", "tool_call_id": "2"},
+            {"role": "user", "content": "And?"},
+        ],
+        [TOOL],
+    )
+    assert [message["role"] for message in taught] == ["system", "user", "assistant", "user"]
+    assert taught[0]["content"].startswith("Be brief.\n\n")
+    assert taught[3]["content"].count("<tool_response>") == 2
+    assert taught[3]["content"].endswith("And?")
+    # What was taught is what is read: the model's own earlier calls parse as calls.
+    from slm_runtime.api.tool_formats import GENERIC
+
+    parser = OutputParser(GENERIC)
+    assert len([*parser.feed(taught[2]["content"]), *parser.finish()]) == 2
