@@ -12,8 +12,8 @@ from logging import getLogger
 from typing import Any, Final
 
 import kopf
-from kopf._core.engines.peering import Identity  # no public name
 import uvloop
+from kopf._core.engines.peering import Identity  # no public name
 
 from slm_operator import config, handlers, log, reports
 from slm_operator.cluster import connection, errors
