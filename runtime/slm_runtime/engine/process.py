@@ -123,10 +123,18 @@ class Reader:
         finally:
             os._exit(0)
 
+    def _prepare(self, message: Submit) -> Prepared | Refused:
+        """One request must not end all others, whatever is wrong with it."""
+        try:
+            return self._preparer.prepare(message)
+        except Exception as error:
+            log.exception("request %d can't be prepared", message.id)
+            return Refused(message.id, f"this request can't be prepared: {error}")
+
     def _handle(self, message: ToEngine) -> None:
         match message:
             case Submit():
-                prepared = self._preparer.prepare(message)
+                prepared = self._prepare(message)
                 if isinstance(prepared, Refused):
                     self._channel.send(prepared)
                 else:

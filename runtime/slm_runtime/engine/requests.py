@@ -29,6 +29,8 @@ class PendingGeneration:
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started = False
         self.ended = False
+        self.losses = 0
+        """Processes that died before they accepted it."""
         self.expiry: asyncio.TimerHandle | None = None
         """Running while no engine is there that could watch the deadline."""
         self._cancel = cancel

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 _DEATHS_IN_A_ROW: Final = 3
 _BACKOFF_SECONDS: Final = 0.5
+_SUSPICIOUS_LOSSES: Final = 2
+"""A request that two processes died over before they could accept it isn't given to a third."""
 
 Answer = Embedded | Tokenized | Detokenized
 
@@ -224,7 +226,8 @@ class EngineSupervisor:
                 answer.set_exception(EngineUnavailable(message))
         self._answers.clear()
         for generation in list(self._generations.values()):
-            if waiting or generation.started:
+            generation.losses += not generation.accepted.done()
+            if waiting or generation.started or generation.losses == _SUSPICIOUS_LOSSES:
                 del self._generations[generation.id]
                 generation.fail(message)
             else:

@@ -105,5 +105,5 @@ def _grammar(constraint: Constraint) -> str:
                 return str(matcher.grammar_from_lark(constraint.text))
             case "gbnf":
                 return str(matcher.grammar_from_lark(gbnf_to_lark(constraint.text)))
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # the converters raise whatever their parsers stumble over
         raise InvalidConstraint(f"this {constraint.kind} can't be read: {error}") from error

@@ -1,6 +1,7 @@
 """The real engine process around the deterministic engine. What a prompt says makes it misbehave.
 
-`!crash` kills the process in the step that takes the prompt in, `!fault` ends it with a reason.
+`!poison` kills the process while it is being read, `!crash` in the step that takes the prompt in; `!fault` ends it
+with a reason.
 """
 
 import os
@@ -17,6 +18,8 @@ class Vocabulary(Letters):
     """Letters, and two words that do harm."""
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        if text == "!poison":
+            os.kill(os.getpid(), signal.SIGKILL)
         return {"!crash": [64], "!fault": [65], "": []}.get(text) or super().tokenize(
             text, parse_special=parse_special
         )

@@ -240,6 +240,17 @@ async def test_three_deaths_in_a_row_end_it_and_everything_that_waits():
             await supervisor.generate(ask())
 
 
+async def test_a_request_that_kills_its_readers_isn_t_given_to_a_third():
+    async with engine() as supervisor:
+        await supervisor.ready()
+        poison, fine = await asyncio.gather(
+            answer(supervisor, ask("!poison")), answer(supervisor, ask()), return_exceptions=True
+        )
+        assert isinstance(poison, EngineUnavailable)
+        assert isinstance(fine, EngineUnavailable) or text_of(fine) == expected("hello", 8)
+        assert text_of(await answer(supervisor, ask())) == expected("hello", 8)
+
+
 async def test_a_wrong_model_is_said_so_at_once():
     async with engine(model_path="wrong") as supervisor:
         assert await supervisor.failed() == "wrong is no model"

@@ -1,0 +1,112 @@
+"""The llama.cpp engine on a tiny model: the protocol's promises, kept by the real library."""
+
+from array import array
+
+import numpy as np
+import pytest
+
+from slm_runtime.engine.llama_cpp.engine import LoadError
+from slm_runtime.engine.protocol import NoCells, Span
+
+pytestmark = pytest.mark.runtime
+
+
+@pytest.fixture(scope="module")
+def engine(make_engine, tiny):
+    engine = make_engine(tiny, parallel=4, batch_size=64, threads=1)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(autouse=True)
+def empty(request):
+    """Each test begins without sequences."""
+    if "engine" in request.fixturenames:
+        engine = request.getfixturevalue("engine")
+        for number in range(engine.capabilities.sequences):
+            engine.cut(number, 0)
+
+
+def span(sequence, position, tokens, *, logits=True):
+    return Span(sequence, position, array("i", tokens), logits)
+
+
+def prefill(engine, sequence, tokens):
+    return engine.step([span(sequence, 0, tokens)])[0].copy()
+
+
+TOKENS = [1, *range(20, 60)]
+
+
+def test_it_says_what_it_runs(engine):
+    info = engine.info
+    assert info.engine == "llama.cpp"
+    assert info.context_length == 512
+    assert info.kv_cells == engine.capabilities.cells == 2048
+    assert info.vocab_size == engine.vocabulary.size
+    assert "<|im_start|>" in info.chat_templates["default"]
+    assert info.memory.weights > 0
+    assert info.memory.kv_cache == 2048 * 2 * (32 + 32) * 2
+    assert info.memory.resident > info.memory.kv_cache
+    assert info.threads == 1
+
+
+def test_chunks_give_what_the_whole_gives(engine):
+    whole = prefill(engine, 0, TOKENS)
+    engine.step([span(1, 0, TOKENS[:7], logits=False)])
+    chunked = engine.step([span(1, 7, TOKENS[7:])])[0]
+    np.testing.assert_allclose(chunked, whole, atol=1e-3)
+
+
+def test_rows_come_in_the_order_of_the_spans(engine):
+    alone = [prefill(engine, 0, TOKENS[:n]) for n in (5, 9) if engine.cut(0, 0) is None]
+    engine.cut(0, 0)
+    rows = engine.step([span(2, 0, TOKENS[:9]), span(3, 0, TOKENS[:3], logits=False), span(0, 0, TOKENS[:5])])
+    assert rows.shape == (2, engine.vocabulary.size)
+    np.testing.assert_allclose(rows[0], alone[1], atol=1e-3)
+    np.testing.assert_allclose(rows[1], alone[0], atol=1e-3)
+
+
+def test_a_copied_prefix_is_as_good_as_a_computed_one(engine):
+    whole = prefill(engine, 0, TOKENS)
+    engine.copy(0, 200, 30)
+    engine.cut(0, 0)
+    engine.copy(200, 3, 30)
+    np.testing.assert_allclose(engine.step([span(3, 30, TOKENS[30:])])[0], whole, atol=1e-3)
+
+
+def test_a_cut_sequence_goes_on_from_the_cut(engine):
+    whole = prefill(engine, 0, TOKENS)
+    engine.step([span(0, len(TOKENS), [9, 9, 9])])
+    engine.cut(0, 20)
+    np.testing.assert_allclose(engine.step([span(0, 20, TOKENS[20:])])[0], whole, atol=1e-3)
+
+
+def test_full_is_said_and_changes_nothing(engine):
+    for sequence in range(4):
+        for start in range(0, 512, 64):
+            engine.step([span(sequence, start, [20] * 64, logits=False)])
+    with pytest.raises(NoCells):
+        engine.step([span(0, 512, [20])])
+    engine.cut(3, 500)
+    engine.step([span(0, 512, [20])])
+
+
+def test_text_round_trips(engine):
+    vocabulary = engine.vocabulary
+    for text in ("hello world", "größe €", "  two", "<|im_start|>user"):
+        tokens = vocabulary.tokenize(text, parse_special=False)
+        joined = b"".join(vocabulary.piece(token, special=False) for token in tokens).decode()
+        assert joined.strip() == text.strip()
+    assert len(vocabulary.tokenize("<|im_start|>", parse_special=True)) == 1
+    assert vocabulary.add_special([20]) == vocabulary.add_special([1, 20]) == [1, 20]
+
+
+def test_a_file_that_is_no_model_is_said_so(make_engine, tmp_path):
+    wrong = tmp_path / "wrong.gguf"
+    wrong.write_bytes(b"no model at all")
+    with pytest.raises(LoadError, match=r"wrong\.gguf") as error:
+        make_engine(wrong)
+    assert error.value.failure.reason == "InvalidModel"
+    with pytest.raises(LoadError, match="there is no model file"):
+        make_engine(tmp_path / "missing.gguf")
