@@ -17,7 +17,7 @@ from slm_contract.report import FetchReport
 from slm_runtime.errors import ConfigError, RuntimeFailure
 from slm_runtime.logs import configure
 from slm_runtime.models.sources.site import Site
-from slm_runtime.places import Places
+from slm_runtime.places import Places, port
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,8 +67,8 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--sha256", help="of the model file at --source")
     serve.add_argument("--name", help="the name that clients ask for; default: the file's")
     serve.add_argument("--host", help="the address to listen on; default: 127.0.0.1")
-    serve.add_argument("--port", type=int, help="of the APIs; default: 8080")
-    serve.add_argument("--ops-port", type=int, help="of probes, metrics and report; default: 8081")
+    serve.add_argument("--port", type=port, help="of the APIs; default: 8080")
+    serve.add_argument("--ops-port", type=port, help="of probes, metrics and report; default: 8081")
     serve.add_argument("--context-length", type=int, help="tokens that a request may hold")
     serve.add_argument("--parallel", type=int, help="requests decoded together")
     serve.add_argument(
@@ -146,6 +146,7 @@ def _serve(options: argparse.Namespace, places: Places) -> int:
             sha256=options.sha256,
         ),
         {name: value for name, value in settings.items() if value is not None},
+        places.host,
     )
     fetch_local(config, places)
     return serve(config, places)

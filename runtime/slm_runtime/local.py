@@ -15,6 +15,7 @@ from slm_runtime.errors import ConfigError
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect_file
 from slm_runtime.models.folder import ModelFolder, storage_errors, write_atomically
+from slm_runtime.models.sources.address import is_loopback
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 
@@ -30,15 +31,16 @@ def local_places(places: Places) -> Places:
     )
 
 
-def local_config(model: ModelConfig, settings: Mapping[str, Any]) -> RuntimeConfig:
-    """Make a configuration without keys.
+def local_config(model: ModelConfig, settings: Mapping[str, Any], host: str) -> RuntimeConfig:
+    """Make a configuration; without keys only where nobody but this machine can ask.
 
     Raises
     ------
     ConfigError
     """
+    auth = AuthMode.NONE if is_loopback(host) else AuthMode.API_KEY
     try:
-        return RuntimeConfig(model=model, auth=AuthMode.NONE, **settings)
+        return RuntimeConfig(model=model, auth=auth, **settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ConfigError(f"{first['loc'][0]} can't be {first['input']!r}: {first['msg']}.") from None

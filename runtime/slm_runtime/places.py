@@ -50,7 +50,14 @@ class Places:
 
 
 def _port(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name) or str(default)
+    try:
+        return port(environment.get(name) or str(default))
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}.", "Write a number from 0 (any free port) to 65535.") from None
+
+
+def port(text: str) -> int:
+    """Read a port number; ValueError says what is wrong."""
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise ConfigError(f"{name}={text!r} is no port.", "Write a number from 0 (any free port) to 65535.")
+        raise ValueError(f"{text!r} is no port")
     return int(text)

@@ -33,7 +33,9 @@ from slm_runtime.fetching.termination import leave
 from slm_runtime.models.folder import RememberedFailure, storage_errors
 from slm_runtime.models.sources.site import Site
 
+FIRST_LOOK_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 60.0
+"""Between two looks at the source in the long run: the first follow each other sooner."""
 _CANT_ASK: Final = (SourceNotFound, SourceUnauthorized, SourceUntrusted)
 _log = logging.getLogger("slm.fetch")
 
@@ -96,6 +98,7 @@ class FetchCommand:
             remembered.failure.message,
             extra={"fields": {"remedy": remembered.failure.remedy, "looksEverySeconds": self._look_seconds}},
         )
+        pause = min(FIRST_LOOK_SECONDS, self._look_seconds)
         while True:
             self._fetch.progress.stay(remembered.failure)
             if self._changed(remembered):
@@ -107,7 +110,8 @@ class FetchCommand:
                 else:
                     return
                 self._fetch.progress.stay(remembered.failure)
-            time.sleep(self._look_seconds * random.uniform(0.8, 1.2))  # noqa: S311
+            time.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
+            pause = min(2 * pause, self._look_seconds)
 
     def _changed(self, remembered: RememberedFailure) -> bool:
         try:

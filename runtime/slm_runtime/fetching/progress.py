@@ -70,6 +70,8 @@ class Progress:
     def complete(self, model: ModelFacts) -> None:
         with self._lock:
             self._model, self._failure = model, None
+            if self._total is None:
+                self._done = self._total = model.size_bytes
         self.enter("Complete")
 
     @property

@@ -69,7 +69,7 @@ def check_encrypted(url: str, plain_hosts: frozenset[str]) -> None:
         Anybody between here and there could change the file.
     """
     asked = origin(url)
-    if asked.scheme == "https" or _is_loopback(asked.host):
+    if asked.scheme == "https" or is_loopback(asked.host):
         return
     if not {asked.host, f"{asked.host}:{asked.port}"} & plain_hosts:
         raise SourceUntrusted(
@@ -78,7 +78,8 @@ def check_encrypted(url: str, plain_hosts: frozenset[str]) -> None:
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only be this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

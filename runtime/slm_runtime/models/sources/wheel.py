@@ -7,7 +7,6 @@ volume then holds both for a moment.
 
 import hashlib
 import hmac
-import io
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,10 +17,8 @@ from typing import Final
 
 from slm_runtime.errors import ChecksumMismatch, SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.artifact import Blob, FileBlob, spooled, up_to
+from slm_runtime.models.sources.ranged_file import RangedFile
 
-TAIL: Final = 128 << 10
-"""Bytes at the end that are read at once: the archive's directory is in there, as a rule."""
-MAX_DIRECTORY: Final = 16 << 20
 OUTPUT: Final = 1 << 20
 
 
@@ -188,7 +185,7 @@ def open_member(blob: Blob, wheel: Wheel, path: str) -> WheelMember:
     SourceInvalid
         The wheel is no usable zip archive.
     """
-    file = _RangedFile(blob)
+    file = RangedFile(blob)
     try:
         with zipfile.ZipFile(file) as archive:
             info = archive.NameToInfo.get(path)
@@ -209,7 +206,7 @@ def open_member(blob: Blob, wheel: Wheel, path: str) -> WheelMember:
     return WheelMember(path.rsplit("/", 1)[-1], payload, wheel, info.file_size, info.CRC, deflated)
 
 
-def _data_start(file: "_RangedFile", info: zipfile.ZipInfo, where: str) -> int:
+def _data_start(file: "RangedFile", info: zipfile.ZipInfo, where: str) -> int:
     """Behind the member's local header, whose variable part only it tells."""
     file.seek(info.header_offset)
     header = file.read(30)
@@ -220,50 +217,6 @@ def _data_start(file: "_RangedFile", info: zipfile.ZipInfo, where: str) -> int:
     if start + info.compress_size > file.size:
         raise SourceInvalid(f"{where} is a damaged zip archive: a member reaches beyond its end.")
     return start
-
-
-class _RangedFile:
-    """Just enough of a file for `zipfile`, over ranged reads."""
-
-    def __init__(self, blob: Blob) -> None:
-        if blob.size is None:
-            raise SourceInvalid(f"The size of {blob.where} isn't known.")
-        self.size = blob.size
-        self._blob = blob
-        self._at = 0
-        self._tail_start = max(0, self.size - TAIL)
-        self._tail = b""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        if base + offset < 0:
-            raise ValueError("an offset before its start")
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, size: int = -1, /) -> bytes:
-        stop = self.size if size < 0 else min(self._at + size, self.size)
-        data = self._range(self._at, stop)
-        self._at += len(data)
-        return data
-
-    def _range(self, start: int, stop: int) -> bytes:
-        if stop <= start:
-            return b""
-        if stop - start > MAX_DIRECTORY:
-            raise ValueError(f"its directory is longer than {MAX_DIRECTORY >> 20} MiB")
-        if start < self._tail_start:
-            return self._fetch(start, stop)
-        if not self._tail:
-            self._tail = self._fetch(self._tail_start, self.size)
-        return self._tail[start - self._tail_start : stop - self._tail_start]
-
-    def _fetch(self, start: int, stop: int) -> bytes:
-        with self._blob.read(start, stop) as chunks:
-            return b"".join(chunks)
 
 
 def _inflate(chunks: Iterator[bytes], size: int, what: str) -> Iterator[bytes]:
