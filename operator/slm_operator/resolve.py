@@ -89,7 +89,13 @@ def resolve(
     if record is not None and live is not None:
         standing = _standing(snapshot.settings, resource, record, live)
         repair = failing and annotations.get(SITE_ANNOTATION) != site_digest(snapshot.settings)
-        if standing is not None and not move.due and not repair and not recovered(question, record):
+        if (
+            standing is not None
+            and move.same
+            and not move.due
+            and not repair
+            and not recovered(question, record)
+        ):
             inputs = inputs_digest(resource, standing.hardware_class)
             newer = resource.spec.rollout.upgrade == "Auto" and record.image != _image(
                 resource, standing.hardware_class, snapshot.settings

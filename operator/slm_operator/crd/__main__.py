@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 import yaml
+from typing_extensions import override
 
 from slm_operator.crd.reference import reference_page
 from slm_operator.crd.schema import crd
@@ -12,7 +13,8 @@ from slm_operator.crd.schema import crd
 class _Plain(yaml.SafeDumper):
     """YAML without anchors: people read it."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+    @override
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 

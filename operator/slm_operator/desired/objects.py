@@ -81,7 +81,7 @@ def _jobs(
     if uses_claim(resource.spec.cache):
         if resolution.rendering is not None and not resolution.settled:
             chosen = resolution.rendering
-            candidates = (Candidate(chosen.hardware_class, chosen.artifact),)
+            candidates: tuple[Candidate, ...] = (Candidate(chosen.hardware_class, chosen.artifact),)
         else:
             candidates = resolution.headers
         jobs = [

@@ -1,7 +1,7 @@
 """How much memory a model needs, computed from its header before a pod exists.
 
-The formulas follow llama.cpp at the commit that the runtime carries: one unified KV cache of `parallel` sequences, padded to
-256 cells, flash attention, a compute graph reserved for one micro-batch of 512 tokens. Bytes throughout.
+The formulas follow llama.cpp at the commit that the runtime carries, set up as the runtime does it: one unified KV cache of
+`parallel` sequences, padded to 256 cells, flash attention, a step's tokens in one graph. Bytes throughout.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,6 @@ LEAST_CONTEXT: Final = 1024
 """An automatic context isn't reduced below this: a shorter one serves nobody."""
 DEFAULT_PARALLEL: Final = 4
 DEFAULT_BATCH: Final = 512
-MICRO_BATCH: Final = 512
-"""Tokens that one compute graph takes; a larger batch is cut into these."""
 KV_PADDING: Final = 256
 """Cells that the KV cache is padded to."""
 PROCESS_BYTES: Final = 208 * MIB
@@ -61,20 +59,27 @@ class Estimate:
 
 def kv_cache_bytes(facts: ModelFacts, context_length: int, parallel: int, kv_type: KVCacheType) -> int:
     """Keys and values of every layer that has attention, for `parallel` sequences of `context_length` tokens."""
-    cells = -(-context_length * parallel // KV_PADDING) * KV_PADDING
+    cells = _cells(context_length, parallel)
     row = (facts.key_length + facts.value_length) * BYTES_PER_ELEMENT[kv_type]
     return int(cells * sum(facts.kv_heads) * row)
 
 
 def compute_bytes(facts: ModelFacts, context_length: int, parallel: int, batch: int) -> int:
-    """The compute graph's largest moment: logits of a micro-batch, activations of one layer, the attention mask."""
-    tokens = min(batch, MICRO_BATCH)
-    cells = -(-context_length * parallel // KV_PADDING) * KV_PADDING
-    logits = tokens * facts.vocab_size * 4
-    activations = tokens * (2 * facts.feed_forward_length + 4 * facts.embedding_length) * 4
-    mask = tokens * cells * 2
-    outputs = parallel * facts.vocab_size * 4
-    return max(logits, activations) + mask + outputs + tokens * facts.embedding_length * 4
+    """The compute buffers, as llama.cpp reserves them for one step.
+
+    Measured over models of many shapes, it is the feed-forward part of one block (its two inputs and their product, and the
+    four embeddings around them), the attention mask in half floats over all cells, and one row of logits a sequence.
+    """
+    tokens = max(batch, parallel)
+    activations = tokens * (3 * facts.feed_forward_length + 4 * facts.embedding_length) * 4
+    attention = tokens * 6 * facts.embedding_length * 4
+    logits = parallel * facts.vocab_size * 4
+    mask = tokens * _cells(context_length, parallel) * 2
+    return max(activations, attention, logits) + mask + logits
+
+
+def _cells(context_length: int, parallel: int) -> int:
+    return -(-context_length * parallel // KV_PADDING) * KV_PADDING
 
 
 def estimate(

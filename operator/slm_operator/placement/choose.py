@@ -132,10 +132,12 @@ def place(
         return replace(
             answer,
             rejected=tuple(rejected),
-            reason=_summary(answer.reason, rejected),
+            reason=_summary(question, answer.reason, rejected),
             headers=(*headers, *answer.headers),
         )
-    return Placement(rejected=tuple(rejected), reason=_summary("", rejected), headers=tuple(headers))
+    return Placement(
+        rejected=tuple(rejected), reason=_summary(question, "", rejected), headers=tuple(headers)
+    )
 
 
 def recovered(question: Question, record: Record) -> bool:
@@ -204,14 +206,22 @@ def _fitting(nodes: tuple[Node, ...] | None, hardware_class: HardwareClass, hard
     return "1 node fits" if count == 1 else f"{count} nodes fit"
 
 
-def _summary(selected: str, rejected: Iterable[Rejected]) -> str:
-    """One line: what was taken, then what wasn't, with the missing ones together."""
+def _summary(question: Question, selected: str, rejected: Iterable[Rejected]) -> str:
+    """One line: what was taken, then what wasn't; what nobody offers is named as the preference names it, in one go."""
     listed = list(rejected)
-    missing = [
+    missing = {
         each.hardware
         for each in listed
         if each.cause is Cause.NO_NODES and each.reason.startswith("no node offers")
-    ]
+    }
+    names: list[str] = []
+    for name in question.resource.spec.hardware.preference:
+        classes = [each.name for each in question.classes if name in {each.name, each.family}]
+        names += (
+            [name]
+            if classes and missing.issuperset(classes)
+            else [each for each in classes if each in missing]
+        )
     others = [f"{each.hardware}: {each.reason}" for each in listed if each.hardware not in missing]
-    grouped = [f"{', '.join(missing)}: no node offers one"] if missing else []
+    grouped = [f"{', '.join(dict.fromkeys(names))}: no node offers one"] if names else []
     return "; ".join(part for part in (selected, *others, *grouped) if part)

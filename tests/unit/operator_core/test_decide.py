@@ -55,17 +55,16 @@ SPECS = st.fixed_dictionaries(
 
 
 @given(SPECS, st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_it_comes_to_rest_at_every_step_of_its_life(
     wanted: dict[str, Any], monitoring: bool, ready: bool
 ) -> None:
     world = World(wanted, nodes=(node(), gpu_node()), monitoring=monitoring)
     world.settle()
-    for purpose in ("inspect", "fetch"):
-        if any("-inspect-" in ref.name or "-pull-" in ref.name for ref in world.children):
-            world.finish_job("inspect" if any("-inspect-" in ref.name for ref in world.children) else "pull")
+    for purpose in ("inspect", "pull"):
+        if any(f"-{purpose}-" in ref.name for ref in world.children):
+            world.finish_job(purpose)
             world.settle()
-        del purpose
     if ChildRef("Deployment", "smollm2") in world.children:
         world.run_pods(ready=ready)
         world.settle()

@@ -49,7 +49,10 @@ SETTINGS = Settings(runtime_image="registry/slm-runtime:1", classes=(NPU, GPU, C
 def node(name: str = "node-1", *, memory: str = "16Gi", **resources: str) -> Node:
     offered = {key.replace("__", "/").replace("_", "."): value for key, value in resources.items()}
     return Node(
-        name=name, labels={"kubernetes.io/os": "linux"}, taints=(), allocatable={"memory": memory, **offered}
+        name=name,
+        labels={"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
+        taints=(),
+        allocatable={"memory": memory, **offered},
     )
 
 
