@@ -208,7 +208,9 @@ def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str
     if cache.size is not None:
         limit = str(cache.size)
     elif facts is not None:
-        limit = memory_quantity(facts.size_bytes + facts.size_bytes // 8 + 64 * MIB)
+        # A member of a wheel is packed as a rule: for a moment the volume holds it and the model.
+        copies = 2 if resource.spec.model.source.startswith("pypi://") else 1
+        limit = memory_quantity(copies * facts.size_bytes + facts.size_bytes // 8 + 64 * MIB)
     else:
         limit = UNKNOWN_MODEL_VOLUME
     return {"name": "models", "emptyDir": {"sizeLimit": limit}}
