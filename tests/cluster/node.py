@@ -30,6 +30,7 @@ class Record:
 
     range: str
     forwarding: str
+    """The host's setting before the first node that needed it changed."""
     hermetic: bool
     init: Identity | None = None
 
@@ -188,15 +189,29 @@ class SingleNode(Clients):
         (self.folder / "logs").mkdir()
         forward_to = [] if self.hermetic else network.resolvers()
         (self.folder / "resolv.conf").write_text(node_config.resolv_conf(forward_to))
+        with cache.lock("node-addresses"):
+            link, sandbox = self._connect()
+        cgroups.create(self.node_name)
+        programs = NodePrograms(self.folder, self.node_name, sandbox, link.range, forward_to)
+        programs.start()
+
+    def _connect(self) -> tuple[Link, Sandbox]:
+        """Make the node's namespaces and join them to the host by addresses that are free."""
         link = Link(self.node_name, Range.free())
-        record = Record(link.range.whole, FORWARDING.read_text().strip(), self.hermetic)
+        others = self._others_that_forward()
+        before = others[0].forwarding if others else FORWARDING.read_text().strip()
+        record = Record(link.range.whole, before, self.hermetic)
         record.write(self._record_path)
         sandbox = Sandbox.create(self.folder)
         dataclasses.replace(record, init=sandbox.init).write(self._record_path)
         link.connect(sandbox, hermetic=self.hermetic)
-        cgroups.create(self.node_name)
-        programs = NodePrograms(self.folder, self.node_name, sandbox, link.range, forward_to)
-        programs.start()
+        return link, sandbox
+
+    def _others_that_forward(self) -> list[Record]:
+        """Find the other nodes that need this host to forward: the last one puts the setting back."""
+        paths = [path for path in self.folder.parent.glob("*/node.json") if path != self._record_path]
+        records = [Record.read(path) for path in paths]
+        return [record for record in records if record is not None and not record.hermetic]
 
     def _clean(self) -> None:
         record = Record.read(self._record_path)
@@ -204,8 +219,7 @@ class SingleNode(Clients):
             Sandbox(record.init).close()
         if record is not None:
             Link(self.node_name, Range(record.range)).disconnect()
-            others = [p for p in self.folder.parent.glob("*/node.json") if p != self._record_path]
-            if not record.hermetic and not others:
+            if not record.hermetic and not self._others_that_forward():
                 FORWARDING.write_text(record.forwarding + "\n")
         cgroups.remove(self.node_name)
         shutil.rmtree(self.folder)

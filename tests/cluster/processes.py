@@ -86,7 +86,7 @@ class Process:
     ) -> "Process":
         """Start *argv*, its output in *log*.
 
-        With *dies_with_us* the kernel ends it when this process ends, however that happens
+        With *dies_with_us* the kernel ends it when the calling thread ends, however that happens
         (Linux with util-linux; elsewhere an ordinary child).
         """
         words = [str(word) for word in argv]

@@ -125,3 +125,19 @@ def test_a_start_that_was_cut_off_is_cleaned_up_by_the_next(capfd: pytest.Captur
     finally:
         node.down()
     assert host_state() == before
+
+
+@single_node
+def test_of_two_nodes_the_last_puts_the_host_back() -> None:
+    before = host_state()
+    one, two = SingleNode("one"), SingleNode("two")
+    try:
+        one.up()
+        two.up()
+        one.down()
+        assert two.is_up()
+        assert Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+    finally:
+        one.down()
+        two.down()
+    assert host_state() == before
