@@ -85,7 +85,8 @@ class Reports:
         resource = self._store.get(SLM_DEPLOYMENT, *key) or {}
         status = resource.get("status") or {}
         generation = (resource.get("metadata") or {}).get("generation")
-        return status.get("observedGeneration") == generation and _is_true(status, "Ready")
+        measured = bool(status.get("performance"))
+        return status.get("observedGeneration") == generation and _is_true(status, "Ready") and measured
 
     async def _ask(self, key: Key, pod: Document, slots: asyncio.Semaphore) -> None:
         uid = pod["metadata"]["uid"]

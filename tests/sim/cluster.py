@@ -3,11 +3,11 @@
 It does what our objects need and refuses what it doesn't know. Lists are atomic under apply.
 """
 
-import copy
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import orjson
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Listing
@@ -20,6 +20,7 @@ from slm_operator.cluster.resources import (
     Resource,
 )
 from tests.sim.loop import wall_clock
+from tests.sim.schema import admitted
 
 Doc = dict[str, Any]
 MANAGER = "slm-operator"
@@ -58,6 +59,8 @@ class MemoryCluster:
     writes: list[Write] = field(default_factory=list)
     requests: list[Write] = field(default_factory=list)
     """Every write that the operator asked for, also those that changed nothing or were refused."""
+    admit: Callable[[Doc], Doc] = admitted
+    """What the schema makes of the custom resource."""
     watchers: list[Callable[[], None]] = field(default_factory=list)
     """Called after each change."""
     _applied: dict[tuple[Ref, str, str], Doc] = field(default_factory=dict)
@@ -69,7 +72,7 @@ class MemoryCluster:
         self, resource: Resource, namespace: str | None, keep: Callable[[Doc], Any]
     ) -> Listing[Any]:
         items = [
-            keep(copy.deepcopy(document))
+            keep(clone(document))
             for ref, document in self.objects.items()
             if ref.kind == resource.kind
             and namespace in {None, ref.namespace}
@@ -78,7 +81,7 @@ class MemoryCluster:
         return Listing(items, str(self.revision))
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Doc:
-        return copy.deepcopy(self._live(Ref(resource.kind, namespace or "", name)))
+        return clone(self._live(Ref(resource.kind, namespace or "", name)))
 
     async def create(self, document: Doc) -> Doc:
         ref = ref_of(document)
@@ -125,34 +128,34 @@ class MemoryCluster:
         """Create an object or replace all of it; metadata that the server keeps is kept."""
         ref = ref_of(document)
         before = self.objects.get(ref)
-        after = copy.deepcopy(document)
+        after = clone(document)
         metadata = after["metadata"]
         if before is None:
             self._uids += 1
             metadata |= {"uid": f"uid-{self._uids}", "creationTimestamp": _stamp()}
-            after = default(after)
+            after = self._admit(after)
             if _has_generation(after):
                 metadata["generation"] = 1
         else:
             for kept in ("uid", "creationTimestamp", "generation"):
                 if kept in before["metadata"]:
                     metadata[kept] = before["metadata"][kept]
-            after = default(after)
+            after = self._admit(after)
             if _has_generation(after) and after.get("spec") != before.get("spec"):
                 metadata["generation"] = before["metadata"]["generation"] + 1
             metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
             if after == before:
-                return copy.deepcopy(before)
+                return clone(before)
         self.revision += 1
         metadata["resourceVersion"] = str(self.revision)
         self.objects[ref] = after
         self._record("ADDED" if before is None else "MODIFIED", ref, after)
         self.writes.append(Write("create" if before is None else "update", ref, by))
-        return copy.deepcopy(after)
+        return clone(after)
 
     def change(self, ref: Ref, change: Callable[[Doc], None], *, by: str = "people") -> Doc:
         """Edit a copy in place and put it."""
-        document = copy.deepcopy(self._live(ref))
+        document = clone(self._live(ref))
         change(document)
         return self.put(document, by=by)
 
@@ -172,6 +175,9 @@ class MemoryCluster:
     def changed_by(self, who: str, *, since: int = 0) -> "list[Write]":
         return [write for write in self.writes[since:] if write.by == who]
 
+    def _admit(self, document: Doc) -> Doc:
+        return self.admit(document) if document["kind"] == SLM_DEPLOYMENT.kind else default(document)
+
     def _live(self, ref: Ref) -> Doc:
         try:
             return self.objects[ref]
@@ -185,14 +191,19 @@ class MemoryCluster:
     def _apply(self, ref: Ref, intent: Doc, subresource: str) -> Doc:
         before = self.objects.get(ref)
         earlier = self._applied.get((ref, MANAGER, subresource), {})
-        merged = _merge(_without(copy.deepcopy(before or {}), earlier, intent), intent)
-        self._applied[ref, MANAGER, subresource] = json.loads(json.dumps(intent))
+        merged = _merge(_without(clone(before or {}), earlier, intent), intent)
+        self._applied[ref, MANAGER, subresource] = clone(intent)
         return self.put(merged, by=MANAGER)
 
     def _record(self, kind: str, ref: Ref, document: Doc) -> None:
-        self.history.append(Event(kind, ref, copy.deepcopy(document)))
+        self.history.append(Event(kind, ref, clone(document)))
         for watcher in self.watchers:
             watcher()
+
+
+def clone(document: Any) -> Any:
+    """A deep copy of what is JSON; much faster than `deepcopy`."""
+    return orjson.loads(orjson.dumps(document))
 
 
 def ref_of(document: Doc) -> Ref:
@@ -230,7 +241,7 @@ def _selected(document: Doc) -> bool:
 def _merge(live: Any, intent: Any) -> Any:
     if isinstance(live, dict) and isinstance(intent, dict):
         return live | {key: _merge(live.get(key), value) for key, value in intent.items()}
-    return json.loads(json.dumps(intent))
+    return clone(intent)
 
 
 def _without(live: Doc, earlier: Doc, intent: Doc) -> Doc:

@@ -44,12 +44,19 @@ class Controllers:
     starts: dict[str, int] = field(default_factory=dict)
     """Pods made for each Deployment, by its name."""
 
+    _rested_at: int = -1
+
     def step(self) -> None:
+        """One state on; nothing where nothing has changed since a step that found nothing to do."""
+        revision = self.cluster.revision
+        if revision == self._rested_at:
+            return
         self.collect_garbage()
         for ref, deployment in self.cluster.of("Deployment"):
             self._roll(ref, deployment)
         for ref, job in self.cluster.of("Job"):
             self._run_job(ref, job)
+        self._rested_at = revision if self.cluster.revision == revision else -1
 
     def collect_garbage(self) -> None:
         """Until nothing has an owner that is gone."""
@@ -87,12 +94,12 @@ class Controllers:
                 self.cluster.remove(pod, by="controller")
             else:
                 self._advance(pod, document)
-        ready = [pod for pod, _ in current if pod in self.cluster.objects and self._is_ready(pod)]
-        if len(ready) >= wanted:
+        updated = [pod for pod, _ in current if pod in self.cluster.objects]
+        if sum(map(self._is_ready, updated)) >= wanted:
             for pod, _ in old:
                 if pod in self.cluster.objects:
                     self.cluster.remove(pod, by="controller")
-        self._report_deployment(ref, deployment, len(ready))
+        self._report_deployment(ref, deployment, len(updated))
 
     def _start(self, owner: Ref, document: Doc, name: str, template: Doc, digest: str) -> None:
         metadata = template["metadata"]
@@ -182,14 +189,16 @@ class Controllers:
         complete = {"succeeded": 1, "conditions": [_condition("Complete", "True")]}
         self._set_status(ref, complete)
 
-    def _report_deployment(self, ref: Ref, deployment: Doc, ready: int) -> None:
+    def _report_deployment(self, ref: Ref, deployment: Doc, updated: int) -> None:
         pods = self._pods_of(deployment)
+        ready = sum(self._is_ready(pod) for pod, _ in pods)
+        complete = ready >= deployment["spec"]["replicas"] and updated == len(pods)
         self._set_status(
             ref,
             {
                 "observedGeneration": deployment["metadata"]["generation"],
                 "replicas": len(pods),
-                "updatedReplicas": min(len(pods), deployment["spec"]["replicas"]),
+                "updatedReplicas": updated,
                 "readyReplicas": ready,
                 "availableReplicas": ready,
                 "unavailableReplicas": max(0, deployment["spec"]["replicas"] - ready),
@@ -197,7 +206,7 @@ class Controllers:
                     _condition("Available", "True" if ready else "False"),
                     {
                         **_condition("Progressing", "True"),
-                        "reason": "NewReplicaSetAvailable" if ready else "Waits",
+                        "reason": "NewReplicaSetAvailable" if complete else "Updating",
                     },
                 ],
             },

@@ -16,6 +16,7 @@ from typing import Any
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Listing
 from slm_operator.cluster.resources import NODE, SERVICE_MONITOR, WATCHED, Resource
+from slm_operator.crd.names import INTENT_ANNOTATION
 from slm_operator.queue import WorkQueue
 from slm_operator.reconcile import Reconciler
 from slm_operator.reports import Reports
@@ -76,18 +77,29 @@ class World:
         while self.operators:
             await self.operators.pop().stop()
 
+    async def step(self) -> None:
+        """The controllers move one state on; who crashed is started anew."""
+        self.controllers.step()
+        await self._raise_the_dead()
+        self.watch(self)
+
+    async def pause(self) -> None:
+        """Until nothing has changed for a while, as people wait."""
+        await self._rest(QUIET_STEPS)
+
     async def settle(self) -> None:
         """Until nothing has changed for so long that a resync and every backoff have passed."""
+        await self._rest(QUIET_STEPS + RESYNCED_STEPS)
+
+    async def _rest(self, steps: int) -> None:
         quiet = 0
         for _ in range(5000):
             revision = self.cluster.revision
             await asyncio.sleep(1 if quiet < QUIET_STEPS else 60)
-            self.controllers.step()
-            await self._raise_the_dead()
-            self.watch(self)
+            await self.step()
             still = self.cluster.revision == revision and all(each.idle for each in self.operators)
             quiet = quiet + 1 if still else 0
-            if quiet > QUIET_STEPS + RESYNCED_STEPS:
+            if quiet > steps:
                 return
         raise AssertionError("the world doesn't come to rest")
 
@@ -252,10 +264,11 @@ class Gate:
             raise Crash
         if (refusal := self._world.faults.refuse(verb, ref)) is not None:
             raise refusal
-        answer = await write()
-        if number in self._world.faults.after:
-            raise Crash
-        return answer
+        try:
+            return await write()
+        finally:
+            if number in self._world.faults.after:
+                raise Crash
 
 
 def _concerns(resource: Resource, document: Doc) -> bool:
@@ -278,12 +291,19 @@ _IDENTITY = ("uid", "resourceVersion", "creationTimestamp", "generation")
 
 
 def normal(document: Any) -> Any:
-    """Without what differs between two runs to the same end: identities, revisions, times."""
+    """Without what differs between two runs to the same end: identities, what hashes them, revisions, times."""
     if isinstance(document, list):
         return [normal(each) for each in document]
     if not isinstance(document, dict):
         return document
-    dropped = {*_IDENTITY, "observedGeneration", "lastTransitionTime", "measuredAt", "time"}
+    dropped = {
+        *_IDENTITY,
+        "observedGeneration",
+        "lastTransitionTime",
+        "measuredAt",
+        "time",
+        INTENT_ANNOTATION,
+    }
     return {key: normal(value) for key, value in document.items() if key not in dropped}
 
 

@@ -55,7 +55,11 @@ class Core:
 
 
 def world(core: Core | None = None, **faults: Any) -> World:
-    return World(SETTINGS, core or Core(), faults=Faults(**faults), cluster=MemoryCluster())
+    return World(SETTINGS, core or Core(), faults=Faults(**faults), cluster=schemaless())
+
+
+def schemaless() -> MemoryCluster:
+    return MemoryCluster(admit=lambda document: document)
 
 
 def by_operator(each: World, since: int = 0) -> list[tuple[str, str]]:
@@ -85,7 +89,7 @@ def test_in_a_burst_all_children_exist_before_the_first_status():
         return Decision(Plan(apply=() if snapshot.children else (service,)), {"ready": True})
 
     async def scenario():
-        each = World(SETTINGS, core, faults=Faults(delay=lambda _event: 0))
+        each = World(SETTINGS, core, faults=Faults(delay=lambda _event: 0), cluster=schemaless())
         await each.start()
         for number in range(50):
             document = slm(0)
@@ -271,7 +275,7 @@ def test_a_bug_in_the_core_is_kept_to_its_deployment():
                 raise KeyError("bug")
             return core(snapshot)
 
-        each = World(SETTINGS, buggy)
+        each = World(SETTINGS, buggy, cluster=schemaless())
         await each.start()
         each.cluster.put(slm(0))
         broken = slm(0)

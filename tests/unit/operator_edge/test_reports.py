@@ -37,9 +37,10 @@ def pod(version: int, *, ready: bool, address: str | None = "10.0.0.1", **metada
     return document
 
 
-def stage(pods: Pods, document, *, resting: bool = False):
+def stage(pods: Pods, document, *, resting: bool = False, measured: bool = True):
     store, queue = Store(), WorkQueue()
     ready = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}]}
+    ready |= {"performance": {"tokensPerSecond": 58}} if measured else {}
     store.observe(SLM_DEPLOYMENT, slm(1, status=ready if resting else {}))
     store.observe(POD, document)
     return store, queue, reports.Reports(store=store, queue=queue, fetch=pods, interval=2)
@@ -98,6 +99,18 @@ def test_deployments_at_rest_are_left_alone_after_a_restart():
         _, _, each = stage(pods, pod(1, ready=True), resting=True)
         await each.ask_all()
         assert pods.asked == 0
+
+    simulate(scenario())
+
+
+def test_what_a_crash_kept_from_the_status_is_asked_for_after_the_restart():
+    """Ready was written, and the operator was gone before it had read what the pod measured."""
+
+    async def scenario():
+        pods = Pods(READY)
+        store, _, each = stage(pods, pod(1, ready=True), resting=True, measured=False)
+        await each.ask_all()
+        assert "uid-Pod" in store.reports
 
     simulate(scenario())
 
