@@ -83,7 +83,7 @@ class ModelNotFound(NotFound):
 
     def __init__(self, asked: str, served: str) -> None:
         super().__init__(
-            f"The model {asked[:200]!r} does not exist here; this server serves {served!r}.", param="model"
+            f"The model {asked[:200]!r} was not found; this server serves {served!r}.", param="model"
         )
 
 

@@ -43,6 +43,9 @@ class Serving:
     """Set with the first load."""
     performance: Performance | None = None
     """Set by the warm-up, whose first token makes the pod ready."""
+    keep_alive: float = -1.0
+    """Seconds that Ollama's clients wish the model to stay; negative: for ever. `ps` shows it, nothing
+    else."""
     draining: bool = False
     heartbeat: float = field(default_factory=time.monotonic)
     metrics: Metrics = field(init=False)
@@ -73,14 +76,18 @@ class Serving:
         return "Loading" if self.performance is None else "Ready"
 
     def require_model(self, asked: str) -> None:
-        """Check the name that a client asks for; Ollama's clients append `:latest`.
+        """Check the name that a client asks for.
 
         Raises
         ------
         ModelNotFound
         """
-        if asked not in {self.name, f"{self.name}:latest"}:
+        if not self.serves(asked):
             raise ModelNotFound(asked, self.name)
+
+    def serves(self, asked: str) -> bool:
+        """Ollama's clients append `:latest` to a name without a tag."""
+        return asked in {self.name, f"{self.name}:latest"}
 
     def require_chat(self) -> ChatFormat:
         """Raise Unavailable until the model has made its first token."""

@@ -43,7 +43,7 @@ def read_json(text: str) -> list[Call] | None:
     document = _json(text)
     documents = document if isinstance(document, list) else [document]
     if document is None:
-        documents = [_json(part) for part in re.split(r";\s*|\n+(?=\{)", text.strip()) if part]
+        documents = [_json(part) for part in re.split(r";|\n(?=\{)", text) if part.strip()]
     calls = [_one(one) for one in documents]
     return None if not calls or None in calls else [call for call in calls if call is not None]
 

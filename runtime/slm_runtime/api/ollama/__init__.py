@@ -1,0 +1,1 @@
+"""Ollama's API, a module an endpoint or a family of them."""

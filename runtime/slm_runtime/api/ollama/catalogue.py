@@ -1,0 +1,128 @@
+"""What there is to serve: tags, show, ps; and the commands that are not for clients to carry out."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from slm_runtime.api.errors import NotServed
+from slm_runtime.api.http import Exchange
+from slm_runtime.api.ollama import ndjson
+from slm_runtime.api.ollama.requests import parse, thinks
+from slm_runtime.api.serving import Serving
+
+_NEVER: Final = timedelta(days=100 * 365)
+
+
+class Named(msgspec.Struct, kw_only=True):
+    model: str
+    stream: bool | None = None
+    verbose: bool | None = None
+
+
+async def tags(serving: Serving, exchange: Exchange) -> None:
+    model = {**_model(serving), "modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC))}
+    await exchange.respond_json({"models": [model]})
+
+
+async def ps(serving: Serving, exchange: Exchange) -> None:
+    if serving.chat is None:
+        await exchange.respond_json({"models": []})
+        return
+    info = serving.engine.info
+    keep = timedelta(seconds=serving.keep_alive) if serving.keep_alive >= 0 else _NEVER
+    running = {
+        **_model(serving),
+        "size": info.memory.weights + info.memory.kv_cache + info.memory.compute,
+        "size_vram": info.memory.weights if info.layers_offloaded else 0,
+        "expires_at": _timestamp(datetime.now(UTC) + keep),
+        "context_length": info.context_length,
+    }
+    await exchange.respond_json({"models": [running]})
+
+
+async def show(serving: Serving, exchange: Exchange) -> None:
+    wanted = await parse(exchange, Named)
+    serving.require_model(wanted.model)
+    chat, facts = serving.require_chat(), serving.model
+    architecture = facts.architecture
+    await exchange.respond_json(
+        {
+            "modelfile": f"FROM {serving.config.model.source}\n",
+            "parameters": "",
+            "template": chat.template,
+            "details": _details(serving),
+            "model_info": {
+                "general.architecture": architecture,
+                "general.name": facts.name or serving.name,
+                "general.parameter_count": facts.parameter_count,
+                f"{architecture}.context_length": facts.context_length,
+                f"{architecture}.embedding_length": facts.embedding_length,
+                f"{architecture}.block_count": facts.block_count,
+                f"{architecture}.attention.head_count": facts.head_count,
+                f"{architecture}.attention.head_count_kv": max(facts.kv_heads, default=0),
+            },
+            "capabilities": ["completion", "tools", *(["thinking"] if thinks(chat) else [])],
+            "modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC)),
+        }
+    )
+
+
+async def pull(serving: Serving, exchange: Exchange) -> None:
+    """What is served is there already; anything else is not for clients to fetch."""
+    wanted = await parse(exchange, Named)
+    if not serving.serves(wanted.model):
+        raise _declined(serving, f"pull {wanted.model[:200]!r}")
+    if wanted.stream is False:
+        await exchange.respond_json({"status": "success"})
+        return
+    lines = [{"status": "pulling manifest"}, {"status": "verifying sha256 digest"}, {"status": "success"}]
+    await exchange.respond(200, b"".join(ndjson.line(one) for one in lines), ndjson.HEADERS)
+
+
+async def decline(serving: Serving, exchange: Exchange) -> None:
+    """Create, copy, delete, push, blobs."""
+    raise _declined(serving, exchange.path.split("/")[2])
+
+
+def _declined(serving: Serving, what: str) -> NotServed:
+    return NotServed(
+        f"This server is managed by Kubernetes and does not {what}: it serves {serving.name!r}. "
+        f"To serve another model, edit spec.model of its SLMDeployment (kubectl get slm)."
+    )
+
+
+def _model(serving: Serving) -> dict[str, Any]:
+    return {
+        "name": serving.name,
+        "model": serving.name,
+        "size": serving.model.size_bytes,
+        "digest": serving.model.sha256 or "",
+        "details": _details(serving),
+    }
+
+
+def _details(serving: Serving) -> dict[str, Any]:
+    facts = serving.model
+    return {
+        "parent_model": "",
+        "format": facts.format.lower(),
+        "family": facts.architecture,
+        "families": [facts.architecture],
+        "parameter_size": _short(facts.parameter_count),
+        "quantization_level": facts.quantization or "unknown",
+    }
+
+
+def _short(count: int | None) -> str:
+    """134515008 as people write it: 134.5M."""
+    if count is None:
+        return "unknown"
+    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f}{unit}"
+    return str(count)
+
+
+def _timestamp(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")

@@ -1,0 +1,108 @@
+"""POST /api/chat."""
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.generation import generating
+from slm_runtime.api.http import Exchange
+from slm_runtime.api.ollama.ndjson import Answer
+from slm_runtime.api.ollama.options import parse_format
+from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
+from slm_runtime.api.serving import Serving
+from slm_runtime.api.turn import Tool, ToolChoice, prepare_turn
+from slm_runtime.engine.messages import GenerateRequest
+from slm_runtime.templates.chat import ChatMessage
+
+_PARAMS: Final = {"prompt": "messages", "constraint": "format", "max_tokens": "options.num_predict"}
+
+
+class CalledFunction(msgspec.Struct):
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class Called(msgspec.Struct):
+    function: CalledFunction
+    id: str = ""
+
+
+class Message(msgspec.Struct):
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    images: list[Any] | None = None
+    tool_calls: list[Called] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+    def to_chat(self) -> ChatMessage:
+        if self.images:
+            raise BadRequest("this model takes text, no images", param="messages")
+        message: ChatMessage = {"role": self.role, "content": self.content or ""}
+        if self.tool_name is not None:
+            message["name"] = self.tool_name
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.function.name, "arguments": call.function.arguments},
+                }
+                for call in self.tool_calls
+            ]
+        return message
+
+
+class OfferedFunction(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+    def to_tool(self) -> Tool:
+        parameters = self.parameters or {"type": "object", "properties": {}}
+        function = {"name": self.name, "description": self.description or "", "parameters": parameters}
+        return {"type": "function", "function": function}
+
+
+class Offered(msgspec.Struct):
+    function: OfferedFunction
+
+
+class ChatRequest(GeneratingRequest, kw_only=True):
+    messages: list[Message] | None = None
+    tools: list[Offered] | None = None
+
+
+async def create(serving: Serving, exchange: Exchange) -> None:
+    wanted = await parse(exchange, ChatRequest)
+    serving.require_model(wanted.model)
+    options = wanted.parsed_options()
+    chat = serving.require_chat()
+    keep_alive = remember_keep_alive(serving, wanted.keep_alive)
+    if not wanted.messages:
+        await answer_load(serving, exchange, "chat", keep_alive)
+        return
+    turn = await prepare_turn(
+        chat,
+        [message.to_chat() for message in wanted.messages],
+        tools=[tool.function.to_tool() for tool in wanted.tools or []],
+        choice=ToolChoice(),
+        constraint=parse_format(wanted.format),
+        variables=wanted.template_variables(chat),
+    )
+    request = GenerateRequest(
+        prompt=[turn.prompt],
+        max_tokens=options.max_tokens,
+        sampling=options.sampling(),
+        stop=options.stop_strings,
+        logprobs=wanted.logprob_count(),
+        constraint=turn.constraint,
+        show_special=turn.show_special,
+        keep_on_overflow=wanted.keep_on_overflow(options),
+    )
+    answer = Answer("chat", wanted.model, turn.parser(), hide_thinking=wanted.think is False)
+    async with generating(serving, exchange, request, _PARAMS) as tracked:
+        await (answer.stream if wanted.streams else answer.whole)(exchange, tracked, None)

@@ -1,0 +1,62 @@
+"""POST /api/embed, and the older /api/embeddings."""
+
+import time
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from slm_runtime.api.embedding import embed, shortened
+from slm_runtime.api.http import Exchange
+from slm_runtime.api.ollama.ndjson import nanoseconds
+from slm_runtime.api.ollama.requests import parse, remember_keep_alive
+from slm_runtime.api.serving import Serving
+
+
+class Embed(msgspec.Struct, kw_only=True):
+    model: str
+    input: str | list[str]
+    truncate: bool | None = None
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    options: dict[str, Any] | None = None
+    keep_alive: float | str | None = None
+
+
+class LegacyEmbed(msgspec.Struct, kw_only=True):
+    model: str
+    prompt: str = ""
+    options: dict[str, Any] | None = None
+    keep_alive: float | str | None = None
+
+
+async def create(serving: Serving, exchange: Exchange) -> None:
+    began = time.monotonic()
+    wanted = await parse(exchange, Embed)
+    serving.require_model(wanted.model)
+    serving.require_chat()
+    remember_keep_alive(serving, wanted.keep_alive)
+    inputs: list[str | list[int]] = [wanted.input] if isinstance(wanted.input, str) else [*wanted.input]
+    document: dict[str, Any] = {"model": wanted.model, "embeddings": [], "prompt_eval_count": 0}
+    # As Ollama: nothing to embed is no error, but an empty answer.
+    if any(inputs):
+        embedded = await embed(
+            serving, exchange, inputs, truncate=wanted.truncate is not False, params={"inputs": "input"}
+        )
+        document["embeddings"] = [shortened(vector, wanted.dimensions) for vector in embedded.vectors]
+        document["prompt_eval_count"] = embedded.prompt_tokens
+    took = nanoseconds(time.monotonic() - began)
+    await exchange.respond_json({**document, "total_duration": took, "load_duration": 0})
+
+
+async def create_legacy(serving: Serving, exchange: Exchange) -> None:
+    wanted = await parse(exchange, LegacyEmbed)
+    serving.require_model(wanted.model)
+    serving.require_chat()
+    remember_keep_alive(serving, wanted.keep_alive)
+    if not wanted.prompt:
+        await exchange.respond_json({"embedding": []})
+        return
+    embedded = await embed(
+        serving, exchange, [wanted.prompt], truncate=True, normalize=False, params={"inputs": "prompt"}
+    )
+    await exchange.respond_json({"embedding": embedded.vectors[0]})

@@ -1,0 +1,98 @@
+"""POST /api/generate."""
+
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+
+from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.generation import api_error, generating
+from slm_runtime.api.http import Exchange
+from slm_runtime.api.ollama import gotemplate
+from slm_runtime.api.ollama.ndjson import Answer
+from slm_runtime.api.ollama.options import parse_format
+from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
+from slm_runtime.api.parsing import OutputParser
+from slm_runtime.api.serving import Serving
+from slm_runtime.api.turn import ToolChoice, Turn, prepare_turn
+from slm_runtime.engine.client import EngineError
+from slm_runtime.engine.messages import GenerateRequest
+from slm_runtime.templates.chat import ChatFormat
+
+_PARAMS: Final = {"constraint": "format", "max_tokens": "options.num_predict"}
+
+
+class Generate(GeneratingRequest, kw_only=True):
+    prompt: str | None = None
+    suffix: str | None = None
+    system: str | None = None
+    template: str | None = None
+    raw: bool | None = None
+    context: list[Annotated[int, Meta(ge=0, le=2**31 - 1)]] | None = None
+    images: list[Any] | None = None
+
+    def check(self) -> None:
+        """Refuse what can't be done.
+
+        Raises
+        ------
+        BadRequest
+        """
+        if self.images:
+            raise BadRequest("this model takes text, no images", param="images")
+        if self.suffix:
+            raise BadRequest(f"{self.model} does not support insert", param="suffix")
+        if self.raw and (self.template or self.system or self.context):
+            raise BadRequest("raw mode does not support template, system, or context", param="raw")
+
+
+async def create(serving: Serving, exchange: Exchange) -> None:
+    wanted = await parse(exchange, Generate)
+    serving.require_model(wanted.model)
+    wanted.check()
+    options = wanted.parsed_options()
+    chat = serving.require_chat()
+    keep_alive = remember_keep_alive(serving, wanted.keep_alive)
+    if not wanted.prompt and not wanted.system:
+        await answer_load(serving, exchange, "generate", keep_alive)
+        return
+    turn = await _turn(wanted, chat)
+    try:
+        tokens = await serving.engine.tokenize(
+            turn.prompt, add_special=not wanted.context, parse_special=True
+        )
+    except EngineError as error:
+        raise api_error(error, _PARAMS) from error
+    tokens = [*(wanted.context or []), *tokens]
+    request = GenerateRequest(
+        prompt=[tokens],
+        add_special=False,
+        max_tokens=options.max_tokens,
+        sampling=options.sampling(),
+        stop=options.stop_strings,
+        logprobs=wanted.logprob_count(),
+        constraint=turn.constraint,
+        keep_on_overflow=wanted.keep_on_overflow(options),
+    )
+    answer = Answer("generate", wanted.model, turn.parser(), hide_thinking=wanted.think is False)
+    context = None if wanted.raw else tokens[:]
+    async with generating(serving, exchange, request, _PARAMS) as tracked:
+        await (answer.stream if wanted.streams else answer.whole)(exchange, tracked, context)
+
+
+async def _turn(wanted: Generate, chat: ChatFormat) -> Turn:
+    prompt, constraint = wanted.prompt or "", parse_format(wanted.format)
+    if wanted.raw or wanted.template:
+        if wanted.template:
+            prompt = gotemplate.render(wanted.template, wanted.system or "", prompt)
+        return Turn(prompt, constraint, False, OutputParser)
+    messages = [{"role": "user", "content": prompt}]
+    if wanted.system:
+        messages.insert(0, {"role": "system", "content": wanted.system})
+    return await prepare_turn(
+        chat,
+        messages,
+        tools=[],
+        choice=ToolChoice(),
+        constraint=constraint,
+        variables=wanted.template_variables(chat),
+    )

@@ -1,0 +1,167 @@
+"""Ollama's answers: the same pieces, one JSON object a line, or all at once."""
+
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from slm_runtime.api.generation import Tracked, broken, gather
+from slm_runtime.api.http import Exchange, Headers
+from slm_runtime.api.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.engine.messages import (
+    ChoiceFinished,
+    Delta,
+    RequestFinished,
+    TokenLogprob,
+    TokenLogprobs,
+)
+
+HEADERS: Final[Headers] = [(b"content-type", b"application/x-ndjson"), (b"x-accel-buffering", b"no")]
+_REASONS: Final = {"stop": "stop", "length": "length"}
+_encode: Final = msgspec.json.Encoder().encode
+
+Kind = Literal["chat", "generate"]
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def line(document: Any) -> bytes:
+    return _encode(document) + b"\n"
+
+
+class Answer:
+    """Writes one answer in the shape of `kind`, as a stream or whole."""
+
+    def __init__(self, kind: Kind, model: str, parser: OutputParser, *, hide_thinking: bool) -> None:
+        self._kind = kind
+        self._model = model
+        self._parser = parser
+        self._hide_thinking = hide_thinking
+        self._head = b'{"model":' + _encode(model) + b',"created_at":"'
+        opening: dict[Kind, bytes] = {
+            "chat": b'","message":{"role":"assistant","content":',
+            "generate": b'","response":',
+        }
+        closing: dict[Kind, bytes] = {"chat": b'},"done":false}\n', "generate": b',"done":false}\n'}
+        self._before, self._after = opening[kind], closing[kind]
+
+    async def stream(self, exchange: Exchange, tracked: Tracked, context: list[int] | None) -> None:
+        """Write a line for each piece as it comes, and the last with the counts."""
+        await exchange.start(200, HEADERS)
+        finished: ChoiceFinished | None = None
+        async for events in tracked.batches():
+            when = now()
+            out = []
+            for event in events:
+                if isinstance(event, Delta):
+                    out.append(self._delta(event, when))
+                    if context is not None:
+                        context += event.tokens
+                elif isinstance(event, ChoiceFinished):
+                    finished = event
+                else:
+                    out.append(self._end(finished, event, when, context))
+                    await exchange.write(b"".join(out), more=False)
+                    return
+            if written := b"".join(out):
+                await exchange.write(written)
+
+    async def whole(self, exchange: Exchange, tracked: Tracked, context: list[int] | None) -> None:
+        """Write one object."""
+        gathered = await gather(tracked, 1)
+        (choice,) = gathered.choices
+        parts = [*self._parser.feed(choice.text), *self._parser.finish()]
+        document = self._document(
+            now(),
+            "".join(part.text for part in parts if isinstance(part, Text)),
+            "".join(part.text for part in parts if isinstance(part, Reasoning)),
+            [part for part in parts if isinstance(part, ToolCall)],
+        )
+        if choice.logprobs:
+            document["logprobs"] = _logprobs(choice.logprobs)
+        if context is not None:
+            document["context"] = context + choice.tokens
+        await exchange.respond_json({**document, **_counts(_REASONS[choice.reason], gathered.end)})
+
+    def _delta(self, delta: Delta, when: str) -> bytes:
+        parts: list[Part] = [Text(delta.text)] if self._parser.plain else self._parser.feed(delta.text)
+        if delta.logprobs is None:
+            return b"".join(self._part(part, when) for part in parts)
+        text = "".join(part.text for part in parts if isinstance(part, Text))
+        document = self._document(when, text, "", [])
+        others = [part for part in parts if not isinstance(part, Text)]
+        logprobs = {"done": False, "logprobs": _logprobs(delta.logprobs)}
+        return line({**document, **logprobs}) + b"".join(self._part(part, when) for part in others)
+
+    def _part(self, part: Part, when: str) -> bytes:
+        if isinstance(part, Text):
+            if not part.text:
+                return b""
+            return self._head + when.encode() + self._before + _encode(part.text) + self._after
+        if isinstance(part, Reasoning):
+            if self._hide_thinking:
+                return b""
+            return line({**self._document(when, "", part.text, []), "done": False})
+        return line({**self._document(when, "", "", [part]), "done": False})
+
+    def _end(
+        self,
+        finished: ChoiceFinished | None,
+        end: RequestFinished,
+        when: str,
+        context: list[int] | None,
+    ) -> bytes:
+        if finished is None or finished.reason not in _REASONS:
+            reason = "error" if finished is None else finished.reason
+            return line(broken(reason, end.message).ollama())
+        rest = b"".join(self._part(part, when) for part in self._parser.finish())
+        document = {**self._document(when, "", "", []), **_counts(_REASONS[finished.reason], end)}
+        if context is not None:
+            document["context"] = context
+        return rest + line(document)
+
+    def _document(self, when: str, text: str, thinking: str, calls: list[ToolCall]) -> dict[str, Any]:
+        said: dict[str, Any] = (
+            {"role": "assistant", "content": text} if self._kind == "chat" else {"response": text}
+        )
+        if thinking and not self._hide_thinking:
+            said["thinking"] = thinking
+        if calls:
+            said["tool_calls"] = [
+                {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
+                for index, call in enumerate(calls)
+            ]
+        head = {"model": self._model, "created_at": when}
+        return {**head, "message": said} if self._kind == "chat" else {**head, **said}
+
+
+def _counts(reason: str, end: RequestFinished) -> dict[str, Any]:
+    """What ends an answer; durations in nanoseconds, of which waiting is what Ollama calls loading."""
+    times = end.timings
+    return {
+        "done": True,
+        "done_reason": reason,
+        "total_duration": nanoseconds(times.queue + times.prefill + times.decode),
+        "load_duration": nanoseconds(times.queue),
+        "prompt_eval_count": end.usage.prompt_tokens,
+        "prompt_eval_duration": nanoseconds(times.prefill),
+        "eval_count": end.usage.completion_tokens,
+        "eval_duration": nanoseconds(times.decode),
+    }
+
+
+def nanoseconds(seconds: float) -> int:
+    return max(0, round(seconds * 1e9))
+
+
+def _logprobs(tokens: list[TokenLogprobs]) -> list[dict[str, Any]]:
+    return [
+        {**_logprob(token.chosen), "top_logprobs": [_logprob(one) for one in token.top]} for token in tokens
+    ]
+
+
+def _logprob(token: TokenLogprob) -> dict[str, Any]:
+    text = token.text.decode(errors="replace")
+    return {"token": text, "logprob": max(token.logprob, -9999.0), "bytes": list(token.text)}

@@ -1,0 +1,101 @@
+"""What `generate` and `chat` share of their requests."""
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http import Exchange
+from slm_runtime.api.ollama.ndjson import Kind, now
+from slm_runtime.api.ollama.options import FOREVER, Options, parse_keep_alive, parse_options
+from slm_runtime.api.parsing import THINK_END
+from slm_runtime.api.serving import Serving
+from slm_runtime.templates.chat import ChatFormat
+
+_Request = TypeVar("_Request", bound=msgspec.Struct)
+
+
+class GeneratingRequest(msgspec.Struct, kw_only=True):
+    """Ollama ignores unknown fields, and so do we here."""
+
+    model: str
+    stream: bool | None = None
+    format: str | dict[str, Any] | None = None
+    options: dict[str, Any] | None = None
+    keep_alive: float | str | None = None
+    think: bool | str | None = None
+    truncate: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+
+    @property
+    def streams(self) -> bool:
+        return self.stream is not False
+
+    def parsed_options(self) -> Options:
+        return parse_options(self.options)
+
+    def keep_on_overflow(self, options: Options) -> int | None:
+        """Ollama cuts a prompt that is too long, unless told otherwise."""
+        return None if self.truncate is False else max(0, options.num_keep)
+
+    def logprob_count(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def template_variables(self, chat: ChatFormat) -> dict[str, Any]:
+        """What the template is told of thinking.
+
+        Raises
+        ------
+        BadRequest
+            Thinking is asked of a model that doesn't.
+        """
+        if self.think is None:
+            return {}
+        if self.think and not thinks(chat):
+            raise BadRequest(f'"{self.model}" does not support thinking', param="think")
+        level = {"reasoning_effort": self.think} if isinstance(self.think, str) else {}
+        return {**level, "enable_thinking": bool(self.think)}
+
+
+def thinks(chat: ChatFormat) -> bool:
+    return THINK_END in chat.template
+
+
+async def parse(exchange: Exchange, kind: type[_Request]) -> _Request:
+    """Read and check a request's body.
+
+    Raises
+    ------
+    BadRequest
+    """
+    document = await exchange.json()
+    # Older clients say `name`.
+    document.setdefault("model", document.pop("name", None))
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        sentence, _, path = str(error).partition(" - at `$.")
+        param = path.removesuffix("`") or None
+        raise BadRequest(f"invalid request: {param or 'body'}: {sentence}", param=param) from None
+    except RecursionError:
+        raise BadRequest("invalid request: nested too deeply") from None
+
+
+def remember_keep_alive(serving: Serving, given: float | str | None) -> float | None:
+    """Take what a client wishes for what `ps` shows: no client can unload the others' model."""
+    seconds = parse_keep_alive(given)
+    if seconds is not None:
+        serving.keep_alive = seconds if seconds >= 0 else FOREVER
+    return seconds
+
+
+async def answer_load(serving: Serving, exchange: Exchange, kind: Kind, keep_alive: float | None) -> None:
+    """An empty prompt means: load the model, or unload it. It is loaded, and stays."""
+    said: dict[str, Any] = (
+        {"message": {"role": "assistant", "content": ""}} if kind == "chat" else {"response": ""}
+    )
+    reason = "unload" if keep_alive == 0 else "load"
+    head = {"model": serving.name, "created_at": now()}
+    await exchange.respond_json({**head, **said, "done": True, "done_reason": reason})
