@@ -94,12 +94,20 @@ class Resync:
     async def start(self) -> None:
         """The first list, and every deployment queued: from here on the workers may start.
 
+        What passes by itself is waited for: a CRD that was just installed is answered with 429 for a while.
+
         Raises
         ------
         ClusterError
-            Something can't be listed.
+            Something can't be listed, and asking again won't help.
         """
-        await self.list_all()
+        while True:
+            try:
+                await self.list_all()
+                break
+            except errors.RetryError as error:
+                log.warning("can't list everything yet", extra={"cause": str(error)})
+                await asyncio.sleep(error.retry_after or RETRY)
         for key in self._store.deployments():
             self._queue.add(key, Lane.ACT)
 
