@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.chart.generate import CHART
 from tests.chart.rendering import MODES, NAMESPACE, ChartRefused, Helm, Render, Rendered
 from tests.cluster import tools

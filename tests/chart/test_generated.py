@@ -6,10 +6,10 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from tests.chart.generate import CHART, UndescribedValue, generated, values
 
 from slm_contract.config import EngineName
 from slm_operator.settings import HardwareClass, Settings, Toleration
+from tests.chart.generate import CHART, UndescribedValue, generated, values
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())

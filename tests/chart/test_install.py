@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.chart.generate import CHART
 from tests.chart.rendering import EVERYTHING, NAMESPACE
 from tests.cluster import ControlPlane, HarnessError, service_monitor_crd

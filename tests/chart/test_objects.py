@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from tests.chart.generate import CHART, ROOT
 from tests.chart.rendering import EVERYTHING, NAMESPACE, ChartRefused, Helm, Render, Rendered
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.chart.generate import CHART, ROOT
-from tests.chart.rendering import EVERYTHING, Render, Rendered
 
 from slm_contract.config import EngineName
 from slm_operator.settings import EnvVar, HardwareClass, Settings, Toleration
+from tests.chart.generate import CHART, ROOT
+from tests.chart.rendering import EVERYTHING, Render, Rendered
 
 SHIPPED = ["gpu-nvidia", "npu-intel", "gpu-amd", "npu-qualcomm", "gpu-intel", "gpu-intel-i915", "cpu"]
 

@@ -1,0 +1,168 @@
+"""The operator's own process, with the rights that the chart grants and no others."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.generate import CHART
+from tests.chart.rendering import NAMESPACE
+from tests.cluster import ControlPlane, HarnessError, service_monitor_crd
+
+pytestmark = [
+    pytest.mark.apiserver,
+    pytest.mark.skipif(sys.platform != "linux", reason="the API server and etcd are built for Linux only"),
+]
+
+CRD = "customresourcedefinition/slmdeployments.slm-operator.io"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:slm-operator"
+RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}
+NODE = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {"name": "fake", "labels": {"kubernetes.io/os": "linux"}},
+}
+NODE_STATUS = {
+    "status": {
+        "allocatable": {"cpu": "8", "memory": "16Gi", "pods": "110"},
+        "capacity": {"cpu": "8", "memory": "16Gi", "pods": "110"},
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Fake", "message": "fake"}],
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane() as started:
+        for namespace in (NAMESPACE, "team-a", "team-b"):
+            started.kubectl("create", "namespace", namespace)
+        started.kubectl("create", "--filename", "-", input=json.dumps(NODE))
+        started.kubectl("taint", "node", "fake", "node.kubernetes.io/not-ready-", "--overwrite")
+        patch = ("--subresource=status", "--type=merge", "--patch", json.dumps(NODE_STATUS))
+        started.kubectl("patch", "node", "fake", *patch)
+        started.kubectl("apply", "--server-side", "--filename", str(service_monitor_crd()))
+        yield started
+
+
+@contextmanager
+def operator(plane: ControlPlane, folder: Path) -> Iterator[Path]:
+    """Run it as its pod would, with the token of its account and the chart's settings; yields its log."""
+    config = json.loads(plane.kubectl("get", "configmap", "slm-operator", "-n", NAMESPACE, "-o", "json"))
+    settings = folder / "config.yaml"
+    settings.write_text(config["data"]["config.yaml"])
+    kubeconfig = yaml.safe_load(plane.kubeconfig.read_text())
+    token = plane.kubectl("create", "token", "slm-operator", "--namespace", NAMESPACE).strip()
+    kubeconfig["users"][0]["user"] = {"token": token}
+    own = folder / "operator.kubeconfig"
+    own.write_text(yaml.safe_dump(kubeconfig))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        "KUBECONFIG": str(own),
+        "SLM_OPERATOR_CONFIG": str(settings),
+        "SLM_OPERATOR_PORT": str(port),
+        "SLM_LEASE_NAME": "slm-operator",
+        "POD_NAMESPACE": NAMESPACE,
+        "POD_NAME": folder.name,
+    }
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "slm_operator"],
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield log
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def eventually(what: str, check: Callable[[], Any], why: Callable[[], str], *, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s\n{why()}"
+        time.sleep(0.2)
+
+
+def exists(plane: ControlPlane, what: str, namespace: str) -> bool:
+    try:
+        return bool(plane.kubectl("get", what, "--namespace", namespace, "--output", "name"))
+    except HarnessError:
+        return False
+
+
+def refusals(plane: ControlPlane) -> list[str]:
+    """What the API server forbade the operator, from its audit log."""
+    events = [json.loads(line) for line in plane.audit_log.read_text().splitlines()]
+    return [
+        f"{event['verb']} {event['requestURI']}"
+        for event in events
+        if event["user"]["username"] == ACCOUNT and event["responseStatus"]["code"] == 403
+    ]
+
+
+def model(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
+    source = {"source": f"https://models.corp.example/{name}.gguf"}
+    return {
+        "apiVersion": "slm-operator.io/v1alpha1",
+        "kind": "SLMDeployment",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"model": source, "resources": RESOURCES, **spec},
+    }
+
+
+@pytest.mark.parametrize(
+    ("home", "namespaces"), [("team-a", []), ("team-b", ["team-b"])], ids=["cluster", "namespaced"]
+)
+def test_the_granted_rights_are_enough_for_every_child(
+    plane: ControlPlane, tmp_path: Path, home: str, namespaces: list[str]
+) -> None:
+    values = tmp_path / "values.yaml"
+    pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    values.write_text(yaml.safe_dump({"watchNamespaces": namespaces, "fetch": {"caBundle": pem}}))
+    plane.helm("install", "slm-operator", str(CHART), "--namespace", NAMESPACE, "--values", str(values))
+    monitored = {"serviceMonitor": {"enabled": True}}
+    models = [
+        model("served", home, observability=monitored),
+        model("cached", home, cache={"mode": "PVC", "size": "1Gi"}),
+    ]
+    try:
+        with operator(plane, tmp_path) as log:
+
+            def why() -> str:
+                status = plane.kubectl("get", "slm", "--namespace", home, "--output", "yaml")
+                return f"{log.read_text()[-4000:]}\n{status}"
+
+            plane.kubectl("wait", "--for=condition=Established", CRD)
+            plane.kubectl("apply", "--filename", "-", input=yaml.safe_dump_all(models))
+            for child in (
+                "deployment/served",
+                "service/served",
+                "secret/served-api-key",
+                "configmap/served-ca",
+                "servicemonitor/served",
+                "persistentvolumeclaim/cached-models",
+                "jobs",
+            ):
+                eventually(f"{child} is made", lambda child=child: exists(plane, child, home), why)
+            seen = ("get", "slm", "served", "-n", home, "-o", "jsonpath={.status.observedGeneration}")
+            eventually("its status is written", lambda: plane.kubectl(*seen) == "1", why)
+            change = ("--type=merge", "--patch", '{"spec": {"observability": null}}')
+            plane.kubectl("patch", "slm", "served", "--namespace", home, *change)
+            eventually("a child is deleted", lambda: not exists(plane, "servicemonitor/served", home), why)
+        assert refusals(plane) == []
+    finally:
+        plane.helm("uninstall", "slm-operator", "--namespace", NAMESPACE)
