@@ -9,7 +9,7 @@ from slm_operator.placement.history import Record, parse_record
 from slm_operator.plan import make_plan, owned_by, taken
 from slm_operator.resolve import Resolution, resolve
 from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Snapshot
-from slm_operator.status.faults import Fault, find_fault, is_ready, volume_wait
+from slm_operator.status.faults import Fault, creation_fault, find_fault, is_ready, volume_wait
 from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
 
@@ -40,6 +40,7 @@ def decide(snapshot: Snapshot) -> Decision:
         or _name_taken(taken(desired.objects, snapshot.children, uid))
         or resolution.problem
         or find_fault(pods, snapshot.reports, snapshot.now)
+        or (creation_fault(live) if live is not None else None)
     )
     status = report(_view(snapshot, resource, resolution, desired, plan, live, pods, fault))
     waits = [wait for wait in (resolution.requeue_after, stuck or None) if wait is not None]

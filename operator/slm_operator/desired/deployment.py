@@ -51,12 +51,12 @@ def rendered_deployment(rendering: Rendering, facts: Mapping[str, ModelFacts]) -
     }
     if facts:
         annotations[FACTS_ANNOTATION] = facts_to_json(facts)
-    exclusive = rendering.hardware_class.resource is not None or not shares_volume(
-        rendering.resource.spec.cache
-    )
-    seconds = FETCH_SECONDS + start_seconds(rendering.facts)
     return _deployment(
-        rendering.resource, template, annotations, recreate=exclusive, progress_seconds=seconds
+        rendering.resource,
+        template,
+        annotations,
+        recreate=_exclusive(rendering),
+        seconds=_progress_seconds(rendering),
     )
 
 
@@ -71,17 +71,23 @@ def kept_deployment(
     annotations = live["metadata"].get("annotations", {})
     kept = {key: annotations[key] for key in _KEPT if key in annotations}
     template = live["spec"]["template"]
+    recreate = live["spec"].get("strategy", {}).get("type") == "Recreate"
+    seconds = live["spec"].get("progressDeadlineSeconds", FETCH_SECONDS)
     if rendering is not None:
         again = pod_template(rendering)
+        recreate, seconds = _exclusive(rendering), _progress_seconds(rendering)
         if digest(again) == kept.get(TEMPLATE_ANNOTATION):
             template = again
-    return _deployment(
-        resource,
-        template,
-        kept,
-        recreate=live["spec"].get("strategy", {}).get("type") == "Recreate",
-        progress_seconds=live["spec"].get("progressDeadlineSeconds", FETCH_SECONDS),
-    )
+    return _deployment(resource, template, kept, recreate=recreate, seconds=seconds)
+
+
+def _exclusive(rendering: Rendering) -> bool:
+    """Whether the pods need what only one of them can have at a time: it must be given back before the next one starts."""
+    return rendering.hardware_class.resource is not None or not shares_volume(rendering.resource.spec.cache)
+
+
+def _progress_seconds(rendering: Rendering) -> int:
+    return FETCH_SECONDS + start_seconds(rendering.facts)
 
 
 def _deployment(
@@ -90,7 +96,7 @@ def _deployment(
     annotations: Mapping[str, str],
     *,
     recreate: bool,
-    progress_seconds: int,
+    seconds: int,
 ) -> RenderedDeployment:
     intent = child(resource, "apps/v1", "Deployment", resource.name)
     intent["metadata"]["annotations"] = dict(annotations)
@@ -98,8 +104,7 @@ def _deployment(
     intent["spec"] = {
         "replicas": resource.replicas,
         "revisionHistoryLimit": 3,
-        "progressDeadlineSeconds": progress_seconds,
-        # What only one pod can have at a time must be given back before the next one starts.
+        "progressDeadlineSeconds": seconds,
         "strategy": {"type": "Recreate"} if recreate else rolling,
         "selector": {"matchLabels": selector(resource.name)},
     }

@@ -1,5 +1,6 @@
 """What is wrong with the pods, read from what kubelet, scheduler and runtime say of them. One fault, the most telling."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -60,6 +61,7 @@ _EXITS: Final[dict[int, tuple[FailureReason, str]]] = {
         "see the log of the pod's previous serve container",
     ),
 }
+_POD_NAME: Final = re.compile(r'pods "[^"]*" ')
 _PULL: Final = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -100,6 +102,20 @@ def find_fault(pods: Iterable[Document], reports: Mapping[str, RuntimeReport], n
         for fault in _pod_faults(pod, reports.get(str(pod["metadata"].get("uid"))), now)
     ]
     return min(found, key=lambda fault: not fault.stalled, default=None)
+
+
+def creation_fault(deployment: Document) -> Fault | None:
+    """Pods that can't even be made: a quota, Pod Security or an admission policy forbids them."""
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            # Each try names another pod.
+            words = _POD_NAME.sub("pods ", str(condition.get("message", "")))
+            return Fault(
+                reason=str(condition.get("reason") or "FailedCreate"),
+                message=f"no pod can be made: {words}",
+                remedy="raise the quota, or change what forbids the pod; it is tried again",
+            )
+    return None
 
 
 def is_ready(pod: Document) -> bool:

@@ -71,8 +71,8 @@ class View:
 
     @cached_property
     def ready(self) -> bool:
-        blocked = self.fault is not None and (self.fault.pod is None or not self.rolled_out)
-        return self.rolled_out and not blocked
+        """A pod's fault that outlived the roll-out is history; one of spec, placement or API server isn't."""
+        return self.rolled_out and (self.fault is None or self.fault.pod is not None)
 
     @cached_property
     def observed_replicas(self) -> int:

