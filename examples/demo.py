@@ -24,7 +24,7 @@ CHART = ROOT / "charts" / "slm-operator"
 MANIFEST = ROOT / "examples" / "smollm2.yaml"
 NAMESPACE = "demo"
 SYSTEM_NAMESPACE = "slm-operator-system"
-QUESTION = "What is the capital of France?"
+QUESTION = "What is the capital of France? Answer in one sentence."
 READY_WITHIN = 900.0
 """Seconds; a first fetch over a slow line is the longest part."""
 

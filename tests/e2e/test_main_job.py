@@ -16,7 +16,7 @@ SPEC = {
     "hardware": {"preference": ["npu", "gpu", "cpu"]},
     "runtime": {"contextLength": 2048},
 }
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 
 
 @pytest.fixture(scope="module")
