@@ -19,10 +19,13 @@ DEFAULT_PARALLEL: Final = 4
 DEFAULT_BATCH: Final = 512
 KV_PADDING: Final = 256
 """Cells that the KV cache is padded to."""
-PROCESS_BYTES: Final = 208 * MIB
-"""The API process, the engine process without its model, and the libraries of both."""
+PROCESS_BYTES: Final = 88 * MIB
+"""The API, engine and template processes without a model, measured as proportional set size."""
+VOCABULARY_BYTES: Final = 384
+"""What one token of the vocabulary takes in the tokenizer's tables, of llama.cpp and of ours."""
 MARGIN: Final = 0.10
-"""On top of the sum: allocators, threads, the tokenizer, requests in flight."""
+"""On top of the sum: allocators, threads, requests in flight."""
+LEAST_MARGIN: Final = 64 * MIB
 
 BYTES_PER_ELEMENT: Final = {KVCacheType.F16: 2.0, KVCacheType.Q8_0: 34 / 32, KVCacheType.Q4_0: 18 / 32}
 """Blocks of 32 numbers with their scale."""
@@ -38,22 +41,23 @@ class Estimate:
     weights: int
     kv_cache: int
     compute: int
+    process: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv_cache + self.compute + PROCESS_BYTES
+        return self.weights + self.kv_cache + self.compute + self.process
 
     @property
     def request(self) -> int:
         """What the pod asks for and is limited to: the sum with its margin, in whole MiB."""
-        return -(-int(self.total * (1 + MARGIN)) // MIB) * MIB
+        return -(-(self.total + max(int(self.total * MARGIN), LEAST_MARGIN)) // MIB) * MIB
 
     @property
     def explanation(self) -> str:
         return (
             f"weights {human_bytes(self.weights)} + KV cache {human_bytes(self.kv_cache)} ({self.parallel} x "
             f"{self.context_length} tokens, {self.kv_type.value}) + compute {human_bytes(self.compute)} + process "
-            f"{human_bytes(PROCESS_BYTES)} = {human_bytes(self.total)}; requested {human_bytes(self.request)}"
+            f"{human_bytes(self.process)} = {human_bytes(self.total)}; requested {human_bytes(self.request)}"
         )
 
 
@@ -98,6 +102,7 @@ def estimate(
         weights=facts.weights_bytes,
         kv_cache=kv_cache_bytes(facts, context_length, parallel, kv_type),
         compute=compute_bytes(facts, context_length, parallel, batch),
+        process=PROCESS_BYTES + facts.vocab_size * VOCABULARY_BYTES,
     )
 
 

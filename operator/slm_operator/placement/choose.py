@@ -167,6 +167,13 @@ def _judge(question: Question, candidate: Candidate, *, standing: bool = False) 
     available, seen = _memory(question.nodes, chosen, spec.hardware)
     if seen is not None and not standing:
         return Rejected(hardware=chosen.name, cause=Cause.NO_NODES, reason=seen)
+    if chosen.image_required and chosen.image is None and not standing:
+        return Rejected(
+            hardware=chosen.name,
+            cause=Cause.NO_IMAGE,
+            reason=f"it needs a runtime image with {chosen.provider}: "
+            f"set hardwareClasses.{chosen.name}.image in the operator's chart",
+        )
     facts = question.facts.get(candidate.artifact.key)
     reason = f"{chosen.name}: {_fitting(question.nodes, chosen, spec.hardware)}"
     if facts is None:

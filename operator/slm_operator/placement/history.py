@@ -18,6 +18,7 @@ class Cause(StrEnum):
     UNKNOWN = "Unknown"
     NO_ARTIFACT = "NoArtifact"
     NO_NODES = "NoNodes"
+    NO_IMAGE = "NoImage"
     NO_MEMORY = "NoMemory"
     UNSCHEDULED = "Unscheduled"
 

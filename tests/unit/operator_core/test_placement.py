@@ -63,6 +63,27 @@ def test_a_class_that_a_user_adds_is_chosen_like_a_shipped_one() -> None:
     assert world.deployment["spec"]["template"]["spec"]["nodeSelector"] == {"acme.example/tpu": "yes"}
 
 
+def test_no_pod_holds_an_accelerator_that_its_image_cannot_use() -> None:
+    def world(gpu: HardwareClass) -> World:
+        classes = tuple(gpu if each.name == gpu.name else each for each in SETTINGS.classes)
+        made = World(
+            spec(resources=GIVEN, hardware=PREFERENCE),
+            settings=SETTINGS.model_copy(update={"classes": classes}),
+            nodes=(node(), gpu_node()),
+        )
+        made.settle()
+        return made
+
+    bare = GPU.model_copy(update={"image_required": True, "image": None})
+    without = world(bare)
+    assert placed(without) == "cpu"
+    assert rejections(without)["gpu-nvidia"] == (
+        f"it needs a runtime image with {GPU.provider}: "
+        "set hardwareClasses.gpu-nvidia.image in the operator's chart"
+    )
+    assert placed(world(bare.model_copy(update={"image": "registry/slm-runtime:cuda"}))) == "gpu-nvidia"
+
+
 @pytest.mark.parametrize(
     ("nodes", "reason"),
     [
