@@ -40,6 +40,9 @@ class HardwareClass(SettingsModel):
     tolerations: tuple[Toleration, ...] = ()
     image: str | None = None
     """None: the operator's default runtime image."""
+    image_required: bool = False
+    """True where the default image lacks this hardware's libraries: without an image of its own the class is passed
+    over, rather than have a pod hold an accelerator and compute on the CPU."""
     engine: EngineName = EngineName.LLAMA_CPP
     provider: str = "cpu"
     gpu_layers: int = 0

@@ -37,6 +37,12 @@ def test_the_defaults(render: Render) -> None:
     assert names(read.classes, "gpu") == ["gpu-nvidia", "gpu-amd", "gpu-intel", "gpu-intel-i915"]
 
 
+def test_an_accelerator_waits_for_an_image_that_can_use_it(render: Render) -> None:
+    classes = settings(render()).classes
+    assert {each.name for each in classes if not each.image_required} == {"cpu"}
+    assert all(each.image_required == (each.resource is not None) for each in classes)
+
+
 def test_chart_and_distribution_have_one_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
