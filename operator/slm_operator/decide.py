@@ -132,7 +132,6 @@ def _view(
         if selected is not None
         else artifact_for(resource, chosen or snapshot.settings.classes[0])
     )
-    facts = {**reported_facts(snapshot.pods), **kept_facts(live)}.get(artifact.key)
     return View(
         resource=resource,
         settings=snapshot.settings,
@@ -148,7 +147,8 @@ def _view(
         placement=resolution.placement,
         hardware_class=chosen,
         artifact=artifact,
-        facts=facts,
+        kept_facts=kept_facts(live).get(artifact.key),
+        fetched_facts=reported_facts(pods).get(artifact.key),
     )
 
 

@@ -13,6 +13,7 @@ from slm_operator.crd.status import (
     Rejection,
 )
 from slm_operator.model.source import file_name
+from slm_operator.placement.history import Cause
 from slm_operator.status.faults import Fault
 from slm_operator.status.view import View
 
@@ -20,24 +21,31 @@ PERCENT_STEP = 5
 
 
 def model(view: View) -> ModelStatus:
-    facts = view.facts
+    facts, live = view.facts, view.live_model
     context = next(
         (each.context_length for each in view.current_reports if each.context_length is not None), None
     )
-    live = view.resource.status.model
     if context is None and view.record is not None:
         context = view.resource.spec.runtime.context_length or view.record.context_length
-    if context is None and live is not None and view.rolled_out and live.source == view.artifact.source:
+    if context is None and view.rolled_out:
         context = live.context_length
-    return ModelStatus(
-        source=view.artifact.source[:1024],
-        resolved=file_name(view.artifact.source)[:1024],
-        sha256=(facts.sha256 if facts is not None else None) or view.artifact.sha256,
-        format=facts.format if facts is not None else None,
-        architecture=facts.architecture[:128] if facts is not None else None,
-        quantization=facts.quantization[:64] if facts is not None and facts.quantization else None,
-        context_length=context,
-        size_bytes=facts.size_bytes if facts is not None else None,
+    if facts is None:
+        known = live
+    else:
+        known = ModelStatus(
+            sha256=facts.sha256 or live.sha256,
+            format=facts.format,
+            architecture=facts.architecture[:128],
+            quantization=facts.quantization[:64] if facts.quantization else None,
+            size_bytes=facts.size_bytes,
+        )
+    return known.model_copy(
+        update={
+            "source": view.artifact.source[:1024],
+            "resolved": file_name(view.artifact.source)[:1024],
+            "sha256": view.artifact.sha256 or known.sha256,
+            "context_length": context,
+        }
     )
 
 
@@ -101,7 +109,9 @@ def acceleration(view: View) -> AccelerationStatus | None:
 
 def memory(view: View) -> MemoryStatus | None:
     if view.record is None:
-        return None
+        tried = [] if view.placement is None else view.placement.rejected
+        short = next((each.reason for each in tried if each.cause is Cause.NO_MEMORY), None)
+        return None if short is None else MemoryStatus(explanation=short[:1024])
     given = view.record.memory
     return MemoryStatus(
         weights=given.weights,
@@ -146,8 +156,7 @@ def last_failure(view: View) -> FailureStatus | None:
 
 
 def display(view: View) -> DisplayStatus:
-    facts = view.facts
-    parts = [view.artifact.name, facts.quantization if facts is not None else None]
+    parts = [view.artifact.name, model(view).quantization]
     return DisplayStatus(
         model=" ".join(part for part in parts if part)[:1024],
         ready=f"{view.ready_replicas}/{view.resource.replicas}",

@@ -8,6 +8,7 @@ from functools import cached_property
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts, RuntimeReport
 from slm_operator.crd.resource import SLMDeployment
+from slm_operator.crd.status import ModelStatus
 from slm_operator.placement.choose import Placement
 from slm_operator.placement.history import Record
 from slm_operator.settings import HardwareClass, Settings
@@ -45,7 +46,10 @@ class View:
     placement: Placement | None
     hardware_class: HardwareClass | None
     artifact: ModelConfig
-    facts: ModelFacts | None
+    kept_facts: ModelFacts | None
+    """What the pods were fitted by."""
+    fetched_facts: ModelFacts | None
+    """What the fetch in the pods has read and verified."""
 
     @property
     def generation(self) -> int:
@@ -80,6 +84,17 @@ class View:
         if self.rolled_out or (self.fault is not None and self.fault.pod is not None):
             return self._count("replicas")
         return self.resource.replicas if self.deployment is not None or self.changing else 0
+
+    @cached_property
+    def facts(self) -> ModelFacts | None:
+        """What is known of the model; what a fetch adds is taken in when its pod serves, not in a write of its own."""
+        return (self.fetched_facts if self.available else None) or self.kept_facts
+
+    @cached_property
+    def live_model(self) -> ModelStatus:
+        """What the status says of the same model so far: it isn't forgotten when a pod is."""
+        live = self.resource.status.model
+        return live if live is not None and live.source == self.artifact.source else ModelStatus()
 
     @cached_property
     def current_reports(self) -> tuple[RuntimeReport, ...]:

@@ -260,6 +260,7 @@ def test_a_model_that_fits_no_node_says_what_it_needs_and_heals() -> None:
     world.settle()
     assert reasons(world.status, ("Ready", "MemoryFits")) == ["DoesNotFit", "DoesNotFit"]
     assert "the most that a pod can get is 200 MiB" in world.status["lastFailure"]["message"]
+    assert "(4 x 1024 tokens, f16)" in world.status["memory"]["explanation"]
     world.nodes = (node(memory="8Gi"),)
     world.settle()
     assert world.deployment["spec"]["replicas"] == 1

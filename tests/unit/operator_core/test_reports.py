@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from slm_contract.report import Acceleration, Download, Performance, RuntimeReport
-from tests.unit.operator_core.world import GIVEN, World, gpu_node, node, reasons, spec
+from tests.unit.operator_core.world import GIVEN, SMOLLM2, World, gpu_node, node, reasons, spec
 
 
 def report(world: World, value: RuntimeReport) -> None:
@@ -104,3 +104,25 @@ def test_a_degraded_accelerator_is_said_and_served(world: World) -> None:
     accelerated = world.condition("Accelerated")
     assert accelerated is not None
     assert accelerated["status"] == "False"
+
+
+def test_what_a_fetch_has_verified_is_told_when_it_serves_and_not_forgotten() -> None:
+    world = World(spec(resources=GIVEN))
+    world.settle()
+    before = copy.deepcopy(world.status)
+    verified = SMOLLM2.model_copy(update={"sha256": "a" * 64})
+    world.run_pods(ready=False, facts=verified)
+    world.deployment["status"].pop("readyReplicas")
+    world.settle()
+    assert world.status == before, "no write for a step on the way"
+    world.run_pods(facts=verified)
+    world.settle()
+    told = world.status["model"]
+    assert (told["sha256"], told["quantization"], told["sizeBytes"]) == ("a" * 64, "Q4_1", 98_000_000)
+    world.pods = []
+    world.deployment["status"]["readyReplicas"] = 0
+    world.settle()
+    assert world.status["model"] == told
+    world.edit(model={"source": "https://host/other.gguf"})
+    world.settle()
+    assert world.status["model"] == {"source": "https://host/other.gguf", "resolved": "other.gguf"}
