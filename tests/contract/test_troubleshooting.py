@@ -1,6 +1,7 @@
 """docs/troubleshooting.md names every failure that the runtime can report and every one that the operator adds."""
 
 import ast
+import re
 from pathlib import Path
 
 from slm_contract.report import FailureReason
@@ -10,14 +11,14 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 
 
 def operator_faults() -> set[str]:
-    """Reasons that are written as `Fault(reason="...")` somewhere in the operator."""
+    """Constants that a call in the operator takes as `reason` where it makes a fault, by keyword or in first place."""
     found = set()
     for path in (ROOT / "operator").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Fault"):
-                words = [each.value for each in node.keywords if each.arg == "reason"]
+            if isinstance(node, ast.Call) and ast.unparse(node.func).lower().endswith("fault"):
+                words = [each.value for each in node.keywords if each.arg == "reason"] + node.args[:1]
                 found |= {each.value for each in words if isinstance(each, ast.Constant)}
-    return found
+    return {str(each) for each in found if re.fullmatch(r"([A-Z][a-z]+)+", str(each))}
 
 
 def test_every_failure_of_the_runtime_has_its_line() -> None:
