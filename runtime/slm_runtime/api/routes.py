@@ -2,48 +2,19 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Final
 
+from slm_runtime.api.document import Operation, openapi
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama import catalogue, embed, generate
 from slm_runtime.api.ollama import chat as ollama_chat
-from slm_runtime.api.openai import chat, completions, embeddings, models
+from slm_runtime.api.openai import chat, completions, embeddings, models, responses
 from slm_runtime.api.routing import Router
 from slm_runtime.api.serving import Serving
 from slm_runtime.metrics import CONTENT_TYPE
 from slm_runtime.version import VERSION
 
 Endpoint = Callable[[Serving, Exchange], Awaitable[None]]
-
-
-def routes(serving: Serving) -> Router:
-    router = Router()
-
-    def add(method: str, path: str, endpoint: Endpoint) -> None:
-        router.add(method, path, partial(endpoint, serving))
-
-    add("GET", "/", _root)
-    add("GET", "/api/version", _version)
-    add("GET", "/api/health", _health)
-    add("GET", "/api/metrics", _metrics)
-    add("GET", "/v1/models", models.index)
-    add("GET", "/v1/models/{rest}", models.show)
-    add("POST", "/v1/chat/completions", chat.create)
-    add("POST", "/v1/completions", completions.create)
-    add("POST", "/v1/embeddings", embeddings.create)
-    add("POST", "/api/chat", ollama_chat.create)
-    add("POST", "/api/generate", generate.create)
-    add("POST", "/api/embed", embed.create)
-    add("POST", "/api/embeddings", embed.create_legacy)
-    add("GET", "/api/tags", catalogue.tags)
-    add("GET", "/api/ps", catalogue.ps)
-    add("POST", "/api/show", catalogue.show)
-    add("POST", "/api/pull", catalogue.pull)
-    add("POST", "/api/create", catalogue.decline)
-    add("POST", "/api/copy", catalogue.decline)
-    add("POST", "/api/push", catalogue.decline)
-    add("DELETE", "/api/delete", catalogue.decline)
-    add("POST", "/api/blobs/{rest}", catalogue.decline)
-    return router
 
 
 async def _root(_: Serving, exchange: Exchange) -> None:
@@ -65,3 +36,61 @@ async def _health(serving: Serving, exchange: Exchange) -> None:
         await exchange.respond_json({"status": "ok"})
     else:
         await exchange.respond_json({"status": "unavailable", "reason": problem}, 503)
+
+
+async def _openapi(_: Serving, exchange: Exchange) -> None:
+    await exchange.respond_json(openapi(OPERATIONS))
+
+
+ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
+    (Operation("GET", "/", "That something runs here; what Ollama's clients ask first."), _root),
+    (Operation("GET", "/openapi.json", "This document."), _openapi),
+    (Operation("GET", "/v1/models", "The model that is served, as a list."), models.index),
+    (Operation("GET", "/v1/models/{rest}", "The model that is served."), models.show),
+    (
+        Operation("POST", "/v1/chat/completions", "A conversation's next turn.", chat.ChatRequest),
+        chat.create,
+    ),
+    (
+        Operation("POST", "/v1/completions", "A text goes on.", completions.CompletionRequest),
+        completions.create,
+    ),
+    (
+        Operation("POST", "/v1/responses", "A response; nothing is stored.", responses.ResponseRequest),
+        responses.create,
+    ),
+    (
+        Operation("POST", "/v1/embeddings", "A vector for each text.", embeddings.EmbeddingRequest),
+        embeddings.create,
+    ),
+    (Operation("GET", "/api/version", "The runtime's version."), _version),
+    (Operation("GET", "/api/health", "Whether requests are answered."), _health),
+    (Operation("GET", "/api/metrics", "What Prometheus reads on the operations port."), _metrics),
+    (
+        Operation("POST", "/api/chat", "A conversation's next turn.", ollama_chat.OllamaChatRequest),
+        ollama_chat.create,
+    ),
+    (Operation("POST", "/api/generate", "An answer to a prompt.", generate.Generate), generate.create),
+    (Operation("POST", "/api/embed", "A vector for each text.", embed.Embed), embed.create),
+    (Operation("POST", "/api/embeddings", "A vector for a text.", embed.LegacyEmbed), embed.create_legacy),
+    (Operation("GET", "/api/tags", "The model that is served, as a list."), catalogue.tags),
+    (Operation("GET", "/api/ps", "The model that is loaded, as a list."), catalogue.ps),
+    (Operation("POST", "/api/show", "What the model is.", catalogue.Named), catalogue.show),
+    (
+        Operation("POST", "/api/pull", "Succeeds for the model that is served.", catalogue.Named),
+        catalogue.pull,
+    ),
+    (Operation("POST", "/api/create", "Declined: edit the SLMDeployment."), catalogue.decline),
+    (Operation("POST", "/api/copy", "Declined: edit the SLMDeployment."), catalogue.decline),
+    (Operation("POST", "/api/push", "Declined: edit the SLMDeployment."), catalogue.decline),
+    (Operation("DELETE", "/api/delete", "Declined: edit the SLMDeployment."), catalogue.decline),
+    (Operation("POST", "/api/blobs/{rest}", "Declined: edit the SLMDeployment."), catalogue.decline),
+]
+OPERATIONS: Final = [operation for operation, _ in ROUTES]
+
+
+def routes(serving: Serving) -> Router:
+    router = Router()
+    for operation, endpoint in ROUTES:
+        router.add(operation.method, operation.path, partial(endpoint, serving))
+    return router

@@ -5,13 +5,15 @@ import pytest
 from openai.types import EmbeddingCreateParams
 from openai.types import completion_create_params as completion_params
 from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import response_create_params as response_params
 
-from slm_runtime.api.openai import chat, completions, embeddings, fields
+from slm_runtime.api.openai import chat, completions, embeddings, fields, responses
 from slm_runtime.api.openai.fields import Use
 
 TABLES = [
     (fields.CHAT, chat.ChatRequest, chat_params.CompletionCreateParamsBase),
     (fields.COMPLETION, completions.CompletionRequest, completion_params.CompletionCreateParamsBase),
+    (fields.RESPONSE, responses.ResponseRequest, response_params.ResponseCreateParamsBase),
     (fields.EMBEDDING, embeddings.EmbeddingRequest, EmbeddingCreateParams),
 ]
 

@@ -28,7 +28,7 @@ class Called(msgspec.Struct):
     id: str = ""
 
 
-class Message(msgspec.Struct):
+class OllamaMessage(msgspec.Struct):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     images: list[Any] | None = None
@@ -71,13 +71,13 @@ class Offered(msgspec.Struct):
     function: OfferedFunction
 
 
-class ChatRequest(GeneratingRequest, kw_only=True):
-    messages: list[Message] | None = None
+class OllamaChatRequest(GeneratingRequest, kw_only=True):
+    messages: list[OllamaMessage] | None = None
     tools: list[Offered] | None = None
 
 
 async def create(serving: Serving, exchange: Exchange) -> None:
-    wanted = await parse(exchange, ChatRequest)
+    wanted = await parse(exchange, OllamaChatRequest)
     serving.require_model(wanted.model)
     options = wanted.parsed_options()
     chat = serving.require_chat()

@@ -15,31 +15,6 @@ _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m
 
 FOREVER: Final = -1.0
 
-NO_EFFECT: Final = frozenset(
-    {
-        "num_ctx",
-        "num_batch",
-        "num_gpu",
-        "main_gpu",
-        "use_mmap",
-        "num_thread",
-        "draft_num_predict",
-        "numa",
-        "low_vram",
-        "logits_all",
-        "vocab_only",
-        "use_mlock",
-        "embedding_only",
-        "tfs_z",
-        "mirostat",
-        "mirostat_tau",
-        "mirostat_eta",
-        "penalize_newline",
-        "f16_kv",
-    }
-)
-"""How a model is loaded is the SLMDeployment's to say; the others Ollama ignores too."""
-
 
 class Options(msgspec.Struct, kw_only=True):
     temperature: Annotated[float, Meta(ge=0)] = 0.8

@@ -101,6 +101,43 @@ EMBEDDING: Final[Fields] = {
     "user": (Use.NO_EFFECT, _HOSTED),
 }
 
+RESPONSE: Final[Fields] = {
+    "model": (Use.HONOURED, ""),
+    "input": (Use.HONOURED, "text, messages, function calls and their outputs"),
+    "instructions": (Use.HONOURED, ""),
+    "max_output_tokens": (Use.HONOURED, ""),
+    "temperature": (Use.HONOURED, ""),
+    "top_p": (Use.HONOURED, ""),
+    "text": (Use.HONOURED, "format: text, json_object, json_schema"),
+    "reasoning": (Use.HONOURED, "effort, where the model's chat template has such a setting"),
+    "tools": (Use.HONOURED, "functions"),
+    "tool_choice": (Use.HONOURED, ""),
+    "parallel_tool_calls": (Use.HONOURED, "given back; a model may still call several"),
+    "truncation": (Use.HONOURED, "auto: the oldest tokens of a prompt that is too long go"),
+    "stream": (Use.HONOURED, ""),
+    "stream_options": (Use.HONOURED, "include_obfuscation has no effect"),
+    "metadata": (Use.HONOURED, "given back"),
+    "user": (Use.NO_EFFECT, _HOSTED),
+    "store": (Use.NO_EFFECT, "nothing is ever stored"),
+    "service_tier": (Use.NO_EFFECT, _HOSTED),
+    "safety_identifier": (Use.NO_EFFECT, _HOSTED),
+    "prompt_cache_key": (Use.NO_EFFECT, "the prefix cache finds shared prefixes by itself"),
+    "prompt_cache_retention": (Use.NO_EFFECT, "likewise"),
+    "prompt_cache_options": (Use.NO_EFFECT, "likewise"),
+    "include": (Use.NO_EFFECT, "there is nothing further to include"),
+    "max_tool_calls": (Use.NO_EFFECT, "it bounds tools that OpenAI runs itself"),
+    "top_logprobs": (Use.REFUSED, "use /v1/chat/completions for log probabilities"),
+    "previous_response_id": (Use.REFUSED, "nothing is stored; send the whole conversation in `input`"),
+    "conversation": (Use.REFUSED, "nothing is stored; send the whole conversation in `input`"),
+    "background": (Use.REFUSED, "nothing is stored, so nothing could be fetched later"),
+    "background_options": (Use.REFUSED, "nothing is stored, so nothing could be fetched later"),
+    "prompt": (Use.REFUSED, "prompt templates are stored at OpenAI"),
+    "context_management": (Use.REFUSED, "send the conversation as the model shall see it"),
+    "access_programs": (Use.REFUSED, _HOSTED),
+    "image": (Use.REFUSED, "the models here write text"),
+    "moderation": (Use.REFUSED, "nothing here moderates"),
+}
+
 
 def check(document: dict[str, Any], fields: Fields) -> None:
     """Refuse by name what isn't served.
@@ -118,7 +155,7 @@ def check(document: dict[str, Any], fields: Fields) -> None:
                 code="unknown_parameter",
             )
         use, why = known
-        if use is Use.REFUSED and value is not None:
+        if use is Use.REFUSED and value is not None and value is not False:
             raise BadRequest(
                 f"{name!r} is not supported here: {why}. Leave it out.",
                 param=name,

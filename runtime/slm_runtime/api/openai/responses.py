@@ -1,0 +1,209 @@
+"""POST /v1/responses: text, tools, reasoning, and their events; nothing is stored."""
+
+import secrets
+import time
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from slm_runtime.api import sse
+from slm_runtime.api.generation import Tracked, broken, gather, generating
+from slm_runtime.api.http import Exchange
+from slm_runtime.api.openai import fields, tooling
+from slm_runtime.api.openai.answer import FINISH
+from slm_runtime.api.openai.responses_input import conversation
+from slm_runtime.api.openai.responses_output import Output
+from slm_runtime.api.openai.sampling import Positive, StreamOptions, Unit
+from slm_runtime.api.openai.structured import JsonSchema, ResponseFormat, constraint
+from slm_runtime.api.parsing import OutputParser
+from slm_runtime.api.serving import Serving
+from slm_runtime.api.turn import prepare_turn
+from slm_runtime.engine.messages import ChoiceFinished, Delta, GenerateRequest, Sampling, Usage
+
+_PARAMS: Final = {"prompt": "input", "constraint": "text.format", "max_tokens": "max_output_tokens"}
+
+
+class TextFormat(msgspec.Struct):
+    """`json_schema` without the envelope that chat completions put around it."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str = "response"
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    def to_response_format(self) -> ResponseFormat:
+        schema = JsonSchema(self.name, self.schema) if self.type == "json_schema" else None
+        return ResponseFormat(self.type, schema)
+
+
+class TextOptions(msgspec.Struct):
+    format: TextFormat | None = None
+
+
+class ReasoningOptions(msgspec.Struct):
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+
+
+class ResponseTool(msgspec.Struct):
+    name: tooling.Name
+    type: Literal["function"] = "function"
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    def to_chat(self) -> tooling.FunctionTool:
+        return tooling.FunctionTool(tooling.Function(self.name, self.description, self.parameters))
+
+
+class ResponseToolChoice(msgspec.Struct):
+    name: str
+    type: Literal["function"] = "function"
+
+
+class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    model: str
+    input: str | list[dict[str, Any]]
+    instructions: str | None = None
+    max_output_tokens: Positive | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Unit | None = None
+    text: TextOptions | None = None
+    reasoning: ReasoningOptions | None = None
+    tools: Annotated[list[ResponseTool], Meta(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    metadata: dict[str, str] | None = None
+
+    def choice(self) -> tooling.Choice | None:
+        if isinstance(self.tool_choice, ResponseToolChoice):
+            return tooling.NamedChoice(tooling.NamedFunction(self.tool_choice.name))
+        return self.tool_choice
+
+    def template_variables(self) -> dict[str, Any]:
+        effort = self.reasoning.effort if self.reasoning else None
+        return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+
+
+async def create(serving: Serving, exchange: Exchange) -> None:
+    """Answer, whole or as a stream of events."""
+    wanted = fields.parse(await exchange.json(), ResponseRequest, fields.RESPONSE)
+    serving.require_model(wanted.model)
+    offered = [tool.to_chat() for tool in wanted.tools or []]
+    output_format = wanted.text.format if wanted.text else None
+    turn = await prepare_turn(
+        serving.require_chat(),
+        conversation(wanted.input, wanted.instructions),
+        tools=tooling.plain(offered),
+        choice=tooling.chosen(wanted.choice(), offered),
+        constraint=constraint(output_format.to_response_format() if output_format else None),
+        variables=wanted.template_variables(),
+    )
+    request = GenerateRequest(
+        prompt=[turn.prompt],
+        max_tokens=wanted.max_output_tokens,
+        sampling=Sampling(
+            temperature=1.0 if wanted.temperature is None else wanted.temperature,
+            top_p=1.0 if wanted.top_p is None else wanted.top_p,
+        ),
+        constraint=turn.constraint,
+        show_special=turn.show_special,
+        keep_on_overflow=4 if wanted.truncation == "auto" else None,
+    )
+    head = _head(serving, wanted)
+    output, parser = Output(), turn.parser()
+    async with generating(serving, exchange, request, _PARAMS) as tracked:
+        if wanted.stream:
+            await _stream(exchange, tracked, head, output, parser)
+            return
+        gathered = await gather(tracked, 1)
+    (choice,) = gathered.choices
+    for part in [*parser.feed(choice.text), *parser.finish()]:
+        output.add(part)
+    await exchange.respond_json(_finished(head, output, FINISH[choice.reason], gathered.end.usage)[1])
+
+
+def _head(serving: Serving, wanted: ResponseRequest) -> dict[str, Any]:
+    """What is known of a response when it begins."""
+    return {
+        "id": f"resp_{secrets.token_hex(12)}",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "in_progress",
+        "model": serving.name,
+        "output": [],
+        "error": None,
+        "incomplete_details": None,
+        "instructions": wanted.instructions,
+        "max_output_tokens": wanted.max_output_tokens,
+        "metadata": wanted.metadata or {},
+        "parallel_tool_calls": wanted.parallel_tool_calls is not False,
+        "previous_response_id": None,
+        "reasoning": {"effort": wanted.reasoning.effort if wanted.reasoning else None, "summary": None},
+        "store": False,
+        "temperature": 1.0 if wanted.temperature is None else wanted.temperature,
+        "text": {"format": wanted.text.format if wanted.text and wanted.text.format else {"type": "text"}},
+        "tool_choice": wanted.tool_choice or "auto",
+        "tools": wanted.tools or [],
+        "top_p": 1.0 if wanted.top_p is None else wanted.top_p,
+        "truncation": wanted.truncation or "disabled",
+        "usage": None,
+    }
+
+
+def _finished(head: dict[str, Any], output: Output, reason: str, used: Usage) -> tuple[bytes, dict[str, Any]]:
+    """Close the last item; the events of that, and the whole response."""
+    cut = reason == "length"
+    status = "incomplete" if cut else "completed"
+    events = output.close(status)
+    usage = {
+        "input_tokens": used.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": used.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": used.prompt_tokens + used.completion_tokens,
+    }
+    details = {"reason": "max_output_tokens"} if cut else None
+    return events, {
+        **head,
+        "status": status,
+        "incomplete_details": details,
+        "output": output.items,
+        "usage": usage,
+    }
+
+
+async def _stream(
+    exchange: Exchange, tracked: Tracked, head: dict[str, Any], output: Output, parser: OutputParser
+) -> None:
+    await exchange.start(200, sse.HEADERS)
+    await exchange.write(
+        output.event("response.created", response=head) + output.event("response.in_progress", response=head)
+    )
+    finished: ChoiceFinished | None = None
+    async for events in tracked.batches():
+        out = []
+        for event in events:
+            if isinstance(event, Delta):
+                out += [output.add(part) for part in parser.feed(event.text)]
+            elif isinstance(event, ChoiceFinished):
+                finished = event
+            elif finished is None or finished.reason not in FINISH:
+                error = broken("error" if finished is None else finished.reason, event.message)
+                exchange.outcome["error"] = error.message
+                failure = {"code": "server_error", "message": error.message}
+                failed = {**head, "status": "failed", "error": failure, "output": output.items}
+                out.append(output.event("response.failed", response=failed))
+                await exchange.write(b"".join(out), more=False)
+                return
+            else:
+                out += [output.add(part) for part in parser.finish()]
+                closing, response = _finished(head, output, FINISH[finished.reason], event.usage)
+                out += [closing, output.event(f"response.{response['status']}", response=response)]
+                await exchange.write(b"".join(out), more=False)
+                return
+        if written := b"".join(out):
+            await exchange.write(written)

@@ -1,0 +1,96 @@
+"""The input of /v1/responses: a text, or items of several kinds, as chat templates know them."""
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.openai.conversation import FunctionCall, Message, ToolCall, to_chat
+from slm_runtime.templates.chat import ChatMessage
+
+_TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text"})
+
+
+class Part(msgspec.Struct):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class MessageItem(msgspec.Struct):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+
+
+class CallItem(msgspec.Struct):
+    call_id: str
+    name: str
+    arguments: str
+
+
+class ResultItem(msgspec.Struct):
+    call_id: str
+    output: str | list[Part]
+
+
+def conversation(given: str | list[dict[str, Any]], instructions: str | None) -> list[ChatMessage]:
+    """Read input and instructions as one conversation.
+
+    Raises
+    ------
+    BadRequest
+    """
+    messages = [] if instructions is None else [Message("system", instructions)]
+    if isinstance(given, str):
+        messages.append(Message("user", given))
+    else:
+        for index, item in enumerate(given):
+            _append(messages, item, f"input[{index}]")
+    if not any(message.role != "system" for message in messages):
+        raise BadRequest("'input' must hold at least one message.", param="input")
+    return to_chat(messages)
+
+
+def _append(messages: list[Message], item: dict[str, Any], where: str) -> None:
+    kind = item.get("type", "message")
+    try:
+        if kind == "message":
+            message = msgspec.convert(item, MessageItem)
+            messages.append(Message(message.role, _text(message.content, where)))
+        elif kind == "function_call":
+            _append_call(messages, msgspec.convert(item, CallItem))
+        elif kind == "function_call_output":
+            result = msgspec.convert(item, ResultItem)
+            messages.append(Message("tool", _text(result.output, where), tool_call_id=result.call_id))
+        elif kind != "reasoning":
+            # Reasoning of earlier turns is not shown to the model again; the rest are of tools that nobody has here.
+            raise BadRequest(
+                f"'{where}' is of type {str(kind)[:50]!r}, which is not supported here.", param=where
+            )
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"Invalid '{where}': {error}.", param=where, code="invalid_type") from None
+
+
+def _append_call(messages: list[Message], item: CallItem) -> None:
+    """Calls side by side are one message of the assistant's."""
+    call = ToolCall(FunctionCall(item.name, item.arguments), item.call_id)
+    if messages and messages[-1].role == "assistant" and messages[-1].tool_calls:
+        messages[-1].tool_calls.append(call)
+    else:
+        messages.append(Message("assistant", None, tool_calls=[call]))
+
+
+def _text(content: str | list[Part], where: str) -> str:
+    if isinstance(content, str):
+        return content
+    texts = []
+    for part in content:
+        text = part.refusal if part.type == "refusal" else part.text if part.type in _TEXTS else None
+        if text is None:
+            raise BadRequest(
+                f"A content part of type {part.type[:50]!r} can't be read here: the model takes text.",
+                param=where,
+                code="unsupported_content",
+            )
+        texts.append(text)
+    return "\n".join(texts)

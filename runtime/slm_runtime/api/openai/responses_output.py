@@ -1,0 +1,94 @@
+"""The output of /v1/responses: items, and the events that tell of their growing."""
+
+import secrets
+from typing import Any, Literal
+
+from slm_runtime.api import sse
+from slm_runtime.api.parsing import Part, Reasoning, Text
+
+Kind = Literal["message", "reasoning"]
+_PREFIX: dict[Kind, str] = {"message": "msg", "reasoning": "rs"}
+_PART: dict[Kind, str] = {"message": "output_text", "reasoning": "reasoning_text"}
+
+
+class Output:
+    """Grows by parts; gives the events of each step, encoded, and the items in the end."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self._sequence = 0
+        self._open: Kind | None = None
+        self._pieces: list[str] = []
+
+    def event(self, kind: str, **fields: Any) -> bytes:
+        document = {"type": kind, "sequence_number": self._sequence, **fields}
+        self._sequence += 1
+        return f"event: {kind}\n".encode() + sse.event(document)
+
+    def add(self, part: Part) -> bytes:
+        if isinstance(part, Text | Reasoning):
+            kind: Kind = "message" if isinstance(part, Text) else "reasoning"
+            before = b"" if self._open == kind else self.close() + self._begin(kind)
+            self._pieces.append(part.text)
+            more: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
+            return before + self.event(
+                f"response.{_PART[kind]}.delta", **self._place(), delta=part.text, **more
+            )
+        item = {
+            "type": "function_call",
+            "id": f"fc_{secrets.token_hex(12)}",
+            "call_id": part.id,
+            "name": part.name,
+            "arguments": "",
+            "status": "in_progress",
+        }
+        out = self.close() + self._append(item)
+        place = {"item_id": item["id"], "output_index": len(self.items) - 1}
+        arguments = part.arguments_text
+        out += self.event("response.function_call_arguments.delta", **place, delta=arguments)
+        out += self.event(
+            "response.function_call_arguments.done", **place, name=part.name, arguments=arguments
+        )
+        return out + self._done({**item, "arguments": arguments, "status": "completed"})
+
+    def close(self, status: str = "completed") -> bytes:
+        """Finish the item that is open."""
+        if self._open is None:
+            return b""
+        kind, text = self._open, "".join(self._pieces)
+        part, place = _part(kind, text), self._place()
+        more: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
+        out = self.event(f"response.{_PART[kind]}.done", **place, text=text, **more)
+        out += self.event("response.content_part.done", **place, part=part)
+        self._open, self._pieces = None, []
+        return out + self._done({**self.items[-1], "content": [part], "status": status})
+
+    def _begin(self, kind: Kind) -> bytes:
+        item: dict[str, Any] = {
+            "type": kind,
+            "id": f"{_PREFIX[kind]}_{secrets.token_hex(12)}",
+            "status": "in_progress",
+            "content": [],
+        }
+        own: dict[str, Any] = {"role": "assistant"} if kind == "message" else {"summary": []}
+        item |= own
+        out = self._append(item)
+        self._open = kind
+        return out + self.event("response.content_part.added", **self._place(), part=_part(kind, ""))
+
+    def _append(self, item: dict[str, Any]) -> bytes:
+        self.items.append(item)
+        return self.event("response.output_item.added", output_index=len(self.items) - 1, item=item)
+
+    def _done(self, item: dict[str, Any]) -> bytes:
+        self.items[-1] = item
+        return self.event("response.output_item.done", output_index=len(self.items) - 1, item=item)
+
+    def _place(self) -> dict[str, Any]:
+        return {"item_id": self.items[-1]["id"], "output_index": len(self.items) - 1, "content_index": 0}
+
+
+def _part(kind: Kind, text: str) -> dict[str, Any]:
+    if kind == "reasoning":
+        return {"type": "reasoning_text", "text": text}
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

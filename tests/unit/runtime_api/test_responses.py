@@ -1,0 +1,130 @@
+from typing import Any
+
+import httpx
+import msgspec
+import openai
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.unit.runtime_api.scripted import LOADED, MODEL, Running, Script, ScriptedEngine, running
+from tests.unit.runtime_api.test_tools import CALL
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    "strict": False,
+}
+
+
+async def test_text(client: openai.AsyncOpenAI, api: Running) -> None:
+    answer = await client.responses.create(model=MODEL, input="Hi", instructions="Be brief.", temperature=0)
+    assert answer.output_text == "Hello, world!"
+    assert answer.status == "completed"
+    assert answer.usage is not None
+    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (7, 4)
+    assert answer.usage.input_tokens_details.cached_tokens == 3
+    assert "system\nBe brief." in str(api.engine.requests[0].prompt[0])
+
+
+async def test_events(client: openai.AsyncOpenAI) -> None:
+    events = [event async for event in await client.responses.create(model=MODEL, input="Hi", stream=True)]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [event.type for event in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        *["response.output_text.delta"] * 4,
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    last = events[-1]
+    assert last.type == "response.completed"
+    assert last.response.output_text == text == "Hello, world!"
+
+
+async def test_the_clients_own_stream_reader_agrees(client: openai.AsyncOpenAI) -> None:
+    async with client.responses.stream(model=MODEL, input="Hi") as stream:
+        async for _ in stream:
+            pass
+        final = await stream.get_final_response()
+    assert final.output_text == "Hello, world!"
+
+
+async def test_tools_and_reasoning_are_items() -> None:
+    template = "{{ messages[0].content }}{% for t in tools or [] %}<tool_call>{{ t.function.name }}{% endfor %}{#</think>#}"
+    info = msgspec.structs.replace(LOADED, chat_templates={"default": template})
+    pieces = list(f"<think>Hm.</think>Look. {CALL}{CALL}")
+    async with (
+        running(ScriptedEngine(Script(pieces=pieces), info)) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        whole = await client.responses.create(model=MODEL, input="Hi", tools=[TOOL])  # type: ignore[list-item]
+        kinds = ["reasoning", "message", "function_call", "function_call"]
+        assert [item.type for item in whole.output] == kinds
+        async with client.responses.stream(model=MODEL, input="Hi", tools=[TOOL]) as stream:  # type: ignore[list-item]
+            async for _ in stream:
+                pass
+            streamed = await stream.get_final_response()
+        assert [item.type for item in streamed.output] == kinds
+        call = streamed.output[2]
+        assert call.type == "function_call"
+        assert call.arguments == '{"city":"Paris"}'
+        history = [
+            {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
+            *[item.model_dump(exclude_none=True) for item in streamed.output],
+            {"type": "function_call_output", "call_id": call.call_id, "output": "rain"},
+        ]
+        assert (await client.responses.create(model=MODEL, input=history, tools=[TOOL])).status == "completed"  # type: ignore[arg-type,list-item]
+
+
+async def test_a_schema_and_a_limit(client: openai.AsyncOpenAI, api: Running) -> None:
+    api.engine.script = Script(reason="length")
+    schema: Any = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}
+    answer = await client.responses.create(model=MODEL, input="Hi", text=schema, max_output_tokens=4)
+    assert answer.status == "incomplete"
+    assert answer.incomplete_details is not None
+    assert answer.incomplete_details.reason == "max_output_tokens"
+    constraint = api.engine.requests[0].constraint
+    assert constraint is not None
+    assert constraint.text == '{"type":"object"}'
+
+
+async def test_a_crash_is_a_failed_response(client: openai.AsyncOpenAI, api: Running) -> None:
+    api.engine.script = Script(reason="error", message="died")
+    with pytest.raises(openai.InternalServerError, match="died"):
+        await client.responses.create(model=MODEL, input="Hi")
+    events = [event async for event in await client.responses.create(model=MODEL, input="Hi", stream=True)]
+    assert events[-1].type == "response.failed"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"input": []},
+        {"input": [{"type": "item_reference", "id": "x"}]},
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+        {"input": "x", "previous_response_id": "resp_1"},
+        {"input": "x", "tools": [{"type": "web_search"}]},
+        {"input": "x", "tool_choice": "required"},
+    ],
+)
+async def test_what_cannot_be(client: openai.AsyncOpenAI, bad: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError):
+        await client.responses.create(model=MODEL, **bad)
+
+
+async def test_the_openapi_document_tells_of_every_route(http: httpx.AsyncClient, api: Running) -> None:
+    from slm_runtime.api.routes import routes
+
+    document = (await http.get("/openapi.json")).json()
+    described = {(m.upper(), path) for path, methods in document["paths"].items() for m in methods}
+    assert described == {(m, path.replace("{rest}", "{name}")) for m, path in routes(api.serving).routes()}
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    assert document["paths"]["/api/version"]["get"]["security"] == []
+    assert "role" in document["components"]["schemas"]["Message"]["properties"]
