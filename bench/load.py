@@ -68,7 +68,11 @@ async def stream(session: aiohttp.ClientSession, url: str, body: dict[str, Any])
 async def together(url: str, bodies: Sequence[dict[str, Any]]) -> list[Trace]:
     """Send all at once, a connection each, and wait for the last."""
     async with client(len(bodies)) as session:
-        return await asyncio.gather(*(stream(session, url, body) for body in bodies))
+        traces = await asyncio.gather(*(stream(session, url, body) for body in bodies))
+    refused = next((trace for trace in traces if trace.status != 200), None)
+    if refused:
+        raise SystemExit(f"{url} answered {refused.status}: {refused.text}")
+    return traces
 
 
 def client(connections: int) -> aiohttp.ClientSession:

@@ -87,7 +87,7 @@ def _run(
 def ours(shape: Shape) -> Iterator[Server]:
     port, ops_port = free_ports(2)
     argv: list[str | Path] = [Path(sys.executable).with_name("slm-runtime"), "serve", "--model", shape.model]
-    argv += ["--port", str(port), "--ops-port", str(ops_port)]
+    argv += ["--name", "bench", "--port", str(port), "--ops-port", str(ops_port)]
     argv += ["--context-length", str(shape.context), "--parallel", str(shape.streams)]
     argv += ["--threads", str(THREADS)]
     api, ops = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{ops_port}"
@@ -99,8 +99,8 @@ def ours(shape: Shape) -> Iterator[Server]:
 def llama_server(shape: Shape) -> Iterator[Server]:
     port, *_ = free_ports(1)
     folder = peers.folder()
-    argv: list[str | Path] = [folder / "llama-server", "--model", shape.model, "--host", "127.0.0.1"]
-    argv += ["--port", str(port), "--parallel", str(shape.streams)]
+    argv: list[str | Path] = [folder / "llama-server", "--model", shape.model, "--alias", "bench"]
+    argv += ["--host", "127.0.0.1", "--port", str(port), "--parallel", str(shape.streams)]
     argv += ["--ctx-size", str(shape.context * shape.streams), "--threads", str(THREADS)]
     argv += ["--threads-batch", str(THREADS), "--flash-attn", "on", "--cache-ram", "0", "--offline"]
     argv += ["--log-verbosity", "1"]
