@@ -12,6 +12,7 @@ from llama_cpp import llama_cpp as native
 from slm_runtime.engine.cpus import available_cpus
 from slm_runtime.engine.llama_cpp.backends import load_backends
 from slm_runtime.engine.llama_cpp.batch import Batch
+from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
 from slm_runtime.engine.messages import EngineConfig, Loaded, LoadFailed, MemoryBreakdown
@@ -57,12 +58,19 @@ class LlamaCppEngine:
             cells=native.llama_n_ctx(self._context),
             partial_removal=not recurrent,
         )
+        self._governor = ThreadGovernor(self._threads, time.monotonic())
+        self._computing = self._threads
         self._batch = Batch(self.capabilities.step_tokens)
         self.info = self._describe(config, trained, time.monotonic() - started)
 
     def step(self, spans: Sequence[Span]) -> Rows:
         rows = self._batch.fill(spans)
+        began = time.monotonic()
         code = native.llama_decode(self._context, self._batch.native)
+        threads = self._governor.stepped(began, time.monotonic())
+        if threads != self._computing:
+            native.llama_set_n_threads(self._context, threads, threads)
+            self._computing = threads
         if code == 1:
             raise NoCells
         if code != 0:
