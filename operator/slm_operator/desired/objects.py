@@ -68,7 +68,7 @@ def desired_objects(
     if deployment is not None:
         objects.append(intent(deployment.intent, deployment.digest))
         secret = key_secret(resource, snapshot.new_key)
-        create = (secret,) if secret is not None and (live is None or key_missing) else ()
+        create = (secret,) if secret is not None and (key_missing or not _mounts(live, secret)) else ()
     return Desired(tuple(objects), create, waiting)
 
 
@@ -107,6 +107,12 @@ def _jobs(
         )
         for each in resolution.headers
     ], "Inspecting" if pending else None
+
+
+def _mounts(live: Document | None, secret: Document) -> bool:
+    """Whether the Deployment already has the key: then it was made before."""
+    volumes = [] if live is None else live["spec"]["template"]["spec"].get("volumes", ())
+    return any(volume.get("secret", {}).get("secretName") == secret["metadata"]["name"] for volume in volumes)
 
 
 def _holds(live: Document | None, resource: SLMDeployment, candidate: Candidate) -> bool:

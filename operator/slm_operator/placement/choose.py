@@ -167,7 +167,7 @@ def _judge(question: Question, candidate: Candidate, *, standing: bool = False) 
     available, seen = _memory(question.nodes, chosen, spec.hardware)
     if seen is not None and not standing:
         return Rejected(hardware=chosen.name, cause=Cause.NO_NODES, reason=seen)
-    if chosen.image_required and chosen.image is None and not standing:
+    if chosen.image_required and chosen.image is None and spec.runtime.image is None and not standing:
         return Rejected(
             hardware=chosen.name,
             cause=Cause.NO_IMAGE,

@@ -340,3 +340,13 @@ def test_nodes_that_come_and_go_change_nothing_that_was_decided() -> None:
     assert world.status["placement"]["rejected"] == [
         {"hardware": GPU.name, "reason": "no node offers nvidia.com/gpu"}
     ]
+
+
+def test_the_key_is_made_when_a_deployment_without_keys_comes_to_want_one() -> None:
+    world = World(spec(resources=GIVEN, auth={"mode": "None"}))
+    world.settle()
+    assert not world.secrets
+    world.edit(auth={"mode": "APIKey"})
+    world.settle()
+    assert list(world.secrets) == ["smollm2-api-key"]
+    assert world.secrets["smollm2-api-key"]["stringData"] == {"api-key": "a-generated-key"}

@@ -301,3 +301,17 @@ def test_each_variants_header_is_read_once() -> None:
     world.settle()
     assert placed(world) == "cpu"
     assert world.kinds() == ["Deployment", "Service"]
+
+
+def test_an_accelerator_that_the_default_image_cannot_use_is_passed_over() -> None:
+    needy = GPU.model_copy(update={"image_required": True})
+    settings = SETTINGS.model_copy(update={"classes": (needy, CPU)})
+    hardware = {"preference": ["gpu", "cpu"]}
+    world = World(spec(resources=GIVEN, hardware=hardware), settings=settings, nodes=(node(), gpu_node()))
+    world.settle()
+    assert placed(world) == "cpu"
+    assert "set hardwareClasses.gpu-nvidia.image" in rejections(world)["gpu-nvidia"]
+    settings = SETTINGS.model_copy(update={"classes": (needy.model_copy(update={"image": "cuda:1"}), CPU)})
+    world = World(spec(resources=GIVEN, hardware=hardware), settings=settings, nodes=(node(), gpu_node()))
+    world.settle()
+    assert placed(world) == "gpu-nvidia"
