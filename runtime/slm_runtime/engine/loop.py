@@ -60,6 +60,10 @@ class StepLoop:
         """Free all that the request holds; it is told nothing more."""
         if self._generations.pop(request, None) is not None:
             self._scheduler.remove(lambda sequence: sequence.request == request)
+            if self.idle:
+                # No step follows that would tell it.
+                self._stats_sent = self._clock()
+                self._send(StepOutput(stats=self._stats()))
 
     def step(self) -> None:
         """Plan, compute, choose, send. Raises EngineFault."""

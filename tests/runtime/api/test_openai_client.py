@@ -117,6 +117,64 @@ def test_logprobs_are_of_the_text(client: openai.OpenAI, smol: ServeProcess) -> 
         assert token.logprob == max(top.logprob for top in token.top_logprobs)
 
 
+def test_a_demanded_tool_is_called(client: openai.OpenAI, smol: ServeProcess) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 20}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model=smol.name,
+        messages=QUESTION,  # type: ignore[arg-type]
+        tools=[{"type": "function", "function": {"name": "capital", "parameters": parameters}}],
+        tool_choice="required",
+        temperature=0,
+        max_tokens=60,
+    )
+    assert answer.choices[0].finish_reason == "tool_calls"
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name == "capital"
+    assert set(json.loads(call.function.arguments)) == {"city"}
+
+
+def test_completions_echo_and_tokens(client: openai.OpenAI, smol: ServeProcess) -> None:
+    text = (
+        client.completions.create(
+            model=smol.name, prompt="The capital of France is", temperature=0, max_tokens=4, echo=True
+        )
+        .choices[0]
+        .text
+    )
+    assert text.startswith("The capital of France is")
+    assert "Paris" in text
+
+
+def test_responses(client: openai.OpenAI, smol: ServeProcess) -> None:
+    with client.responses.stream(
+        model=smol.name, input=QUESTION[0]["content"], temperature=0, max_output_tokens=24
+    ) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert "Paris" in final.output_text
+    assert "".join(deltas) == final.output_text
+
+
+@pytest.mark.xfail(strict=True, reason="the llama.cpp engine makes no embeddings yet")
+def test_embeddings_of_like_texts_are_alike(client: openai.OpenAI, smol: ServeProcess) -> None:
+    texts = ["A cat sits on the mat.", "A cat sat on a mat.", "Interest rates rose by a quarter point."]
+    one, like, other = (
+        item.embedding for item in client.embeddings.create(model=smol.name, input=texts).data
+    )
+
+    def product(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert product(one, one) == pytest.approx(1, abs=1e-3)
+    assert product(one, like) > product(one, other)
+
+
 async def test_many_at_once(async_client: openai.AsyncOpenAI, smol: ServeProcess) -> None:
     async def ask(number: int) -> str:
         stream = await async_client.chat.completions.create(
