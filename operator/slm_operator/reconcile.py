@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Cluster
-from slm_operator.cluster.resources import SLM_DEPLOYMENT, Resource, resource_of
+from slm_operator.cluster.resources import SERVICE, SLM_DEPLOYMENT, Resource, resource_of
 from slm_operator.queue import Lane, WorkQueue
 from slm_operator.settings import Settings
 from slm_operator.snapshot import ChildRef, Decision, Delete, Document, Plan, Refusal, Snapshot
@@ -29,6 +29,8 @@ log = getLogger(__name__)
 Result = Literal["gone", "rest", "acted", "reported", "refused", "retry", "error"]
 """How a reconcile ended, for the metrics."""
 
+REPORT_SETTLE: Final = 1.0
+"""Seconds: a pod that becomes ready changes pod, ReplicaSet and Deployment in a row, and is one status."""
 NODES_SETTLE: Final = 1.0
 """Seconds: a node that joins changes several times in a row, and concerns every SLMDeployment."""
 
@@ -66,8 +68,10 @@ class Reconciler:
     def wake(self, changes: list[Change]) -> None:
         """Queue what the changes concern."""
         for change in changes:
-            if change.key is not None:
-                self._queue.add(change.key, Lane.ACT if change.urgent else Lane.REPORT)
+            if change.key is not None and change.urgent:
+                self._queue.add(change.key)
+            elif change.key is not None:
+                self._queue.add_after(change.key, REPORT_SETTLE)
             else:
                 for key in self._store.deployments():
                     self._queue.add_after(key, NODES_SETTLE)
@@ -165,8 +169,9 @@ class Reconciler:
                 refusals.append(_refusal(document, error))
         for document in plan.apply:
             ref = ChildRef(document["kind"], document["metadata"]["name"])
+            live = snapshot.children.get(ref)
             try:
-                applied = await self._cluster.apply(document, force=_is_ours(snapshot.children.get(ref), uid))
+                applied = await self._apply(document, live if _is_ours(live, uid) else None)
             except (errors.WaitError, errors.StallError) as error:
                 refusals.append(_refusal(document, error))
                 if isinstance(error, errors.TakenError):
@@ -176,6 +181,20 @@ class Reconciler:
         for delete in plan.delete:
             await self._delete(key, delete, snapshot)
         return refusals[0] if refusals else None
+
+    async def _apply(self, document: Document, ours: Document | None) -> Document:
+        """Apply over the live child, where it is ours; force only then.
+
+        A port that somebody has changed on our Service stays as a second port of the same name, which the API
+        server refuses: then the Service's lists are overwritten.
+        """
+        try:
+            return await self._cluster.apply(document, force=ours is not None)
+        except errors.InvalidError:
+            if ours is None or resource_of(document) is not SERVICE:
+                raise
+            metadata = {**document["metadata"], "resourceVersion": ours["metadata"]["resourceVersion"]}
+            return await self._cluster.overwrite({**document, "metadata": metadata})
 
     async def _delete(self, key: Key, delete: Delete, snapshot: Snapshot) -> None:
         live = snapshot.children[delete.ref]

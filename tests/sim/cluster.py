@@ -103,6 +103,12 @@ class MemoryCluster:
             raise errors.TakenError(f"Apply failed with 1 conflict: {ref.kind} {ref.name!r}")
         return self._apply(ref, document, "")
 
+    async def overwrite(self, document: Doc) -> Doc:
+        ref = ref_of(document)
+        self.requests.append(Write("overwrite", ref, MANAGER))
+        self._precondition(ref, document["metadata"]["resourceVersion"])
+        return self.put(_merge(self.objects[ref], document), by=MANAGER)
+
     async def apply_status(self, document: Doc) -> Doc:
         ref = ref_of(document)
         self.requests.append(Write("status", ref, MANAGER))

@@ -245,6 +245,9 @@ class Gate:
     async def apply(self, document: Doc, *, force: bool) -> Doc:
         return await self._pass("apply", ref_of(document), lambda: self._cluster.apply(document, force=force))
 
+    async def overwrite(self, document: Doc) -> Doc:
+        return await self._pass("overwrite", ref_of(document), lambda: self._cluster.overwrite(document))
+
     async def apply_status(self, document: Doc) -> Doc:
         return await self._pass("status", ref_of(document), lambda: self._cluster.apply_status(document))
 

@@ -30,6 +30,7 @@ LIST_ATTEMPTS: Final = 3
 """Of a list whose pages outlive their revision."""
 
 APPLY: Final = "application/apply-patch+yaml"
+MERGE: Final = "application/merge-patch+json"
 JSON: Final = "application/json"
 
 Observer = Callable[[str, str, int, float], None]
@@ -99,6 +100,13 @@ class KubernetesClient:
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
         return await self._request(
             "PATCH", resource, f"{path}/{name}", query=query, body=document, content_type=APPLY
+        )
+
+    async def overwrite(self, document: Document) -> Document:
+        resource, path, name = _place(document)
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request(
+            "PATCH", resource, f"{path}/{name}", query=query, body=document, content_type=MERGE
         )
 
     async def apply_status(self, document: Document) -> Document:

@@ -48,6 +48,13 @@ class Cluster(Protocol):
         """
         ...
 
+    async def overwrite(self, document: Document) -> Document:
+        """By merge patch over the ``resourceVersion`` it carries: its lists become what they say.
+
+        Server-side apply can't take an element out of a list that somebody else put there.
+        """
+        ...
+
     async def apply_status(self, document: Document) -> Document:
         """By server-side apply of the status subresource.
 

@@ -153,6 +153,24 @@ def test_what_people_change_or_delete_is_put_back():
     simulate(scenario())
 
 
+def test_a_port_that_people_changed_is_overwritten_where_apply_would_double_it():
+    async def scenario():
+        each = world()
+        await each.start()
+        each.cluster.put(slm(0))
+        await each.settle()
+        since = len(each.cluster.requests)
+        error = errors.InvalidError('spec.ports[1].name: Duplicate value: "http"')
+        each.faults.refuse = lambda verb, ref: error if (verb, ref.kind) == ("apply", "Service") else None
+        each.cluster.change(SERVICE, lambda document: document["spec"]["ports"][0].update(port=1))
+        await each.settle()
+        assert each.cluster.objects[SERVICE]["spec"]["ports"] == [{"port": 80, "protocol": "TCP"}]
+        assert by_operator(each, since) == [("overwrite", "Service")]
+        await each.stop()
+
+    simulate(scenario())
+
+
 def test_a_status_is_never_written_over_an_object_that_was_not_seen():
     """The object changes between observation and write: the write is refused, and decided again."""
 

@@ -1,0 +1,72 @@
+"""A control plane with our CRD and a fake kubelet, for the whole run; an operator where a test wants one."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.apiserver.operator import CRD, ROOT, Operator
+from tests.cluster import ControlPlane
+
+
+@pytest.fixture(scope="session")
+def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    control_plane.kubectl("apply", "--server-side", "-f", str(CRD))
+    control_plane.kubectl("wait", "--for=condition=Established", "crd/slmdeployments.slm-operator.io")
+    environ = os.environ | {"KUBECONFIG": str(control_plane.kubeconfig)}
+    kubelet = subprocess.Popen(
+        [sys.executable, "-m", "tests.apiserver.kubelet", "fake"],
+        env=environ,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert kubelet.stdout is not None
+        assert kubelet.stdout.readline() == b"ready\n"
+        yield control_plane
+    finally:
+        kubelet.terminate()
+        kubelet.communicate(timeout=10)
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")[:50].strip("-")
+    plane.kubectl("create", "namespace", name)
+    yield name
+    plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def start(plane: ControlPlane, tmp_path: Path) -> Iterator[Callable[..., Operator]]:
+    """Starts operators, and ends those that a test leaves."""
+    running: list[Operator] = []
+
+    def begin(*, acting: bool = True, **more: Any) -> Operator:
+        operator = Operator(plane, tmp_path, **more)
+        running.append(operator)
+        operator.start(acting=acting)
+        return operator
+
+    yield begin
+    for operator in running:
+        operator.stop()
+
+
+@pytest.fixture
+def operator(start: Callable[..., Operator]) -> Operator:
+    return start()
+
+
+@pytest.fixture
+def apply(plane: ControlPlane) -> Callable[..., None]:
+    def send(*documents: dict[str, Any]) -> None:
+        listed = {"apiVersion": "v1", "kind": "List", "items": list(documents)}
+        plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(listed))
+
+    return send
