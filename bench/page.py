@@ -19,7 +19,7 @@ PLOTS = ROOT / "docs" / "plots"
 
 def save(name: str, figures: dict[str, Any]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    document = {"measured": dt.date.today().isoformat(), "machine": machine(), **figures}
+    document = {"measured": dt.datetime.now(dt.UTC).date().isoformat(), "machine": machine(), **figures}
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
 
 
@@ -70,12 +70,12 @@ def plots(document: dict[str, Any], label: str) -> list[str]:
     import matplotlib as mpl  # heavy, and needed by nothing else
 
     mpl.use("svg")
-    from matplotlib import pyplot
+    import matplotlib.pyplot as plt
 
     PLOTS.mkdir(parents=True, exist_ok=True)
     rows = {row["name"]: row for row in document["rows"]}
     counts = [row for name, row in rows.items() if name.endswith(("stream", "streams"))]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     positions = [int(row["name"].split()[0]) for row in counts]
     for side, name, colour in (("ours", "slm-runtime", "#1b7f5c"), ("theirs", "llama-server", "#8a8f98")):
         left.plot(positions, [row[side]["tokens/s"] for row in counts], "o-", color=colour, label=name)
@@ -101,5 +101,5 @@ def plots(document: dict[str, Any], label: str) -> list[str]:
         axes.spines[["top", "right"]].set_visible(False)
     path = PLOTS / f"serving-{label}.svg"
     figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
     return [f"![Throughput, first tokens and gaps, {label}](plots/{path.name})"]

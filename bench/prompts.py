@@ -25,4 +25,10 @@ def chat(text: str, max_tokens: int, *, system: str | None = None) -> dict[str, 
     messages = [{"role": "user", "content": text}]
     if system:
         messages.insert(0, {"role": "system", "content": system})
-    return {"model": "bench", "messages": messages, "temperature": 0, "max_tokens": max_tokens, "ignore_eos": True}
+    return {
+        "model": "bench",
+        "messages": messages,
+        "temperature": 0,
+        "max_tokens": max_tokens,
+        "ignore_eos": True,
+    }

@@ -154,8 +154,8 @@ class Namespace:
         conditions = self.status(name).get("conditions", [])
         return next((each for each in conditions if each["type"] == kind), {})
 
-    def wait_ready(self, name: str, *, seconds: float = 300) -> Document:
-        """Wait until Ready=True for the current generation; a stall fails at once, with its message."""
+    def wait_ready(self, name: str, *, seconds: float = 300, after_failure: bool = False) -> Document:
+        """Wait until Ready=True for the current generation; a stall fails at once, unless it is to be recovered from."""
 
         def ready() -> Document | None:
             resource = self.resource(name)
@@ -163,7 +163,7 @@ class Namespace:
             conditions = {each["type"]: each for each in status.get("conditions", [])}
             current = status.get("observedGeneration") == resource["metadata"]["generation"]
             stalled = conditions.get("Stalled", {})
-            assert not (current and stalled.get("status") == "True"), stalled
+            assert after_failure or not (current and stalled.get("status") == "True"), stalled
             return status if current and conditions.get("Ready", {}).get("status") == "True" else None
 
         try:

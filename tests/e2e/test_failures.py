@@ -50,7 +50,7 @@ def test_a_source_that_is_not_there_is_served_once_it_is(ns: Namespace, models: 
     ns.apply("late", spec(models.url("late.gguf")))
     assert_explained(ns.wait_reason("late", "Ready", "SourceNotFound"), "SourceNotFound")
     models.put("late.gguf", tiny)
-    ns.wait_ready("late")
+    ns.wait_ready("late", after_failure=True)
 
 
 def test_a_wrong_checksum_keeps_nothing_and_is_mended_by_the_spec(
@@ -62,7 +62,7 @@ def test_a_wrong_checksum_keeps_nothing_and_is_mended_by_the_spec(
     assert_explained(status, "ChecksumMismatch")
     assert status.get("readyReplicas", 0) == 0
     ns.apply("sum", spec(models.url("sum.gguf"), sha256=hashlib.sha256(tiny).hexdigest()))
-    assert ns.wait_ready("sum")["model"]["sha256"] == hashlib.sha256(tiny).hexdigest()
+    assert ns.wait_ready("sum", after_failure=True)["model"]["sha256"] == hashlib.sha256(tiny).hexdigest()
 
 
 def test_a_source_that_is_cut_off_never_serves_a_part(ns: Namespace, models: Source, tiny: bytes) -> None:
@@ -72,7 +72,7 @@ def test_a_source_that_is_cut_off_never_serves_a_part(ns: Namespace, models: Sou
     assert_explained(status, "SourceUnreachable")
     assert status.get("readyReplicas", 0) == 0
     models.put("cut.gguf", tiny)
-    ns.wait_ready("cut")
+    ns.wait_ready("cut", after_failure=True)
 
 
 def test_a_file_that_is_no_model(ns: Namespace, models: Source, tiny: bytes) -> None:
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_model(ns: Namespace, models: Source, tiny: bytes) -> 
     ns.apply("page", spec(models.url("page.gguf")))
     assert_explained(ns.wait_reason("page", "Ready", "InvalidModel"), "InvalidModel")
     models.put("page.gguf", tiny)
-    ns.wait_ready("page")
+    ns.wait_ready("page", after_failure=True)
 
 
 def test_a_source_that_the_site_does_not_allow(
@@ -94,7 +94,7 @@ def test_a_source_that_the_site_does_not_allow(
         assert_explained(status, "SourceNotAllowed")
     finally:
         site.install()
-    ns.wait_ready("denied")
+    ns.wait_ready("denied", after_failure=True)
 
 
 def test_a_model_that_does_not_fit_the_node(ns: Namespace) -> None:
@@ -110,7 +110,7 @@ def test_a_model_that_does_not_fit_the_node(ns: Namespace) -> None:
     assert ns.pods("big") == [] or all("inspect" in pod["metadata"]["name"] for pod in ns.pods("big"))
     print(f"\n{ns.condition('big', 'MemoryFits')['message']} -- {status['lastFailure']['remedy']}")
     ns.apply("big", {"model": {"source": SMOLLM2}, "runtime": {"contextLength": 512, "parallel": 1}})
-    ns.wait_ready("big")
+    ns.wait_ready("big", after_failure=True)
 
 
 def test_an_image_that_can_not_be_pulled(ns: Namespace, models: Source, tiny: bytes) -> None:
@@ -119,7 +119,7 @@ def test_an_image_that_can_not_be_pulled(ns: Namespace, models: Source, tiny: by
     ns.apply("image", {**good, "runtime": {"image": "registry.invalid/slm-runtime:none"}})
     assert_explained(ns.wait_reason("image", "Ready", "ImagePullFailed"), "ImagePullFailed")
     ns.apply("image", good)
-    ns.wait_ready("image")
+    ns.wait_ready("image", after_failure=True)
 
 
 def test_an_image_that_the_site_does_not_allow(ns: Namespace, models: Source) -> None:
