@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: Asgi) -> None:
         super().__init__(
             uvicorn.Config(
-                app,  # type: ignore[arg-type]
+                app,
                 http=BoundedProtocol,
                 ws="none",
                 loop="uvloop",
