@@ -95,14 +95,13 @@ def taken(desired: Sequence[Intent], observed: Mapping[ChildRef, Document], uid:
 
 
 def is_as_intended(wanted: Intent, live: Document) -> bool:
-    """Whether applying the intent would change nothing: the same intent as last time, and every field of it is still so.
+    """Whether applying the intent would change nothing: every field of it is so, the digest of the last intent included.
 
     Fields of others, and what the API server filled in, aren't in the intent and don't count.
     """
-    annotations = live["metadata"].get("annotations", {})
-    if annotations.get(INTENT_ANNOTATION) != wanted.digest:
-        return False
-    return wanted.ref.kind in _IMMUTABLE or _contains(live, wanted.document)
+    if wanted.ref.kind in _IMMUTABLE:
+        return bool(live["metadata"].get("annotations", {}).get(INTENT_ANNOTATION) == wanted.digest)
+    return _contains(live, wanted.document)
 
 
 def _contains(live: Any, wanted: Any, path: tuple[str, ...] = ()) -> bool:

@@ -196,7 +196,7 @@ def _container_fault(container: Mapping[str, Any], pod: str) -> Fault | None:
             pod=pod,
         )
     last = container.get("lastState", {}).get("terminated")
-    if last is not None and last.get("exitCode") != 0 and not container.get("ready"):
+    if last is not None and last.get("exitCode") != 0:
         return _from_end(container, last, pod)
     return None
 

@@ -198,6 +198,21 @@ def test_upgrade_auto_takes_a_new_image_at_once() -> None:
     assert container["image"] == "registry/slm-runtime:2"
 
 
+def test_a_changed_class_rolls_the_pods_but_takes_no_new_image() -> None:
+    world = World(spec(resources=GIVEN))
+    world.settle()
+    world.run_pods()
+    world.settle()
+    labelled = CPU.model_copy(update={"node_selector": {"pool": "models"}})
+    world.settings = SETTINGS.model_copy(
+        update={"runtime_image": "registry/slm-runtime:2", "classes": (labelled,)}
+    )
+    world.settle()
+    template = world.deployment["spec"]["template"]["spec"]
+    assert template["nodeSelector"] == {"pool": "models"}
+    assert template["containers"][0]["image"] == "registry/slm-runtime:1"
+
+
 def test_a_changed_site_repairs_what_fails_and_only_that() -> None:
     world = World(spec(resources=GIVEN))
     world.settle()
@@ -251,6 +266,10 @@ def test_a_claim_is_filled_by_a_job_before_pods_are_made() -> None:
     assert world.deployment["spec"]["strategy"] == {"type": "Recreate"}
     (models, *_) = world.deployment["spec"]["template"]["spec"]["volumes"]
     assert models == {"name": "models", "persistentVolumeClaim": {"claimName": "smollm2-models"}}
+    world.pods = []
+    world.edit(runtime={"parallel": 2})
+    world.settle()
+    assert '"parallel":2' in config_of(world.deployment), "what is in the claim isn't fetched again"
 
 
 def test_what_is_no_longer_asked_for_is_deleted() -> None:

@@ -240,6 +240,15 @@ def test_failures_of_pods_on_their_way_out_do_not_count() -> None:
     assert reasons(world.status) == ["Serving"]
 
 
+def test_a_pod_that_is_being_deleted_is_not_judged() -> None:
+    world = starting()
+    world.fail("serve", "", exit_code=137)
+    for pod in world.pods:
+        pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z"
+    world.settle()
+    assert reasons(world.status) == ["Starting"]
+
+
 def test_a_runtime_that_reports_its_failure_is_believed() -> None:
     world = starting(hardware={"preference": ["cpu"], "onDegraded": "Fail"})
     failure = Failure(
