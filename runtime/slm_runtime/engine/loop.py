@@ -5,9 +5,19 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from slm_runtime.engine.embedding import EmbeddingState
 from slm_runtime.engine.generation import GenerationState
-from slm_runtime.engine.messages import Accepted, Busy, Message, RequestFinished, Started, Stats, StepOutput
-from slm_runtime.engine.prepare import Prepared
+from slm_runtime.engine.messages import (
+    Accepted,
+    Busy,
+    Message,
+    Refused,
+    RequestFinished,
+    Started,
+    Stats,
+    StepOutput,
+)
+from slm_runtime.engine.prepare import Prepared, PreparedEmbedding
 from slm_runtime.engine.protocol import Engine, NoCells, Rows
 from slm_runtime.scheduler.plan import Copy, Plan, Sequence
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
@@ -35,6 +45,7 @@ class StepLoop:
         self._clock = clock
         self._scheduler = Scheduler(engine.capabilities, policy)
         self._generations: dict[int, GenerationState] = {}
+        self._embeddings: dict[int, EmbeddingState] = {}
         self._ended: deque[float] = deque(maxlen=64)
         """When the latest requests of this busy time ended: what the speed of the queue is measured by."""
         self._totals = Stats(kv_cells=engine.capabilities.cells or 0)
@@ -43,7 +54,7 @@ class StepLoop:
     @property
     def idle(self) -> bool:
         """Nothing to do until a request comes."""
-        return not self._generations
+        return not (self._generations or self._embeddings)
 
     def submit(self, prepared: Prepared) -> None:
         if self._scheduler.waiting >= self._queue_limit:
@@ -56,9 +67,20 @@ class StepLoop:
             self._scheduler.submit(sequence)
         self._send(Accepted(prepared.id, len(prepared.tokens)))
 
+    def embed(self, prepared: PreparedEmbedding) -> None:
+        if self._scheduler.waiting >= self._queue_limit:
+            self._send(Busy(prepared.id, self._retry_after(), self._scheduler.waiting))
+            return
+        embedding = EmbeddingState(prepared)
+        self._embeddings[prepared.id] = embedding
+        for sequence in embedding.sequences:
+            self._totals.prompt_tokens += len(sequence.tokens)
+            self._scheduler.submit(sequence)
+
     def cancel(self, request: int) -> None:
         """Free all that the request holds; it is told nothing more."""
-        if self._generations.pop(request, None) is not None:
+        known = self._generations.pop(request, None) or self._embeddings.pop(request, None)
+        if known is not None:
             self._scheduler.remove(lambda sequence: sequence.request == request)
             if self.idle:
                 # No step follows that would tell it.
@@ -74,7 +96,10 @@ class StepLoop:
         rows, engine_seconds = self._compute(plan, output)
         if rows is not None:
             self._scheduler.advance(plan)
-            self._choose(plan.rows, rows, output)
+            if plan.embeds:
+                self._collect(plan, rows)
+            else:
+                self._choose(plan.rows, rows, output)
             self._totals.steps += 1
         now = self._clock()
         self._totals.engine_seconds += engine_seconds
@@ -113,11 +138,13 @@ class StepLoop:
         if plan.started:
             # Ahead of the step: should it be the last one, the API process must know who was in it.
             for sequence in plan.started:
-                self._generations[sequence.request].started(began)
+                if generation := self._generations.get(sequence.request):
+                    generation.started(began)
                 self._totals.cached_tokens += sequence.cached_tokens
             self._send(Started([sequence.request for sequence in plan.started]))
         try:
-            return self._engine.step(plan.spans), self._clock() - began
+            compute = self._engine.embed if plan.embeds else self._engine.step
+            return compute(plan.spans), self._clock() - began
         except NoCells:
             if not self._scheduler.retreat():
                 self._fail(plan.sequences, output)
@@ -132,12 +159,29 @@ class StepLoop:
                 self._scheduler.finish(sequence)
                 self._finish(generation, output)
 
+    def _collect(self, plan: Plan, rows: Rows) -> None:
+        start = 0
+        for span, sequence in zip(plan.spans, plan.sequences, strict=True):
+            embedding = self._embeddings[sequence.request]
+            embedding.add(sequence, rows[start : start + len(span.tokens)])
+            start += len(span.tokens)
+            if sequence.remaining == 0:
+                self._scheduler.finish(sequence)
+                embedding.end()
+            if not embedding.open:
+                del self._embeddings[embedding.id]
+                self._ended.append(self._clock())
+                self._send(embedding.result())
+
     def _fail(self, sequences: list[Sequence], output: StepOutput) -> None:
+        message = "the engine found no room for even one more token of this request"
         for sequence in sequences:
-            self._scheduler.finish(sequence)
-        self._close(
-            sequences, "error", "the engine found no room for even one more token of this request", output
-        )
+            if sequence.generates:
+                self._scheduler.finish(sequence)
+            elif sequence.request in self._embeddings:
+                self.cancel(sequence.request)
+                self._send(Refused(sequence.request, message))
+        self._close([sequence for sequence in sequences if sequence.generates], "error", message, output)
 
     def _close(self, sequences: list[Sequence], reason: str, message: str, output: StepOutput) -> None:
         for sequence in sequences:

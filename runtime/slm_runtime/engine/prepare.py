@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from slm_runtime.engine.messages import GenerateRequest, Refused, Sampling, Submit
+from slm_runtime.engine.messages import Embed, EmbedRequest, GenerateRequest, Refused, Sampling, Submit
 from slm_runtime.engine.protocol import Capabilities, Tokens, Vocabulary
 from slm_runtime.sampling.constraint import GrammarMatcher, Grammars, InvalidConstraint
 from slm_runtime.scheduler.plan import tokens_of
@@ -27,6 +27,15 @@ class Prepared:
     matcher: GrammarMatcher | None
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedEmbedding:
+    """A sound request for embeddings."""
+
+    id: int
+    request: EmbedRequest
+    inputs: list[Tokens]
+
+
 class _Invalid(Exception):
     def __init__(self, param: str | None, message: str) -> None:
         super().__init__(message)
@@ -43,6 +52,7 @@ class Preparer:
     def __init__(self, vocabulary: Vocabulary, capabilities: Capabilities) -> None:
         self._vocabulary = vocabulary
         self._context_length = capabilities.context_length
+        self._embedding_tokens = capabilities.embedding_tokens
         self._grammars = Grammars(vocabulary)
 
     def prepare(self, submit: Submit) -> Prepared | Refused:
@@ -60,6 +70,21 @@ class Preparer:
         except _TooLong as error:
             return Refused(submit.id, str(error), "prompt", "context_length_exceeded")
 
+    def prepare_embedding(self, embed: Embed) -> PreparedEmbedding | Refused:
+        if self._embedding_tokens == 0:
+            return Refused(embed.id, "this engine makes no embeddings")
+        try:
+            inputs = [
+                self._input(part, place, embed.request) for place, part in enumerate(embed.request.inputs)
+            ]
+        except _Invalid as error:
+            return Refused(embed.id, str(error), "input")
+        except _TooLong as error:
+            return Refused(embed.id, str(error), "input", "context_length_exceeded")
+        if not inputs:
+            return Refused(embed.id, "there is no input", "input")
+        return PreparedEmbedding(embed.id, embed.request, inputs)
+
     def encode(self, parts: list[str | list[int]], *, add_special: bool, parse_special: bool) -> list[int]:
         tokens: list[int] = []
         for part in parts:
@@ -73,6 +98,17 @@ class Preparer:
                         )
                 tokens += part
         return self._vocabulary.add_special(tokens) if add_special else tokens
+
+    def _input(self, part: str | list[int], place: int, request: EmbedRequest) -> Tokens:
+        tokens = self.encode([part], add_special=True, parse_special=False)
+        if not tokens:
+            raise _Invalid("input", f"input {place} is empty")
+        if len(tokens) > self._context_length and not request.truncate:
+            raise _TooLong(
+                f"input {place} has {len(tokens)} tokens; the context holds {self._context_length}: "
+                "shorten it, or raise the context length of the deployment"
+            )
+        return tokens_of(tokens[: self._context_length])
 
     def _prompt(self, request: GenerateRequest) -> list[int]:
         tokens = self.encode(

@@ -32,7 +32,7 @@ from slm_runtime.engine.messages import (
     Tokenize,
     Tokenized,
 )
-from slm_runtime.engine.prepare import Prepared, Preparer
+from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, Preparer
 from slm_runtime.engine.protocol import Engine, EngineFault, Vocabulary
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _SWITCH_SECONDS: Final = 5e-4
 """How long the reading thread may hold the interpreter while the stepping one waits for it."""
 
 Channel = BlockingChannel[ToEngine]
-Inbox = queue.SimpleQueue[Prepared | Cancel]
+Inbox = queue.SimpleQueue[Prepared | PreparedEmbedding | Cancel]
 
 
 Load = Callable[[EngineConfig], tuple[Engine, Loaded] | LoadFailed]
@@ -95,6 +95,8 @@ def serve(loop: StepLoop, inbox: Inbox) -> None:
             item = inbox.get()
             if isinstance(item, Prepared):
                 loop.submit(item)
+            elif isinstance(item, PreparedEmbedding):
+                loop.embed(item)
             else:
                 loop.cancel(item.id)
         loop.step()
@@ -123,9 +125,11 @@ class Reader:
         finally:
             os._exit(0)
 
-    def _prepare(self, message: Submit) -> Prepared | Refused:
+    def _prepare(self, message: Submit | Embed) -> Prepared | PreparedEmbedding | Refused:
         """One request must not end all others, whatever is wrong with it."""
         try:
+            if isinstance(message, Embed):
+                return self._preparer.prepare_embedding(message)
             return self._preparer.prepare(message)
         except Exception as error:
             log.exception("request %d can't be prepared", message.id)
@@ -133,7 +137,7 @@ class Reader:
 
     def _handle(self, message: ToEngine) -> None:
         match message:
-            case Submit():
+            case Submit() | Embed():
                 prepared = self._prepare(message)
                 if isinstance(prepared, Refused):
                     self._channel.send(prepared)
@@ -150,8 +154,6 @@ class Reader:
                 known = [token for token in message.tokens if 0 <= token < self._vocabulary.size]
                 text = b"".join(self._vocabulary.piece(token, special=True) for token in known)
                 self._channel.send(Detokenized(message.id, text.decode(errors="replace")))
-            case Embed():
-                self._channel.send(Refused(message.id, "this engine makes no embeddings"))
             case EngineConfig():
                 raise ChannelError("a second configuration")
 

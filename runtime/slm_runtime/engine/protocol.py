@@ -42,6 +42,8 @@ class Capabilities:
     """Tokens in one step."""
     cells: int | None
     """Positions that all sequences share, a copied prefix counted once; None: each has a row of its own."""
+    embedding_tokens: int = 0
+    """Tokens whose hidden states one step can give; 0: the engine makes no embeddings."""
     mixed: bool = True
     """Prompts and single tokens go together in one step."""
     prefill_rows: int | None = None
@@ -108,6 +110,13 @@ class Engine(Protocol):
 
         The rows belong to the engine; they may be written to, and hold until the next step.
         Raises NoCells, or EngineFault.
+        """
+        ...
+
+    def embed(self, spans: Sequence[Span]) -> Rows:
+        """Take the spans in like `step`, and return the last hidden state of every token, in their order.
+
+        Shape (tokens, embedding length). Raises NoCells, or EngineFault.
         """
         ...
 

@@ -11,7 +11,14 @@ from typing import Final
 
 import msgspec
 
-from slm_runtime.engine.client import EngineBusy, EngineError, EngineState, EngineUnavailable, RequestRefused
+from slm_runtime.engine.client import (
+    DeadlineExceeded,
+    EngineBusy,
+    EngineError,
+    EngineState,
+    EngineUnavailable,
+    RequestRefused,
+)
 from slm_runtime.engine.connection import ENGINE_COMMAND, EngineProcess
 from slm_runtime.engine.messages import (
     Accepted,
@@ -150,7 +157,12 @@ class EngineSupervisor:
         return generation
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        answer = await self._ask(Embed(next(self._ids), request))
+        left = None if request.deadline is None else max(0.0, request.deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(left):
+                answer = await self._ask(Embed(next(self._ids), request))
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the embeddings were made") from None
         if not isinstance(answer, Embedded):
             raise TypeError(f"the engine answered with {type(answer).__name__}")
         return answer
@@ -323,6 +335,9 @@ class EngineSupervisor:
         self._send(message)
         try:
             return await answer
+        except asyncio.CancelledError:
+            self._send(Cancel(message.id))
+            raise
         finally:
             self._answers.pop(message.id, None)
 

@@ -52,6 +52,8 @@ class Sequence:
     """The prompt, then what was generated."""
     limit: int
     """Tokens, prompt included, at which it must end."""
+    generates: bool = True
+    """False: it ends when its tokens are taken in; their hidden states are what is wanted."""
     prompt_tokens: int = field(init=False)
     arrival: int = 0
     resident: Resident | None = None
@@ -101,6 +103,8 @@ class Plan:
     """One for each span."""
     started: list[Sequence]
     """Those that take part for the first time."""
+    embeds: bool
+    """Step it for hidden states: none of its sequences generates."""
 
     @property
     def rows(self) -> list[Sequence]:

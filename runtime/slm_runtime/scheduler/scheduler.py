@@ -36,6 +36,7 @@ class Scheduler:
         self._arrivals = 0
         self._step_tokens = capabilities.step_tokens
         self._prefill_turn = False
+        self._embedding_turn = False
         self._short = False
         """Since the last step that was carried out, one was not: nobody new comes in."""
         self.preemptions = 0
@@ -58,7 +59,8 @@ class Scheduler:
 
     def submit(self, sequence: Sequence) -> None:
         """Put it into the queue. Its tokens and limit must fit into the context."""
-        if not 0 < len(sequence.tokens) < sequence.limit <= self._capabilities.context_length:
+        shortest = len(sequence.tokens) + sequence.generates
+        if not shortest <= sequence.limit <= self._capabilities.context_length or not sequence.tokens:
             raise ValueError(
                 f"{len(sequence.tokens)} tokens that end at {sequence.limit} don't fit into "
                 f"{self._capabilities.context_length}"
@@ -91,6 +93,7 @@ class Scheduler:
             spans=[self._span(sequence, count) for sequence, count in chosen],
             sequences=[sequence for sequence, _ in chosen],
             started=started,
+            embeds=bool(chosen) and not chosen[0][0].generates,
         )
 
     def advance(self, plan: Plan) -> None:
@@ -138,7 +141,13 @@ class Scheduler:
         for sequence in self._running:
             if sequence.resident is None:
                 self._settle(sequence)
-        settled = [s for s in self._running if s.resident is not None]
+        embeddings = [s for s in self._running if not s.generates and s.resident is not None]
+        settled = [s for s in self._running if s.generates and s.resident is not None]
+        if embeddings:
+            self._embedding_turn = not settled or not self._embedding_turn
+            if self._embedding_turn:
+                room = min(self._capabilities.embedding_tokens, self._step_tokens)
+                return self._share_out(embeddings, min(room, self._policy.mixed_tokens) if settled else room)
         single = [s for s in settled if s.remaining == 1]
         prompts = [s for s in settled if s.remaining > 1]
         if not self._capabilities.mixed and single and prompts:
@@ -178,6 +187,10 @@ class Scheduler:
         """Give it a place in the engine, unless another is about to compute a good part of its prompt."""
         if self._leads(sequence):
             return
+        if not sequence.generates:
+            # The hidden states of all its tokens are wanted, so none can be spared.
+            sequence.resident = self._residents.open(sequence.tokens, 0)
+            return
         limit = len(sequence.tokens) - 1
         _, held = self._residents.match(sequence.tokens, limit)
         leader, promised = self._best_promise(sequence, limit)
@@ -204,7 +217,7 @@ class Scheduler:
         if not (self._capabilities.prefix_copy and self._capabilities.partial_removal):
             return best, length
         for other in self._running:
-            if other.resident is not None and other.remaining > 1:
+            if other.resident is not None and other.remaining > 1 and other.generates:
                 common = common_prefix(other.tokens, sequence.tokens, limit)
                 if common > max(length, other.computed):
                     best, length = other, common

@@ -92,6 +92,17 @@ def test_full_is_said_and_changes_nothing(engine):
     engine.step([span(0, 512, [20])])
 
 
+def test_hidden_states_come_for_every_token_and_leave_logits_as_they_were(engine):
+    whole = prefill(engine, 0, TOKENS)
+    tokens = TOKENS[:20]
+    states = engine.embed([span(1, 0, tokens)]).copy()
+    assert states.shape == (20, engine.info.embedding_length)
+    chunked = [engine.embed([span(2, start, tokens[start : start + 10])]).copy() for start in (0, 10)]
+    np.testing.assert_allclose(np.concatenate(chunked), states, atol=1e-3)
+    assert np.abs(states).sum(axis=1).all()
+    np.testing.assert_allclose(engine.step([span(3, 0, TOKENS)])[0], whole, atol=1e-3)
+
+
 def test_text_round_trips(engine):
     vocabulary = engine.vocabulary
     for text in ("hello world", "größe €", "  two", "<|im_start|>user"):

@@ -47,7 +47,12 @@ def load(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:
     context = config.context_length or 500
     engine = Fragile(
         Capabilities(
-            context_length=context, rows=config.parallel, sequences=16, step_tokens=64, cells=context * 4
+            context_length=context,
+            rows=config.parallel,
+            sequences=16,
+            step_tokens=64,
+            cells=context * 4,
+            embedding_tokens=16,
         )
     )
     info = Loaded(

@@ -63,6 +63,13 @@ class PlayedEngine:
             return sum(len(cells) for cells in self.held.values())
         return len({identity for cells in self.held.values() for identity, _ in cells})
 
+    def embed(self, spans: Sequence[Span]) -> Rows:
+        """Of each token its number and its place."""
+        assert sum(len(span.tokens) for span in spans) <= self.capabilities.embedding_tokens
+        self.step(spans)
+        pairs = [(token, span.position + i) for span in spans for i, token in enumerate(span.tokens)]
+        return np.array(pairs, np.float32)
+
     def step(self, spans: Sequence[Span]) -> Rows:
         can = self.capabilities
         assert spans

@@ -14,6 +14,7 @@ from slm_runtime.engine.messages import (
     ChoiceFinished,
     Constraint,
     Delta,
+    EmbedRequest,
     EngineConfig,
     GenerateRequest,
     RequestFinished,
@@ -281,6 +282,34 @@ async def test_closing_lets_what_runs_finish_and_refuses_what_is_new():
         assert text_of([event async for event in generation]) == expected("hello", 300)
         await closing
         assert supervisor.pid is None
+
+
+async def test_embeddings_come_whole_and_beside_running_streams():
+    async with engine(parallel=3, context_length=20000) as supervisor:
+        await supervisor.ready()
+        stream = await supervisor.generate(ask("stream", max_tokens=None))
+        await anext(stream)
+        inputs = [[3, 4, 5], list(range(3, 60)), [9]]
+        request = EmbedRequest(inputs=inputs, normalize=False)
+        embedded = await supervisor.embed(request)
+        assert embedded.prompt_tokens == 64
+        for vector, tokens in zip(embedded.vectors, ([1, *tokens] for tokens in inputs), strict=True):
+            assert vector == [sum(tokens) / len(tokens), (len(tokens) - 1) / 2]
+        again = await supervisor.embed(EmbedRequest(inputs=inputs))
+        assert sum(x * x for x in again.vectors[1]) == pytest.approx(1)
+        with pytest.raises(DeadlineExceeded):
+            await supervisor.embed(EmbedRequest(inputs=inputs, deadline=time.monotonic() - 1))
+        with pytest.raises(RequestRefused, match="20002") as refused:
+            await supervisor.embed(EmbedRequest(inputs=[[3] * 20001]))
+        assert refused.value.code == "context_length_exceeded"
+        assert not stream.ended
+
+
+async def test_an_overlong_input_is_cut_where_asked():
+    async with engine(context_length=100) as supervisor:
+        await supervisor.ready()
+        embedded = await supervisor.embed(EmbedRequest(inputs=[[3] * 300], truncate=True))
+        assert embedded.prompt_tokens == 100
 
 
 async def test_tokens_and_text_go_both_ways():

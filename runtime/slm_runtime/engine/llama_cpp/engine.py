@@ -2,7 +2,7 @@
 
 import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ _DEFAULT_CONTEXT: Final = 8192
 _MAX_SEQUENCES: Final = 256
 """llama.cpp's own bound on sequence numbers in a unified store."""
 _CELL_PADDING: Final = 256
+_EMBEDDING_TOKENS: Final = 32
+"""Tokens whose hidden states one step can give: each costs a row of logits in the compute buffer."""
 _KV_TYPES: Final = {"f16": native.GGML_TYPE_F16, "q8_0": native.GGML_TYPE_Q8_0, "q4_0": native.GGML_TYPE_Q4_0}
 _NO_ROWS: Final[Rows] = np.empty((0, 0), np.float32)
 
@@ -47,6 +49,8 @@ class LlamaCppEngine:
         self.vocabulary = LlamaVocabulary(native.llama_model_get_vocab(self._model))
         trained: int = native.llama_model_n_ctx_train(self._model)
         context_length = config.context_length or min(trained, _DEFAULT_CONTEXT)
+        self._embedding_length: int = native.llama_model_n_embd_out(self._model)
+        self._outputs = max(config.parallel, _EMBEDDING_TOKENS)
         self._context = self._make_context(config, context_length)
         self._memory = native.llama_get_memory(self._context)
         recurrent = native.llama_model_is_recurrent(self._model) or native.llama_model_is_hybrid(self._model)
@@ -56,6 +60,7 @@ class LlamaCppEngine:
             rows=config.parallel,
             step_tokens=native.llama_n_batch(self._context),
             cells=native.llama_n_ctx(self._context),
+            embedding_tokens=0 if recurrent else min(self._outputs, native.llama_n_batch(self._context)),
             partial_removal=not recurrent,
         )
         self._governor = ThreadGovernor(self._threads, time.monotonic())
@@ -65,6 +70,30 @@ class LlamaCppEngine:
 
     def step(self, spans: Sequence[Span]) -> Rows:
         rows = self._batch.fill(spans)
+        self._decode()
+        return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
+
+    def embed(self, spans: Sequence[Span]) -> Rows:
+        self._batch.fill(spans)
+        native.llama_set_embeddings(self._context, True)
+        try:
+            self._decode()
+        finally:
+            native.llama_set_embeddings(self._context, False)
+        return self._rows(native.llama_get_embeddings, self._batch.native.n_tokens, self._embedding_length)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        native.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def cut(self, sequence: int, length: int) -> None:
+        if not native.llama_memory_seq_rm(self._memory, sequence, length, -1):
+            raise EngineFault(f"llama.cpp can't cut sequence {sequence} at {length}")
+
+    def close(self) -> None:
+        native.llama_free(self._context)
+        native.llama_model_free(self._model)
+
+    def _decode(self) -> None:
         began = time.monotonic()
         code = native.llama_decode(self._context, self._batch.native)
         threads = self._governor.stepped(began, time.monotonic())
@@ -77,24 +106,15 @@ class LlamaCppEngine:
             raise EngineFault(
                 f"llama_decode returned {code}: {' '.join(self._log.errors) or 'no reason given'}"
             )
+
+    def _rows(self, get: Callable[[Any], Any], rows: int, size: int) -> Rows:
+        """A view of the library's own output."""
         if rows == 0:
             return _NO_ROWS
-        first = ctypes.cast(native.llama_get_logits(self._context), ctypes.c_void_p).value
+        first = ctypes.cast(get(self._context), ctypes.c_void_p).value
         if first is None:
-            raise EngineFault("llama.cpp has no logits for a step that asked for some")
-        size = self.vocabulary.size
+            raise EngineFault("llama.cpp has no output for a step that asked for some")
         return np.ctypeslib.as_array((ctypes.c_float * (rows * size)).from_address(first)).reshape(rows, size)
-
-    def copy(self, source: int, target: int, length: int) -> None:
-        native.llama_memory_seq_cp(self._memory, source, target, 0, length)
-
-    def cut(self, sequence: int, length: int) -> None:
-        if not native.llama_memory_seq_rm(self._memory, sequence, length, -1):
-            raise EngineFault(f"llama.cpp can't cut sequence {sequence} at {length}")
-
-    def close(self) -> None:
-        native.llama_free(self._context)
-        native.llama_model_free(self._model)
 
     def _load_model(self, config: EngineConfig) -> Any:
         if not Path(config.model_path).is_file():
@@ -119,7 +139,8 @@ class LlamaCppEngine:
         params.n_batch = max(config.batch_size, config.parallel)
         params.n_ubatch = params.n_batch
         params.n_seq_max = config.parallel
-        params.n_outputs_max = config.parallel
+        params.n_outputs_max = self._outputs
+        params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
         params.kv_unified = True
         params.n_threads = params.n_threads_batch = self._threads
         params.flash_attn_type = -1 if config.flash_attention is None else int(config.flash_attention)
@@ -146,7 +167,7 @@ class LlamaCppEngine:
             parallel=config.parallel,
             kv_cells=native.llama_n_ctx(self._context),
             vocab_size=vocabulary.size,
-            embedding_length=native.llama_model_n_embd(self._model),
+            embedding_length=self._embedding_length,
             bos=vocabulary.bos,
             eos=vocabulary.eos,
             bos_text=_text(vocabulary, vocabulary.bos),
