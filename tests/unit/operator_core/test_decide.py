@@ -369,3 +369,19 @@ def test_the_key_is_made_when_a_deployment_without_keys_comes_to_want_one() -> N
     world.settle()
     assert list(world.secrets) == ["smollm2-api-key"]
     assert world.secrets["smollm2-api-key"]["stringData"] == {"api-key": "a-generated-key"}
+
+
+def test_a_bad_edit_leaves_the_old_pods_serving_and_says_so() -> None:
+    world = World(spec(resources=GIVEN))
+    world.settle()
+    world.run_pods()
+    world.settle()
+    before = copy.deepcopy(world.deployment)
+    world.edit(model={"source": "hf://a/b"})
+    world.settle()
+    assert world.deployment == before
+    assert reasons(world.status, ("Ready", "Stalled", "Available")) == [
+        "SourceInvalid",
+        "SourceInvalid",
+        "ReplicasReady",
+    ]
