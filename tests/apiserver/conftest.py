@@ -1,5 +1,6 @@
 """A control plane with our CRD and a fake kubelet, for the whole run; an operator where a test wants one."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 
 from tests.apiserver.operator import CRD, ROOT, Operator
 from tests.cluster import ControlPlane
+
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +39,8 @@ def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 
 @pytest.fixture
 def namespace(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[str]:
-    name = request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")[:50].strip("-")
+    test = request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")
+    name = f"{test[:40].strip('-')}-{next(NUMBERS)}"
     plane.kubectl("create", "namespace", name)
     yield name
     plane.kubectl("delete", "namespace", name, "--wait=false")

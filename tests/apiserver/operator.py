@@ -37,13 +37,14 @@ GIVEN = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "64M
 
 
 def slm(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
-    """One whose memory is given: it needs no look at the model before its Deployment."""
+    """One whose memory is given, so that the model need not be looked at before; None leaves a field out."""
     model = {"name": "m", "source": "https://models.example.com/m.gguf"}
+    given = {"model": model, "resources": GIVEN, "hardware": {"preference": ["cpu"]}, **spec}
     return {
         "apiVersion": "slm-operator.io/v1alpha1",
         "kind": "SLMDeployment",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"model": model, "resources": GIVEN, "hardware": {"preference": ["cpu"]}, **spec},
+        "spec": {field: value for field, value in given.items() if value is not None},
     }
 
 
@@ -66,6 +67,7 @@ class Operator:
         *,
         lease: str = "slm-operator",
         pod: str = "one",
+        port: int | None = None,
         **settings: Any,
     ) -> None:
         self.folder = folder
@@ -73,7 +75,7 @@ class Operator:
         config = folder / f"{pod}.yaml"
         config.write_text(yaml.safe_dump(SETTINGS | settings))
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+            self.port = port or free.getsockname()[1]
         self.log = folder / f"{pod}.log"
         self._environ = os.environ | {
             "KUBECONFIG": str(plane.kubeconfig),
@@ -92,11 +94,14 @@ class Operator:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, *, acting: bool = True) -> None:
+    def launch(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "slm_operator"], env=self._environ, stdout=log, stderr=log, cwd=ROOT
             )
+
+    def start(self, *, acting: bool = True) -> None:
+        self.launch()
         until("the operator acts", lambda: self.state() == "acting" if acting else self.state())
 
     def state(self) -> str | None:
@@ -123,6 +128,13 @@ class Operator:
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         return self._end(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """Until it ends by itself; returns the exit code."""
+        assert self._process is not None
+        code = self._process.wait(timeout=60)
+        self._process = None
+        return code
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
