@@ -22,6 +22,7 @@ class Tier:
     folders: tuple[str, ...]
     obstacle: Callable[[], str | None] = lambda: None
     """Why it can't run here; None where it can."""
+    options: tuple[str, ...] = ()
 
 
 def no_linux() -> str | None:
@@ -39,7 +40,7 @@ def no_cluster() -> str | None:
 
 
 TIERS = (
-    Tier("fast", "pure functions, the contract, an in-memory cluster", ("unit", "contract", "sim")),
+    Tier("fast", "pure functions, the contract, an in-memory cluster", ("unit", "contract", "sim"), options=("-n", "logical")),
     Tier("chart", "helm", ("chart",)),
     Tier("runtime", "the engines, real small models, the vendors' clients", ("runtime",)),
     Tier("apiserver", "the operator process, kube-apiserver, etcd", ("apiserver",), no_linux),
@@ -55,7 +56,7 @@ def run(tier: Tier) -> tuple[str, bool]:
     print(f"\n== {tier.name}: {tier.real}", flush=True)
     started = time.monotonic()
     code = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "--durations=5", *folders], cwd=ROOT, check=False
+        [sys.executable, "-m", "pytest", "-q", "-rs", "--durations=5", *tier.options, *folders], cwd=ROOT, check=False
     ).returncode
     seconds = time.monotonic() - started
     return f"{'passed' if code == 0 else 'FAILED'} in {seconds:.0f} s", code == 0
