@@ -62,9 +62,7 @@ class Operator:
 
     async def run(self) -> Exit:
         """Until SIGTERM or SIGINT, or until something that has to run has ended."""
-        loop = asyncio.get_running_loop()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(each, self._stop.set)
+        self._catch_signals()
         async with AsyncExitStack() as stack:
             health = Health(self._vitals(), self._metrics)
             serving = asyncio.create_task(health.serve(self._config.port), name="health")
@@ -133,9 +131,10 @@ class Operator:
             logger.info("operator started", extra={"deployments": len(self._store.deployments())})
 
     async def _watch(self, watcher: handlers.Watcher, configuration: Any) -> None:
-        """Kopf, until it ends, which it does only with the process or for a reason."""
+        """Kopf, until it fails or is cancelled."""
         namespaces = self._settings.namespaces
-        await kopf.operator(
+        ready = asyncio.Event()
+        operator = kopf.operator(
             registry=handlers.registry(watcher, partial(connection.kopf_login, configuration)),
             settings=handlers.settings(),
             clusterwide=not namespaces,
@@ -143,10 +142,17 @@ class Operator:
             standalone=True,
             # Kopf would ask for the user's name, which a numeric UID in a container doesn't have.
             identity=Identity(self._config.identity),
-            stop_flag=self._stop,
+            ready_flag=ready,
         )
-        # It returns only when told to stop, by the flag or by a signal that it catches in our place.
-        self._stop.set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(operator, name="kopf")
+            await ready.wait()
+            # Kopf has put its own handlers in place of ours, and would wait five seconds for our tasks.
+            self._catch_signals()
+
+    def _catch_signals(self) -> None:
+        for each in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(each, self._stop.set)
 
     def _vitals(self) -> Vitals:
         def list_age() -> float:

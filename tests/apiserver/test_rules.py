@@ -39,6 +39,21 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"model": {"variants": [{"hardware": "npu", "source": HTTPS, "sha256": "f"}]}},
         "64 lowercase hexadecimal",
     ),
+    (
+        {"model": {"prompt": {"template": "{{ .System }} {{ .Prompt }}"}}},
+        "write a Jinja chat template that renders the list `messages`",
+    ),
+    (
+        {"runtime": {"flashAttention": "Disabled", "kvCacheType": "q8_0"}},
+        "kvCacheType q8_0 and q4_0 need flash attention",
+    ),
+    ({"runtime": {"gpuLayers": 0}}, "write -1 for all layers or how many"),
+    ({"runtime": {"keepAlive": "0m0s"}}, "write a duration above zero such as 10m"),
+    ({"runtime": {"keepAlive": "soon"}}, "write a duration above zero such as 10m"),
+    (
+        {"endpoint": {"cors": {"allowedOrigins": ["https://chat.example.com/"]}}},
+        "write an origin such as https://chat.example.com",
+    ),
     ({"runtime": {"image": "-"}}, "write an image reference"),
     ({"runtime": {"env": [{"name": "1A", "value": ""}]}}, "write letters, digits and '_', no digit first"),
     (
