@@ -126,7 +126,9 @@ class EngineClient(Protocol):
         """
         ...
 
-    async def embed(self, request: EmbedRequest) -> Embedded: ...
+    async def embed(self, request: EmbedRequest) -> Embedded:
+        """The mean of each input's hidden states. Raises an EngineError."""
+        ...
 
     async def tokenize(
         self, text: str, *, add_special: bool = False, parse_special: bool = True

@@ -11,8 +11,16 @@ from slm_runtime.engine.messages import Constraint
 from slm_runtime.engine.protocol import Vocabulary
 
 _ANY_OBJECT: Final = '{"type": "object"}'
+_JSON_DEFAULTS: Final = {"whitespace_pattern": r"[ \n\t]{1,16}"}
+"""Enough to indent with; without a bound a small model may write blanks for ever."""
+_BEFORE: Final = "\x02"
+"""No tokenizer joins it with what follows."""
 _MAX_SOURCE: Final = 256 * 1024
 """Bytes of a schema, pattern or grammar."""
+
+
+_MAX_REASON: Final = 300
+"""Characters."""
 
 
 class InvalidConstraint(Exception):
@@ -30,7 +38,13 @@ class _Tokens:
         self.special_token_ids = [token for token in range(vocabulary.size) if vocabulary.is_special(token)]
 
     def __call__(self, text: bytes) -> list[int]:
-        return self._vocabulary.tokenize(text.decode(errors="replace"), parse_special=False)
+        """Tokens of text in the middle of other text, where a tokenizer must not put a blank before it."""
+        before = self._tokenize(_BEFORE)
+        tokens = self._tokenize(_BEFORE + text.decode(errors="replace"))
+        return tokens[len(before) :]
+
+    def _tokenize(self, text: str) -> list[int]:
+        return self._vocabulary.tokenize(text, parse_special=False)
 
 
 class Grammars:
@@ -52,7 +66,7 @@ class Grammars:
             self._tokenizer = llguidance.LLTokenizer(wrapper, eos_token=sorted(self._vocabulary.end_tokens))
         matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
-            raise InvalidConstraint(f"this {constraint.kind} can't be used: {matcher.get_error()}")
+            raise InvalidConstraint(f"this {constraint.kind} can't be used: {_first_line(matcher)}")
         return GrammarMatcher(matcher, self._vocabulary.size)
 
 
@@ -73,7 +87,7 @@ class GrammarMatcher:
     def accept(self, token: int) -> None:
         if not self._matcher.consume_token(token):
             raise InvalidConstraint(
-                f"the grammar came to a state that it can't leave: {self._matcher.get_error()}"
+                f"the grammar came to a state that it can't leave: {_first_line(self._matcher)}"
             )
 
     def allowed(self) -> NDArray[np.bool_]:
@@ -81,7 +95,7 @@ class GrammarMatcher:
         mask = np.unpackbits(words, bitorder="little")[: self._size].astype(np.bool_)
         if not mask.any():
             raise InvalidConstraint(
-                f"the grammar allows nothing more: {self._matcher.get_error() or 'dead end'}"
+                f"the grammar allows nothing more: {_first_line(self._matcher) or 'a dead end'}"
             )
         return mask
 
@@ -96,9 +110,9 @@ def _grammar(constraint: Constraint) -> str:
     try:
         match constraint.kind:
             case "json_object":
-                return str(matcher.grammar_from_json_schema(_ANY_OBJECT))
+                return str(matcher.grammar_from_json_schema(_ANY_OBJECT, _JSON_DEFAULTS))
             case "json_schema":
-                return str(matcher.grammar_from_json_schema(constraint.text))
+                return str(matcher.grammar_from_json_schema(constraint.text, _JSON_DEFAULTS))
             case "regex":
                 return str(matcher.grammar_from_regex(constraint.text))
             case "lark":
@@ -107,3 +121,8 @@ def _grammar(constraint: Constraint) -> str:
                 return str(matcher.grammar_from_lark(gbnf_to_lark(constraint.text)))
     except Exception as error:  # the converters raise whatever their parsers stumble over
         raise InvalidConstraint(f"this {constraint.kind} can't be read: {error}") from error
+
+
+def _first_line(matcher: "llguidance.LLMatcher") -> str:
+    """What is wrong, without the parser's whole state behind it, or the whole source in it."""
+    return str(matcher.get_error()).partition("\n")[0][:_MAX_REASON]

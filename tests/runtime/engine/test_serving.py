@@ -15,6 +15,7 @@ from slm_runtime.engine.messages import (
     ChoiceFinished,
     Constraint,
     Delta,
+    EmbedRequest,
     EngineConfig,
     GenerateRequest,
     RequestFinished,
@@ -97,7 +98,7 @@ async def test_in_a_batch_each_gets_the_text_it_gets_alone(small):
 async def test_every_stream_is_valid_text(tiny):
     """A random model makes broken UTF-8; what is shown is text all the same, and the tokens say the rest."""
     async with engine(tiny, parallel=8) as supervisor:
-        request = chat("hello", sampling=Sampling(seed=1), ignore_eos=True, max_tokens=200, n=8)
+        request = chat("hello", sampling=Sampling(seed=1), ignore_eos=True, max_tokens=400, n=8)
         events = await answer(supervisor, request)
         for choice in range(8):
             deltas = [e for e in events if isinstance(e, Delta) and e.choice == choice]
@@ -135,7 +136,7 @@ async def test_structured_output_matches_whatever_the_model_wants(model, request
                 chat(
                     "A city?",
                     sampling=hot,
-                    max_tokens=200,
+                    max_tokens=400,
                     constraint=Constraint("json_schema", json.dumps(schema)),
                 ),
             ),
@@ -169,6 +170,18 @@ async def test_logprobs_are_those_of_a_distribution(small):
             assert entry.chosen == entry.top[0]
             assert tops == sorted(tops, reverse=True)
             assert np.exp(tops).sum() <= 1 + 1e-6
+
+
+async def test_what_means_nearly_the_same_is_embedded_nearby(small):
+    texts = [
+        "The cat sleeps on the sofa.",
+        "A kitten naps on the couch.",
+        "Interest rates rose by two percent.",
+    ]
+    async with engine(small) as supervisor:
+        embedded = await supervisor.embed(EmbedRequest(inputs=texts))
+    cat, kitten, rates = np.array(embedded.vectors)
+    assert cat @ kitten > max(cat @ rates, kitten @ rates)
 
 
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGSEGV])

@@ -14,8 +14,8 @@ _BUFFER: Final = re.compile(
     r"(?P<device>\S+)\s+(?P<kind>model|KV|RS|compute|output) buffer size =\s*(?P<mib>[\d.]+) MiB"
 )
 _OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers")
-_UNIFIED: Final = "possible training context overflow"
-"""Said of all sequences' cells together, which is no sequence's context."""
+_CHATTER: Final = ("possible training context overflow", "model default pooling_type")
+"""Warnings of what is meant: all sequences' cells are no sequence's context, and we pool ourselves."""
 _LEVELS: Final = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}  # ggml's info is chatter
 
 
@@ -44,5 +44,5 @@ class NativeLog:
             self.layers = (int(offloaded[1]), int(offloaded[2]))
         if level in (3, 4):
             self.errors.append(line)
-        if _UNIFIED not in line:
+        if not any(chatter in line for chatter in _CHATTER):
             log.log(_LEVELS.get(level, logging.DEBUG), "%s", line)

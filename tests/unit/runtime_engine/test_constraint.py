@@ -1,0 +1,117 @@
+"""Structured output on small vocabularies."""
+
+import json
+
+import numpy as np
+import pytest
+
+from slm_runtime.engine.messages import Constraint
+from slm_runtime.sampling.constraint import Grammars, InvalidConstraint
+
+
+class Ascii:
+    """A token a character, and a tokenizer that puts a blank before every text, as SentencePiece does."""
+
+    size = 130
+    bos: int | None = None
+    eos: int | None = 128
+    end_tokens = frozenset({128, 129})
+
+    def tokenize(self, text, *, parse_special):
+        return [32, *text.encode()]
+
+    def add_special(self, tokens):
+        return tokens
+
+    def piece(self, token, *, special):
+        return f"<{token}>".encode() if self.is_special(token) else bytes([token])
+
+    def is_special(self, token):
+        return token >= 128
+
+
+def compile_(kind, text=""):
+    return Grammars(Ascii()).compile(Constraint(kind, text))
+
+
+def walk(matcher, text):
+    for character in text.encode():
+        mask = matcher.allowed()
+        assert mask[character]
+        assert matcher.allows(character)
+        matcher.accept(character)
+
+
+def allowed(matcher):
+    return set(np.flatnonzero(matcher.allowed()).tolist())
+
+
+def test_what_is_forced_is_forced_without_a_blank():
+    matcher = compile_("lark", 'start: "yes"')
+    assert allowed(matcher) == {ord("y")}
+    walk(matcher, "yes")
+    assert matcher.complete or allowed(matcher) <= {128, 129}
+
+
+def test_each_kind_allows_what_it_says():
+    schema = json.dumps({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+    walk(compile_("json_schema", schema), '{"a": 1}')
+    walk(compile_("json_object"), '{"any": [true]}')
+    walk(compile_("regex", "[0-9]{2}-x"), "42-x")
+    walk(compile_("gbnf", 'root ::= "a" | "b"'), "b")
+
+
+def test_blanks_in_json_have_an_end():
+    matcher = compile_("json_object")
+    walk(matcher, "{" + " " * 16)
+    assert ord(" ") not in allowed(matcher)
+
+
+def test_a_copy_goes_its_own_way():
+    matcher = compile_("regex", "ab|cd")
+    other = matcher.copy()
+    matcher.accept(ord("a"))
+    assert allowed(matcher) == {ord("b")}
+    assert allowed(other) == {ord("a"), ord("c")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("json_schema", "{"),
+        ("json_schema", '{"type": "nonsense"}'),
+        ("regex", "("),
+        ("lark", "start: nothing"),
+        ("gbnf", "root ::= ("),
+        ("gbnf", ""),
+        ("regex", "a" * 300_000),
+        ("json_schema", '{"$ref": "https://example.com/schema"}'),
+        ("json_schema", json.dumps({"allOf": [{"const": 1}, {"const": 2}]})),
+    ],
+)
+def test_what_can_t_be_read_is_said_in_a_line(kind, text):
+    with pytest.raises(InvalidConstraint) as error:
+        compile_(kind, text)
+    assert kind in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("regex", "(a{1,1000}){1,1000}"),
+        ("regex", "(" * 5000 + "a" + ")" * 5000),
+        ("json_schema", '{"allOf":[' * 2000 + "{}" + "]}" * 2000),
+        ("json_schema", '{"$ref":"#"}'),
+        ("lark", "start: start start | start"),
+        ("gbnf", "root ::= " + "(" * 3000 + '"a"' + ")" * 3000),
+        ("lark", 'start: "a"{1,1000000}'),
+    ],
+)
+def test_hostile_ones_are_refused_or_work_in_bounds(kind, text):
+    message = ""
+    try:
+        compile_(kind, text).allowed()
+    except InvalidConstraint as error:
+        message = str(error)
+    assert len(message) < 500
