@@ -194,9 +194,11 @@ class Scheduler:
         limit = len(sequence.tokens) - 1
         _, held = self._residents.match(sequence.tokens, limit)
         leader, promised = self._best_promise(sequence, limit)
-        if leader is not None and promised - held >= _WORTH_WAITING:
-            sequence.leader, sequence.leader_length = leader, promised
-            return
+        if leader is not None:
+            same_request = leader.request == sequence.request
+            if promised - held >= (1 if same_request else _WORTH_WAITING):
+                sequence.leader, sequence.leader_length = leader, promised
+                return
         sequence.leader = None
         sequence.resident = self._residents.open(sequence.tokens, limit)
         if not sequence.started:

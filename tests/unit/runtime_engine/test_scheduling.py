@@ -66,7 +66,8 @@ class World:
                     sequence.tokens.append(int(row.argmax()))
                     if len(sequence.tokens) == sequence.limit:
                         self.scheduler.finish(sequence)
-                        self.finished[sequence.request] = self.open.pop(sequence.request)
+                        self.finished[sequence.request] = sequence
+                        self.open = {key: other for key, other in self.open.items() if other is not sequence}
         # What is still to be carried out isn't freed in the engine yet.
         pending = self.scheduler.plan().operations if not self.open else []
         for operation in pending:
@@ -155,13 +156,16 @@ def test_simultaneous_cold_requests_prefill_their_common_prompt_once():
     assert [world.finished[n].cached_tokens for n in range(4)] == [0, 120, 120, 120]
 
 
-def test_choices_of_one_request_share_its_prefill():
+def test_choices_of_one_request_share_its_prefill_however_short():
     world = World(PlayedEngine(UNIFIED))
-    for number in range(4):
-        world.submit(number, [7] * 100, 2)
-    world.drain()
+    choices = [Sequence(0, choice, "", tokens_of([7] * 10), 12) for choice in range(4)]
+    for choice in choices:
+        world.scheduler.submit(choice)
+    world.open = dict(enumerate(choices))
+    while world.scheduler.running or world.scheduler.waiting:
+        world.step()
     computed = sum(len(span.tokens) for step in world.engine.steps for span in step)
-    assert computed == 100 + 3 + 4
+    assert computed == 10 + 3 + 4
 
 
 def test_a_conversation_goes_on_where_it_ended():
