@@ -44,6 +44,35 @@ class ModelConfig(ContractModel):
         return hashlib.sha256(f"{self.source}\n{self.sha256 or ''}".encode()).hexdigest()[:16]
 
 
+class PromptParameters(ContractModel):
+    """What a request that doesn't say gets; None leaves it to the API's own default."""
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_k: int | None = Field(default=None, ge=0)
+    """0: off."""
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    typical_p: float | None = Field(default=None, gt=0, le=1)
+    repeat_penalty: float | None = Field(default=None, gt=0)
+    repeat_last_n: int | None = Field(default=None, ge=-1)
+    """Tokens that the penalties look back on; -1: all."""
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    seed: int | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+class PromptConfig(ContractModel):
+    """What a Modelfile says of a model: a request's own word goes before it, the API's default after it."""
+
+    system: str | None = None
+    """Where a request brings no system message."""
+    template: str | None = None
+    """A Jinja chat template, in place of the model's own."""
+    stop: tuple[str, ...] | None = None
+    parameters: PromptParameters | None = None
+
+
 class HardwareConfig(ContractModel):
     hardware_class: str = "cpu"
     """The class that placement selected; the report repeats it."""
@@ -69,6 +98,14 @@ class RuntimeConfig(ContractModel):
     """Tokens in one step of the engine."""
     threads: int | None = Field(default=None, ge=1)
     """None: the CPU quota of the cgroup, or the affinity, whichever is smaller."""
+    flash_attention: bool | None = None
+    """None: where the engine can."""
+    prompt: PromptConfig | None = None
+    """None: what the model itself brings."""
+    keep_alive_seconds: float | None = Field(default=None, ge=0)
+    """The engine process ends after so long without work, and comes back with the next request; None: never."""
+    allowed_origins: tuple[str, ...] | None = None
+    """Origins whose pages may use the API from a browser, or `*`; None: none."""
     auth: AuthMode = AuthMode.API_KEY
     drain_seconds: float = Field(default=5, ge=0)
     """After SIGTERM: how long new requests are still accepted, since endpoints lag."""

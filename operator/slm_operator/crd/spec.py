@@ -73,6 +73,61 @@ class ModelVariant(ApiModel):
     """Format of this artifact; `Auto` reads it from the file."""
 
 
+class Parameters(ApiModel):
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """How freely tokens are drawn; 0 always takes the likeliest."""
+    top_k: Annotated[int, Field(ge=0, le=1000000)] | None = None
+    """Draws from the so many likeliest tokens; 0: from all."""
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Draws from the likeliest tokens that together have this probability."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Leaves out tokens less likely than this part of the likeliest one's probability."""
+    typical_p: Annotated[float, Field(ge=0.01, le=1)] | None = None
+    """Draws from the tokens whose surprise is nearest to the expected one; 1: off."""
+    repeat_penalty: Annotated[float, Field(ge=0.1, le=10)] | None = None
+    """Makes tokens that were used less likely; 1: off."""
+    repeat_last_n: Annotated[int, Field(ge=-1, le=1048576)] | None = None
+    """Tokens that the penalties look back on; -1: all."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Taken from a token's score for each time that it was used."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Taken from a token's score once it was used."""
+    seed: Annotated[int, Field(ge=0, le=2147483647)] | None = None
+    """The same request with the same seed gives the same text."""
+    max_tokens: Annotated[int, Field(ge=1, le=1048576)] | None = None
+    """Tokens that an answer may have."""
+
+
+class Prompt(ApiModel):
+    system: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    """System message for requests that bring none."""
+    template: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=16384,
+                json_schema_extra=rules(
+                    rule(
+                        "self.contains('messages')",
+                        "write a Jinja chat template that renders the list `messages`, as in a model's "
+                        "tokenizer_config.json; the Go templates of Modelfiles are another language",
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Chat template (Jinja), in place of the model's own."""
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ()
+    """Texts that end an answer, for requests that name none."""
+    parameters: Parameters | None = None
+    """Sampling parameters for requests that don't say; absent: the defaults of the API that is spoken."""
+
+
 class Model(ApiModel):
     name: (
         Annotated[
@@ -107,11 +162,19 @@ class Model(ApiModel):
         ),
     ] = ()
     """Other artifacts of the same model, for other classes of hardware."""
+    prompt: Prompt | None = None
+    """What a Modelfile says: each request's own word goes before it."""
 
 
 class Engine(StrEnum):
     AUTO = "Auto"
     LLAMA_CPP = "LlamaCpp"
+
+
+class FlashAttention(StrEnum):
+    AUTO = "Auto"
+    ENABLED = "Enabled"
+    DISABLED = "Disabled"
 
 
 class EnvironmentVariable(ApiModel):
@@ -138,6 +201,15 @@ class EnvironmentVariable(ApiModel):
 
 
 class Runtime(ApiModel):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.flashAttention != 'Disabled' || !has(self.kvCacheType) || self.kvCacheType == 'f16'",
+                "kvCacheType q8_0 and q4_0 need flash attention: leave out flashAttention, or write kvCacheType f16",
+            )
+        )
+    )
+
     engine: Engine = Engine.AUTO
     """Engine that runs the model; `Auto` takes the one of the hardware class."""
     image: (
@@ -166,6 +238,43 @@ class Runtime(ApiModel):
     """Tokens that one step of the engine takes. Absent: 512."""
     threads: Annotated[int, Field(ge=1, le=512)] | None = None
     """Threads of the engine. Absent: what the container may use."""
+    flash_attention: FlashAttention = FlashAttention.AUTO
+    """Attention without its large intermediate results: less memory, and faster with a long context. `Auto`: where the
+    engine can."""
+    gpu_layers: (
+        Annotated[
+            int,
+            Field(
+                ge=-1,
+                le=1000,
+                json_schema_extra=rules(
+                    rule(
+                        "self != 0", "write -1 for all layers or how many; for none, prefer the hardware cpu"
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Layers that are offloaded to an accelerator, -1 for all. Absent: what the hardware class says; a class without an
+    accelerator takes no notice."""
+    keep_alive: (
+        Annotated[
+            str,
+            Field(
+                max_length=32,
+                json_schema_extra=rules(
+                    rule(
+                        "self.matches('^([0-9]+(h|m|s))+$') && !self.matches('^(0+(h|m|s))+$')",
+                        "write a duration above zero such as 10m or 1h30m, or leave keepAlive out: the model stays for ever",
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """How long the model stays in memory without a request; the next one loads it again, and waits for that. Absent: for
+    ever."""
     env: Annotated[
         tuple[EnvironmentVariable, ...],
         Field(
@@ -300,11 +409,34 @@ class Cache(ApiModel):
     """Access modes of the claim; more than one replica on several nodes needs `ReadWriteMany`."""
 
 
+Origin = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        json_schema_extra=pattern(
+            r"^(\*|https?://[^/\s,]+)$",
+            "write an origin such as https://chat.example.com: scheme, host and port, no path; or * for every page",
+        ),
+    ),
+]
+
+
+class Cors(ApiModel):
+    allowed_origins: Annotated[
+        tuple[Origin, ...],
+        Field(min_length=1, max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ]
+    """Origins whose pages may use the API from a browser; `*` is every page."""
+
+
 class Endpoint(ApiModel):
     port: Annotated[int, Field(ge=1, le=65535)] = 8080
     """Port of the Service; OpenAI's and Ollama's routes are both on it."""
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     """Type of the Service."""
+    cors: Cors | None = None
+    """Which web pages may use the API from a browser; absent: none."""
 
 
 class Auth(ApiModel):

@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slm_contract.config import HardwareConfig, ModelConfig, RuntimeConfig
+from slm_contract.config import HardwareConfig, ModelConfig, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import ModelFacts
 from slm_operator.crd.names import labels
-from slm_operator.crd.quantities import parse_quantity
+from slm_operator.crd.quantities import parse_duration, parse_quantity
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.crd.spec import Cache, CacheMode
+from slm_operator.crd.spec import Cache, CacheMode, FlashAttention, Prompt
 from slm_operator.digest import digest
 from slm_operator.placement.history import Record
 from slm_operator.settings import HardwareClass, Settings
 
 _DEFAULTS = RuntimeConfig(model=ModelConfig(name="-", source="-"))
+_FLASH_ATTENTION = {FlashAttention.AUTO: None, FlashAttention.ENABLED: True, FlashAttention.DISABLED: False}
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,14 @@ class Rendering:
     def config(self) -> RuntimeConfig:
         """What the runtime is told; everything automatic is settled here or left to what only the container knows."""
         spec, chosen = self.resource.spec, self.hardware_class
+        keep_alive = spec.runtime.keep_alive
         return RuntimeConfig(
             model=self.artifact,
             engine=chosen.engine,
             hardware=HardwareConfig(
                 hardware_class=chosen.name,
                 provider=chosen.provider,
-                gpu_layers=chosen.gpu_layers,
+                gpu_layers=(spec.runtime.gpu_layers or chosen.gpu_layers) if chosen.gpu_layers else 0,
                 on_degraded=spec.hardware.on_degraded,
             ),
             context_length=spec.runtime.context_length or self.record.context_length,
@@ -46,8 +48,27 @@ class Rendering:
             kv_cache_type=spec.runtime.kv_cache_type or _DEFAULTS.kv_cache_type,
             batch_size=spec.runtime.batch_size or _DEFAULTS.batch_size,
             threads=spec.runtime.threads,
+            flash_attention=_FLASH_ATTENTION[spec.runtime.flash_attention],
+            prompt=None if spec.model.prompt is None else _prompt(spec.model.prompt),
+            keep_alive_seconds=None if keep_alive is None else parse_duration(keep_alive),
+            allowed_origins=_origins(self.resource),
             auth=spec.auth.mode,
         )
+
+
+def _origins(resource: SLMDeployment) -> tuple[str, ...] | None:
+    cors = resource.spec.endpoint.cors
+    return None if cors is None else cors.allowed_origins
+
+
+def _prompt(prompt: Prompt) -> PromptConfig:
+    parameters = prompt.parameters
+    return PromptConfig(
+        system=prompt.system,
+        template=prompt.template,
+        stop=prompt.stop or None,
+        parameters=None if parameters is None else PromptParameters(**parameters.model_dump()),
+    )
 
 
 def child(
@@ -100,7 +121,15 @@ def spec_digest(resource: SLMDeployment) -> str:
     hardware = spec.hardware.model_dump(
         mode="json", exclude_defaults=True, include={"on_degraded", "node_selector", "tolerations"}
     )
-    return digest({"name": resource.model_name, "spec": parts, "hardware": hardware})
+    origins = _origins(resource)
+    return digest(
+        {
+            "name": resource.model_name,
+            "spec": parts,
+            "hardware": hardware,
+            **({"origins": origins} if origins else {}),
+        }
+    )
 
 
 def bundle_digest(hardware_class: HardwareClass) -> str:

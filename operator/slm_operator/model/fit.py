@@ -68,17 +68,23 @@ def kv_cache_bytes(facts: ModelFacts, context_length: int, parallel: int, kv_typ
     return int(cells * sum(facts.kv_heads) * row)
 
 
-def compute_bytes(facts: ModelFacts, context_length: int, parallel: int, batch: int) -> int:
+def compute_bytes(
+    facts: ModelFacts, context_length: int, parallel: int, batch: int, *, flash_attention: bool = True
+) -> int:
     """The compute buffers, as llama.cpp reserves them for one step.
 
     Measured over models of many shapes, it is the feed-forward part of one block (its two inputs and their product, and the
     four embeddings around them), the attention mask in half floats over all cells, and one row of logits a sequence.
+    Without flash attention the mask is in floats, and the scores of every head over all cells exist at once.
     """
     tokens = max(batch, parallel)
     activations = tokens * (3 * facts.feed_forward_length + 4 * facts.embedding_length) * 4
     attention = tokens * 6 * facts.embedding_length * 4
     logits = parallel * facts.vocab_size * 4
     mask = tokens * _cells(context_length, parallel) * 2
+    if not flash_attention:
+        attention += tokens * _cells(context_length, parallel) * facts.head_count * 4
+        mask *= 2
     return max(activations, attention, logits) + mask + logits
 
 
@@ -93,6 +99,7 @@ def estimate(
     parallel: int = DEFAULT_PARALLEL,
     kv_type: KVCacheType = KVCacheType.F16,
     batch: int = DEFAULT_BATCH,
+    flash_attention: bool = True,
 ) -> Estimate:
     """Memory of one replica that runs with just these numbers."""
     return Estimate(
@@ -101,7 +108,7 @@ def estimate(
         kv_type=kv_type,
         weights=facts.weights_bytes,
         kv_cache=kv_cache_bytes(facts, context_length, parallel, kv_type),
-        compute=compute_bytes(facts, context_length, parallel, batch),
+        compute=compute_bytes(facts, context_length, parallel, batch, flash_attention=flash_attention),
         process=PROCESS_BYTES + facts.vocab_size * VOCABULARY_BYTES,
     )
 
@@ -123,6 +130,7 @@ def fit(
     parallel: int = DEFAULT_PARALLEL,
     kv_type: KVCacheType = KVCacheType.F16,
     batch: int = DEFAULT_BATCH,
+    flash_attention: bool = True,
     available: int | None = None,
 ) -> Fit:
     """Choose the context and say what it costs.
@@ -136,7 +144,9 @@ def fit(
     """
 
     def at(context: int) -> Estimate:
-        return estimate(facts, context, parallel=parallel, kv_type=kv_type, batch=batch)
+        return estimate(
+            facts, context, parallel=parallel, kv_type=kv_type, batch=batch, flash_attention=flash_attention
+        )
 
     wanted = context_length or min(facts.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     full = at(wanted)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.crd.spec import Engine, Hardware, Recover, Spec
+from slm_operator.crd.spec import Engine, FlashAttention, Hardware, Recover, Spec
 from slm_operator.digest import digest
 from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
 from slm_operator.placement.history import Cause, Record, Rejected
@@ -186,6 +186,7 @@ def _judge(question: Question, candidate: Candidate, *, standing: bool = False) 
         context_length=spec.runtime.context_length,
         parallel=spec.runtime.parallel or DEFAULT_PARALLEL,
         batch=spec.runtime.batch_size or DEFAULT_BATCH,
+        flash_attention=spec.runtime.flash_attention is not FlashAttention.DISABLED,
         available=question.memory_given if question.memory_given is not None else available,
         **({"kv_type": spec.runtime.kv_cache_type} if spec.runtime.kv_cache_type else {}),
     )

@@ -14,7 +14,7 @@ from slm_operator.crd.quantities import (
     parse_duration,
     parse_quantity,
 )
-from slm_operator.model.fit import LEAST_CONTEXT, estimate, fit
+from slm_operator.model.fit import LEAST_CONTEXT, compute_bytes, estimate, fit
 from slm_operator.model.known import facts_to_json, kept_facts, parse_fetch_report
 from slm_operator.model.source import HttpsSource, PypiSource, SourceError, file_name, parse_source
 from tests.unit.operator_core.world import SMOLLM2
@@ -58,6 +58,22 @@ def test_an_automatic_context_is_halved_until_it_fits_and_says_so() -> None:
     assert found.estimate.context_length == 4096
     assert "context reduced from 8192 tokens" in found.explanation
     assert found.estimate.request <= 700 * MIB
+
+
+@pytest.mark.parametrize(
+    ("context", "parallel", "batch", "measured"),
+    [
+        (2048, 4, 512, 175_248_507),
+        (1024, 4, 512, 91_362_427),
+        (2048, 4, 128, 44_407_194),
+        (4096, 1, 512, 90_775_224),
+    ],
+)
+def test_without_flash_attention_it_is_what_llama_cpp_was_measured_to_reserve(
+    context: int, parallel: int, batch: int, measured: int
+) -> None:
+    found = compute_bytes(SMOLLM2, context, parallel, batch, flash_attention=False)
+    assert found == pytest.approx(measured, rel=0.05)
 
 
 def test_a_context_that_was_asked_for_is_never_reduced() -> None:
