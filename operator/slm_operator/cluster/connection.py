@@ -1,5 +1,6 @@
 """Where the API server is and who we are: read once, for our client and for Kopf's."""
 
+import os
 from typing import Any
 
 import kopf
@@ -15,8 +16,8 @@ class NotConnectedError(Exception):
     """Nothing here says where the API server is."""
 
 
-async def load() -> Configuration:
-    """The pod's service account, else the kubeconfig (``KUBECONFIG``, or its default place).
+async def load(kubeconfig: str | None = None) -> Configuration:
+    """The pod's service account, else the kubeconfig: the given one, ``KUBECONFIG``, or its default place.
 
     Raises
     ------
@@ -28,7 +29,11 @@ async def load() -> Configuration:
         load_incluster_config(client_configuration=configuration)
     except ConfigException:
         try:
-            await load_kube_config(client_configuration=configuration, persist_config=False)
+            await load_kube_config(
+                config_file=kubeconfig or os.environ.get("KUBECONFIG"),
+                client_configuration=configuration,
+                persist_config=False,
+            )
         except (ConfigException, OSError) as error:
             raise NotConnectedError(
                 f"no API server: not in a pod with a service account, and no usable kubeconfig ({error}); "

@@ -1,0 +1,105 @@
+"""The floor: a client that knows all answers beforehand and makes the same writes as the operator.
+
+Its bodies are the operator's own, rendered before the clock starts.
+"""
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from bench.operator.stage import CONNECTIONS, DEPLOYMENT_PATH, NAMESPACE, SLM_PATH, Api, Clock, api
+from slm_operator.decide import decide
+from slm_operator.settings import Settings
+from slm_operator.snapshot import ChildRef, Node, Snapshot
+from tests.apiserver.kubelet import LABEL, TAINT
+from tests.apiserver.operator import SETTINGS, slm
+from tests.cluster import ControlPlane
+from tests.sim.schema import admitted
+
+UID = "00000000-0000-0000-0000-000000000000"
+
+
+def bodies(name: str) -> dict[str, bytes]:
+    """What the operator writes for one SLMDeployment, by path."""
+    resource = admitted(slm(name, NAMESPACE))
+    resource["metadata"] |= {"uid": UID, "generation": 1, "resourceVersion": "1"}
+    fake = Node("fake", {LABEL: "fake"}, (TAINT,), {"cpu": "10k", "memory": "100Ti", "pods": "10k"})
+    first = Snapshot(resource, {}, (), (fake,), Settings.model_validate(SETTINGS), datetime.now(UTC))
+    plan = decide(first).plan
+    children: dict[ChildRef, Any] = {
+        ChildRef(each["kind"], each["metadata"]["name"]): each for each in (*plan.create, *plan.apply)
+    }
+    applied = {ref: child for ref, child in children.items() if ref.kind != "Secret"}
+    status = decide(replace(first, children=applied)).status
+    paths = {"Deployment": DEPLOYMENT_PATH, "Service": f"/api/v1/namespaces/{NAMESPACE}/services"}
+    written = {f"{paths[ref.kind]}/{ref.name}": orjson.dumps(child) for ref, child in applied.items()}
+    for ref, child in children.items():
+        if ref.kind == "Secret":
+            written[f"/api/v1/namespaces/{NAMESPACE}/secrets"] = orjson.dumps(child)
+    told = {"apiVersion": resource["apiVersion"], "kind": resource["kind"], "status": status}
+    written[f"{SLM_PATH}/{name}/status"] = orjson.dumps({**told, "metadata": {"name": name}})
+    return written
+
+
+async def write(client: Api, ready: dict[str, bytes], uid: str) -> None:
+    for path, body in ready.items():
+        ours = body.replace(UID.encode(), uid.encode())
+        if path.endswith("/secrets"):
+            await client.send("POST", path, ours)
+        elif path.endswith("/status"):
+            await client.send("PATCH", path, ours, apply=True)
+            # The second one says something else, or the API server would skip it.
+            second = ours.replace(b'"observedGeneration":1', b'"observedGeneration":0')
+            await client.send("PATCH", path, second, apply=True)
+        else:
+            await client.send("PATCH", path, ours, apply=True)
+
+
+async def burst(plane: ControlPlane, count: int) -> float:
+    """Seconds from the first create to the last Deployment."""
+    names = [f"b{number}" for number in range(count)]
+    ready = {name: bodies(name) for name in names}
+    created: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    async with api(plane) as creator, api(plane) as writer, api(plane, 2) as watching:
+        clock = Clock()
+        following = asyncio.create_task(clock.follow(watching, DEPLOYMENT_PATH, count, lambda _: True))
+        await clock.begun()
+        clock.start = time.monotonic()
+        creating = asyncio.create_task(create(creator, names, created))
+        workers = [asyncio.create_task(work(writer, ready, created)) for _ in range(CONNECTIONS)]
+        seconds = await following
+        await creating
+        await created.join()
+        for worker in workers:
+            worker.cancel()
+    return seconds
+
+
+async def create(
+    creator: Api, names: list[str], created: "asyncio.Queue[tuple[str, str]] | None" = None
+) -> None:
+    """What people do: all SLMDeployments at once, over as many connections as the rest."""
+    left = iter(names)
+
+    async def some() -> None:
+        for name in left:
+            made = await creator.send("POST", SLM_PATH, orjson.dumps(slm(name, NAMESPACE)))
+            if created is not None:
+                created.put_nowait((name, made["metadata"]["uid"]))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(CONNECTIONS):
+            tasks.create_task(some())
+
+
+async def work(
+    client: Api, ready: dict[str, dict[str, bytes]], created: "asyncio.Queue[tuple[str, str]]"
+) -> None:
+    while True:
+        name, uid = await created.get()
+        await write(client, ready[name], uid)
+        created.task_done()
