@@ -95,6 +95,7 @@ def engine_config(config: RuntimeConfig, path: Path) -> EngineConfig:
         context_length=config.context_length,
         parallel=config.parallel,
         kv_cache_type=config.kv_cache_type.value,
+        flash_attention=config.flash_attention,
         batch_size=config.batch_size,
         threads=config.threads,
         provider=config.hardware.provider,
@@ -162,7 +163,7 @@ class Life:
 
     async def _load(self) -> None:
         info = await self._engine.ready()
-        self._serving.chat = await ChatFormat.of(info, self._renderer)
+        self._serving.chat = await ChatFormat.of(info, self._renderer, self._serving.prompt)
         if self._serving.chat.problem is not None:
             _log.warning(self._serving.chat.problem)
         performance = await warm_up(self._engine, info.load_seconds)

@@ -1,10 +1,11 @@
 """What the API process knows: the model it serves, the engine behind it, and how far along its life it is."""
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from slm_contract.config import AuthMode, RuntimeConfig
+from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import (
     Acceleration,
     Failure,
@@ -16,7 +17,7 @@ from slm_contract.report import (
 from slm_runtime.api.auth import KeyRing
 from slm_runtime.api.errors import ModelNotFound, Unavailable
 from slm_runtime.engine.client import EngineClient
-from slm_runtime.errors import AccelerationDegraded, EngineFailed, KeysMissing
+from slm_runtime.errors import AccelerationDegraded, ConfigError, EngineFailed, KeysMissing
 from slm_runtime.metrics import Gauges, Metrics
 from slm_runtime.templates.chat import ChatFormat
 
@@ -49,10 +50,13 @@ class Serving:
     draining: bool = False
     heartbeat: float = field(default_factory=time.monotonic)
     metrics: Metrics = field(init=False)
+    fingerprint: str = field(init=False)
+    """OpenAI's `system_fingerprint`: changes with whatever may change the text that a seed gives."""
 
     def __post_init__(self) -> None:
         if (self.config.auth is AuthMode.API_KEY) != (self.keys is not None):
             raise ValueError("the config's auth mode and the key ring disagree")
+        self.fingerprint = f"fp_{hashlib.sha256(self.config.to_json().encode()).hexdigest()[:10]}"
         self.metrics = Metrics(
             lambda: Gauges(self.engine.stats, self.engine.restarts, self.unready() is None)
         )
@@ -63,9 +67,17 @@ class Serving:
         return self.config.model.name
 
     @property
-    def fingerprint(self) -> str:
-        """OpenAI's `system_fingerprint`: changes with whatever may change the text that a seed gives."""
-        return f"fp_{self.config.model.key[:10]}"
+    def prompt(self) -> PromptConfig:
+        """What requests get that don't say."""
+        return self.config.prompt or PromptConfig()
+
+    @property
+    def parameters(self) -> PromptParameters:
+        return self.prompt.parameters or PromptParameters()
+
+    def stop_strings(self, asked: list[str] | None) -> list[str]:
+        """A request's own, else those that the deployment names."""
+        return list(self.prompt.stop or ()) if asked is None else asked
 
     @property
     def phase(self) -> Phase:
@@ -132,6 +144,8 @@ class Serving:
             return EngineFailed(self.engine.failure or "The engine failed.").to_failure()
         if self.keys is not None and not len(self.keys):
             return KeysMissing("Every request needs an API key, and the key Secret holds none.").to_failure()
+        if self.prompt.template is not None and self.chat is not None and self.chat.problem is not None:
+            return ConfigError(self.chat.problem, "Correct spec.model.prompt.template.").to_failure()
         acceleration = self.acceleration()
         if acceleration and acceleration.degraded and self.config.hardware.on_degraded == "Fail":
             return AccelerationDegraded(

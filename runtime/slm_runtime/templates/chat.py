@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Self
 
 import msgspec
 
+from slm_contract.config import PromptConfig
 from slm_runtime.engine.messages import Loaded
 from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer
 from slm_runtime.templates.tools import teach
@@ -47,24 +48,28 @@ class ChatFormat:
     system_role: bool = True
     tools: ToolStyle = "taught"
     """Where the template looks for tools: in its variable, at the system message; else they are taught."""
+    system: str | None = None
+    """For conversations that bring no system message."""
     problem: str | None = None
     """Why no conversation can be rendered at all."""
 
     @classmethod
-    async def of(cls, info: Loaded, renderer: TemplateRenderer) -> Self:
-        """Choose among the model's templates and probe what they understand."""
-        template = info.chat_templates.get("default", CHATML)
+    async def of(cls, info: Loaded, renderer: TemplateRenderer, prompt: PromptConfig | None = None) -> Self:
+        """Choose among the model's templates, or take the deployment's, and probe what it understands."""
+        prompt = prompt or PromptConfig()
+        template = prompt.template or info.chat_templates.get("default", CHATML)
         plain = cls(
             renderer=renderer,
             template=template,
-            tool_template=info.chat_templates.get("tool_use", template),
+            tool_template=prompt.template or info.chat_templates.get("tool_use", template),
             variables={"bos_token": info.bos_text, "eos_token": info.eos_text},
         )
         problem = None
         try:
             await plain._render([{"role": "user", "content": _PROBE}])
         except TemplateFailed as error:
-            problem = f"The model's chat template can't be used: {error.message}"
+            whose = "The model's chat template" if prompt.template is None else "spec.model.prompt.template"
+            problem = f"{whose} can't be used: {error.message}"
         user = {"role": "user", "content": "x"}
         return cls(
             renderer=renderer,
@@ -73,6 +78,7 @@ class ChatFormat:
             variables=plain.variables,
             system_role=await plain._shows([{"role": "system", "content": _PROBE}, user]),
             tools=await plain._tool_style(user),
+            system=prompt.system,
             problem=problem,
         )
 
@@ -90,6 +96,8 @@ class ChatFormat:
         TemplateFailed
             The template refuses these messages, can't render them, or ran out of its bounds.
         """
+        if self.system is not None and not any(message["role"] == "system" for message in messages):
+            messages = [{"role": "system", "content": self.system}, *messages]
         if tools and self.tools == "taught":
             messages, tools = teach(messages, tools), None
         elif tools and self.tools == "system":

@@ -265,7 +265,7 @@ async def running(
         keys=None if keys is None else KeyRing(keys, refresh=0),
     )
     if ready:
-        serving.chat = await ChatFormat.of(engine.info, Inline())
+        serving.chat = await ChatFormat.of(engine.info, Inline(), serving.prompt)
         serving.performance = await warm_up(ScriptedEngine(), engine.info.load_seconds)
     async with serve(api_app(serving, routes(serving))) as base:
         yield Running(serving, engine, base)

@@ -8,6 +8,7 @@ import msgspec
 from slm_runtime.api.errors import NotServed
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama import ndjson
+from slm_runtime.api.ollama.options import deployment_options
 from slm_runtime.api.ollama.requests import parse, thinks
 from slm_runtime.api.serving import Serving
 
@@ -48,9 +49,10 @@ async def show(serving: Serving, exchange: Exchange) -> None:
     architecture = facts.architecture
     await exchange.respond_json(
         {
-            "modelfile": f"FROM {serving.config.model.source}\n",
-            "parameters": "",
+            "modelfile": _modelfile(serving),
+            "parameters": "\n".join(f"{name:<30} {value}" for name, value in _parameters(serving)),
             "template": chat.template,
+            **({"system": chat.system} if chat.system is not None else {}),
             "details": _details(serving),
             "model_info": {
                 "general.architecture": architecture,
@@ -66,6 +68,26 @@ async def show(serving: Serving, exchange: Exchange) -> None:
             "modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC)),
         }
     )
+
+
+def _parameters(serving: Serving) -> list[tuple[str, str]]:
+    """What the deployment says, a line each as a Modelfile has them."""
+    return [
+        (name, msgspec.json.encode(one).decode())
+        for name, value in deployment_options(serving.prompt).items()
+        for one in (value if isinstance(value, list) else [value])
+    ]
+
+
+def _modelfile(serving: Serving) -> str:
+    prompt = serving.prompt
+    texts = [("TEMPLATE", prompt.template), ("SYSTEM", prompt.system)]
+    lines = [
+        f"FROM {serving.config.model.source}",
+        *(f'{word} """{text}"""' for word, text in texts if text is not None),
+        *(f"PARAMETER {name} {value}" for name, value in _parameters(serving)),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 async def pull(serving: Serving, exchange: Exchange) -> None:

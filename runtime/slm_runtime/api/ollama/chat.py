@@ -79,7 +79,7 @@ class OllamaChatRequest(GeneratingRequest, kw_only=True):
 async def create(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, OllamaChatRequest)
     serving.require_model(wanted.model)
-    options = wanted.parsed_options()
+    options = wanted.parsed_options(serving)
     chat = serving.require_chat()
     keep_alive = remember_keep_alive(serving, wanted.keep_alive)
     if not wanted.messages:

@@ -49,7 +49,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, Generate)
     serving.require_model(wanted.model)
     wanted.check()
-    options = wanted.parsed_options()
+    options = wanted.parsed_options(serving)
     chat = serving.require_chat()
     keep_alive = remember_keep_alive(serving, wanted.keep_alive)
     if not wanted.prompt and not wanted.system:
@@ -83,7 +83,7 @@ async def _turn(wanted: Generate, chat: ChatFormat) -> Turn:
     prompt, constraint = wanted.prompt or "", parse_format(wanted.format)
     if wanted.raw or wanted.template:
         if wanted.template:
-            prompt = gotemplate.render(wanted.template, wanted.system or "", prompt)
+            prompt = gotemplate.render(wanted.template, wanted.system or chat.system or "", prompt)
         return Turn(prompt, constraint, False, OutputParser)
     messages = [{"role": "user", "content": prompt}]
     if wanted.system:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from slm_contract.config import PromptConfig
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.engine.messages import Constraint, Sampling
 
@@ -56,8 +57,16 @@ class Options(msgspec.Struct, kw_only=True):
         return [stop for stop in ([self.stop] if isinstance(self.stop, str) else self.stop) if stop]
 
 
-def parse_options(given: dict[str, Any] | None) -> Options:
-    """Read `options`; null is the default.
+def deployment_options(prompt: PromptConfig) -> dict[str, Any]:
+    """What the deployment says, in Ollama's words: those of a Modelfile's PARAMETER."""
+    parameters = prompt.parameters.model_dump(exclude_none=True) if prompt.parameters else {}
+    if "max_tokens" in parameters:
+        parameters["num_predict"] = parameters.pop("max_tokens")
+    return {**parameters, **({"stop": list(prompt.stop)} if prompt.stop else {})}
+
+
+def parse_options(given: dict[str, Any] | None, prompt: PromptConfig) -> Options:
+    """Read `options`; null is the default, which may be the deployment's.
 
     Raises
     ------
@@ -65,7 +74,7 @@ def parse_options(given: dict[str, Any] | None) -> Options:
     """
     present = {name: value for name, value in (given or {}).items() if value is not None}
     try:
-        return msgspec.convert(present, Options)
+        return msgspec.convert({**deployment_options(prompt), **present}, Options)
     except msgspec.ValidationError as error:
         found = _WHERE.search(str(error))
         sentence = str(error).partition(" - at ")[0]

@@ -33,8 +33,8 @@ class GeneratingRequest(msgspec.Struct, kw_only=True):
     def streams(self) -> bool:
         return self.stream is not False
 
-    def parsed_options(self) -> Options:
-        return parse_options(self.options)
+    def parsed_options(self, serving: Serving) -> Options:
+        return parse_options(self.options, serving.prompt)
 
     def keep_on_overflow(self, options: Options) -> int | None:
         """Ollama cuts a prompt that is too long, unless told otherwise."""

@@ -77,10 +77,10 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     )
     request = GenerateRequest(
         prompt=[turn.prompt],
-        max_tokens=wanted.max_completion_tokens or wanted.max_tokens,
+        max_tokens=wanted.max_completion_tokens or wanted.max_tokens or serving.parameters.max_tokens,
         n=wanted.n or 1,
-        sampling=wanted.sampling(),
-        stop=wanted.stop_strings(),
+        sampling=wanted.sampling(serving.parameters),
+        stop=serving.stop_strings(wanted.stop_strings()),
         ignore_eos=bool(wanted.ignore_eos),
         logprobs=wanted.logprob_count(),
         constraint=turn.constraint,

@@ -68,10 +68,10 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     requests = [
         GenerateRequest(
             prompt=[prompt],
-            max_tokens=wanted.max_tokens or DEFAULT_TOKENS,
+            max_tokens=wanted.max_tokens or serving.parameters.max_tokens or DEFAULT_TOKENS,
             n=sampled,
-            sampling=wanted.sampling(),
-            stop=wanted.stop_strings(),
+            sampling=wanted.sampling(serving.parameters),
+            stop=serving.stop_strings(wanted.stop_strings()),
             logprobs=0 if choosing else wanted.logprobs,
         )
         for prompt in prompts

@@ -14,7 +14,7 @@ from slm_runtime.api.openai import fields, tooling
 from slm_runtime.api.openai.answer import FINISH
 from slm_runtime.api.openai.responses_input import conversation
 from slm_runtime.api.openai.responses_output import Output
-from slm_runtime.api.openai.sampling import Positive, StreamOptions, Unit
+from slm_runtime.api.openai.sampling import Positive, SamplingFields, StreamOptions, Unit
 from slm_runtime.api.openai.structured import JsonSchema, ResponseFormat, constraint
 from slm_runtime.api.parsing import OutputParser
 from slm_runtime.api.serving import Serving
@@ -102,18 +102,17 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         constraint=constraint(output_format.to_response_format() if output_format else None),
         variables=wanted.template_variables(),
     )
+    sampling = SamplingFields(temperature=wanted.temperature, top_p=wanted.top_p).sampling(serving.parameters)
     request = GenerateRequest(
         prompt=[turn.prompt],
-        max_tokens=wanted.max_output_tokens,
-        sampling=Sampling(
-            temperature=1.0 if wanted.temperature is None else wanted.temperature,
-            top_p=1.0 if wanted.top_p is None else wanted.top_p,
-        ),
+        max_tokens=wanted.max_output_tokens or serving.parameters.max_tokens,
+        sampling=sampling,
+        stop=serving.stop_strings(None),
         constraint=turn.constraint,
         show_special=turn.show_special,
         keep_on_overflow=4 if wanted.truncation == "auto" else None,
     )
-    head = _head(serving, wanted)
+    head = _head(serving, wanted, sampling)
     output, parser = Output(), turn.parser()
     async with generating(serving, exchange, request, _PARAMS) as tracked:
         if wanted.stream:
@@ -126,7 +125,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     await exchange.respond_json(_finished(head, output, FINISH[choice.reason], gathered.end.usage)[1])
 
 
-def _head(serving: Serving, wanted: ResponseRequest) -> dict[str, Any]:
+def _head(serving: Serving, wanted: ResponseRequest, sampling: Sampling) -> dict[str, Any]:
     """What is known of a response when it begins."""
     return {
         "id": f"resp_{secrets.token_hex(12)}",
@@ -144,11 +143,11 @@ def _head(serving: Serving, wanted: ResponseRequest) -> dict[str, Any]:
         "previous_response_id": None,
         "reasoning": {"effort": wanted.reasoning.effort if wanted.reasoning else None, "summary": None},
         "store": False,
-        "temperature": 1.0 if wanted.temperature is None else wanted.temperature,
+        "temperature": sampling.temperature,
         "text": {"format": wanted.text.format if wanted.text and wanted.text.format else {"type": "text"}},
         "tool_choice": wanted.tool_choice or "auto",
         "tools": wanted.tools or [],
-        "top_p": 1.0 if wanted.top_p is None else wanted.top_p,
+        "top_p": sampling.top_p,
         "truncation": wanted.truncation or "disabled",
         "usage": None,
     }

@@ -1,10 +1,11 @@
 """The parameters that OpenAI's generating endpoints share, with OpenAI's defaults and bounds."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from slm_contract.config import PromptParameters
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.engine.messages import Sampling
 
@@ -14,6 +15,16 @@ Unit = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 Positive = Annotated[int, Meta(ge=1, le=2**31)]
+
+
+_Value = TypeVar("_Value")
+
+
+def first(asked: _Value | None, deployment: _Value | None, api: _Value) -> _Value:
+    """The request's own word, else the deployment's, else what the API says."""
+    if asked is not None:
+        return asked
+    return api if deployment is None else deployment
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -40,9 +51,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     ignore_eos: bool | None = None
 
-    def stop_strings(self) -> list[str]:
-        if self.stop is None:
-            return []
+    def stop_strings(self) -> list[str] | None:
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
     def include_usage(self) -> bool:
@@ -59,18 +68,19 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise BadRequest("'stream_options' is only allowed with 'stream': true.", param="stream_options")
         return bool(self.stream_options.include_usage)
 
-    def sampling(self) -> Sampling:
+    def sampling(self, defaults: PromptParameters) -> Sampling:
         return Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_k=self.top_k or 0,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            min_p=self.min_p or 0.0,
-            typical_p=1.0 if self.typical_p is None else self.typical_p,
-            repeat_penalty=1.0 if self.repeat_penalty is None else self.repeat_penalty,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            presence_penalty=self.presence_penalty or 0.0,
+            temperature=first(self.temperature, defaults.temperature, 1.0),
+            top_k=first(self.top_k, defaults.top_k, 0),
+            top_p=first(self.top_p, defaults.top_p, 1.0),
+            min_p=first(self.min_p, defaults.min_p, 0.0),
+            typical_p=first(self.typical_p, defaults.typical_p, 1.0),
+            repeat_penalty=first(self.repeat_penalty, defaults.repeat_penalty, 1.0),
+            frequency_penalty=first(self.frequency_penalty, defaults.frequency_penalty, 0.0),
+            presence_penalty=first(self.presence_penalty, defaults.presence_penalty, 0.0),
+            penalty_window=first(None, defaults.repeat_last_n, -1),
             logit_bias=self._token_biases(),
-            seed=self.seed,
+            seed=first(self.seed, defaults.seed, None),
         )
 
     def _token_biases(self) -> dict[int, float]:

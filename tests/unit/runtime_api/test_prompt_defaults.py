@@ -1,0 +1,142 @@
+"""What a deployment says of its model: a request's own word goes before it, the API's default after it."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import ollama
+import openai
+import pytest
+
+from slm_contract.config import PromptConfig, PromptParameters
+from tests.unit.runtime_api.scripted import MODEL, Running, running
+
+HI = [{"role": "user", "content": "Hi"}]
+ASK: dict[str, Any] = {"model": MODEL, "messages": HI}
+TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+PROMPT = PromptConfig(
+    system="Be kind.",
+    template=TEMPLATE,
+    stop=("END",),
+    parameters=PromptParameters(
+        temperature=0.25,
+        top_k=7,
+        top_p=0.75,
+        min_p=0.125,
+        typical_p=0.5,
+        repeat_penalty=1.5,
+        repeat_last_n=16,
+        frequency_penalty=0.5,
+        presence_penalty=-0.5,
+        seed=11,
+        max_tokens=2,
+    ),
+)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Running]:
+    async with running(prompt=PROMPT) as it:
+        yield it
+
+
+@pytest.fixture
+async def vendor(api: Running) -> AsyncIterator[ollama.AsyncClient]:
+    it = ollama.AsyncClient(host=api.base, trust_env=False)
+    yield it
+    await it._client.aclose()
+
+
+def of_the_deployment(api: Running) -> None:
+    request = api.engine.requests[-1]
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p) == (0.25, 7, 0.75, 0.125)
+    assert (sampling.typical_p, sampling.repeat_penalty, sampling.penalty_window) == (0.5, 1.5, 16)
+    assert (sampling.frequency_penalty, sampling.presence_penalty, sampling.seed) == (0.5, -0.5, 11)
+    assert (request.max_tokens, request.stop) == (2, ["END"])
+
+
+async def test_openai_requests_that_do_not_say(client: openai.AsyncOpenAI, api: Running) -> None:
+    await client.chat.completions.create(**ASK)
+    of_the_deployment(api)
+    assert api.engine.requests[-1].prompt == ["[system]Be kind.[user]Hi[assistant]"]
+    answer = await client.responses.create(model=MODEL, input="Hi")
+    of_the_deployment(api)
+    assert (answer.temperature, answer.top_p) == (0.25, 0.75)
+    assert api.engine.requests[-1].prompt == ["[system]Be kind.[user]Hi[assistant]"]
+    await client.completions.create(model=MODEL, prompt="Once")
+    of_the_deployment(api)
+    # A text that goes on is no conversation.
+    assert api.engine.requests[-1].prompt == ["Once"]
+
+
+async def test_ollama_requests_that_do_not_say(vendor: ollama.AsyncClient, api: Running) -> None:
+    await vendor.chat(MODEL, HI)
+    of_the_deployment(api)
+    assert api.engine.requests[-1].prompt == ["[system]Be kind.[user]Hi[assistant]"]
+    await vendor.generate(MODEL, "Hi")
+    of_the_deployment(api)
+    assert bytes(api.engine.requests[-1].prompt[0]) == b"[system]Be kind.[user]Hi[assistant]"
+    await vendor.generate(MODEL, "Hi", template="{{ .System }}|{{ .Prompt }}")
+    assert bytes(api.engine.requests[-1].prompt[0]) == b"Be kind.|Hi"
+    await vendor.generate(MODEL, "Hi", raw=True)
+    assert bytes(api.engine.requests[-1].prompt[0]) == b"Hi"
+
+
+async def test_a_requests_own_word_wins(
+    client: openai.AsyncOpenAI, vendor: ollama.AsyncClient, api: Running
+) -> None:
+    own = [{"role": "system", "content": "Be rude."}, *HI]
+    await client.chat.completions.create(
+        model=MODEL, messages=own, temperature=0, top_p=1, seed=0, max_tokens=1, stop=["X"]
+    )
+    request = api.engine.requests[-1]
+    assert (request.sampling.temperature, request.sampling.top_p, request.sampling.seed) == (0, 1, 0)
+    assert (request.max_tokens, request.stop) == (1, ["X"])
+    assert request.prompt == ["[system]Be rude.[user]Hi[assistant]"]
+    await vendor.chat(MODEL, own, options={"temperature": 0, "top_k": 0, "stop": [], "num_predict": -1})
+    request = api.engine.requests[-1]
+    assert (request.sampling.temperature, request.sampling.top_k, request.sampling.top_p) == (0, 0, 0.75)
+    assert (request.max_tokens, request.stop) == (None, [])
+    assert request.prompt == ["[system]Be rude.[user]Hi[assistant]"]
+
+
+async def test_what_is_not_said_is_the_apis_own() -> None:
+    prompt = PromptConfig(parameters=PromptParameters(top_k=7))
+    async with running(prompt=prompt) as api:
+        vendor = ollama.AsyncClient(host=api.base, trust_env=False)
+        await vendor.chat(MODEL, HI)
+        await vendor._client.aclose()
+        async with openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none") as client:
+            await client.chat.completions.create(**ASK)
+        theirs, ours = (request.sampling for request in api.engine.requests)
+    assert (theirs.temperature, theirs.top_k, theirs.top_p) == (0.8, 7, 0.9)
+    assert (ours.temperature, ours.top_k, ours.top_p) == (1.0, 7, 1.0)
+
+
+async def test_show_tells_of_it(vendor: ollama.AsyncClient, http: httpx.AsyncClient) -> None:
+    shown = await vendor.show(MODEL)
+    assert shown.template == TEMPLATE
+    parameters = dict(line.split(maxsplit=1) for line in (shown.parameters or "").splitlines())
+    assert parameters["temperature"] == "0.25"
+    assert parameters["num_predict"] == "2"
+    assert parameters["stop"] == '"END"'
+    assert 'SYSTEM """Be kind."""' in (shown.modelfile or "")
+    assert "PARAMETER top_k 7" in (shown.modelfile or "")
+    assert (await http.post("/api/show", json={"model": MODEL})).json()["system"] == "Be kind."
+
+
+async def test_a_template_that_cannot_be_used_keeps_the_pod_unready_and_says_which() -> None:
+    async with running(prompt=PromptConfig(template="{% for m in messages %}")) as api:
+        assert api.serving.not_started() is None
+        failure = api.serving.report().failure
+        assert failure is not None
+        assert failure.reason == "ConfigInvalid"
+        assert "spec.model.prompt.template" in failure.message
+        assert "spec.model.prompt.template" in failure.remedy
+        assert "spec.model.prompt.template" in (api.serving.unready() or "")
+
+
+async def test_another_prompt_is_another_fingerprint() -> None:
+    async with running() as plain, running(prompt=PROMPT) as told:
+        assert plain.serving.fingerprint != told.serving.fingerprint
