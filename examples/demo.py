@@ -134,20 +134,29 @@ def show(screen: Screen, status: Mapping[str, Any]) -> None:
     if placed.get("status") == "True":
         screen.line("Placed", status.get("placement", {}).get("reason") or placed["message"])
     screen.line("Memory", status.get("memory", {}).get("explanation", ""))
+    ready = condition(status, "Ready")
     download = status.get("download", {})
-    if download.get("state") == "Fetching" and download.get("percent") is not None:
+    if ready.get("reason") == "Fetching" and download.get("percent") is not None:
         rate = (download.get("bytesPerSecond") or 0) / 1e6
         left = download.get("etaSeconds")
         eta = f"  {left:.0f} s left" if left is not None else ""
         screen.draw(
             "Fetching", f"{bar(download['percent'])} {download['percent']:3.0f} %  {rate:.0f} MB/s{eta}"
         )
-    ready = condition(status, "Ready")
-    if ready.get("reason"):
+    elif ready.get("status") == "True":
+        screen.line("Ready", measured(status))
+    elif ready.get("reason"):
         screen.line(ready["reason"], ready.get("message", ""))
-    failure = status.get("lastFailure")
-    if failure and ready.get("status") != "True":
-        screen.line("Failure", f"{failure['message']}; {failure.get('remedy', '')}")
+
+
+def measured(status: Mapping[str, Any]) -> str:
+    """What the runtime reported of its first tokens; the figures follow readiness by a moment."""
+    speed = status.get("performance")
+    device = status.get("acceleration", {}).get("device")
+    if not speed or not device:
+        return ""
+    rate = speed["tokensPerSecond"]
+    return f"first token after {speed['firstTokenMs'] / 1000:.2f} s, {rate:.0f} tokens/s on {device}"
 
 
 def wait_until_ready(cluster: Cluster, name: str) -> Mapping[str, Any]:
@@ -159,7 +168,11 @@ def wait_until_ready(cluster: Cluster, name: str) -> Mapping[str, Any]:
         show(screen, status)
         generation = resource["metadata"]["generation"]
         ready = condition(status, "Ready")
-        if ready.get("status") == "True" and status.get("observedGeneration") == generation:
+        if (
+            ready.get("status") == "True"
+            and status.get("observedGeneration") == generation
+            and "performance" in status
+        ):
             return status
         if condition(status, "Stalled").get("status") == "True":
             raise HarnessError(f"{name} can't become ready: {condition(status, 'Stalled')['message']}")
