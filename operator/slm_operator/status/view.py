@@ -57,7 +57,8 @@ class View:
 
     @cached_property
     def ready_replicas(self) -> int:
-        return self._count("readyReplicas")
+        """Of those that are asked for: the surplus of a roll-out comes and goes, and each time would be a write."""
+        return min(self._count("readyReplicas"), max(self.resource.replicas, 1))
 
     @cached_property
     def available(self) -> bool:
