@@ -5,6 +5,7 @@ import logging
 import time
 
 from slm_runtime.api.auth import ANONYMOUS, authorize, is_keyless
+from slm_runtime.api.cors import Cors
 from slm_runtime.api.errors import ApiError, ServerFault
 from slm_runtime.api.http import Asgi, Disconnected, Exchange, Handler, Receive, Scope, Send
 from slm_runtime.api.routing import Router
@@ -15,9 +16,20 @@ _log = logging.getLogger("slm.api")
 
 
 def api_app(serving: Serving, router: Router) -> Asgi:
+    cors = Cors(serving.config.allowed_origins or ())
+
     async def answer(exchange: Exchange) -> None:
+        exchange.common_headers = cors.headers(exchange)
+        if cors.allows(exchange):
+            exchange.route, methods = router.methods(exchange.path)
+            await exchange.respond_nothing(cors.preflight(exchange, methods))
+            return
         if serving.keys is not None and not is_keyless(exchange.method, exchange.raw_path):
             exchange.key_name = authorize(exchange.header(b"authorization"), serving.keys)
+        if exchange.method == "OPTIONS":
+            exchange.route, methods = router.methods(exchange.path)
+            await exchange.respond_nothing([(b"allow", ", ".join(methods).encode())])
+            return
         exchange.route, handler = router.find(exchange.method, exchange.path)
         await handler(exchange)
 

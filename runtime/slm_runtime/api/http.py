@@ -52,6 +52,8 @@ class Exchange:
         self.bytes_out = 0
         self.outcome: dict[str, Any] = {}
         """What a handler adds to the audit line: model, token counts, finish reason. Never text."""
+        self.common_headers: Headers = []
+        """What the answer carries, whichever it is."""
         self.close_connection = False
         self.complete = False
         """The whole answer was handed to the server."""
@@ -138,6 +140,7 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status
+        headers = [*self.common_headers, *headers]
         if self.close_connection:
             headers = [*headers, (b"connection", b"close")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -150,6 +153,11 @@ class Exchange:
     async def respond(self, status: int, body: bytes, headers: Headers) -> None:
         await self.start(status, [*headers, (b"content-length", str(len(body)).encode())])
         await self.write(body, more=False)
+
+    async def respond_nothing(self, headers: Headers) -> None:
+        """204: an answer that has no body, and so no length."""
+        await self.start(204, headers)
+        await self.write(b"", more=False)
 
     async def respond_json(self, document: Any, status: int = 200, headers: Headers | None = None) -> None:
         await self.respond(status, msgspec.json.encode(document), [JSON, *(headers or [])])

@@ -41,6 +41,16 @@ class Router:
             raise MethodNotAllowed(method, path, tuple(sorted(by_method)))
         return name, handler
 
+    def methods(self, path: str) -> tuple[str, tuple[str, ...]]:
+        """Name the route of a path, and the methods that it takes.
+
+        Raises
+        ------
+        NotFound
+        """
+        name, by_method = self._lookup(path)
+        return name, tuple(sorted({*by_method, "OPTIONS", *(("HEAD",) if "GET" in by_method else ())}))
+
     def _lookup(self, path: str) -> tuple[str, dict[str, Handler]]:
         if path in self._exact:
             return path, self._exact[path]
