@@ -135,7 +135,7 @@ class Operator:
         namespaces = self._settings.namespaces
         ready = asyncio.Event()
         operator = kopf.operator(
-            registry=handlers.registry(watcher, partial(connection.kopf_login, configuration)),
+            registry=handlers.registry(watcher, configuration),
             settings=handlers.settings(),
             clusterwide=not namespaces,
             namespaces=namespaces,

@@ -5,13 +5,14 @@ with state would take three writes and a finalizer a change.
 """
 
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import kopf
 from typing_extensions import override
 
+from slm_operator.cluster.connection import bearer_token
 from slm_operator.cluster.resources import SERVICE_MONITOR, WATCHED, Resource
 from slm_operator.reconcile import Reconciler
 from slm_operator.resync import Resync
@@ -38,7 +39,24 @@ class Watcher:
         self.reconciler.wake(self.store.observe(resource, event["object"], deleted=deleted))
 
 
-def registry(watcher: Watcher, login: Callable[[], Awaitable[kopf.ConnectionInfo]]) -> kopf.OperatorRegistry:
+async def login(configuration: Any) -> kopf.ConnectionInfo:
+    """Our client's credentials for Kopf, which asks again whenever the API server refuses them."""
+    header = await bearer_token(configuration) or ""
+    scheme, _, token = header.partition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        username=configuration.username or None,
+        password=configuration.password or None,
+        scheme=scheme or None,
+        token=token.strip() or None,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+    )
+
+
+def registry(watcher: Watcher, configuration: Any) -> kopf.OperatorRegistry:
     """The handlers: one a watched kind, and the login.
 
     ServiceMonitors are watched where the cluster serves them at start; where it does so only later, the
@@ -48,7 +66,7 @@ def registry(watcher: Watcher, login: Callable[[], Awaitable[kopf.ConnectionInfo
 
     @kopf.on.login(registry=handlers)
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
-        return await login()
+        return await login(configuration)
 
     for resource in (*WATCHED, SERVICE_MONITOR) if watcher.store.monitoring else WATCHED:
         watch(handlers, resource, watcher)

@@ -1,9 +1,8 @@
-"""Where the API server is and who we are: read once, for our client and for Kopf's."""
+"""Where the API server is and who we are, for our client and for Kopf's."""
 
 import os
 from typing import Any
 
-import kopf
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
@@ -48,31 +47,7 @@ def api_client(configuration: Configuration, connections: int) -> ApiClient:
     return ApiClient(configuration)
 
 
-async def kopf_login(configuration: Configuration) -> kopf.ConnectionInfo:
-    """The same credentials for Kopf; asked again whenever the API server refuses them."""
-    scheme, token = split_token(await bearer_token(configuration))
-    return kopf.ConnectionInfo(
-        server=configuration.host,
-        ca_path=configuration.ssl_ca_cert,
-        insecure=not configuration.verify_ssl,
-        username=configuration.username or None,
-        password=configuration.password or None,
-        scheme=scheme,
-        token=token,
-        certificate_path=configuration.cert_file,
-        private_key_path=configuration.key_file,
-    )
-
-
 async def bearer_token(configuration: Any) -> str | None:
     """The Authorization header, read anew where the token file is rotated; None with client certificates."""
     token = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
     return str(token) if token else None
-
-
-def split_token(header: str | None) -> tuple[str | None, str | None]:
-    """Scheme and token of an Authorization header."""
-    if not header:
-        return None, None
-    scheme, _, token = header.partition(" ")
-    return (scheme, token.strip()) if token else (None, scheme)

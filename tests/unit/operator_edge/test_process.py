@@ -4,8 +4,9 @@ import itertools
 import json
 import logging
 
-import kopf
+import pytest
 from kopf._cogs.structs.references import Resource
+from kubernetes.aio.client.configuration import Configuration
 
 from slm_operator import handlers, log
 from slm_operator.cluster.resources import OURS, SERVICE, WATCHED
@@ -131,12 +132,22 @@ def test_every_event_goes_to_the_store_and_a_new_list_asks_for_a_resync():
     assert store.get(SERVICE, "demo", "a") is None
 
 
-async def test_one_handler_a_kind():
-    async def login() -> kopf.ConnectionInfo:
-        return kopf.ConnectionInfo(server="http://127.0.0.1")
-
+def test_one_handler_a_kind():
     watcher = handlers.Watcher(Store(), Waker(), Waker(), lambda _kind: None)  # type: ignore[arg-type]
-    registry = handlers.registry(watcher, login)
+    registry = handlers.registry(watcher, Configuration())
     assert len(registry._watching.get_all_handlers()) == len(WATCHED)
     assert not registry._changing.get_all_handlers()
     assert not registry._spawning.get_all_handlers()
+
+
+@pytest.mark.parametrize("header", ["bearer abc", "Bearer abc\n"])
+async def test_kopf_logs_in_with_our_token(header):
+    info = await handlers.login(Configuration(host="https://api", api_key={"BearerToken": header}))
+    assert info.server == "https://api"
+    assert (info.scheme or "").lower() == "bearer"
+    assert info.token == "abc"
+
+
+async def test_kopf_logs_in_with_our_certificate():
+    info = await handlers.login(Configuration(host="https://api", cert_file="crt", key_file="key"))
+    assert (info.certificate_path, info.private_key_path, info.token) == ("crt", "key", None)
