@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import msgspec
-
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.parsing import THINK_BEGIN, THINK_END, OutputParser
 from slm_runtime.api.prompt import render_chat
+from slm_runtime.api.schema import schema_text
 from slm_runtime.api.tool_formats import FORCED, tool_format
 from slm_runtime.engine.messages import Constraint
 from slm_runtime.templates.chat import ChatFormat, ChatMessage
@@ -86,7 +85,7 @@ def _forced(tools: list[Tool], choice: ToolChoice) -> Constraint | None:
         )
     calls = [_call_schema(function) for function in allowed]
     schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    return Constraint("json_schema", msgspec.json.encode(schema).decode())
+    return Constraint("json_schema", schema_text(schema, "tools"))
 
 
 def _call_schema(function: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from slm_contract.config import PromptConfig
 from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.schema import schema_text
 from slm_runtime.engine.messages import Constraint, Sampling
 
 _WHERE: Final = re.compile(r"at `\$\.(?P<option>\w+)")
@@ -92,7 +93,7 @@ def parse_format(given: str | dict[str, Any] | None) -> Constraint | None:
     if not given:
         return None
     if isinstance(given, dict):
-        return Constraint("json_schema", msgspec.json.encode(given).decode())
+        return Constraint("json_schema", schema_text(given, "format"))
     if given == "json":
         return Constraint("json_object")
     raise BadRequest(f'invalid format: {given[:50]!r}; expected "json" or a JSON schema', param="format")

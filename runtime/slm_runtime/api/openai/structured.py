@@ -1,13 +1,12 @@
 """`response_format`: what the text must look like, as a constraint on sampling."""
 
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.schema import schema_text
 from slm_runtime.engine.messages import Constraint
-
-SCHEMA_BYTES: Final = 256 * 1024
 
 
 class JsonSchema(msgspec.Struct):
@@ -39,11 +38,3 @@ def constraint(wanted: ResponseFormat | None) -> Constraint | None:
     if wanted.json_schema.schema is None:
         return Constraint("json_object")
     return Constraint("json_schema", schema_text(wanted.json_schema.schema, f"{param}.schema"))
-
-
-def schema_text(schema: dict[str, Any], param: str) -> str:
-    """Write a schema as JSON, within bounds."""
-    text = msgspec.json.encode(schema).decode()
-    if len(text) > SCHEMA_BYTES:
-        raise BadRequest(f"'{param}' is longer than {SCHEMA_BYTES} bytes.", param=param)
-    return text

@@ -1,0 +1,79 @@
+"""JSON schemas as clients mean them: an object that lists its properties has no others.
+
+JSON Schema lets an object have any further property unless it says otherwise, and few schemas that people write or
+generate do say so. A small model takes the leave: it invents one property after another and never comes to an end.
+Ollama and llama.cpp read schemas the closed way too, and what satisfies a closed schema satisfies it as it was given.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from slm_runtime.api.errors import BadRequest
+
+SCHEMA_BYTES: Final = 256 * 1024
+
+_NAMED: Final = ("properties", "$defs", "definitions", "patternProperties")
+_LISTED: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SINGLE: Final = ("items", "additionalProperties")
+_DECIDED: Final = frozenset({"additionalProperties", "unevaluatedProperties", "patternProperties"})
+_PARTS: Final = frozenset({"$ref", "anyOf", "oneOf", "allOf"})
+
+
+def schema_text(schema: dict[str, Any], param: str) -> str:
+    """Write a schema as JSON, closed and within bounds.
+
+    Raises
+    ------
+    BadRequest
+    """
+    try:
+        text = msgspec.json.encode(schema)
+        if len(text) > SCHEMA_BYTES:
+            raise BadRequest(f"'{param}' is longer than {SCHEMA_BYTES} bytes.", param=param)
+        own = msgspec.json.decode(text)
+        _close(own)
+        return msgspec.json.encode(own).decode()
+    except RecursionError:
+        raise BadRequest(f"'{param}' is nested too deeply.", param=param) from None
+
+
+def _close(schema: dict[str, Any]) -> None:
+    """Close every object, unless objects are composed of parts: one closed part would shut out the others."""
+    schemas = list(_schemas(schema))
+    if any(_composes(one) for one in schemas):
+        return
+    for one in schemas:
+        properties = one.get("properties")
+        if isinstance(properties, dict) and not one.keys() & _DECIDED and _lists_required(one, properties):
+            one["additionalProperties"] = False
+
+
+def _schemas(root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give the schema and all below it; what merely looks like one (a constant, a default) is not among them."""
+    stack: list[Any] = [root]
+    while stack:
+        schema = stack.pop()
+        if not isinstance(schema, dict):
+            continue
+        yield schema
+        for key, value in schema.items():
+            if key in _NAMED and isinstance(value, dict):
+                stack += value.values()
+            elif key in _LISTED and isinstance(value, list):
+                stack += value
+            elif key in _SINGLE:
+                stack.append(value)
+
+
+def _composes(schema: dict[str, Any]) -> bool:
+    parts = schema.get("allOf")
+    return (isinstance(parts, list) and len(parts) > 1) or (
+        "properties" in schema and bool(schema.keys() & _PARTS)
+    )
+
+
+def _lists_required(schema: dict[str, Any], properties: dict[str, Any]) -> bool:
+    required = schema.get("required", [])
+    return isinstance(required, list) and all(isinstance(one, str) and one in properties for one in required)

@@ -1,0 +1,87 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.schema import SCHEMA_BYTES, schema_text
+
+CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+def closed(schema: dict[str, Any]) -> Any:
+    return json.loads(schema_text(schema, "format"))
+
+
+def allows(schema: dict[str, Any], document: Any) -> bool:
+    return Draft202012Validator(closed(schema)).is_valid(document)
+
+
+def test_an_object_has_the_properties_it_lists_and_no_others() -> None:
+    assert allows(CITY, {"city": "Paris"})
+    assert not allows(CITY, {"city": "Paris", "country": "France"})
+
+
+def test_objects_are_closed_wherever_they_stand() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "cities": {"type": "array", "items": CITY},
+            "home": {"anyOf": [{"$ref": "#/$defs/home"}, {"type": "null"}]},
+        },
+        "$defs": {"home": CITY},
+    }
+    more = {"city": "Paris", "more": 1}
+    assert allows(schema, {"cities": [{"city": "Paris"}], "home": {"city": "Rome"}})
+    assert not allows(schema, {"cities": [more]})
+    assert not allows(schema, {"home": more})
+
+
+@pytest.mark.parametrize(
+    ("schema", "document"),
+    [
+        ({"type": "object"}, {"any": "thing"}),
+        ({**CITY, "additionalProperties": True}, {"city": "x", "more": 1}),
+        ({**CITY, "additionalProperties": {"type": "integer"}}, {"city": "x", "more": 1}),
+        ({**CITY, "patternProperties": {"^x": {}}}, {"city": "x", "x1": 1}),
+        ({**CITY, "required": ["city", "country"]}, {"city": "x", "country": "y"}),
+        ({"allOf": [CITY, {"type": "object", "properties": {"b": {}}}]}, {"city": "x", "b": 1}),
+        ({**CITY, "anyOf": [{"properties": {"b": {}}, "required": ["b"]}]}, {"city": "x", "b": 1}),
+        ({"const": {"properties": {"a": {}}}}, {"properties": {"a": {}}}),
+        ({"type": "object", "properties": {"properties": {"type": "object"}}}, {"properties": {"a": 1}}),
+    ],
+)
+def test_what_is_meant_to_be_open_stays_open(schema: dict[str, Any], document: Any) -> None:
+    assert allows(schema, document)
+
+
+def test_the_clients_own_schema_is_left_as_it_was() -> None:
+    given = json.loads(json.dumps(CITY))
+    schema_text(given, "format")
+    assert given == CITY
+
+
+def test_bounds() -> None:
+    with pytest.raises(BadRequest, match=str(SCHEMA_BYTES)):
+        schema_text({"const": "x" * SCHEMA_BYTES}, "format")
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"items": deep}
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        schema_text(deep, "format")
+
+
+WORDS = "type object properties required items anyOf allOf $ref $defs a b".split()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@given(schema=st.dictionaries(st.sampled_from(WORDS), JSON, max_size=4))
+def test_whatever_a_client_sends_as_a_schema_is_text(schema: dict[str, Any]) -> None:
+    schema_text(schema, "format")
