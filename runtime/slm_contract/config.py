@@ -102,7 +102,7 @@ class RuntimeConfig(ContractModel):
     """None: where the engine can."""
     prompt: PromptConfig | None = None
     """None: what the model itself brings."""
-    keep_alive_seconds: float | None = Field(default=None, ge=0)
+    keep_alive_seconds: float | None = Field(default=None, ge=1)
     """The engine process ends after so long without work, and comes back with the next request; None: never."""
     allowed_origins: tuple[str, ...] | None = None
     """Origins whose pages may use the API from a browser, or `*`; None: none."""

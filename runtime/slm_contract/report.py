@@ -130,6 +130,9 @@ class RuntimeReport(ContractModel):
     download: Download | None = None
     acceleration: Acceleration | None = None
     memory: MemoryUse | None = None
+    """None also while the model is unloaded."""
     performance: Performance | None = None
     failure: Failure | None = None
     engine_restarts: int = 0
+    unloaded: bool = False
+    """The model has left memory for want of requests (`keepAlive`); the next one loads it again."""

@@ -25,6 +25,7 @@ class Gauges(NamedTuple):
     stats: Stats
     restarts: int
     ready: bool
+    loaded: bool
 
 
 class _EngineCollector(Collector):
@@ -33,7 +34,7 @@ class _EngineCollector(Collector):
 
     @override
     def collect(self) -> Iterator[Metric]:
-        stats, restarts, ready = self._read()
+        stats, restarts, ready, loaded = self._read()
         yield CounterMetricFamily(names.PROMPT_TOKENS, "Prompt tokens taken in.", stats.prompt_tokens)
         yield CounterMetricFamily(names.GENERATED_TOKENS, "Tokens generated.", stats.generated_tokens)
         yield CounterMetricFamily(
@@ -47,6 +48,7 @@ class _EngineCollector(Collector):
             names.KV_CELLS_USED, "Cells held by running sequences and the prefix cache.", stats.kv_cells_used
         )
         yield GaugeMetricFamily(names.READY, "1 where the pod is ready.", int(ready))
+        yield GaugeMetricFamily(names.MODEL_LOADED, "1 where the model is in memory.", int(loaded))
 
 
 class Metrics:

@@ -58,7 +58,7 @@ def _serve(config: RuntimeConfig, places: Places) -> int:
     model, path = find_model(config, places.model_dir)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
-    engine = EngineSupervisor(engine_config(config, path))
+    engine = EngineSupervisor(engine_config(config, path), keep_alive=config.keep_alive_seconds)
     keys = KeyRing(places.keys_dir) if config.auth is AuthMode.API_KEY else None
     serving = Serving(config=config, model=model, engine=engine, keys=keys)
     thread = ServerThread(ops_app(serving), ops, name="ops")

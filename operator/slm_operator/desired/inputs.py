@@ -50,7 +50,7 @@ class Rendering:
             threads=spec.runtime.threads,
             flash_attention=_FLASH_ATTENTION[spec.runtime.flash_attention],
             prompt=None if spec.model.prompt is None else _prompt(spec.model.prompt),
-            keep_alive_seconds=None if keep_alive is None else parse_duration(keep_alive),
+            keep_alive_seconds=None if keep_alive is None else max(1.0, parse_duration(keep_alive)),
             allowed_origins=_origins(self.resource),
             auth=spec.auth.mode,
         )

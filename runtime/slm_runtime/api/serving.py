@@ -58,7 +58,12 @@ class Serving:
             raise ValueError("the config's auth mode and the key ring disagree")
         self.fingerprint = f"fp_{hashlib.sha256(self.config.to_json().encode()).hexdigest()[:10]}"
         self.metrics = Metrics(
-            lambda: Gauges(self.engine.stats, self.engine.restarts, self.unready() is None)
+            lambda: Gauges(
+                stats=self.engine.stats,
+                restarts=self.engine.restarts,
+                ready=self.unready() is None,
+                loaded=self.engine.state == "Ready",
+            )
         )
 
     @property
@@ -78,6 +83,11 @@ class Serving:
     def stop_strings(self, asked: list[str] | None) -> list[str]:
         """A request's own, else those that the deployment names."""
         return list(self.prompt.stop or ()) if asked is None else asked
+
+    @property
+    def unloaded(self) -> bool:
+        """The model isn't in memory because nobody asked; whoever asks has it loaded again."""
+        return self.engine.state in {"Unloaded", "Reloading"}
 
     @property
     def phase(self) -> Phase:
@@ -133,7 +143,7 @@ class Serving:
             return reason
         if self.draining:
             return "draining: the pod is being stopped"
-        if self.engine.state != "Ready":
+        if self.engine.state != "Ready" and not self.unloaded:
             return f"the engine is restarting: {self.engine.failure}"
         failure = self.failure()
         return failure.message if failure is not None else None
@@ -180,7 +190,9 @@ class Serving:
             model=self.model,
             context_length=info.context_length,
             acceleration=self.acceleration(),
-            memory=MemoryUse(
+            memory=None
+            if self.unloaded
+            else MemoryUse(
                 weights=info.memory.weights,
                 kv_cache=info.memory.kv_cache,
                 compute=info.memory.compute,
@@ -189,4 +201,5 @@ class Serving:
             performance=self.performance,
             failure=self.failure(),
             engine_restarts=self.engine.restarts,
+            unloaded=self.unloaded,
         )

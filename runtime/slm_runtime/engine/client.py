@@ -12,8 +12,12 @@ from typing import Literal, Protocol, Self
 
 from slm_runtime.engine.messages import Embedded, EmbedRequest, Event, GenerateRequest, Loaded, Stats
 
-EngineState = Literal["Starting", "Ready", "Restarting", "Closing", "Failed"]
-"""`Failed` is final: the model can't be loaded, or the process died three times in a row."""
+EngineState = Literal["Starting", "Ready", "Restarting", "Unloaded", "Reloading", "Closing", "Failed"]
+"""`Failed` is final: the model can't be loaded, or the process died three times in a row.
+
+`Unloaded`: nobody asked for as long as the model is to be kept, and the process was ended. The next request makes that
+`Reloading`, and waits.
+"""
 
 
 class EngineError(Exception):
@@ -112,7 +116,7 @@ class EngineClient(Protocol):
         ...
 
     async def ready(self) -> Loaded:
-        """Wait until it is loaded; raises EngineUnavailable once the state is `Failed`."""
+        """Wait until it is loaded, again if it was unloaded; raises EngineUnavailable once the state is `Failed`."""
         ...
 
     async def failed(self) -> str:
@@ -122,7 +126,7 @@ class EngineClient(Protocol):
     async def generate(self, request: GenerateRequest) -> Generation:
         """Submit, and wait until the engine accepted it. Raises an EngineError.
 
-        While the engine restarts this waits, up to the request's deadline.
+        While the engine restarts or loads again this waits, up to the request's deadline.
         """
         ...
 

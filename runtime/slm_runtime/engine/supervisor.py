@@ -1,4 +1,4 @@
-"""Starts the engine process, speaks with it, and starts it anew when it dies. Implements EngineClient."""
+"""Starts the engine process, speaks with it, and starts it anew when it dies or was put to rest. Implements EngineClient."""
 
 import asyncio
 import contextlib
@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 
 _DEATHS_IN_A_ROW: Final = 3
 _BACKOFF_SECONDS: Final = 0.5
+_RELOAD_SECONDS: Final = 300.0
+"""A model that was loaded before and takes longer now hangs. The first load is kubelet's to bound."""
 _SUSPICIOUS_LOSSES: Final = 2
 """A request that two processes died over before they could accept it isn't given to a third."""
 
@@ -66,10 +68,25 @@ class EngineSupervisor:
         *,
         command: Sequence[str] = ENGINE_COMMAND,
         backoff: float = _BACKOFF_SECONDS,
+        keep_alive: float | None = None,
+        reload_seconds: float = _RELOAD_SECONDS,
     ) -> None:
+        """Nothing runs before `start`.
+
+        Parameters
+        ----------
+        backoff
+            Seconds between the first death and the second process.
+        keep_alive
+            Seconds without work after which the process is ended, until there is work again; None: never.
+        reload_seconds
+            What a process may take to load, once one has shown that it can.
+        """
         self._config = config
         self._command = command
         self._backoff = backoff
+        self._keep_alive = keep_alive
+        self._reload_seconds = reload_seconds
         self._state: EngineState = "Starting"
         self._failure: str | None = None
         self._info: Loaded | None = None
@@ -129,6 +146,7 @@ class EngineSupervisor:
         while self._state != "Ready" or self._info is None:
             if self._state in ("Failed", "Closing"):
                 raise EngineUnavailable(self._failure or "the engine is closing")
+            self._wake()
             await self._changed.wait()
         return self._info
 
@@ -139,6 +157,7 @@ class EngineSupervisor:
 
     async def generate(self, request: GenerateRequest) -> PendingGeneration:
         self._require_engine()
+        self._wake()
         generation = PendingGeneration(next(self._ids), request, self._cancelled)
         self._note_work()
         self._generations[generation.id] = generation
@@ -198,8 +217,13 @@ class EngineSupervisor:
         while True:
             how = await self._live()
             if self._state in ("Failed", "Closing"):
-                self._lose_requests(self._failure or how, waiting=True)
+                self._lose_requests(self._failure or how or "the server is shutting down", waiting=True)
                 return
+            if how is None:
+                self._before = self._stats = _add(self._stats, Stats())
+                while self._state == "Unloaded":
+                    await self._changed.wait()
+                continue
             self._deaths += 1
             self._failure = self._fault or how
             log.error("%s (death %d in a row)", self._failure, self._deaths)
@@ -213,18 +237,58 @@ class EngineSupervisor:
             self._lose_requests(self._failure, waiting=False)
             await asyncio.sleep(self._backoff * 2 ** (self._deaths - 1) * random.uniform(0.75, 1.25))  # noqa: S311
 
-    async def _live(self) -> str:
-        """One process, from its start to its end; returns how it ended."""
+    async def _live(self) -> str | None:
+        """One process, from its start to its end; returns how it ended, None where it was put to rest."""
         self._fault = None
         try:
             self._process = await EngineProcess.spawn(self._command, self._config, self._receive)
         except OSError as error:
             return f"the engine process can't be started: {error}"
         try:
-            return await self._process.ended()
+            return await self._watch(self._process)
         finally:
             await self._process.kill()
             self._process = None
+
+    async def _watch(self, process: EngineProcess) -> str | None:
+        """Until it ends by itself, or has to be ended."""
+        began = time.monotonic()
+        ended = asyncio.ensure_future(process.ended())
+        try:
+            while True:
+                left = self._seconds_left(began)
+                changed = asyncio.ensure_future(self._changed.wait())
+                try:
+                    await asyncio.wait((ended, changed), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    changed.cancel()
+                if ended.done():
+                    return ended.result()
+                left = self._seconds_left(began)
+                if left is not None and left <= 0:
+                    if self._state != "Ready":
+                        return f"the engine process didn't load the model within {self._reload_seconds:g} s"
+                    log.info("no request for %g s: the model leaves memory", self._keep_alive)
+                    self._set_state("Unloaded")
+                    return None
+        finally:
+            ended.cancel()
+
+    def _seconds_left(self, began: float) -> float | None:
+        """What the process has, as things stand, until it is ended from here; None: no end in sight."""
+        now = time.monotonic()
+        if self._state == "Ready":
+            if self._keep_alive is None or self._generations or self._answers:
+                return self._keep_alive
+            return self._last_sign + self._keep_alive - now
+        if self._state == "Closing" or self._info is None:
+            return None
+        return began + self._reload_seconds - now
+
+    def _wake(self) -> None:
+        """There is work: a model that was unloaded is loaded again."""
+        if self._state == "Unloaded":
+            self._set_state("Reloading")
 
     def _fail(self, message: str) -> None:
         self._failure = message
@@ -253,7 +317,7 @@ class EngineSupervisor:
 
         def expire() -> None:
             self._generations.pop(generation.id, None)
-            generation.fail("the deadline passed while the engine was being restarted", "deadline")
+            generation.fail("the deadline passed while the engine was being started", "deadline")
 
         generation.expiry = asyncio.get_running_loop().call_later(max(0, deadline - time.monotonic()), expire)
 

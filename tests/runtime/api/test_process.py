@@ -83,6 +83,31 @@ def test_a_dead_engine_is_replaced(tiny_model: Tiny, tmp_path: Path) -> None:
         assert list(stream(server, 3))[-1].choices[0].finish_reason
 
 
+def test_an_idle_model_leaves_memory_and_comes_back(tiny_model: Tiny, tmp_path: Path) -> None:
+    with serving(*tiny_model, tmp_path, keep_alive_seconds=1) as server:
+
+        def engines() -> list[int]:
+            return [pid for pid in children(server.process.pid) if "engine" in command(pid)]
+
+        def until(unloaded: bool) -> None:
+            end = time.monotonic() + 30
+            while server.report().unloaded != unloaded or bool(engines()) == unloaded:
+                assert time.monotonic() < end, server.log.read_text()
+                time.sleep(0.05)
+
+        until(unloaded=True)
+        assert [server.probe(path) for path in ("/startupz", "/livez", "/readyz")] == [200, 200, 200]
+        # A client's wish changes what `ps` shows, and nothing else.
+        http = httpx.Client(base_url=server.base, headers={"authorization": f"Bearer {KEY}"}, trust_env=False)
+        with http:
+            asked = {"model": server.name, "prompt": "x", "stream": False, "keep_alive": -1}
+            answer = http.post("/api/generate", json={**asked, "options": {"num_predict": 3}}, timeout=60)
+            assert answer.json()["eval_count"] > 0
+        until(unloaded=True)
+        assert list(stream(server, 3))[-1].choices[0].finish_reason
+        assert server.report().engine_restarts == 0
+
+
 def test_probes_answer_while_the_api_is_flooded(tiny_model: Tiny, tmp_path: Path) -> None:
     with serving(*tiny_model, tmp_path) as server:
         stop = threading.Event()

@@ -11,6 +11,7 @@ from slm_contract.config import HardwareConfig
 from slm_contract.report import RuntimeReport
 from slm_runtime.api.ops import ops_app
 from slm_runtime.api.serving import LOOP_SECONDS, STALL_SECONDS
+from slm_runtime.engine.client import EngineState
 from slm_runtime.listeners import ServerThread, listen
 from tests.unit.runtime_api.scripted import MODEL, Running, running
 
@@ -78,6 +79,23 @@ async def test_a_restarting_engine_is_unready_but_alive(ops: Ops, api: Running) 
     api.engine.state, api.engine.failure = "Restarting", "signal 11"
     assert [ops.status(path) for path in ("/startupz", "/livez", "/readyz")] == [200, 200, 503]
     assert "signal 11" in ops.get("/readyz").text
+
+
+@pytest.mark.parametrize("state", ["Unloaded", "Reloading"])
+async def test_an_unloaded_model_is_ready_and_said_to_be_unloaded(
+    ops: Ops, api: Running, http: httpx.AsyncClient, state: EngineState
+) -> None:
+    assert RuntimeReport.model_validate_json(ops.get("/report").content).unloaded is False
+    api.engine.state = state
+    assert [ops.status(path) for path in ("/startupz", "/livez", "/readyz")] == [200, 200, 200]
+    report = RuntimeReport.model_validate_json(ops.get("/report").content)
+    assert (report.phase, report.unloaded, report.memory) == ("Ready", True, None)
+    assert report.acceleration is not None
+    metrics = ops.get("/metrics").text
+    assert f"{names.MODEL_LOADED} 0.0" in metrics
+    assert f"{names.READY} 1.0" in metrics
+    assert (await http.get("/api/ps")).json() == {"models": []}
+    assert (await http.get("/api/health")).status_code == 200
 
 
 async def test_an_engine_that_makes_no_progress_is_dead(ops: Ops, api: Running) -> None:

@@ -27,7 +27,7 @@ async def tags(serving: Serving, exchange: Exchange) -> None:
 
 
 async def ps(serving: Serving, exchange: Exchange) -> None:
-    if serving.chat is None:
+    if serving.chat is None or serving.unloaded:
         await exchange.respond_json({"models": []})
         return
     info = serving.engine.info

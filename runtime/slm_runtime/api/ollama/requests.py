@@ -6,11 +6,13 @@ import msgspec
 from msgspec import Meta
 
 from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.generation import api_error
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama.ndjson import Kind, now
 from slm_runtime.api.ollama.options import FOREVER, Options, parse_keep_alive, parse_options
 from slm_runtime.api.parsing import THINK_END
 from slm_runtime.api.serving import Serving
+from slm_runtime.engine.client import EngineError
 from slm_runtime.templates.chat import ChatFormat
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
@@ -92,10 +94,15 @@ def remember_keep_alive(serving: Serving, given: float | str | None) -> float | 
 
 
 async def answer_load(serving: Serving, exchange: Exchange, kind: Kind, keep_alive: float | None) -> None:
-    """An empty prompt means: load the model, or unload it. It is loaded, and stays."""
+    """An empty prompt means: load the model, or unload it. Only the first is done: others may be using it."""
     said: dict[str, Any] = (
         {"message": {"role": "assistant", "content": ""}} if kind == "chat" else {"response": ""}
     )
     reason = "unload" if keep_alive == 0 else "load"
+    if reason == "load":
+        try:
+            await serving.engine.ready()
+        except EngineError as error:
+            raise api_error(error, {}) from error
     head = {"model": serving.name, "created_at": now()}
     await exchange.respond_json({**head, **said, "done": True, "done_reason": reason})
