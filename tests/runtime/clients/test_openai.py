@@ -161,7 +161,6 @@ def test_responses(client: openai.OpenAI, smol: ServeProcess) -> None:
     assert "".join(deltas) == final.output_text
 
 
-@pytest.mark.xfail(strict=True, reason="the llama.cpp engine makes no embeddings yet")
 def test_embeddings_of_like_texts_are_alike(client: openai.OpenAI, smol: ServeProcess) -> None:
     texts = ["A cat sits on the mat.", "A cat sat on a mat.", "Interest rates rose by a quarter point."]
     one, like, other = (
