@@ -40,7 +40,12 @@ def no_cluster() -> str | None:
 
 
 TIERS = (
-    Tier("fast", "pure functions, the contract, an in-memory cluster", ("unit", "contract", "sim"), options=("-n", "logical")),
+    Tier(
+        "fast",
+        "pure functions, the contract, an in-memory cluster",
+        ("unit", "contract", "sim"),
+        options=("-n", "logical"),
+    ),
     Tier("chart", "helm", ("chart",)),
     Tier("runtime", "the engines, real small models, the vendors' clients", ("runtime",)),
     Tier("apiserver", "the operator process, kube-apiserver, etcd", ("apiserver",), no_linux),
@@ -56,7 +61,9 @@ def run(tier: Tier) -> tuple[str, bool]:
     print(f"\n== {tier.name}: {tier.real}", flush=True)
     started = time.monotonic()
     code = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "--durations=5", *tier.options, *folders], cwd=ROOT, check=False
+        [sys.executable, "-m", "pytest", "-q", "-rs", "--durations=5", *tier.options, *folders],
+        cwd=ROOT,
+        check=False,
     ).returncode
     seconds = time.monotonic() - started
     return f"{'passed' if code == 0 else 'FAILED'} in {seconds:.0f} s", code == 0

@@ -20,6 +20,8 @@ from tests.apiserver.operator import SETTINGS, slm
 from tests.cluster import ControlPlane
 from tests.sim.schema import admitted
 
+Work = asyncio.PriorityQueue[tuple[int, int, str, str, str]]
+"""Rank, number, name, uid, and which part is to be written; the smallest first."""
 UID = "00000000-0000-0000-0000-000000000000"
 
 
@@ -45,9 +47,11 @@ def bodies(name: str) -> dict[str, bytes]:
     return written
 
 
-async def write(client: Api, ready: dict[str, bytes], uid: str) -> None:
+async def write(client: Api, ready: dict[str, bytes], uid: str, part: str) -> None:
     for path, body in ready.items():
         ours = body.replace(UID.encode(), uid.encode())
+        if path.endswith("/status") != (part == "status"):
+            continue
         if path.endswith("/secrets"):
             await client.send("POST", path, ours)
         elif path.endswith("/status"):
@@ -59,18 +63,24 @@ async def write(client: Api, ready: dict[str, bytes], uid: str) -> None:
             await client.send("PATCH", path, ours, apply=True)
 
 
-async def burst(plane: ControlPlane, count: int) -> float:
-    """Seconds from the first create to the last Deployment."""
+async def burst(plane: ControlPlane, count: int, *, statuses_last: bool) -> float:
+    """Seconds from the first create to the last Deployment.
+
+    With ``statuses_last`` every child is written before the first status, as the operator does in a burst;
+    without it each SLMDeployment is finished before the next.
+    """
     names = [f"b{number}" for number in range(count)]
     ready = {name: bodies(name) for name in names}
-    created: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    created: Work = asyncio.PriorityQueue()
     async with api(plane) as creator, api(plane) as writer, api(plane, 2) as watching:
         clock = Clock()
         following = asyncio.create_task(clock.follow(watching, DEPLOYMENT_PATH, count, lambda _: True))
         await clock.begun()
         clock.start = time.monotonic()
         creating = asyncio.create_task(create(creator, names, created))
-        workers = [asyncio.create_task(work(writer, ready, created)) for _ in range(CONNECTIONS)]
+        workers = [
+            asyncio.create_task(work(writer, ready, created, int(statuses_last))) for _ in range(CONNECTIONS)
+        ]
         seconds = await following
         await creating
         await created.join()
@@ -79,27 +89,26 @@ async def burst(plane: ControlPlane, count: int) -> float:
     return seconds
 
 
-async def create(
-    creator: Api, names: list[str], created: "asyncio.Queue[tuple[str, str]] | None" = None
-) -> None:
+async def create(creator: Api, names: list[str], created: "Work | None" = None) -> None:
     """What people do: all SLMDeployments at once, over as many connections as the rest."""
-    left = iter(names)
+    left = iter(enumerate(names))
 
     async def some() -> None:
-        for name in left:
+        for number, name in left:
             made = await creator.send("POST", SLM_PATH, orjson.dumps(slm(name, NAMESPACE)))
             if created is not None:
-                created.put_nowait((name, made["metadata"]["uid"]))
+                created.put_nowait((0, number, name, made["metadata"]["uid"], "children"))
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(CONNECTIONS):
             tasks.create_task(some())
 
 
-async def work(
-    client: Api, ready: dict[str, dict[str, bytes]], created: "asyncio.Queue[tuple[str, str]]"
-) -> None:
+async def work(client: Api, ready: dict[str, dict[str, bytes]], created: "Work", rank: int) -> None:
+    """Write children, then the status: at once, or (rank 1) when no children wait."""
     while True:
-        name, uid = await created.get()
-        await write(client, ready[name], uid)
+        _, number, name, uid, part = await created.get()
+        await write(client, ready[name], uid, part)
+        if part == "children":
+            created.put_nowait((rank, -1 if rank == 0 else number, name, uid, "status"))
         created.task_done()

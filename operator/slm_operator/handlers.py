@@ -87,7 +87,7 @@ def settings() -> kopf.OperatorSettings:
     configured.peering.standalone = True
     configured.scanning.disabled = True
     configured.posting.enabled = False
-    configured.watching.chunk_size = 500
+    configured.watching.chunk_size = 100
     # Loses objects when the first stream breaks in the middle of the list (Kopf 1.45.2).
     configured.watching.initial_streaming = False
     configured.watching.connect_timeout = 10
@@ -101,7 +101,8 @@ def settings() -> kopf.OperatorSettings:
     configured.networking.error_backoffs = Backoffs()
     # A limit would keep each worker's slot for the idle timeout: our queue bounds what runs.
     configured.queueing.worker_limit = None
-    configured.queueing.idle_timeout = 1.0
+    # An idle worker holds the last event of its object, whole.
+    configured.queueing.idle_timeout = 0.2
     configured.persistence.diffbase_storage = NoMemory()
     return configured
 

@@ -6,9 +6,10 @@ ordered. What was deleted stays deleted: for a name that isn't here, only revisi
 deletion or list count.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from slm_contract.report import RuntimeReport
@@ -115,16 +116,13 @@ class Store:
         list of Change
             Empty where nothing that matters changed, in particular for the echo of an own write.
         """
-        metadata = document["metadata"]
-        version = _version(metadata.get("resourceVersion"))
-        if resource is NODE:
-            return self._observe_node(metadata["name"], None if deleted else kept_node(document), version)
-        place = _Place(metadata["namespace"], metadata["name"])
         if deleted:
-            return self._forget(resource, place, version)
-        if not self._is_news(resource, place, version):
-            return []
-        return self._put(resource, place, _Entry(kept_object(resource, document), None, version))
+            metadata = document["metadata"]
+            version = _version(metadata.get("resourceVersion"))
+            if resource is NODE:
+                return self._observe_node(metadata["name"], None, version)
+            return self._forget(resource, _Place(metadata["namespace"], metadata["name"]), version)
+        return self._take(resource, document, partial(kept_object, resource))
 
     def adopt(self, key: Key, resource: Resource, document: Document) -> None:
         """Count somebody else's object among the children of ``key``, whose name it has taken.
@@ -147,7 +145,7 @@ class Store:
         return [] if entry is None else self._forget(resource, place, entry.version)
 
     def replace(self, resource: Resource, namespace: str | None, listing: Listing[Document]) -> list[Change]:
-        """Take in a whole list: what it lacks is gone, unless it is newer than the list.
+        """Take in a whole list of kept objects: what it lacks is gone, unless it is newer than the list.
 
         This is what finds a deletion that no watch told of.
         """
@@ -157,7 +155,7 @@ class Store:
         for document in listing.items:
             metadata = document["metadata"]
             present.add(_Place(metadata.get("namespace", ""), metadata["name"]))
-            changes += self.observe(resource, document)
+            changes += self._take(resource, document, lambda kept: kept)
         if resource is NODE:
             for name in [name for name in self._nodes if _Place("", name) not in present]:
                 changes += self._observe_node(name, None, version)
@@ -175,6 +173,18 @@ class Store:
                 if kind != resource.kind or revision > version
             }
         return changes
+
+    def _take(
+        self, resource: Resource, document: Document, keep: Callable[[Document], Document]
+    ) -> list[Change]:
+        metadata = document["metadata"]
+        version = _version(metadata.get("resourceVersion"))
+        if resource is NODE:
+            return self._observe_node(metadata["name"], kept_node(document), version)
+        place = _Place(metadata["namespace"], metadata["name"])
+        if not self._is_news(resource, place, version):
+            return []
+        return self._put(resource, place, _Entry(keep(document), None, version))
 
     def _is_news(self, resource: Resource, place: _Place, version: int | None) -> bool:
         known = self._entries.get(resource.kind, {}).get(place)

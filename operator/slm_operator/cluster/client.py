@@ -23,7 +23,7 @@ from slm_operator.snapshot import Document
 FIELD_MANAGER: Final = "slm-operator"
 """Owner of every field that the operator sets; another name would orphan them."""
 
-PAGE: Final = 500
+PAGE: Final = 100
 """Objects in one answer of a list."""
 
 LIST_ATTEMPTS: Final = 3

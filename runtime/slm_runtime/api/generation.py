@@ -162,10 +162,15 @@ async def generating_all(
 class Choice:
     """One finished choice, gathered."""
 
-    text: str = ""
+    pieces: list[tuple[str, int]] = field(default_factory=list)
+    """Text as it came, and how many tokens each piece has."""
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     reason: FinishReason = "stop"
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.pieces)
 
 
 @dataclass
@@ -183,18 +188,16 @@ async def gather(tracked: Tracked, n: int) -> Gathered:
         A choice ended by an error or at its deadline: half an answer is none.
     """
     choices = [Choice() for _ in range(n)]
-    pieces: list[list[str]] = [[] for _ in range(n)]
     async for events in tracked.batches():
         for event in events:
             if isinstance(event, Delta):
-                pieces[event.choice].append(event.text)
+                choices[event.choice].pieces.append((event.text, len(event.tokens)))
                 choices[event.choice].tokens += event.tokens
                 choices[event.choice].logprobs += event.logprobs or []
             elif isinstance(event, ChoiceFinished):
                 choices[event.choice].reason = event.reason
             else:
-                for choice, parts in zip(choices, pieces, strict=True):
-                    choice.text = "".join(parts)
+                for choice in choices:
                     if choice.reason in {"error", "deadline", "cancelled"}:
                         raise broken(choice.reason, event.message)
                 return Gathered(choices, event)

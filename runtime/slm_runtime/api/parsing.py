@@ -7,7 +7,7 @@ lost.
 
 import secrets
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -66,7 +66,12 @@ class OutputParser:
     """Parses one choice. Feed it text as it comes, `finish` when the choice ends."""
 
     def __init__(
-        self, tool_format: ToolFormat | None = None, *, thinks: bool = False, thinking: bool = False
+        self,
+        tool_format: ToolFormat | None = None,
+        *,
+        thinks: bool = False,
+        thinking: bool = False,
+        parallel: bool = True,
     ) -> None:
         """Prepare for one choice.
 
@@ -78,11 +83,18 @@ class OutputParser:
             The model marks its reasoning with `<think>`.
         thinking
             The prompt has opened the mark already.
+        parallel
+            False: the first call is the only one; those after it are dropped.
         """
         self._format = tool_format
         self._thinks = thinks or thinking
         self._state = "thinking" if thinking else "start"
+        self._parallel = parallel
         self._buffer = ""
+        self._undecided = 0
+        """Tokens of what may be a mark that begins reasoning."""
+        self.reasoning_tokens = 0
+        """Of the reasoning that was fed, its marks among them."""
         self._thought = False
         """There was reasoning: the blank lines after it are no text."""
         self.called = False
@@ -97,9 +109,24 @@ class OutputParser:
         """Nothing is marked: what comes in goes out, and needn't pass through here."""
         return self._format is None and not self._thinks
 
-    def feed(self, text: str) -> list[Part]:
+    def feed(self, text: str, tokens: int = 0) -> list[Part]:
+        """Take text in, and how many tokens it has; returns what is certain now."""
+        thinking = self.thinking
         self._buffer += text
-        return _joined(self._parts())
+        parts = _joined(self._parts())
+        if thinking or self.thinking or any(isinstance(part, Reasoning) for part in parts):
+            self.reasoning_tokens += self._undecided + tokens
+            self._undecided = 0
+        else:
+            self._undecided = self._undecided + tokens if self._state == "start" else 0
+        return parts
+
+    def read(self, pieces: Iterable[tuple[str, int]]) -> list[Part]:
+        """A whole choice: its pieces, each with its number of tokens."""
+        if self.plain:
+            return _joined([Text("".join(text for text, _ in pieces))])
+        fed = [part for text, tokens in pieces for part in self.feed(text, tokens)]
+        return _merged([*fed, *self.finish()])
 
     def finish(self) -> list[Part]:
         """What was held back, now that nothing more comes."""
@@ -195,6 +222,8 @@ class OutputParser:
         if calls is None:
             begin = self._format.begin if self._state != "start" or self._format.begin else ""
             return [Text(begin + text + (self._format.end if closed else ""))]
+        if not self._parallel:
+            calls = [] if self.called else calls[:1]
         self.called = True
         return [ToolCall(name, arguments) for name, arguments in calls]
 
@@ -203,6 +232,20 @@ def _held(text: str, marker: str) -> int:
     """How many characters at the end of `text` may be the beginning of `marker`."""
     longest = min(len(text), len(marker) - 1)
     return next((size for size in range(longest, 0, -1) if marker.startswith(text[-size:])), 0)
+
+
+def _merged(parts: list[Part]) -> list[Part]:
+    """Text beside text, and reasoning beside reasoning, as one."""
+    merged: list[Part] = []
+    for part in parts:
+        last = merged[-1] if merged else None
+        if isinstance(part, Text) and isinstance(last, Text):
+            merged[-1] = Text(last.text + part.text)
+        elif isinstance(part, Reasoning) and isinstance(last, Reasoning):
+            merged[-1] = Reasoning(last.text + part.text)
+        else:
+            merged.append(part)
+    return merged
 
 
 def _joined(parts: "Iterator[Part] | list[Part]") -> list[Part]:

@@ -24,6 +24,8 @@ class ToolChoice:
 
     mode: Literal["auto", "none", "required", "named"] = "auto"
     name: str = ""
+    parallel: bool = True
+    """False: an answer has one call at most; what a model calls beyond it is dropped."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ async def prepare_turn(
         prompt,
         constraint,
         bool(tools),
-        lambda: OutputParser(written, thinks=thinks, thinking=thinking),
+        lambda: OutputParser(written, thinks=thinks, thinking=thinking, parallel=choice.parallel),
     )
 
 

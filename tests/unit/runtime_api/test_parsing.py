@@ -114,6 +114,31 @@ def test_reasoning_is_split_off(written: str, thinking: bool, text: str, reasoni
     assert read(list(written), OutputParser(thinks=True, thinking=thinking)) == whole
 
 
+@pytest.mark.parametrize(
+    ("pieces", "thinking", "tokens"),
+    [
+        (["<", "think", ">", "Hm", ".", "</think>", "\n\n", "Paris", "."], False, 6),
+        (["Hm", ".", "</th", "ink>", "Paris", "."], True, 4),
+        (["<think>Hm.</think>", "Paris", "."], False, 1),
+        (["<", "b", "Paris"], False, 0),
+        (["Paris", "."], False, 0),
+        (["<think>", "Hm"], False, 2),
+    ],
+)
+def test_the_tokens_of_reasoning_are_counted(pieces: list[str], thinking: bool, tokens: int) -> None:
+    parser = OutputParser(thinks=True, thinking=thinking)
+    parser.read([(piece, 1) for piece in pieces])
+    assert parser.reasoning_tokens == tokens
+
+
+def test_a_whole_answer_is_read_as_if_it_came_at_once() -> None:
+    written = "<think>Hm. So.</think>Look: " + '<tool_call>{"name": "f", "arguments": {}}</tool_call>' * 2
+    parts = OutputParser(GENERIC, thinks=True).read([(letter, 1) for letter in written])
+    assert [type(part) for part in parts] == [Reasoning, Text, ToolCall, ToolCall]
+    once = OutputParser(GENERIC, thinks=True, parallel=False).read([(written, 1)])
+    assert [type(part) for part in once] == [Reasoning, Text, ToolCall]
+
+
 def test_reasoning_then_calls() -> None:
     written = (
         '<think>Hm.</think>\n\n<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call>'

@@ -94,6 +94,15 @@ async def test_a_choice_that_is_no_tool_is_refused() -> None:
 async def test_one_call_where_parallel_ones_are_not_wanted() -> None:
     answer, _ = await ask([CALL, CALL], parallel_tool_calls=False)
     assert len(answer.choices[0].message.tool_calls) == 1
+    chunks, _ = await ask([*CALL, *CALL], parallel_tool_calls=False, stream=True)
+    assert sum(len(choice.delta.tool_calls or []) for chunk in chunks for choice in chunk.choices) == 1
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    # Calls side by side in one mark, as some families write them.
+    both = (
+        '<tool_call>[{"name": "weather", "arguments": {}}, {"name": "weather", "arguments": {}}]</tool_call>'
+    )
+    answer, _ = await ask([both], parallel_tool_calls=False)
+    assert len(answer.choices[0].message.tool_calls) == 1
 
 
 async def test_reasoning_goes_beside_the_text() -> None:
@@ -108,8 +117,18 @@ async def test_reasoning_goes_beside_the_text() -> None:
         message = answer.choices[0].message
         assert message.content == "Paris."
         assert message.reasoning_content == "Hm."  # type: ignore[attr-defined]
-        stream = await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True)  # type: ignore[call-overload]
-        deltas = [chunk.choices[0].delta async for chunk in stream]
+        assert answer.usage.completion_tokens_details.reasoning_tokens == 3  # type: ignore[union-attr]
+        stream = await client.chat.completions.create(
+            model=MODEL,
+            messages=MESSAGES,  # type: ignore[arg-type]
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        chunks = [chunk async for chunk in stream]
+        assert chunks[-1].usage.completion_tokens_details.reasoning_tokens == 3  # type: ignore[union-attr]
+        deltas = [chunk.choices[0].delta for chunk in chunks[:-1]]
+        response = await client.responses.create(model=MODEL, input="Weather?")
+        assert response.usage.output_tokens_details.reasoning_tokens == 3  # type: ignore[union-attr]
         assert "".join(delta.content or "" for delta in deltas) == "Paris."
         assert "".join(getattr(delta, "reasoning_content", "") for delta in deltas).strip() == "Hm."
 

@@ -1,5 +1,6 @@
 """POST /api/chat."""
 
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -11,6 +12,7 @@ from slm_runtime.api.ollama.ndjson import Answer
 from slm_runtime.api.ollama.options import parse_format
 from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
 from slm_runtime.api.serving import Serving
+from slm_runtime.api.truncation import newest_turns
 from slm_runtime.api.turn import Tool, ToolChoice, prepare_turn
 from slm_runtime.engine.messages import GenerateRequest
 from slm_runtime.templates.chat import ChatMessage
@@ -85,14 +87,19 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     if not wanted.messages:
         await answer_load(serving, exchange, "chat", keep_alive)
         return
-    turn = await prepare_turn(
+    prepare = partial(
+        prepare_turn,
         chat,
-        [message.to_chat() for message in wanted.messages],
         tools=[tool.function.to_tool() for tool in wanted.tools or []],
         choice=ToolChoice(),
         constraint=parse_format(wanted.format),
         variables=wanted.template_variables(chat),
     )
+    messages = [message.to_chat() for message in wanted.messages]
+    if wanted.truncate is False:
+        turn = await prepare(messages)
+    else:
+        turn = await newest_turns(serving, messages, prepare, options.max_tokens)
     request = GenerateRequest(
         prompt=[turn.prompt],
         max_tokens=options.max_tokens,

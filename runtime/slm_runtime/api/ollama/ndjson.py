@@ -72,7 +72,7 @@ class Answer:
         """Write one object."""
         gathered = await gather(tracked, 1)
         (choice,) = gathered.choices
-        parts = [*self._parser.feed(choice.text), *self._parser.finish()]
+        parts = self._parser.read(choice.pieces)
         document = self._document(
             now(),
             "".join(part.text for part in parts if isinstance(part, Text)),

@@ -8,14 +8,14 @@ FINISH: Final[dict[FinishReason, str]] = {"stop": "stop", "length": "length"}
 """The engine's reasons that are answers; the others are errors."""
 
 
-def usage(used: Usage) -> dict[str, Any]:
+def usage(used: Usage, reasoning_tokens: int = 0) -> dict[str, Any]:
     return {
         "prompt_tokens": used.prompt_tokens,
         "completion_tokens": used.completion_tokens,
         "total_tokens": used.prompt_tokens + used.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": used.cached_tokens, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,

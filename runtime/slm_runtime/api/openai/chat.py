@@ -71,7 +71,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         serving.require_chat(),
         to_chat(wanted.messages),
         tools=tooling.plain(wanted.tools),
-        choice=tooling.chosen(wanted.tool_choice, wanted.tools),
+        choice=tooling.chosen(wanted.tool_choice, wanted.tools, wanted.parallel_tool_calls),
         constraint=constraint(wanted.response_format),
         variables=wanted.template_variables(),
     )
@@ -99,17 +99,19 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             await _stream(exchange, tracked, _ChunkWriter(head, turn, request.n, include_usage))
             return
         gathered = await gather(tracked, request.n)
-        once = wanted.parallel_tool_calls is False
-        choices = [_choice(i, choice, turn, request, once) for i, choice in enumerate(gathered.choices)]
-        await exchange.respond_json({**head, "choices": choices, "usage": usage(gathered.end.usage)})
+        parsers = [turn.parser() for _ in gathered.choices]
+        choices = [
+            _choice(index, choice, parser.read(choice.pieces), request)
+            for index, (choice, parser) in enumerate(zip(gathered.choices, parsers, strict=True))
+        ]
+        used = usage(gathered.end.usage, sum(parser.reasoning_tokens for parser in parsers))
+        await exchange.respond_json({**head, "choices": choices, "usage": used})
 
 
-def _choice(index: int, choice: Choice, turn: Turn, request: GenerateRequest, once: bool) -> dict[str, Any]:
-    parser = turn.parser()
-    parts = [*parser.feed(choice.text), *parser.finish()]
+def _choice(index: int, choice: Choice, parts: list[Part], request: GenerateRequest) -> dict[str, Any]:
     text = "".join(part.text for part in parts if isinstance(part, Text))
     reasoning = "".join(part.text for part in parts if isinstance(part, Reasoning))
-    calls = [part for part in parts if isinstance(part, ToolCall)][: 1 if once else None]
+    calls = [part for part in parts if isinstance(part, ToolCall)]
     message: dict[str, Any] = {
         "role": "assistant",
         "content": text if text or not calls else None,
@@ -153,7 +155,7 @@ class _ChunkWriter:
         parser = self._parsers[delta.choice]
         if parser.plain and delta.logprobs is None:
             return self._texts[delta.choice].of(delta.text) if delta.text else b""
-        parts: list[Part] = [Text(delta.text)] if parser.plain else parser.feed(delta.text)
+        parts: list[Part] = [Text(delta.text)] if parser.plain else parser.feed(delta.text, len(delta.tokens))
         if delta.logprobs is None:
             return b"".join(self._part(delta.choice, part) for part in parts)
         logprobs = chat_logprobs(delta.logprobs)
@@ -172,7 +174,8 @@ class _ChunkWriter:
     def end(self, finished: RequestFinished) -> bytes:
         if not self._include_usage:
             return sse.DONE
-        return sse.event({**self._head, "choices": [], "usage": usage(finished.usage)}) + sse.DONE
+        used = usage(finished.usage, sum(parser.reasoning_tokens for parser in self._parsers))
+        return sse.event({**self._head, "choices": [], "usage": used}) + sse.DONE
 
     def _part(self, index: int, part: Part) -> bytes:
         if isinstance(part, Text):

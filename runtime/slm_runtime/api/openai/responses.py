@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -18,6 +19,7 @@ from slm_runtime.api.openai.sampling import Positive, SamplingFields, StreamOpti
 from slm_runtime.api.openai.structured import JsonSchema, ResponseFormat, constraint
 from slm_runtime.api.parsing import OutputParser
 from slm_runtime.api.serving import Serving
+from slm_runtime.api.truncation import newest_turns
 from slm_runtime.api.turn import prepare_turn
 from slm_runtime.engine.messages import ChoiceFinished, Delta, GenerateRequest, Sampling, Usage
 
@@ -94,18 +96,24 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     serving.require_model(wanted.model)
     offered = [tool.to_chat() for tool in wanted.tools or []]
     output_format = wanted.text.format if wanted.text else None
-    turn = await prepare_turn(
+    prepare = partial(
+        prepare_turn,
         serving.require_chat(),
-        conversation(wanted.input, wanted.instructions),
         tools=tooling.plain(offered),
-        choice=tooling.chosen(wanted.choice(), offered),
+        choice=tooling.chosen(wanted.choice(), offered, wanted.parallel_tool_calls),
         constraint=constraint(output_format.to_response_format() if output_format else None),
         variables=wanted.template_variables(),
     )
+    messages = conversation(wanted.input, wanted.instructions)
+    max_tokens = wanted.max_output_tokens or serving.parameters.max_tokens
+    if wanted.truncation == "auto":
+        turn = await newest_turns(serving, messages, prepare, max_tokens)
+    else:
+        turn = await prepare(messages)
     sampling = SamplingFields(temperature=wanted.temperature, top_p=wanted.top_p).sampling(serving.parameters)
     request = GenerateRequest(
         prompt=[turn.prompt],
-        max_tokens=wanted.max_output_tokens or serving.parameters.max_tokens,
+        max_tokens=max_tokens,
         sampling=sampling,
         stop=serving.stop_strings(None),
         constraint=turn.constraint,
@@ -120,9 +128,10 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             return
         gathered = await gather(tracked, 1)
     (choice,) = gathered.choices
-    for part in [*parser.feed(choice.text), *parser.finish()]:
+    for part in parser.read(choice.pieces):
         output.add(part)
-    await exchange.respond_json(_finished(head, output, FINISH[choice.reason], gathered.end.usage)[1])
+    used = _usage(gathered.end.usage, parser)
+    await exchange.respond_json(_finished(head, output, FINISH[choice.reason], used)[1])
 
 
 def _head(serving: Serving, wanted: ResponseRequest, sampling: Sampling) -> dict[str, Any]:
@@ -153,18 +162,23 @@ def _head(serving: Serving, wanted: ResponseRequest, sampling: Sampling) -> dict
     }
 
 
-def _finished(head: dict[str, Any], output: Output, reason: str, used: Usage) -> tuple[bytes, dict[str, Any]]:
+def _usage(used: Usage, parser: OutputParser) -> dict[str, Any]:
+    return {
+        "input_tokens": used.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": used.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": parser.reasoning_tokens},
+        "total_tokens": used.prompt_tokens + used.completion_tokens,
+    }
+
+
+def _finished(
+    head: dict[str, Any], output: Output, reason: str, usage: dict[str, Any]
+) -> tuple[bytes, dict[str, Any]]:
     """Close the last item; the events of that, and the whole response."""
     cut = reason == "length"
     status = "incomplete" if cut else "completed"
     events = output.close(status)
-    usage = {
-        "input_tokens": used.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},
-        "output_tokens": used.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": used.prompt_tokens + used.completion_tokens,
-    }
     details = {"reason": "max_output_tokens"} if cut else None
     return events, {
         **head,
@@ -187,7 +201,7 @@ async def _stream(
         out = []
         for event in events:
             if isinstance(event, Delta):
-                out += [output.add(part) for part in parser.feed(event.text)]
+                out += [output.add(part) for part in parser.feed(event.text, len(event.tokens))]
             elif isinstance(event, ChoiceFinished):
                 finished = event
             elif finished is None or finished.reason not in FINISH:
@@ -200,7 +214,8 @@ async def _stream(
                 return
             else:
                 out += [output.add(part) for part in parser.finish()]
-                closing, response = _finished(head, output, FINISH[finished.reason], event.usage)
+                used = _usage(event.usage, parser)
+                closing, response = _finished(head, output, FINISH[finished.reason], used)
                 out += [closing, output.event(f"response.{response['status']}", response=response)]
                 await exchange.write(b"".join(out), more=False)
                 return

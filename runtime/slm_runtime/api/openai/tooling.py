@@ -53,8 +53,10 @@ def plain(tools: list[FunctionTool] | None) -> list[Tool]:
     ]
 
 
-def chosen(choice: Choice | None, tools: list[FunctionTool] | None) -> ToolChoice:
-    """Read `tool_choice`.
+def chosen(
+    choice: Choice | None, tools: list[FunctionTool] | None, parallel: bool | None = None
+) -> ToolChoice:
+    """Read `tool_choice` and `parallel_tool_calls`.
 
     Raises
     ------
@@ -62,9 +64,9 @@ def chosen(choice: Choice | None, tools: list[FunctionTool] | None) -> ToolChoic
         A choice without tools to choose from.
     """
     if choice is None or choice == "none":
-        return ToolChoice("none" if choice else "auto")
+        return ToolChoice("none" if choice else "auto", parallel=parallel is not False)
     if not tools:
         raise BadRequest("'tool_choice' is only allowed with 'tools'.", param="tool_choice")
     if isinstance(choice, NamedChoice):
         return ToolChoice("named", choice.function.name)
-    return ToolChoice(choice)
+    return ToolChoice(choice, parallel=parallel is not False)
