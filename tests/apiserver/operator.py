@@ -155,7 +155,10 @@ class Audit:
 
     def __init__(self, plane: ControlPlane) -> None:
         self._path = plane.audit_log
-        self._from = self._path.stat().st_size
+        with self._path.open("rb") as log:
+            written = log.read()
+        # The last line may still be growing.
+        self._from = written.rfind(b"\n") + 1
 
     def events(self) -> list[dict[str, Any]]:
         with self._path.open("rb") as log:
