@@ -7,9 +7,10 @@ from typing import Any
 from slm_contract.config import HardwareConfig, ModelConfig, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import ModelFacts
 from slm_operator.crd.names import labels
+from slm_operator.crd.prompt import Prompt
 from slm_operator.crd.quantities import parse_duration, parse_quantity
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.crd.spec import Cache, CacheMode, FlashAttention, Prompt
+from slm_operator.crd.spec import Cache, CacheMode, FlashAttention
 from slm_operator.digest import digest
 from slm_operator.placement.history import Record
 from slm_operator.settings import HardwareClass, Settings

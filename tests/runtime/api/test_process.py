@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import ModelConfig, PromptConfig, PromptParameters
 from slm_contract.places import ExitCode
 from slm_contract.report import RuntimeReport
 from tests.runtime.api.server import KEY, ServeProcess, serving
@@ -81,6 +81,26 @@ def test_a_dead_engine_is_replaced(tiny_model: Tiny, tmp_path: Path) -> None:
             assert time.monotonic() < end, server.log.read_text()
             time.sleep(0.05)
         assert list(stream(server, 3))[-1].choices[0].finish_reason
+
+
+def test_what_the_deployment_says_reaches_model_and_engine(tiny_model: Tiny, tmp_path: Path) -> None:
+    prompt = PromptConfig(system="Be kind.", parameters=PromptParameters(max_tokens=3))
+    computed = {}
+    for flash_attention in (True, False):
+        folder = tmp_path / str(flash_attention)
+        folder.mkdir()
+        with serving(*tiny_model, folder, flash_attention=flash_attention, prompt=prompt) as server:
+            client = openai.OpenAI(base_url=f"{server.base}/v1", api_key=KEY, max_retries=0, timeout=60)
+            with client:
+                answer = client.chat.completions.create(
+                    model=server.name, messages=[{"role": "user", "content": "x"}], logit_bias={"2": -100}
+                )
+            assert answer.usage is not None
+            assert answer.usage.completion_tokens == 3
+            report = server.report()
+            assert report.memory is not None
+            computed[flash_attention] = report.memory.compute
+    assert computed[False] > computed[True]
 
 
 def test_an_idle_model_leaves_memory_and_comes_back(tiny_model: Tiny, tmp_path: Path) -> None:
