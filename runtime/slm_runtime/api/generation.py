@@ -184,8 +184,8 @@ async def gather(tracked: Tracked, n: int) -> Gathered:
 
     Raises
     ------
-    ServerFault, Unavailable
-        A choice ended by an error or at its deadline: half an answer is none.
+    ServerFault, Unavailable, BadRequest
+        A choice ended by an error, at its deadline or where its schema led nowhere: half an answer is none.
     """
     choices = [Choice() for _ in range(n)]
     async for events in tracked.batches():
@@ -198,7 +198,7 @@ async def gather(tracked: Tracked, n: int) -> Gathered:
                 choices[event.choice].reason = event.reason
             else:
                 for choice in choices:
-                    if choice.reason in {"error", "deadline", "cancelled"}:
+                    if choice.reason in {"error", "constraint", "deadline", "cancelled"}:
                         raise broken(choice.reason, event.message)
                 return Gathered(choices, event)
     raise broken("error", None)
@@ -230,6 +230,10 @@ def broken(reason: FinishReason, message: str | None) -> ApiError:
     """What is told of an answer that broke off."""
     if reason == "deadline":
         return Unavailable(message or "The request reached its deadline.", code="deadline_exceeded")
+    if reason == "constraint":
+        return BadRequest(
+            f"The answer can't go on in the form that was asked for: {message}.", code="invalid_value"
+        )
     return ServerFault(
         message or "The engine failed while it answered; the request was not repeated. Send it again.",
         code="engine_failed",

@@ -68,7 +68,7 @@ class GenerationState:
         try:
             token, own = choice.sampler.choose(row)
         except InvalidConstraint as error:
-            self.end(sequence.choice, "error", output, str(error))
+            self.end(sequence.choice, "constraint", output, str(error))
             return True
         self._completion_tokens += 1
         choice.completion_tokens += 1

@@ -10,7 +10,8 @@ from typing import Final, Literal
 
 import msgspec
 
-FinishReason = Literal["stop", "length", "cancelled", "deadline", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "constraint", "error"]
+"""`constraint`: the request's own grammar came to a state from which nothing follows, or that is too large to go on from."""
 
 
 class Message(msgspec.Struct, tag=True, array_like=True):

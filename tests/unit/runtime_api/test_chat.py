@@ -246,6 +246,20 @@ async def test_a_crash_is_an_error_not_half_an_answer() -> None:
                 pass
 
 
+async def test_a_schema_that_leads_nowhere_is_the_clients_fault() -> None:
+    script = Script(reason="constraint", message="the grammar allows nothing more")
+    async with (
+        running(ScriptedEngine(script)) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.BadRequestError, match="allows nothing more"):
+            await client.chat.completions.create(**ASK)
+        stream = await client.chat.completions.create(**ASK, stream=True)
+        with pytest.raises(openai.APIError, match="allows nothing more"):
+            async for _ in stream:
+                pass
+
+
 async def test_while_loading_it_says_so() -> None:
     async with (
         running(ready=False) as api,
