@@ -39,7 +39,6 @@ def called_before() -> list[Any]:
     for country in ("Italy", "Spain"):
         call = {"name": "capital", "args": {"country": country}, "id": country}
         messages += [HumanMessage(CALL_FOR.format(country)), AIMessage("", tool_calls=[call])]
-        messages.append(ToolMessage("Rome", tool_call_id=country))
     return [*messages, HumanMessage(CALL_FOR.format("France"))]
 
 
