@@ -120,6 +120,7 @@ async def edit_all(
             for _ in range(16):
                 tasks.create_task(some())
     seconds = await last
+    await all_ready(watching)
     writes = await rest(audit)
     return {
         "last_template_s": seconds,
@@ -127,6 +128,18 @@ async def edit_all(
         "writes": per_one(writes, len(names)),
         "cpu_seconds": Process.of(operator.pid).cpu_seconds - before.cpu_seconds,
     }
+
+
+async def all_ready(client: Api) -> None:
+    """Until every roll-out has ended, which takes the controllers far longer than the operator."""
+    while True:
+        items = (await client.send("GET", SLM_PATH))["items"]
+        if all(
+            is_ready(item) and item["status"].get("observedGeneration") == item["metadata"]["generation"]
+            for item in items
+        ):
+            return
+        await asyncio.sleep(1)
 
 
 async def restart(plane: ControlPlane, operator: Operator) -> dict[str, Any]:
