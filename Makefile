@@ -73,6 +73,10 @@ lock: $(READY) ## Pin the newest dependencies that pyproject.toml allows
 bench: $(READY) ## Measure against the peers and write docs/benchmarks.md (about an hour on two cores)
 	@$(BIN)/python -m bench
 
+.PHONY: bench-operator
+bench-operator: $(READY) ## Measure the operator against a real API server and a bare client (about fifteen minutes)
+	@$(BIN)/python -m bench.operator
+
 ##@ Cluster
 
 .PHONY: images

@@ -161,13 +161,13 @@ def test_the_lease_passes_from_hand_to_hand(plane, start, namespace, apply) -> N
     assert second.metric("slm_operator_leader") == 0.0
 
     assert first.stop() == 0
-    until("the second one acts", lambda: second.state() == "acting", seconds=10)
+    until("the second one acts", lambda: second.state() == "acting")
     apply(slm("b", namespace))
     wait_ready(plane, namespace, "b")
 
     third = start(pod="three", acting=False)
     second.kill()
-    until("the third one acts", lambda: third.state() == "acting", seconds=30)
+    until("the third one acts", lambda: third.state() == "acting")
 
 
 def test_a_lost_lease_ends_the_process(plane, operator, namespace) -> None:
