@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import endurance, models, page, serving
+from bench.operator import __main__ as operator
 from bench.servers import Shape, ours
 
 
@@ -52,9 +53,14 @@ def measure_endurance(_: int) -> None:
     page.save("endurance", {"overload": asdict(result), "growth": {**asdict(growth), "share": growth.share}})
 
 
+def measure_operator(rounds: int) -> None:
+    page.save("operator", operator.measure(500, min(rounds, 2), 100))
+
+
 MEASUREMENTS: dict[str, Callable[[int], None]] = {
     "serving": measure_serving,
     "endurance": measure_endurance,
+    "operator": measure_operator,
 }
 
 
@@ -68,6 +74,7 @@ def main() -> None:
             parser.error(f"no measurement is called {name}; there are: {', '.join(MEASUREMENTS)}")
     for name in arguments.measurement:
         MEASUREMENTS[name](arguments.rounds)
+    page.write()
 
 
 if __name__ == "__main__":

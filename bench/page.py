@@ -103,3 +103,66 @@ def plots(document: dict[str, Any], label: str) -> list[str]:
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
     return [f"![Throughput, first tokens and gaps, {label}](plots/{path.name})"]
+
+
+INTRODUCTION = """# Benchmarks
+
+Made by `make bench` (one part alone: `python -m bench serving`, `python -m bench endurance`, `python -m bench operator`);
+this page is written from `bench/results/`. Figures of one row come from one run in which the two sides alternate; what
+counts is the ratio, since absolute figures follow the machine. llama-server is built from the same source as our wheel and
+given the wheel's own CPU code (`bench/peers.py`); both get the same GGUF, threads, streams and context a stream, and prompts
+that no other request shares.
+"""
+
+OPERATOR_NOTE = """A real API server, controller manager and scheduler on the same cores, pods played by a fake kubelet; etcd
+without fsync. Writes are counted in the API server's audit log. The Go peer's column was measured earlier, on a machine of
+the same size."""
+
+SERVING_TITLES = {
+    "shipped": "Serving SmolLM2-135M, Q4_1 as shipped",
+    "q4_0": "Serving SmolLM2-135M, requantised to Q4_0",
+}
+
+
+def write() -> None:
+    """Write the page from whatever has been measured."""
+    from bench.operator.__main__ import table as operator_table
+
+    sections = [INTRODUCTION]
+    for label, title in SERVING_TITLES.items():
+        document = saved(f"serving-{label}")
+        if document:
+            commands = [f"* {name}: `{command}`" for name, command in sorted(document["commands"].items())]
+            sections.append("\n".join([f"## {title}", "", _measured(document), ""]))
+            sections.append(
+                "\n".join([*serving_table(document), "", *plots(document, label), "", *commands, ""])
+            )
+    endurance = saved("endurance")
+    if endurance:
+        sections.append("\n".join(["## Endurance", "", _measured(endurance), "", *_endurance(endurance), ""]))
+    operator = saved("operator")
+    if operator:
+        title = f"## The operator, {operator['count']} SLMDeployments"
+        sections.append(
+            "\n".join([title, "", _measured(operator), "", OPERATOR_NOTE, "", *operator_table(operator), ""])
+        )
+    PAGE.write_text("\n".join(sections))
+
+
+def _measured(document: dict[str, Any]) -> str:
+    return f"Measured {document['measured']} on {document['machine']}."
+
+
+def _endurance(document: dict[str, Any]) -> list[str]:
+    load, growth = document["overload"], document["growth"]
+    before, after = (growth[name] / 2**20 for name in ("after_a_minute", "at_the_end"))
+    return [
+        "| what | figure |",
+        "|---|---|",
+        f"| capacity, requests/s | {load['capacity_per_second']:.1f} |",
+        f"| ten times that for a minute, open loop: answers by status | {load['answers']} |",
+        f"| restarts | {load['restarts']} |",
+        f"| `/livez`, 99th percentile | {load['livez_p99_ms']:.0f} ms |",
+        f"| mixed load: requests, of them abandoned | {growth['requests']}, {growth['cancelled']} |",
+        f"| resident after a minute, at the end | {before:.0f} MiB, {after:.0f} MiB ({growth['share']:+.1%}) |",
+    ]
