@@ -1,5 +1,6 @@
 """The llama.cpp engine on a tiny model: the protocol's promises, kept by the real library."""
 
+import gc
 from array import array
 
 import numpy as np
@@ -36,6 +37,16 @@ def prefill(engine, sequence, tokens):
 
 
 TOKENS = [1, *range(20, 60)]
+
+
+def test_it_may_log_after_a_later_engine_is_gone(make_engine, tiny, tmp_path):
+    """Whose log is the library's last must not be freed while the library can still call it."""
+    first = make_engine(tiny, parallel=1, batch_size=64, threads=1)
+    (tmp_path / "no.gguf").write_bytes(b"GGUF")
+    with pytest.raises(LoadError):
+        make_engine(tmp_path / "no.gguf", parallel=1, batch_size=64, threads=1)
+    gc.collect()
+    first.close()
 
 
 def test_it_says_what_it_runs(engine):

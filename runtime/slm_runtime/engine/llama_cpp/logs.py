@@ -18,6 +18,9 @@ _CHATTER: Final = ("possible training context overflow", "model default pooling_
 """Warnings of what is meant: all sequences' cells are no sequence's context, and we pool ourselves."""
 _LEVELS: Final = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}  # ggml's info is chatter
 
+_CALLED: Final[list[Any]] = []
+"""What the library was ever told to call: it may log until the process ends, so none of these is ever freed."""
+
 
 class NativeLog:
     """Takes the library's log lines over; keeps the last ones, and the sizes that they tell."""
@@ -29,8 +32,9 @@ class NativeLog:
         """Offloaded, and all that could be."""
         self.errors: deque[str] = deque(maxlen=8)
         self._part = ""
-        self._callback = native.llama_log_callback(self._write)
-        native.llama_log_set(self._callback, ctypes.c_void_p(0))
+        callback = native.llama_log_callback(self._write)
+        _CALLED.append(callback)
+        native.llama_log_set(callback, ctypes.c_void_p(0))
 
     def _write(self, level: int, text: bytes, _user: Any) -> None:
         self._part += text.decode(errors="replace")

@@ -13,7 +13,7 @@ from slm_runtime.engine.client import DeadlineExceeded, EngineUnavailable
 from slm_runtime.engine.messages import EmbedRequest, EngineConfig, GenerateRequest, RequestFinished, Sampling
 from slm_runtime.engine.supervisor import EngineSupervisor
 
-COMMAND = (sys.executable, "-m", "tests.unit.runtime_engine.played_process")
+COMMAND = (sys.executable, "-m", "tests.runtime.engine.played_process")
 BRIEF = 0.05
 
 

@@ -23,7 +23,7 @@ from slm_runtime.engine.messages import (
 from slm_runtime.engine.supervisor import EngineSupervisor
 from tests.unit.runtime_engine.playing import Letters, next_token
 
-COMMAND = (sys.executable, "-m", "tests.unit.runtime_engine.played_process")
+COMMAND = (sys.executable, "-m", "tests.runtime.engine.played_process")
 GREEDY = Sampling(temperature=0)
 
 
