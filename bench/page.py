@@ -75,7 +75,10 @@ def plots(document: dict[str, Any], label: str) -> list[str]:
     PLOTS.mkdir(parents=True, exist_ok=True)
     rows = {row["name"]: row for row in document["rows"]}
     counts = [row for name, row in rows.items() if name.endswith(("stream", "streams"))]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    waits = [row for row in rows.values() if row not in counts]
+    panels = 2 if waits else 1
+    figure, grid = plt.subplots(1, panels, figsize=(5 * panels, 3.6), layout="constrained", squeeze=False)
+    left, right = grid[0][0], grid[0][-1]
     positions = [int(row["name"].split()[0]) for row in counts]
     for side, name, colour in (("ours", "slm-runtime", "#1b7f5c"), ("theirs", "llama-server", "#8a8f98")):
         left.plot(positions, [row[side]["tokens/s"] for row in counts], "o-", color=colour, label=name)
@@ -84,7 +87,6 @@ def plots(document: dict[str, Any], label: str) -> list[str]:
     left.set_ylabel("tokens/s, all streams")
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
-    waits = [row for name, row in rows.items() if row not in counts]
     titles = [
         "first token, 16 clients,\none system prompt",
         "longest gap of 4 streams\nwhile 2,000 tokens come in",
@@ -95,8 +97,9 @@ def plots(document: dict[str, Any], label: str) -> list[str]:
             value = row[side][row["figure"]]
             right.bar(index + offset, value, 0.36, color=colour)
             right.text(index + offset, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
-    right.set_xticks(range(len(waits)), titles[: len(waits)], fontsize=8)
-    right.set_ylabel("seconds, less is better")
+    if waits:
+        right.set_xticks(range(len(waits)), titles[: len(waits)], fontsize=8)
+        right.set_ylabel("seconds, less is better")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     path = PLOTS / f"serving-{label}.svg"
