@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvloop
-from pydantic import ValidationError
 
 from slm_contract import places as contract
 from slm_contract.config import AuthMode, RuntimeConfig
-from slm_contract.report import ModelFacts, RuntimeReport
+from slm_contract.report import RuntimeReport
 from slm_runtime.api.app import api_app
 from slm_runtime.api.auth import KeyRing
 from slm_runtime.api.ops import ops_app
@@ -27,9 +26,10 @@ from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineClient, EngineError
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.supervisor import EngineSupervisor
-from slm_runtime.errors import EngineFailed, ModelMissing, RuntimeFailure
+from slm_runtime.errors import EngineFailed, RuntimeFailure
 from slm_runtime.listeners import Server, ServerThread, listen
 from slm_runtime.logs import configure
+from slm_runtime.models.folder import ModelFolder
 from slm_runtime.places import Places
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.renderer import TemplateRenderer
@@ -55,12 +55,12 @@ def main(config: RuntimeConfig, places: Places | None = None) -> int:
 
 
 def _serve(config: RuntimeConfig, places: Places) -> int:
-    model, path = find_model(config, places.model_dir)
+    model = ModelFolder(places.model_dir, config.model).require()
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
-    engine = EngineSupervisor(engine_config(config, path), keep_alive=config.keep_alive_seconds)
+    engine = EngineSupervisor(engine_config(config, model.path), keep_alive=config.keep_alive_seconds)
     keys = KeyRing(places.keys_dir) if config.auth is AuthMode.API_KEY else None
-    serving = Serving(config=config, model=model, engine=engine, keys=keys)
+    serving = Serving(config=config, model=model.facts, engine=engine, keys=keys)
     thread = ServerThread(ops_app(serving), ops, name="ops")
     thread.start()
     try:
@@ -68,24 +68,6 @@ def _serve(config: RuntimeConfig, places: Places) -> int:
     finally:
         thread.stop()
     return contract.ExitCode.OK
-
-
-def find_model(config: RuntimeConfig, model_dir: Path) -> tuple[ModelFacts, Path]:
-    """What `fetch` left for this configuration.
-
-    Raises
-    ------
-    ModelMissing
-    """
-    folder = model_dir / config.model.key
-    try:
-        facts = ModelFacts.model_validate_json((folder / "model.json").read_bytes())
-    except (OSError, ValidationError):
-        raise ModelMissing(f"There is no fetched model of {config.model.source} in {folder}.") from None
-    path = folder / facts.file_name
-    if not path.is_file():
-        raise ModelMissing(f"The model file {path} is gone.")
-    return facts, path
 
 
 def engine_config(config: RuntimeConfig, path: Path) -> EngineConfig:
