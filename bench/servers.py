@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench import peers
+from tests.support.ports import free_port, free_ports
 
 THREADS = len(os.sched_getaffinity(0))
 START_WITHIN = 120.0
@@ -39,14 +39,6 @@ class Server:
     pid: int
     command: str
     """For people who want to repeat it."""
-
-
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -97,7 +89,7 @@ def ours(shape: Shape) -> Iterator[Server]:
 
 @contextmanager
 def llama_server(shape: Shape) -> Iterator[Server]:
-    port, *_ = free_ports(1)
+    port = free_port()
     folder = peers.folder()
     argv: list[str | Path] = [folder / "llama-server", "--model", shape.model, "--alias", "bench"]
     argv += ["--host", "127.0.0.1", "--port", str(port), "--parallel", str(shape.streams)]

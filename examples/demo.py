@@ -17,10 +17,9 @@ from typing import Any
 import openai
 import yaml
 
-from tests.cluster import Cluster, HarnessError, host_index, images, select, tools
+from tests.cluster import Cluster, HarnessError, chart, images, select, tools
 
 ROOT = Path(__file__).resolve().parent.parent
-CHART = ROOT / "charts" / "slm-operator"
 MANIFEST = ROOT / "examples" / "smollm2.yaml"
 NAMESPACE = "demo"
 SYSTEM_NAMESPACE = "slm-operator-system"
@@ -48,26 +47,11 @@ def timed() -> Iterator[list[float]]:
     seconds.append(time.monotonic() - started)
 
 
-def values(loaded: Mapping[str, str]) -> dict[str, Any]:
-    """The chart's values for this machine: the images just built, and its own package index and CAs."""
-    index = host_index()
-    return {
-        "image": image_values(loaded["slm-operator"]),
-        "runtime": {"image": image_values(loaded["slm-runtime"])},
-        "fetch": {"env": index.env, "caBundle": index.ca_bundle.read_text() if index.ca_bundle else ""},
-    }
-
-
-def image_values(name: str) -> dict[str, str]:
-    repository, _, tag = name.rpartition(":")
-    return {"repository": repository, "tag": tag}
-
-
 def install(cluster: Cluster, loaded: Mapping[str, str]) -> str:
     """Install or upgrade the chart, unless this very chart with these very values is what runs."""
-    wanted = values(loaded)
+    wanted = chart.values(loaded)
     content = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode())
-    for path in sorted(path for path in CHART.rglob("*") if path.is_file()):
+    for path in sorted(path for path in chart.CHART.rglob("*") if path.is_file()):
         content.update(path.read_bytes())
     mark = f"chart and values {content.hexdigest()[:16]}"
     releases = json.loads(
@@ -82,7 +66,7 @@ def install(cluster: Cluster, loaded: Mapping[str, str]) -> str:
     with NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(wanted, file)
         cluster.helm(
-            *("upgrade", "--install", "slm-operator", str(CHART), "--namespace", SYSTEM_NAMESPACE),
+            *("upgrade", "--install", "slm-operator", str(chart.CHART), "--namespace", SYSTEM_NAMESPACE),
             *("--create-namespace", "--values", file.name, "--description", mark),
             *("--wait", "--timeout", "3m"),
         )

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import yaml
 
 from tests.apiserver.kubelet import LABEL, TAINT
 from tests.cluster import ControlPlane
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / "slmdeployments.slm-operator.io.yaml"
@@ -74,8 +74,7 @@ class Operator:
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / f"{pod}.yaml"
         config.write_text(yaml.safe_dump(SETTINGS | settings))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = port or free.getsockname()[1]
+        self.port = port or free_port()
         self.log = folder / f"{pod}.log"
         self._environ = os.environ | {
             "KUBECONFIG": str(plane.kubeconfig),

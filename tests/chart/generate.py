@@ -11,8 +11,9 @@ from pathlib import Path
 
 import yaml
 
+from tests.cluster.chart import CHART
+
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "slm-operator"
 BEGIN = "<!-- values: made from values.yaml by `python -m tests.chart.generate` -->"
 END = "<!-- end of values -->"
 

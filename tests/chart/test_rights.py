@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import yaml
 from tests.chart.generate import CHART
 from tests.chart.rendering import NAMESPACE
 from tests.cluster import ControlPlane, HarnessError, service_monitor_crd
+from tests.support.ports import free_port
 
 pytestmark = [
     pytest.mark.apiserver,
@@ -64,12 +64,10 @@ def operator(plane: ControlPlane, folder: Path) -> Iterator[Path]:
     kubeconfig["users"][0]["user"] = {"token": token}
     own = folder / "operator.kubeconfig"
     own.write_text(yaml.safe_dump(kubeconfig))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     environment = {
         "KUBECONFIG": str(own),
         "SLM_OPERATOR_CONFIG": str(settings),
-        "SLM_OPERATOR_PORT": str(port),
+        "SLM_OPERATOR_PORT": str(free_port()),
         "SLM_LEASE_NAME": "slm-operator",
         "POD_NAMESPACE": NAMESPACE,
         "POD_NAME": folder.name,

@@ -1,7 +1,6 @@
 """kubectl and Helm against one kubeconfig: what every kind of cluster offers in the same way."""
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +9,7 @@ from tests.cluster import tools
 from tests.cluster.commands import run
 from tests.cluster.errors import HarnessError
 from tests.cluster.processes import Process, listens, wait_until
+from tests.support.ports import free_port
 
 
 def kubectl(kubeconfig: Path, *args: str, stdin: str | None = None) -> str:
@@ -48,8 +48,7 @@ class ForwardedClients(Clients):
     @contextlib.contextmanager
     def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
         """Yield a ``host:port`` of this machine that leads to the Service's *port* (by port-forward)."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            local = free.getsockname()[1]
+        local = free_port()
         argv = ["--kubeconfig", str(self.kubeconfig), "--namespace", namespace, "port-forward"]
         with TemporaryDirectory(prefix="slm-forward-") as folder:
             forward = Process.start(

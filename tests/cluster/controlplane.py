@@ -6,7 +6,6 @@ by side. The single node runs the same programs inside its own namespaces.
 
 import json
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Self
 from tests.cluster import certs, tools
 from tests.cluster.clients import Clients
 from tests.cluster.processes import Process, answers, wait_until
+from tests.support.ports import free_ports
 
 Launch = Callable[[str, Sequence[str | Path]], Process]
 """Starts the named program and returns at once."""
@@ -50,11 +50,7 @@ class Addresses:
     @staticmethod
     def free() -> "Addresses":
         """Ports of the loopback interface that nobody uses now."""
-        sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(5)]
-        ports = [taken.getsockname()[1] for taken in sockets]
-        for taken in sockets:
-            taken.close()
-        return Addresses(LOOPBACK, *ports)
+        return Addresses(LOOPBACK, *free_ports(5))
 
 
 class ControlPlane(Clients):

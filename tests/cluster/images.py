@@ -38,11 +38,6 @@ class Image:
         """Bytes of the archive, compressed where the builder compresses."""
         return self.archive.stat().st_size
 
-    @property
-    def values(self) -> dict[str, str]:
-        """As the chart's values write it."""
-        return {"repository": self.repository, "tag": self.tag}
-
 
 @functools.cache
 def ensure() -> dict[str, Image]:

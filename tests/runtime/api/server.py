@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,15 +15,9 @@ import httpx
 
 from slm_contract.config import ModelConfig, RuntimeConfig
 from slm_contract.report import RuntimeReport
+from tests.support.ports import free_ports
 
 KEY = "sk-test"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -70,7 +63,7 @@ def serving(
     (keys / "primary").write_text(KEY)
     settings = {"context_length": 2048, "drain_seconds": 0, "grace_seconds": 20, **settings}
     config = RuntimeConfig(model=model, **settings)
-    api, ops = free_port(), free_port()
+    api, ops = free_ports(2)
     environment = {
         **os.environ,
         "SLM_CONFIG": config.to_json(),

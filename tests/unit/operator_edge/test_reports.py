@@ -1,5 +1,4 @@
 import asyncio
-import socket
 
 import pytest
 from aiohttp import web
@@ -11,6 +10,7 @@ from slm_operator.cluster.resources import POD, SLM_DEPLOYMENT
 from slm_operator.queue import Lane, WorkQueue
 from slm_operator.store import Store
 from tests.sim.loop import simulate
+from tests.support.ports import free_port
 from tests.unit.operator_edge.objects import KEY, child, slm
 
 LOADING = RuntimeReport(command="serve", phase="Loading")
@@ -147,8 +147,7 @@ async def hostile(monkeypatch):
     app.router.add_get("/report", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     monkeypatch.setattr(reports, "OPS_PORT", port)
     yield answer

@@ -31,6 +31,7 @@ from slm_runtime.fetching.termination import bounded_json
 from slm_runtime.models.folder import ModelFolder
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
+from tests.support.ports import free_port
 from tests.support.web import File, WebServer
 
 _open = build_opener(ProxyHandler({})).open
@@ -90,13 +91,6 @@ class Pod:
     def report(self) -> RuntimeReport:
         with _open(f"http://127.0.0.1:{self.port}/report", timeout=5) as answer:
             return RuntimeReport.model_validate_json(answer.read())
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def eventually(true: Callable[[], bool]) -> None:

@@ -1,0 +1,24 @@
+"""The chart of this checkout, and the values that install it on this machine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.host import host_index
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "slm-operator"
+
+
+def values(loaded: Mapping[str, str]) -> dict[str, Any]:
+    """Values for the images *loaded* (name in the checkout to name in the cluster), with this machine's index and CAs."""
+    index = host_index()
+    return {
+        "image": _image(loaded["slm-operator"]),
+        "runtime": {"image": _image(loaded["slm-runtime"])},
+        "fetch": {"env": index.env, "caBundle": index.ca_bundle.read_text() if index.ca_bundle else ""},
+    }
+
+
+def _image(name: str) -> dict[str, str]:
+    repository, _, tag = name.rpartition(":")
+    return {"repository": repository, "tag": tag}
