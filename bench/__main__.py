@@ -1,45 +1,39 @@
-"""`python -m bench [serving] [endurance] [operator] ...`: measure, save, and write docs/benchmarks.md anew."""
+"""`python -m bench [serving] [engine] [endurance] [operator] ...`: measure, save, and write docs/benchmarks.md anew."""
 
 import argparse
 import asyncio
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import endurance, models, page, serving
+from bench import endurance, engine, models, page, serving
 from bench.operator import __main__ as operator
 from bench.servers import Shape, ours
 
 
 def measure_serving(rounds: int) -> None:
-    for label, model in (("shipped", models.shipped()), ("q4_0", models.requantised())):
-        results = []
-        commands: dict[str, str] = {}
+    for label, model in models.both():
+        rows = []
         for row in serving.rows():
             result = serving.compare(row, model, rounds)
-            commands |= result.commands
-            results.append(described(result))
-            print(
-                f"{model.stem:36} {row.name:80} {result.ours[row.figure]:9.3f} {result.theirs[row.figure]:9.3f} "
-                f"ratio {result.ratio:.2f} (reach {row.reach})",
-                flush=True,
-            )
-        page.save(f"serving-{label}", {"model": model.stem, "rows": results, "commands": commands})
+            rows.append({"name": row.name, "reaches": row.reaches} | described(result))
+            for figure, reach in row.reaches.items():
+                ratio = statistics.median(result.ratios(figure))
+                print(f"{model.stem:28} {row.name:60} {figure:20} ratio {ratio:.2f} ({reach})", flush=True)
+        page.save(f"serving-{label}", {"model": model.stem, "rows": rows})
 
 
 def described(result: serving.Result) -> dict[str, Any]:
-    row = result.row
-    return {
-        "name": row.name,
-        "figure": row.figure,
-        "reach": row.reach,
-        "ours": result.ours,
-        "theirs": result.theirs,
-        "ratios": list(result.ratios),
-        "ratio": result.ratio,
-        "commands": result.commands,
-    }
+    return {"ours": result.ours, "theirs": result.theirs, "commands": result.commands}
+
+
+def measure_engine(rounds: int) -> None:
+    for label, model in models.both():
+        batches = engine.batch_steps(model, rounds)
+        around = engine.around(model, rounds)
+        page.save(f"engine-{label}", {"model": model.stem, "batches": batches, "around": around})
 
 
 def measure_endurance(_: int) -> None:
@@ -59,6 +53,7 @@ def measure_operator(rounds: int) -> None:
 
 MEASUREMENTS: dict[str, Callable[[int], None]] = {
     "serving": measure_serving,
+    "engine": measure_engine,
     "endurance": measure_endurance,
     "operator": measure_operator,
 }

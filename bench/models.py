@@ -29,3 +29,8 @@ def requantised() -> Path:
 
     folder = cache.built("models", "smollm2-q4_0", {"from": shipped().name}, build, note="seconds, once")
     return next(folder.glob("*.gguf"))
+
+
+def both() -> list[tuple[str, Path]]:
+    """Each with the label under which its figures are kept."""
+    return [("shipped", shipped()), ("q4_0", requantised())]

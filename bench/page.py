@@ -7,14 +7,17 @@ import datetime as dt
 import json
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+from bench import plots
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
-PLOTS = ROOT / "docs" / "plots"
 
 
 def save(name: str, figures: dict[str, Any]) -> None:
@@ -50,67 +53,58 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def series(row: dict[str, Any], side: str, figure: str) -> list[float]:
+    """One figure of one side, round by round."""
+    return [each[figure] for each in row[side]]
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """The median in bold, and all rounds."""
+    each = sorted(mine / other for mine, other in zip(ours, theirs, strict=True))
+    return f"**{median(each):.2f}** | {', '.join(f'{ratio:.2f}' for ratio in each)}"
+
+
 def serving_table(document: dict[str, Any]) -> list[str]:
     lines = [
         "| load | figure | ours | llama-server | ratio | rounds | reach |",
         "|---|---|---:|---:|---:|---|---|",
     ]
     for row in document["rows"]:
-        figure = row["figure"]
-        rounds = ", ".join(f"{ratio:.2f}" for ratio in sorted(row["ratios"]))
+        for figure, reach in row["reaches"].items():
+            ours, theirs = series(row, "ours", figure), series(row, "theirs", figure)
+            lines.append(
+                f"| {row['name']} | {figure} | {number(median(ours))} | {number(median(theirs))} "
+                f"| {ratios(ours, theirs)} | {reach} |"
+            )
+    return lines
+
+
+def engine_tables(document: dict[str, Any]) -> list[str]:
+    lines = ["| sequences in a step | ours, tokens/s | llama-batched-bench | ratio | rounds | reach |"]
+    lines += ["|---:|---:|---:|---:|---|---|"]
+    for row in document["batches"]:
+        ours, theirs = row["ours"], row["theirs"]
         lines.append(
-            f"| {row['name']} | {figure} | {number(row['ours'][figure])} | {number(row['theirs'][figure])} "
-            f"| **{row['ratio']:.2f}** | {rounds} | {row['reach']} |"
+            f"| {row['streams']} | {number(median(ours))} | {number(median(theirs))} | {ratios(ours, theirs)} | ≥ 0.95 |"
+        )
+    lines += [
+        "",
+        "Eight streams through HTTP, and what of that time is not the engine's own step:",
+        "",
+        "| sampling | tokens/s | scheduling, sampling, sending | everything, HTTP included | API process, CPU |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in document["around"]:
+        lines.append(
+            f"| {row['sampling']} | {number(row['tokens_per_second'])} | {row['loop']:.1%} | {row['everything']:.1%} "
+            f"| {row['api_cpu']:.1%} of a core |"
         )
     return lines
 
 
-def plots(document: dict[str, Any], label: str) -> list[str]:
-    """Draw throughput, first tokens and gaps; return the page's lines that show them."""
-    import matplotlib as mpl  # heavy, and needed by nothing else
-
-    mpl.use("svg")
-    import matplotlib.pyplot as plt
-
-    PLOTS.mkdir(parents=True, exist_ok=True)
-    rows = {row["name"]: row for row in document["rows"]}
-    counts = [row for name, row in rows.items() if name.endswith(("stream", "streams"))]
-    waits = [row for row in rows.values() if row not in counts]
-    panels = 2 if waits else 1
-    figure, grid = plt.subplots(1, panels, figsize=(5 * panels, 3.6), layout="constrained", squeeze=False)
-    left, right = grid[0][0], grid[0][-1]
-    positions = [int(row["name"].split()[0]) for row in counts]
-    for side, name, colour in (("ours", "slm-runtime", "#1b7f5c"), ("theirs", "llama-server", "#8a8f98")):
-        left.plot(positions, [row[side]["tokens/s"] for row in counts], "o-", color=colour, label=name)
-    left.set_xlabel("streams")
-    left.set_xticks(positions)
-    left.set_ylabel("tokens/s, all streams")
-    left.set_ylim(bottom=0)
-    left.legend(frameon=False)
-    titles = [
-        "first token, 16 clients,\none system prompt",
-        "longest gap of 4 streams\nwhile 2,000 tokens come in",
-    ]
-    for index, row in enumerate(waits):
-        bars = (("ours", -0.2, "#1b7f5c"), ("theirs", 0.2, "#8a8f98"))
-        for side, offset, colour in bars:
-            value = row[side][row["figure"]]
-            right.bar(index + offset, value, 0.36, color=colour)
-            right.text(index + offset, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
-    if waits:
-        right.set_xticks(range(len(waits)), titles[: len(waits)], fontsize=8)
-        right.set_ylabel("seconds, less is better")
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    path = PLOTS / f"serving-{label}.svg"
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
-    return [f"![Throughput, first tokens and gaps, {label}](plots/{path.name})"]
-
-
 INTRODUCTION = """# Benchmarks
 
-Made by `make bench` (one part alone: `python -m bench serving`, `python -m bench endurance`, `python -m bench operator`);
+Made by `make bench` (one part alone: `python -m bench serving`, likewise `engine`, `endurance`, `operator`);
 this page is written from `bench/results/`. Figures of one row come from one run in which the two sides alternate; what
 counts is the ratio, since absolute figures follow the machine. llama-server is built from the same source as our wheel and
 given the wheel's own CPU code (`bench/peers.py`); both get the same GGUF, threads, streams and context a stream, and prompts
@@ -121,10 +115,9 @@ OPERATOR_NOTE = """A real API server, controller manager and scheduler on the sa
 without fsync. Writes are counted in the API server's audit log. The Go peer's column was measured earlier, on a machine of
 the same size."""
 
-SERVING_TITLES = {
-    "shipped": "Serving SmolLM2-135M, Q4_1 as shipped",
-    "q4_0": "Serving SmolLM2-135M, requantised to Q4_0",
-}
+MODELS = {"shipped": "SmolLM2-135M, Q4_1 as shipped", "q4_0": "SmolLM2-135M, requantised to Q4_0"}
+
+COMMANDS = "The two command lines of the last row (streams and context differ from row to row):"
 
 
 def write() -> None:
@@ -132,24 +125,27 @@ def write() -> None:
     from bench.operator.__main__ import table as operator_table
 
     sections = [INTRODUCTION]
-    for label, title in SERVING_TITLES.items():
-        document = saved(f"serving-{label}")
-        if document:
-            commands = [f"* {name}: `{command}`" for name, command in sorted(document["commands"].items())]
-            sections.append("\n".join([f"## {title}", "", _measured(document), ""]))
+    for label, model in MODELS.items():
+        if document := saved(f"serving-{label}"):
+            drawn = plots.serving(document, label)
+            commands = [f"* `{command}`" for command in document["rows"][-1]["commands"].values()]
+            title = f"## Serving {model}"
             sections.append(
-                "\n".join([*serving_table(document), "", *plots(document, label), "", *commands, ""])
+                _section(title, document, [*serving_table(document), "", *drawn, "", COMMANDS, "", *commands])
             )
-    endurance = saved("endurance")
-    if endurance:
-        sections.append("\n".join(["## Endurance", "", _measured(endurance), "", *_endurance(endurance), ""]))
-    operator = saved("operator")
-    if operator:
-        title = f"## The operator, {operator['count']} SLMDeployments"
-        sections.append(
-            "\n".join([title, "", _measured(operator), "", OPERATOR_NOTE, "", *operator_table(operator), ""])
-        )
+    for label, model in MODELS.items():
+        if document := saved(f"engine-{label}"):
+            sections.append(_section(f"## The engine's step, {model}", document, engine_tables(document)))
+    if document := saved("endurance"):
+        sections.append(_section("## Endurance", document, _endurance(document)))
+    if document := saved("operator"):
+        title = f"## The operator, {document['count']} SLMDeployments"
+        sections.append(_section(title, document, [OPERATOR_NOTE, "", *operator_table(document)]))
     PAGE.write_text("\n".join(sections))
+
+
+def _section(title: str, document: dict[str, Any], lines: Sequence[str]) -> str:
+    return "\n".join([title, "", _measured(document), "", *lines, ""])
 
 
 def _measured(document: dict[str, Any]) -> str:

@@ -20,8 +20,8 @@ def words(count: int, seed: int) -> str:
     return " ".join(chooser.choice(WORDS) for _ in range(count))
 
 
-def chat(text: str, max_tokens: int, *, system: str | None = None) -> dict[str, object]:
-    """A greedy chat completion of exactly *max_tokens* tokens."""
+def chat(text: str, max_tokens: int, *, system: str | None = None, **sampling: float) -> dict[str, object]:
+    """A chat completion of exactly *max_tokens* tokens, greedy unless *sampling* says otherwise."""
     messages = [{"role": "user", "content": text}]
     if system:
         messages.insert(0, {"role": "system", "content": system})
@@ -31,4 +31,5 @@ def chat(text: str, max_tokens: int, *, system: str | None = None) -> dict[str, 
         "temperature": 0,
         "max_tokens": max_tokens,
         "ignore_eos": True,
+        **sampling,
     }

@@ -39,18 +39,21 @@ class Server:
     pid: int
     command: str
     """For people who want to repeat it."""
+    start_seconds: float
+    """From the process's start until it said that it was ready."""
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_WITHIN
-    while time.monotonic() < deadline:
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> float:
+    """Seconds that it took."""
+    began = time.monotonic()
+    while time.monotonic() < began + START_WITHIN:
         if process.poll() is not None:
             break
         try:
             with urllib.request.urlopen(url, timeout=1):
-                return
+                return time.monotonic() - began
         except (urllib.error.URLError, OSError):
-            time.sleep(0.05)
+            time.sleep(0.02)
     raise SystemExit(f"the server didn't become ready; the end of its log:\n{log.read_text()[-2000:]}")
 
 
@@ -64,8 +67,8 @@ def _run(
         with log.open("wb") as sink:
             process = subprocess.Popen([str(word) for word in argv], env=env, stdout=sink, stderr=sink)
         try:
-            wait_for(ready, process, log)
-            yield Server(name, url, ops, process.pid, command)
+            seconds = wait_for(ready, process, log)
+            yield Server(name, url, ops, process.pid, command, seconds)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -115,6 +118,12 @@ def resident_bytes(pid: int) -> int:
         except FileNotFoundError:
             continue
     return total
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of the process alone, from /proc."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def descendants(pid: int) -> list[int]:

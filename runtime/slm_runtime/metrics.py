@@ -40,6 +40,16 @@ class _EngineCollector(Collector):
         yield CounterMetricFamily(
             names.PREFIX_TOKENS, "Prompt tokens that the prefix cache spared.", stats.cached_tokens
         )
+        yield CounterMetricFamily(
+            names.PREEMPTIONS, "Sequences that had to give way to older ones.", stats.preemptions
+        )
+        yield CounterMetricFamily(names.STEPS, "Steps of the engine.", stats.steps)
+        yield CounterMetricFamily(
+            names.STEP_SECONDS, "Spent in the step loop, engine included.", stats.busy_seconds
+        )
+        yield CounterMetricFamily(
+            names.ENGINE_SECONDS, "Spent in the engine's own step.", stats.engine_seconds
+        )
         yield CounterMetricFamily(names.ENGINE_RESTARTS, "Deaths of the engine process.", restarts)
         yield GaugeMetricFamily(names.RUNNING, "Sequences being decoded.", stats.running)
         yield GaugeMetricFamily(names.WAITING, "Requests waiting for their turn.", stats.waiting)
