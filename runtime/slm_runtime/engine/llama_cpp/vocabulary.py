@@ -8,6 +8,7 @@ import llama_cpp
 import numpy as np
 from llama_cpp import llama_cpp as native
 
+from slm_runtime.engine.llama_cpp.splitting import Splitter
 from slm_runtime.engine.protocol import EngineFault
 
 # Calls of a microsecond keep the GIL: giving it away and fetching it back would cost more than they do.
@@ -23,6 +24,7 @@ _token_to_piece.argtypes = [
 ]
 _token_to_piece.restype = ctypes.c_int32
 
+_USER_DEFINED: Final = native.LLAMA_TOKEN_ATTR_USER_DEFINED
 _SPECIAL: Final = native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_UNKNOWN
 
 
@@ -39,8 +41,16 @@ class LlamaVocabulary:
         self.end_tokens = frozenset(t for t in range(self.size) if native.llama_vocab_is_eog(vocab, t))
         self._pieces: dict[tuple[int, bool], bytes] = {}
         self._buffer = ctypes.create_string_buffer(256)
+        marks = self._marks()
+        self._splitters = {special: _splitter(marks, special=special) for special in (True, False)}
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
+        tokens: list[int] = []
+        for piece in self._splitters[parse_special].pieces(text):
+            tokens += self._tokenize(piece, parse_special=parse_special)
+        return tokens
+
+    def _tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         data = text.encode(errors="replace")
         capacity = len(data) + 8
         tokens = np.empty(capacity, np.int32)
@@ -76,6 +86,15 @@ class LlamaVocabulary:
             length = _token_to_piece(self._vocab, token, self._buffer, -length, 0, special)
         return self._buffer.raw[:length]
 
+    def _marks(self) -> dict[str, int]:
+        """The texts that llama.cpp takes out of a text before it reads the rest, with their tokens' attributes."""
+        found = {}
+        for token in range(self.size):
+            kind: int = native.llama_vocab_get_attr(self._vocab, token)
+            if kind & (_SPECIAL | _USER_DEFINED):
+                found[native.llama_vocab_get_text(self._vocab, token).decode(errors="replace")] = kind
+        return found
+
     def _own_suffix(self) -> list[int]:
         """What the model wants at the end of its input: nothing, for models that generate."""
         if native.llama_vocab_get_add_sep(self._vocab):
@@ -83,6 +102,18 @@ class LlamaVocabulary:
         if native.llama_vocab_get_add_eos(self._vocab) and self.eos is not None:
             return [self.eos]
         return []
+
+
+def _splitter(marks: dict[str, int], *, special: bool) -> Splitter:
+    """For texts in which `special` tokens are read, or only those that always are."""
+    read = {text: kind for text, kind in marks.items() if special or not kind & _SPECIAL}
+    strips_right = any(kind & native.LLAMA_TOKEN_ATTR_RSTRIP for kind in read.values())
+    cuts = [
+        text
+        for text, kind in read.items()
+        if not kind & native.LLAMA_TOKEN_ATTR_LSTRIP and not (strips_right and text[:1].isspace())
+    ]
+    return Splitter(list(read), cuts=cuts)
 
 
 def _token(value: int) -> int | None:
