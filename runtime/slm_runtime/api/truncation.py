@@ -6,6 +6,7 @@ from slm_runtime.api.generation import api_error
 from slm_runtime.api.serving import Serving
 from slm_runtime.api.turn import Turn
 from slm_runtime.engine.client import EngineError
+from slm_runtime.engine.prepare import CHARACTERS_A_TOKEN
 from slm_runtime.templates.chat import ChatMessage
 
 Prepare = Callable[[list[ChatMessage]], Awaitable[Turn]]
@@ -57,6 +58,8 @@ async def _fits(serving: Serving, turn: Turn, tokens: int) -> bool:
     # A token stands for a byte at least, but for those that are put at the beginning and the end.
     if len(turn.prompt.encode()) + 2 <= tokens:
         return True
+    if len(turn.prompt) > CHARACTERS_A_TOKEN * tokens:
+        return False
     try:
         held = await serving.engine.tokenize(turn.prompt, add_special=True, parse_special=True)
     except EngineError as error:

@@ -1,6 +1,7 @@
 """Turns a request into what can be queued, or says why it can't be served: the step loop sees sound requests only."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,8 @@ _MAX_CHOICES: Final = 128
 _MAX_STOPS: Final = 64
 _MAX_STOP_LENGTH: Final = 4096
 _MAX_LOGPROBS: Final = 100
+CHARACTERS_A_TOKEN: Final = 32
+"""No text has as many on average; what is longer than that for all of the context isn't read at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class _TooLong(Exception):
 
 
 class Preparer:
-    """Tokenizes, checks and compiles. Lives on the reading thread: none of it delays a step."""
+    """Tokenizes, checks and compiles, on threads that don't step. Constraints are compiled by one thread only."""
 
     def __init__(self, vocabulary: Vocabulary, capabilities: Capabilities) -> None:
         self._vocabulary = vocabulary
@@ -99,7 +102,20 @@ class Preparer:
                 tokens += part
         return self._vocabulary.add_special(tokens) if add_special else tokens
 
+    def _glance(self, parts: Sequence[str | list[int]], what: str) -> None:
+        """Refuse what can't fit, without the seconds that reading it would take."""
+        characters = sum(len(part) for part in parts if isinstance(part, str))
+        if characters > CHARACTERS_A_TOKEN * self._context_length:
+            raise _TooLong(
+                f"{what} has {characters} characters; the context holds {self._context_length} tokens: "
+                "shorten it, or raise the context length of the deployment"
+            )
+
     def _input(self, part: str | list[int], place: int, request: EmbedRequest) -> Tokens:
+        if request.truncate:
+            part = part[: CHARACTERS_A_TOKEN * self._context_length]
+        else:
+            self._glance([part], f"input {place}")
         tokens = self.encode([part], add_special=True, parse_special=False)
         if not tokens:
             raise _Invalid("input", f"input {place} is empty")
@@ -111,6 +127,8 @@ class Preparer:
         return tokens_of(tokens[: self._context_length])
 
     def _prompt(self, request: GenerateRequest) -> list[int]:
+        if request.keep_on_overflow is None:
+            self._glance(request.prompt, "the prompt")
         tokens = self.encode(
             request.prompt, add_special=request.add_special, parse_special=request.parse_special
         )

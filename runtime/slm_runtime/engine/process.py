@@ -1,6 +1,7 @@
 """The engine process's main: `python -m slm_runtime.engine.process <descriptor of its socket>`.
 
-One thread reads and prepares requests, the other steps. The process ends when the other side of the socket does.
+One thread reads and prepares requests, a second does so with those that take long, and the main one steps. The process ends
+when the other side of the socket does.
 """
 
 import logging
@@ -18,6 +19,7 @@ import msgspec
 from slm_runtime.engine.channel import BlockingChannel, ChannelError
 from slm_runtime.engine.loop import StepLoop
 from slm_runtime.engine.messages import (
+    Busy,
     Cancel,
     Detokenize,
     Detokenized,
@@ -40,7 +42,13 @@ log = logging.getLogger(__name__)
 _SWITCH_SECONDS: Final = 5e-4
 """How long the reading thread may hold the interpreter while the stepping one waits for it."""
 
+_HEAVY_TEXT: Final = 1 << 16
+"""Characters that are read within some 20 ms."""
+_HEAVY_WAITING: Final = 128
+_HEAVY_RETRY_SECONDS: Final = 5.0
+
 Channel = BlockingChannel[ToEngine]
+Work = Submit | Embed | Tokenize
 Inbox = queue.SimpleQueue[Prepared | PreparedEmbedding | Cancel]
 
 
@@ -103,16 +111,25 @@ def serve(loop: StepLoop, inbox: Inbox) -> None:
 
 
 class Reader:
-    """Answers what needs no step, and puts the rest into the inbox."""
+    """Answers what needs no step, and puts the rest into the inbox.
+
+    What may take long, a long text or a grammar, has a thread of its own: nobody else waits for it.
+    """
 
     def __init__(self, channel: Channel, inbox: Inbox, preparer: Preparer, vocabulary: Vocabulary) -> None:
         self._channel = channel
         self._inbox = inbox
         self._preparer = preparer
         self._vocabulary = vocabulary
+        self._heavy: dict[int, Work] = {}
+        """Not yet done by the other thread; what is cancelled leaves."""
+        self._heavy_ids: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        """Between taking out of `_heavy` and putting into the inbox, in whichever order."""
 
     def run(self, messages: list[ToEngine]) -> None:
         """Until the other side closes: then nobody waits for anything any more."""
+        threading.Thread(target=self._work, name="heavy", daemon=True).start()
         try:
             while True:
                 for message in messages:
@@ -125,37 +142,74 @@ class Reader:
         finally:
             os._exit(0)
 
-    def _prepare(self, message: Submit | Embed) -> Prepared | PreparedEmbedding | Refused:
-        """One request must not end all others, whatever is wrong with it."""
-        try:
-            if isinstance(message, Embed):
-                return self._preparer.prepare_embedding(message)
-            return self._preparer.prepare(message)
-        except Exception as error:
-            log.exception("request %d can't be prepared", message.id)
-            return Refused(message.id, f"this request can't be prepared: {error}")
-
     def _handle(self, message: ToEngine) -> None:
         match message:
-            case Submit() | Embed():
-                prepared = self._prepare(message)
-                if isinstance(prepared, Refused):
-                    self._channel.send(prepared)
+            case Submit() | Embed() | Tokenize() if is_heavy(message):
+                if len(self._heavy) >= _HEAVY_WAITING:
+                    self._channel.send(Busy(message.id, _HEAVY_RETRY_SECONDS, len(self._heavy)))
                 else:
-                    self._inbox.put(prepared)
+                    self._heavy[message.id] = message
+                    self._heavy_ids.put(message.id)
+            case Submit() | Embed() | Tokenize():
+                self._give(self._done(message))
             case Cancel():
-                self._inbox.put(message)
-            case Tokenize():
-                tokens = self._preparer.encode(
-                    [message.text], add_special=message.add_special, parse_special=message.parse_special
-                )
-                self._channel.send(Tokenized(message.id, tokens))
+                with self._lock:
+                    if self._heavy.pop(message.id, None) is None:
+                        self._inbox.put(message)
             case Detokenize():
                 known = [token for token in message.tokens if 0 <= token < self._vocabulary.size]
                 text = b"".join(self._vocabulary.piece(token, special=True) for token in known)
                 self._channel.send(Detokenized(message.id, text.decode(errors="replace")))
             case EngineConfig():
                 raise ChannelError("a second configuration")
+
+    def _work(self) -> None:
+        while True:
+            message = self._heavy.get(self._heavy_ids.get())
+            if message is None:
+                continue
+            done = self._done(message)
+            with self._lock:
+                if self._heavy.pop(message.id, None) is not None:
+                    self._give(done)
+
+    def _give(self, done: Prepared | PreparedEmbedding | Tokenized | Refused) -> None:
+        if isinstance(done, Tokenized | Refused):
+            self._channel.send(done)
+        else:
+            self._inbox.put(done)
+
+    def _done(self, message: Work) -> Prepared | PreparedEmbedding | Tokenized | Refused:
+        """One request must not end all others, whatever is wrong with it."""
+        try:
+            match message:
+                case Submit():
+                    return self._preparer.prepare(message)
+                case Embed():
+                    return self._preparer.prepare_embedding(message)
+                case Tokenize():
+                    tokens = self._preparer.encode(
+                        [message.text], add_special=message.add_special, parse_special=message.parse_special
+                    )
+                    return Tokenized(message.id, tokens)
+        except Exception as error:
+            log.exception("request %d can't be prepared", message.id)
+            return Refused(message.id, f"this request can't be prepared: {error}")
+
+
+def is_heavy(message: Work) -> bool:
+    """Whether it may take longer than others should have to wait."""
+    match message:
+        case Submit():
+            return message.request.constraint is not None or _length(message.request.prompt) > _HEAVY_TEXT
+        case Embed():
+            return _length(message.request.inputs) > _HEAVY_TEXT
+        case Tokenize():
+            return len(message.text) > _HEAVY_TEXT
+
+
+def _length(parts: list[str | list[int]]) -> int:
+    return sum(map(len, parts))
 
 
 if __name__ == "__main__":

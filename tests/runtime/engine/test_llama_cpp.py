@@ -124,6 +124,12 @@ def test_text_round_trips(engine):
     assert vocabulary.add_special([20]) == vocabulary.add_special([1, 20]) == [1, 20]
 
 
+def test_a_long_conversation_is_read_turn_by_turn(engine):
+    turn = "<|im_start|>user\nhello world<|im_end|>\n"
+    once = engine.vocabulary.tokenize(turn, parse_special=True)
+    assert engine.vocabulary.tokenize(turn * 1000, parse_special=True) == once * 1000
+
+
 def test_a_file_that_is_no_model_is_said_so(make_engine, tmp_path):
     wrong = tmp_path / "wrong.gguf"
     wrong.write_bytes(b"no model at all")

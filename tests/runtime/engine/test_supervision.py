@@ -305,6 +305,53 @@ async def test_embeddings_come_whole_and_beside_running_streams():
         assert not stream.ended
 
 
+@pytest.fixture
+def slow(tmp_path):
+    """A long prompt whose reading lasts until the pipe is written to, and that pipe."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    return ask(f"!until {pipe} ".ljust(70_000, "x")), pipe
+
+
+async def test_nobody_waits_while_a_long_prompt_is_read(slow):
+    request, pipe = slow
+    async with engine(context_length=100_000) as supervisor:
+        await supervisor.ready()
+        slowly = asyncio.create_task(answer(supervisor, request))
+        assert text_of(await answer(supervisor, ask())) == expected("hello", 8)
+        assert await supervisor.detokenize([3]) == "#"
+        assert not slowly.done()
+        pipe.write_bytes(b"x")
+        assert text_of(await slowly) == expected(request.prompt[0], 8)
+
+
+async def test_a_long_prompt_whose_client_goes_while_it_is_read_is_never_computed(slow):
+    request, pipe = slow
+    async with engine(context_length=100_000) as supervisor:
+        await supervisor.ready()
+        slowly = asyncio.create_task(supervisor.generate(request))
+        await answer(supervisor, ask())
+        slowly.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slowly
+        pipe.write_bytes(b"x")
+        other = ask("other".ljust(70_000, "x"))
+        assert text_of(await answer(supervisor, other)) == expected(other.prompt[0], 8)
+        assert supervisor.stats.prompt_tokens == 6 + 70_001
+
+
+async def test_what_can_t_fit_is_refused_unread():
+    async with engine(context_length=100) as supervisor:
+        await supervisor.ready()
+        for refuse in (
+            supervisor.generate(ask("!poison".ljust(4000, "x"))),
+            supervisor.embed(EmbedRequest(inputs=["x" * 4000])),
+        ):
+            with pytest.raises(RequestRefused, match="4000 characters; the context holds 100") as refused:
+                await refuse
+            assert refused.value.code == "context_length_exceeded"
+
+
 async def test_an_overlong_input_is_cut_where_asked():
     async with engine(context_length=100) as supervisor:
         await supervisor.ready()

@@ -40,7 +40,6 @@ class LlamaVocabulary:
         self._suffix = self._own_suffix()
         self.end_tokens = frozenset(t for t in range(self.size) if native.llama_vocab_is_eog(vocab, t))
         self._pieces: dict[tuple[int, bool], bytes] = {}
-        self._buffer = ctypes.create_string_buffer(256)
         marks = self._marks()
         self._splitters = {special: _splitter(marks, special=special) for special in (True, False)}
 
@@ -79,12 +78,14 @@ class LlamaVocabulary:
         return bool(native.llama_vocab_get_attr(self._vocab, token) & _SPECIAL)
 
     def _read_piece(self, token: int, *, special: bool) -> bytes:
-        size = len(self._buffer)
-        length = _token_to_piece(self._vocab, token, self._buffer, size, 0, special)
+        size = 256
+        buffer = ctypes.create_string_buffer(size)
+        length = _token_to_piece(self._vocab, token, buffer, size, 0, special)
         if length < 0:
-            self._buffer = ctypes.create_string_buffer(-length)
-            length = _token_to_piece(self._vocab, token, self._buffer, -length, 0, special)
-        return self._buffer.raw[:length]
+            size = -length
+            buffer = ctypes.create_string_buffer(size)
+            length = _token_to_piece(self._vocab, token, buffer, size, 0, special)
+        return buffer.raw[:length]
 
     def _marks(self) -> dict[str, int]:
         """The texts that llama.cpp takes out of a text before it reads the rest, with their tokens' attributes."""
