@@ -5,6 +5,7 @@ import logging
 import time
 
 from slm_runtime.api.auth import ANONYMOUS, authorize, is_keyless
+from slm_runtime.api.bodies import Bodies
 from slm_runtime.api.cors import Cors
 from slm_runtime.api.errors import ApiError, ServerFault
 from slm_runtime.api.http import Asgi, Disconnected, Exchange, Handler, Receive, Scope, Send
@@ -17,6 +18,7 @@ _log = logging.getLogger("slm.api")
 
 def api_app(serving: Serving, router: Router) -> Asgi:
     cors = Cors(serving.config.allowed_origins or ())
+    bodies = Bodies()
 
     async def answer(exchange: Exchange) -> None:
         exchange.common_headers = cors.headers(exchange)
@@ -36,11 +38,12 @@ def api_app(serving: Serving, router: Router) -> Asgi:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"the API speaks HTTP, not {scope['type']}")
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, bodies)
         begun = time.monotonic()
         try:
             await _answer_errors(exchange, answer)
         finally:
+            await exchange.held.aclose()
             serving.metrics.count(exchange.route, exchange.status)
             if exchange.key_name != ANONYMOUS or exchange.status >= 400 or serving.keys is None:
                 _write_audit(exchange, time.monotonic() - begun)

@@ -8,7 +8,8 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from slm_runtime.api.auth import ANONYMOUS
-from slm_runtime.api.errors import ApiError, BadRequest, PayloadTooLarge, RequestTimeout
+from slm_runtime.api.bodies import SMALL_BYTES, Bodies
+from slm_runtime.api.errors import ApiError, BadRequest, PayloadTooLarge, RequestTimeout, TooBusy
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,6 +22,8 @@ BODY_BYTES: Final = 8 * 1024 * 1024
 """More than a million tokens of text; a longer body is refused while it comes in."""
 BODY_SECONDS: Final = 60.0
 """The whole body must have come by then."""
+TURN_SECONDS: Final = 20.0
+"""How long a large body waits until others have given up the memory that it needs."""
 LINGER_BYTES: Final = 64 * 1024 * 1024
 LINGER_SECONDS: Final = 5.0
 """How much more of a body too large is taken and thrown away, so that its sender reads the answer."""
@@ -35,7 +38,7 @@ class Disconnected(Exception):
 class Exchange:
     """One request, and what became of it."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: Bodies) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: bytes = scope.get("raw_path") or self.path.encode()
@@ -45,6 +48,9 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._more_body = True
+        self._bodies = bodies
+        self.held = contextlib.AsyncExitStack()
+        """What is given back when the request has been answered."""
         self.key_name = ANONYMOUS
         self.route = "unknown"
         self.status = 0
@@ -76,11 +82,14 @@ class Exchange:
 
         Raises
         ------
-        PayloadTooLarge, RequestTimeout, BadRequest, Disconnected
+        PayloadTooLarge, RequestTimeout, TooBusy, BadRequest, Disconnected
         """
         declared = self.header(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > limit:
-            await self._refuse_body(limit)
+            await self._refuse_body(_too_large(limit))
+        size = int(declared) if declared is not None and declared.isdigit() else SMALL_BYTES
+        if size > SMALL_BYTES:
+            await self._take_turn(size)
         chunks: list[bytes] = []
         try:
             async with asyncio.timeout(seconds):
@@ -88,11 +97,26 @@ class Exchange:
                     chunks.append(chunk)
                     if self.bytes_in > limit:
                         chunks.clear()
-                        await self._refuse_body(limit)
+                        await self._refuse_body(_too_large(limit))
+                    if self.bytes_in > size:
+                        await self._take_turn(limit)
+                        size = limit
         except TimeoutError:
             self.close_connection = True
             raise RequestTimeout(f"The request's body did not arrive within {seconds:g} seconds.") from None
         return b"".join(chunks)
+
+    async def _take_turn(self, size: int) -> None:
+        try:
+            async with asyncio.timeout(TURN_SECONDS):
+                await self.held.enter_async_context(self._bodies.turn(size))
+        except TimeoutError:
+            await self._refuse_body(
+                TooBusy(
+                    "Requests as large as this one are being served already; try again in a while.",
+                    retry_after=TURN_SECONDS,
+                )
+            )
 
     async def _body_chunks(self) -> AsyncIterator[bytes]:
         while self._more_body:
@@ -104,19 +128,18 @@ class Exchange:
             self._more_body = message.get("more_body", False)
             yield chunk
 
-    async def _refuse_body(self, limit: int) -> NoReturn:
+    async def _refuse_body(self, error: ApiError) -> NoReturn:
         # What is left of the body must not be read as the next request.
         self.close_connection = True
         if self.header(b"expect") is None:
             # A client that is still sending when its connection closes never reads why: some more is taken.
+            most = self.bytes_in + LINGER_BYTES
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LINGER_SECONDS):
                     async for _ in self._body_chunks():
-                        if self.bytes_in > limit + LINGER_BYTES:
+                        if self.bytes_in > most:
                             break
-        raise PayloadTooLarge(
-            f"The request's body is larger than {limit} bytes, which no prompt for this model can need."
-        )
+        raise error
 
     async def json(self) -> dict[str, Any]:
         """Read the body as a JSON object.
@@ -173,6 +196,12 @@ class Exchange:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 return
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The request's body is larger than {limit} bytes, which no prompt for this model can need."
+    )
 
 
 Handler = Callable[[Exchange], Awaitable[None]]

@@ -7,6 +7,7 @@ key and tells nothing of what clients say.
 from typing import Final
 
 from slm_contract import places
+from slm_runtime.api.bodies import Bodies
 from slm_runtime.api.errors import ApiError, ServerFault
 from slm_runtime.api.http import Asgi, Exchange, Receive, Scope, Send
 from slm_runtime.api.routing import Router
@@ -33,6 +34,7 @@ def ops_app(serving: Serving) -> Asgi:
         body = serving.report().to_json().encode()
         await exchange.respond(200, body, [(b"content-type", b"application/json")])
 
+    bodies = Bodies()
     router = Router()
     router.add("GET", places.STARTUP_PATH, startup)
     router.add("GET", places.LIVENESS_PATH, liveness)
@@ -41,7 +43,7 @@ def ops_app(serving: Serving) -> Asgi:
     router.add("GET", places.REPORT_PATH, report)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, bodies)
         try:
             _, handler = router.find(exchange.method, exchange.path)
             await handler(exchange)

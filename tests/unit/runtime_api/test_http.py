@@ -1,7 +1,9 @@
 """What a client may do wrong below the level of any API."""
 
 import asyncio
+import json
 import logging
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -54,6 +56,33 @@ async def test_a_body_too_large_is_refused(http: httpx.AsyncClient, monkeypatch:
         assert answer.status_code == 413
         assert str(bounds.BODY_BYTES) in answer.json()["error"]["message"]
         assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_large_bodies_are_not_all_held_at_once(
+    http: httpx.AsyncClient, api: Running, monkeypatch: pytest.MonkeyPatch, chunked: bool
+) -> None:
+    monkeypatch.setattr(bounds, "TURN_SECONDS", 0.2)
+    body = json.dumps({**ASK, "messages": [{"role": "user", "content": "x" * 7_000_000}]}).encode()
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    async def large() -> httpx.Response:
+        return await http.post("/v1/chat/completions", content=stream() if chunked else body)
+
+    api.engine.script.gate = asyncio.Event()
+    first = asyncio.create_task(large())
+    await until(lambda: len(api.engine.requests) == 1)
+    second = await large()
+    assert second.status_code == 429
+    assert second.headers["retry-after"] == "1"
+    small = asyncio.create_task(http.post("/v1/chat/completions", json=ASK))
+    await until(lambda: len(api.engine.requests) == 2)
+    monkeypatch.setattr(bounds, "TURN_SECONDS", 20)
+    third = asyncio.create_task(large())
+    api.engine.script.gate.set()
+    assert [(await each).status_code for each in (first, small, third)] == [200, 200, 200]
 
 
 async def test_unknown_routes_and_methods(http: httpx.AsyncClient) -> None:
