@@ -40,8 +40,6 @@ def _build(folder: Path) -> None:
         shutil.copy2(made / "bin" / Path(program).name, folder, follow_symlinks=False)
     shutil.rmtree(source)
     shutil.rmtree(made)
-    for variant in cpu_variants():
-        shutil.copy2(variant, folder)
 
 
 def cpu_variants() -> list[Path]:
@@ -53,6 +51,9 @@ def cpu_variants() -> list[Path]:
 
 
 def folder() -> Path:
-    """Where the peers' programs are; built once and cached."""
-    inputs = {"version": VERSION, "flags": FLAGS, "variants": [path.name for path in cpu_variants()]}
-    return cache.built("tools", "llama-peers", inputs, _build, note="about 5 min, once", gib=3)
+    """Where the peers' programs are, built once and cached, with the CPU code of the wheel that is installed now."""
+    inputs = {"version": VERSION, "flags": FLAGS}
+    programs = cache.built("tools", "llama-peers", inputs, _build, note="about 5 min, once", gib=3)
+    for variant in cpu_variants():
+        shutil.copy2(variant, programs)
+    return programs

@@ -23,6 +23,8 @@ CMAKE_FLAGS = (
     "-DLLAVA_BUILD=OFF",
     "-DLLAMA_OPENSSL=OFF",
 )
+MENDS = Path(__file__).with_name("tile_config.h")
+"""What a compiler gets wrong, put right; included ahead of every source."""
 
 
 def _pip(*words: str | Path) -> list[str | Path]:
@@ -45,6 +47,7 @@ def _inputs() -> dict[str, object]:
     return {
         "version": VERSION,
         "flags": list(CMAKE_FLAGS),
+        "mends": MENDS.read_text(),
         "abi": sysconfig.get_config_var("SOABI"),
         "machine": os.uname().machine,
     }
@@ -61,6 +64,7 @@ def _build(folder: Path) -> None:
     host.require(host.COMPILER_PACKAGES)
     env = {
         "CMAKE_ARGS": " ".join(CMAKE_FLAGS),
+        "CXXFLAGS": f'-include "{MENDS}"',
         "CMAKE_BUILD_PARALLEL_LEVEL": str(len(os.sched_getaffinity(0))),
     }
     run(_pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, sdist()), env=env)

@@ -11,13 +11,11 @@ from pathlib import Path
 
 import llama_cpp
 
-from slm_runtime.engine.llama_cpp import amx
 from slm_runtime.engine.protocol import EngineFault
 
 log = logging.getLogger(__name__)
 
 _CPU = "libggml-cpu-"
-_USES_AMX = frozenset({"sapphirerapids"})
 
 
 def load_backends() -> str:
@@ -38,9 +36,7 @@ def load_backends() -> str:
     if not variants:
         return "native"
     for name in ranked(variants, _score):
-        if name in _USES_AMX and amx.advertised() and not amx.usable():
-            log.warning("this machine advertises AMX and traps it; CPU variant %s is left out", name)
-        elif ggml.ggml_backend_load(str(variants[name]).encode()):
+        if ggml.ggml_backend_load(str(variants[name]).encode()):
             return name
     raise EngineFault(f"none of the CPU backends runs on this machine: {', '.join(sorted(variants))}")
 
