@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 
 import openai
 import pytest
@@ -71,6 +72,21 @@ def test_the_status_says_what_was_decided_and_measured(ns: Namespace) -> None:
     assert status["readyReplicas"] == 1
     columns = ns.site.kubectl("get", "slm", "smollm2", "-n", ns.name)
     assert "Serving" in columns, columns
+
+
+def test_a_container_is_ready_soon_after_its_start(ns: Namespace) -> None:
+    (pod,) = ns.pods("smollm2")
+    started = pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
+    ready = next(each for each in pod["status"]["conditions"] if each["type"] == "Ready")
+    assert ready["status"] == "True"
+    seconds = (
+        datetime.fromisoformat(ready["lastTransitionTime"]) - datetime.fromisoformat(started)
+    ).total_seconds()
+    speed = ns.status("smollm2")["performance"]
+    print(
+        f"\ncontainer start to ready: {seconds:.0f} s (whole seconds, as Kubernetes tells them); of these loading "
+        f"{speed['loadSeconds']} s, the first token {speed['firstTokenMs']} ms"
+    )
 
 
 def test_an_edit_rolls_and_drops_no_request(ns: Namespace) -> None:
