@@ -95,7 +95,7 @@ class StepLoop:
         plan = self._scheduler.plan()
         rows, engine_seconds = self._compute(plan, output)
         if rows is not None:
-            self._scheduler.advance(plan)
+            self._scheduler.advance(plan, engine_seconds)
             if plan.embeds:
                 self._collect(plan, rows)
             else:

@@ -19,8 +19,14 @@ _GENERATED_WEIGHT: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Policy:
+    """Of prompts that come in while others generate: the pace of these against the newcomers' first tokens."""
+
+    mixed_seconds: float = 0.25
+    """What a step with both should take."""
     mixed_tokens: int = 128
-    """Prompt tokens in a step while others generate: their pace against the newcomer's first token."""
+    """Prompt tokens in the first such step; those after it follow from what the one before took."""
+    fewest_mixed_tokens: int = 32
+    """An engine that is slower than that per step is better off with few steps."""
 
 
 class Scheduler:
@@ -35,6 +41,9 @@ class Scheduler:
         """In the order of arrival, which is also that of `arrival`."""
         self._arrivals = 0
         self._step_tokens = capabilities.step_tokens
+        self._mixed_tokens = min(self._policy.mixed_tokens, capabilities.step_tokens)
+        self._mixing = False
+        """The step that was planned last is for prompts while others generate."""
         self._prefill_turn = False
         self._embedding_turn = False
         self._short = False
@@ -96,10 +105,11 @@ class Scheduler:
             embeds=bool(chosen) and not chosen[0][0].generates,
         )
 
-    def advance(self, plan: Plan) -> None:
-        """The step was carried out."""
+    def advance(self, plan: Plan, seconds: float) -> None:
+        """The step was carried out, and took so long."""
         self._step_tokens = self._capabilities.step_tokens
         self._short = False
+        self._learn(plan, seconds)
         for span, sequence in zip(plan.spans, plan.sequences, strict=True):
             count = len(span.tokens)
             generated = span.position >= sequence.prompt_tokens
@@ -125,6 +135,15 @@ class Scheduler:
             self._residents.keep(sequence.resident)
             sequence.resident = None
 
+    def _learn(self, plan: Plan, seconds: float) -> None:
+        """Adjust how much of prompts goes into a step in which others generate."""
+        taken = sum(len(span.tokens) for span in plan.spans if len(span.tokens) > 1)
+        if not self._mixing or taken < self._mixed_tokens:
+            return
+        ratio = min(max(self._policy.mixed_seconds / max(seconds, 1e-6), 0.5), 2.0)
+        wanted = max(round(self._mixed_tokens * ratio), self._policy.fewest_mixed_tokens)
+        self._mixed_tokens = min(wanted, self._capabilities.step_tokens)
+
     def _admit(self) -> None:
         rows, cells = self._capabilities.rows, self._capabilities.cells
         while len(self._running) < rows and (head := self._waiting.peek()) is not None:
@@ -147,17 +166,18 @@ class Scheduler:
             self._embedding_turn = not settled or not self._embedding_turn
             if self._embedding_turn:
                 room = min(self._capabilities.embedding_tokens, self._step_tokens)
-                return self._share_out(embeddings, min(room, self._policy.mixed_tokens) if settled else room)
+                return self._share_out(embeddings, min(room, self._mixed_tokens) if settled else room)
         single = [s for s in settled if s.remaining == 1]
         prompts = [s for s in settled if s.remaining > 1]
+        self._mixing = bool(single and prompts)
         if not self._capabilities.mixed and single and prompts:
             self._prefill_turn = not self._prefill_turn
             if self._prefill_turn:
-                return self._share_out(prompts, min(self._policy.mixed_tokens, self._step_tokens))
+                return self._share_out(prompts, min(self._mixed_tokens, self._step_tokens))
             prompts = []
         room = self._step_tokens - len(single)
         if single:
-            room = min(room, self._policy.mixed_tokens)
+            room = min(room, self._mixed_tokens)
         chosen = [(sequence, 1) for sequence in single[: self._step_tokens]]
         return chosen + self._share_out(prompts, room)
 

@@ -1,5 +1,6 @@
 """The scheduler on the deterministic engine, under random arrivals, cancellations, shortages and deadlines."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -36,6 +37,8 @@ class World:
 
     engine: PlayedEngine
     policy: Policy = field(default_factory=Policy)
+    pace: Callable[[int], float] = lambda _: 0.25
+    """Seconds that a step of so many tokens takes."""
     finished: dict[int, Sequence] = field(default_factory=dict)
     open: dict[int, Sequence] = field(default_factory=dict)
 
@@ -61,7 +64,7 @@ class World:
             except NoCells:
                 assert self.scheduler.retreat()
             else:
-                self.scheduler.advance(plan)
+                self.scheduler.advance(plan, self.pace(sum(len(span.tokens) for span in plan.spans)))
                 for sequence, row in zip(plan.rows, rows, strict=True):
                     sequence.tokens.append(int(row.argmax()))
                     if len(sequence.tokens) == sequence.limit:
@@ -191,6 +194,26 @@ def test_running_streams_keep_their_pace_while_a_long_prompt_comes_in():
     for step in world.engine.steps[before:]:
         assert {span.sequence for span in step if len(span.tokens) == 1} >= {0, 1, 2}
         assert sum(len(span.tokens) for span in step) <= 3 + 64
+
+
+@pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "in turns"])
+@pytest.mark.parametrize(
+    ("tokens_a_second", "expected"), [(40, 32), (400, 98), (100_000, 512)], ids=["slow", "between", "fast"]
+)
+def test_what_a_prompt_takes_of_a_step_follows_the_engine_s_speed(tokens_a_second, expected, mixed):
+    capabilities = Capabilities(
+        context_length=5000, rows=4, sequences=8, step_tokens=512, cells=20_000, mixed=mixed
+    )
+    world = World(PlayedEngine(capabilities), pace=lambda tokens: tokens / tokens_a_second)
+    for number in range(3):
+        world.submit(number, [3 + number] * 5, 400)
+    for _ in range(5):
+        world.step()
+    world.submit(9, [8] * 4000, 2)
+    while world.open[9].computed < 3000:
+        world.step()
+    taken = [len(span.tokens) for step in world.engine.steps[-2:] for span in step if len(span.tokens) > 1]
+    assert taken[-1] == pytest.approx(expected, abs=3)
 
 
 def test_a_short_prompt_overtakes_a_long_one_and_the_long_one_goes_on():
