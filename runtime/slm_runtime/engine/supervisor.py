@@ -172,6 +172,8 @@ class EngineSupervisor:
             raise
         except EngineError:
             self._generations.pop(generation.id, None)
+            # It holds the error, which holds this frame: a prompt of megabytes would stay until the collector comes.
+            del generation
             raise
         return generation
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ from slm_runtime.engine.messages import (
     RequestFinished,
     Sampling,
 )
+from slm_runtime.engine.requests import PendingGeneration
 from slm_runtime.engine.supervisor import EngineSupervisor
 from tests.unit.runtime_engine.playing import Letters, next_token
 
@@ -350,6 +352,19 @@ async def test_what_can_t_fit_is_refused_unread():
             with pytest.raises(RequestRefused, match="4000 characters; the context holds 100") as refused:
                 await refuse
             assert refused.value.code == "context_length_exceeded"
+
+
+async def test_a_refused_request_is_forgotten_without_the_collector():
+    async with engine(context_length=100) as supervisor:
+        await supervisor.ready()
+        gc.collect()
+        gc.disable()
+        try:
+            with pytest.raises(RequestRefused):
+                await supervisor.generate(ask("x" * 4000))
+            assert not [each for each in gc.get_objects() if isinstance(each, PendingGeneration)]
+        finally:
+            gc.enable()
 
 
 async def test_an_overlong_input_is_cut_where_asked():
