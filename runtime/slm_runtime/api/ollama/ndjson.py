@@ -46,6 +46,7 @@ class Answer:
         }
         closing: dict[Kind, bytes] = {"chat": b'},"done":false}\n', "generate": b',"done":false}\n'}
         self._before, self._after = opening[kind], closing[kind]
+        self._calls = 0
 
     async def stream(self, exchange: Exchange, tracked: Tracked, context: list[int] | None) -> None:
         """Write a line for each piece as it comes, and the last with the counts."""
@@ -131,8 +132,9 @@ class Answer:
         if calls:
             said["tool_calls"] = [
                 {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
-                for index, call in enumerate(calls)
+                for index, call in enumerate(calls, self._calls)
             ]
+            self._calls += len(calls)
         head = {"model": self._model, "created_at": when}
         return {**head, "message": said} if self._kind == "chat" else {**head, **said}
 
@@ -153,12 +155,17 @@ def _counts(reason: str, end: RequestFinished) -> dict[str, Any]:
 
 
 def nanoseconds(seconds: float) -> int:
-    return max(0, round(seconds * 1e9))
+    """Never zero: clients in Go take that for missing."""
+    return max(1, round(seconds * 1e9))
 
 
 def _logprobs(tokens: list[TokenLogprobs]) -> list[dict[str, Any]]:
     return [
-        {**_logprob(token.chosen), "top_logprobs": [_logprob(one) for one in token.top]} for token in tokens
+        {
+            **_logprob(token.chosen),
+            **({"top_logprobs": [_logprob(one) for one in token.top]} if token.top else {}),
+        }
+        for token in tokens
     ]
 
 
