@@ -45,7 +45,7 @@ class Serving:
     performance: Performance | None = None
     """Set by the warm-up, whose first token makes the pod ready."""
     keep_alive: float = -1.0
-    """Seconds that Ollama's clients wish the model to stay; negative: for ever. `ps` shows it, nothing
+    """Seconds that Ollama's clients wish the model to stay; negative: for ever, 0: it shall go. `ps` shows it, nothing
     else."""
     draining: bool = False
     heartbeat: float = field(default_factory=time.monotonic)

@@ -189,6 +189,19 @@ async def test_keeping_longer_than_for_ever_is_for_ever(http: httpx.AsyncClient,
     assert loaded["expires_at"] > "2026"
 
 
+async def test_what_was_unloaded_is_not_listed_until_somebody_asks(http: httpx.AsyncClient) -> None:
+    for path, body in (("generate", {}), ("chat", {"messages": HI}), ("embed", {"input": "x"})):
+        await ask(http, path, **body, keep_alive=0)
+        assert (await http.get("/api/ps")).json()["models"] == []
+        await ask(http, path, **body)
+        (loaded,) = (await http.get("/api/ps")).json()["models"]
+        assert loaded["expires_at"] > "2100"
+    await ask(http, "generate", keep_alive="5m")
+    await ask(http, "generate")
+    (loaded,) = (await http.get("/api/ps")).json()["models"]
+    assert loaded["expires_at"] < "2100"
+
+
 @pytest.mark.parametrize(("given", "seconds"), [("+5m", 300), ("1.5h", 5400), ("-0", 0), ("0s", 0)])
 def test_gos_durations(given: str, seconds: float) -> None:
     assert parse_keep_alive(given) == seconds

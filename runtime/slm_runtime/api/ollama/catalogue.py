@@ -28,7 +28,7 @@ async def tags(serving: Serving, exchange: Exchange) -> None:
 
 
 async def ps(serving: Serving, exchange: Exchange) -> None:
-    if serving.chat is None or serving.unloaded:
+    if serving.chat is None or serving.unloaded or serving.keep_alive == 0:
         await exchange.respond_json({"models": []})
         return
     info = serving.engine.info

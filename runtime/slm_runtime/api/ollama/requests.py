@@ -101,10 +101,15 @@ async def parse(exchange: Exchange, kind: type[_Request]) -> _Request:
 
 
 def remember_keep_alive(serving: Serving, given: float | str | None) -> float | None:
-    """Take what a client wishes for what `ps` shows: no client can unload the others' model."""
+    """Take what a client wishes for what `ps` shows: no client can unload the others' model.
+
+    As Ollama: a wish holds for later requests that have none, but what was unloaded is loaded for as long as ever.
+    """
     seconds = parse_keep_alive(given)
     if seconds is not None:
         serving.keep_alive = seconds if seconds >= 0 else FOREVER
+    elif serving.keep_alive == 0:
+        serving.keep_alive = FOREVER
     return seconds
 
 
