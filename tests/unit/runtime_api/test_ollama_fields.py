@@ -10,7 +10,7 @@ import pytest
 
 from slm_contract.config import ModelConfig
 from slm_runtime.api.ollama.options import parse_keep_alive
-from slm_runtime.engine.messages import Constraint
+from slm_runtime.engine.messages import Constraint, FinishReason
 from tests.unit.runtime_api.scripted import LOADED, MODEL, Running, Script, ScriptedEngine, running
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -296,6 +296,21 @@ async def test_calls_of_a_stream_are_numbered_through() -> None:
     streamed = [call for line in lines for call in json.loads(line)["message"].get("tool_calls", [])]
     for calls in (streamed, whole["message"]["tool_calls"]):
         assert [call["function"]["index"] for call in calls] == [0, 1]
+
+
+@pytest.mark.parametrize(("reason", "status"), [("error", 500), ("deadline", 503), ("constraint", 400)])
+async def test_what_breaks_off_before_its_first_word_has_its_status(
+    http: httpx.AsyncClient, api: Running, reason: FinishReason, status: int
+) -> None:
+    for path, body in (("chat", {"messages": HI}), ("generate", {"prompt": "x"})):
+        api.engine.script = Script(pieces=[], reason=reason, message="died")
+        answer = await http.post(f"/api/{path}", json={"model": MODEL, **body})
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+        assert "died" in answer.json()["error"]
+        api.engine.script = Script(reason=reason, message="died")
+        answer = await http.post(f"/api/{path}", json={"model": MODEL, **body})
+        assert answer.status_code == 200
+        assert "died" in json.loads(answer.text.splitlines()[-1])["error"]
 
 
 async def test_embed(http: httpx.AsyncClient) -> None:
