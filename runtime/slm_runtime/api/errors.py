@@ -85,6 +85,12 @@ class ModelNotFound(NotFound):
         super().__init__(
             f"The model {asked[:200]!r} was not found; this server serves {served!r}.", param="model"
         )
+        self._ollama = f"model '{asked[:200]}' not found; this server serves '{served}'"
+
+    @override
+    def ollama(self) -> dict[str, Any]:
+        """In Ollama's own words, which clients look for."""
+        return {"error": self._ollama}
 
 
 class MethodNotAllowed(ApiError):

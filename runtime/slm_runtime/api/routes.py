@@ -84,6 +84,7 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
     (Operation("POST", "/api/copy", "Declined: edit the SLMDeployment."), catalogue.decline),
     (Operation("POST", "/api/push", "Declined: edit the SLMDeployment."), catalogue.decline),
     (Operation("DELETE", "/api/delete", "Declined: edit the SLMDeployment."), catalogue.decline),
+    (Operation("HEAD", "/api/blobs/{rest}", "404: what is sent would be declined."), catalogue.blob),
     (Operation("POST", "/api/blobs/{rest}", "Declined: edit the SLMDeployment."), catalogue.decline),
 ]
 OPERATIONS: Final = [operation for operation, _ in ROUTES]

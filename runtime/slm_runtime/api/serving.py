@@ -45,7 +45,7 @@ class Serving:
     performance: Performance | None = None
     """Set by the warm-up, whose first token makes the pod ready."""
     keep_alive: float = -1.0
-    """Seconds that Ollama's clients wish the model to stay; negative: for ever. `ps` shows it, nothing
+    """Seconds that Ollama's clients wish the model to stay; negative: for ever, 0: it shall go. `ps` shows it, nothing
     else."""
     draining: bool = False
     heartbeat: float = field(default_factory=time.monotonic)
@@ -70,6 +70,11 @@ class Serving:
     def name(self) -> str:
         """The model's name, as clients ask for it."""
         return self.config.model.name
+
+    @property
+    def tagged_name(self) -> str:
+        """The name as Ollama's clients look for it: they put `:latest` to one without a tag."""
+        return _tagged(self.name)
 
     @property
     def prompt(self) -> PromptConfig:
@@ -108,8 +113,8 @@ class Serving:
             raise ModelNotFound(asked, self.name)
 
     def serves(self, asked: str) -> bool:
-        """Ollama's clients append `:latest` to a name without a tag."""
-        return asked in {self.name, f"{self.name}:latest"}
+        """As Ollama reads names: upper case is lower, `:latest` and its registry's library go without saying."""
+        return _plain_name(asked) == _plain_name(self.name)
 
     def require_chat(self) -> ChatFormat:
         """Raise Unavailable until the model has made its first token."""
@@ -203,3 +208,11 @@ class Serving:
             engine_restarts=self.engine.restarts,
             unloaded=self.unloaded,
         )
+
+
+def _tagged(name: str) -> str:
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def _plain_name(name: str) -> str:
+    return _tagged(name).casefold().removeprefix("registry.ollama.ai/library/").removeprefix("library/")

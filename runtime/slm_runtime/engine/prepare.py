@@ -107,7 +107,7 @@ class Preparer:
         characters = sum(len(part) for part in parts if isinstance(part, str))
         if characters > CHARACTERS_A_TOKEN * self._context_length:
             raise _TooLong(
-                f"{what} has {characters} characters; the context holds {self._context_length} tokens: "
+                f"{what} has {characters} characters, and exceeds the context length of {self._context_length} tokens: "
                 "shorten it, or raise the context length of the deployment"
             )
 
@@ -121,7 +121,7 @@ class Preparer:
             raise _Invalid("input", f"input {place} is empty")
         if len(tokens) > self._context_length and not request.truncate:
             raise _TooLong(
-                f"input {place} has {len(tokens)} tokens; the context holds {self._context_length}: "
+                f"input {place} has {len(tokens)} tokens, and exceeds the context length of {self._context_length}: "
                 "shorten it, or raise the context length of the deployment"
             )
         return tokens_of(tokens[: self._context_length])
@@ -146,8 +146,8 @@ class Preparer:
             tokens = tokens[:keep] + tokens[-recent:]
         if len(tokens) > most:
             raise _TooLong(
-                f"the prompt has {len(tokens)} tokens; the context holds {self._context_length}, and at least one "
-                "must be left for the answer: shorten the prompt, or raise the context length of the deployment"
+                f"the prompt has {len(tokens)} tokens, and exceeds the context length of {self._context_length}, of which "
+                "at least one must be left for the answer: shorten it, or raise the context length of the deployment"
             )
         return tokens
 
@@ -157,8 +157,8 @@ class Preparer:
         limit = prompt + request.max_tokens
         if request.require_room and limit > self._context_length:
             raise _TooLong(
-                f"the prompt has {prompt} tokens and {request.max_tokens} are asked for: {limit} together; the "
-                f"context holds {self._context_length}: ask for at most {self._context_length - prompt}"
+                f"the prompt has {prompt} tokens and {request.max_tokens} are asked for: {limit} together, which exceeds "
+                f"the context length of {self._context_length}: ask for at most {self._context_length - prompt}"
             )
         return min(limit, self._context_length)
 

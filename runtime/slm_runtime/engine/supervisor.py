@@ -340,7 +340,10 @@ class EngineSupervisor:
                     message.id, RequestRefused(message.message, param=message.param, code=message.code)
                 )
             case Busy():
-                text = f"{message.waiting} requests are waiting already; try again in {message.retry_after:.1f} s"
+                text = (
+                    f"the server is busy: {message.waiting} requests are waiting already; "
+                    f"try again in {message.retry_after:.1f} s"
+                )
                 self._refuse(
                     message.id, EngineBusy(text, retry_after=message.retry_after, waiting=message.waiting)
                 )

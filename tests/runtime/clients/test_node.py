@@ -74,7 +74,7 @@ def test_ollama_answers_whole_and_as_a_stream(ollama: Any) -> None:
 
 
 def test_ollama_sees_what_is_served(ollama: Any, smol: ServeProcess) -> None:
-    assert ollama["list"] == ollama["ps"] == [smol.name]
+    assert ollama["list"] == ollama["ps"] == [f"{smol.name}:latest"]
     assert ollama["show"]["details"]["quantization_level"] == "Q4_1"
     assert "tools" in ollama["show"]["capabilities"]
     assert ollama["pull"] == "success"

@@ -70,7 +70,7 @@ def test_a_prompt_too_long_is_cut_unless_told_otherwise(client: ollama.Client, s
 
 
 def test_the_catalogue(client: ollama.Client, smol: ServeProcess) -> None:
-    assert [model.model for model in client.list().models] == [smol.name]
+    assert [model.model for model in client.list().models] == [f"{smol.name}:latest"]
     assert client.show(smol.name).details.quantization_level == "Q4_1"  # type: ignore[union-attr]
     assert client.pull(smol.name).status == "success"
 
@@ -138,7 +138,7 @@ def test_json_without_a_schema(client: ollama.Client, smol: ServeProcess) -> Non
 
 def test_what_is_loaded(client: ollama.Client, smol: ServeProcess) -> None:
     (loaded,) = client.ps().models
-    assert (loaded.model, loaded.context_length) == (smol.name, 2048)
+    assert (loaded.model, loaded.context_length) == (f"{smol.name}:latest", 2048)
     assert client.generate(smol.name).done_reason == "load"
 
 

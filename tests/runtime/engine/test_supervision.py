@@ -110,8 +110,8 @@ async def test_choices_come_apart_and_share_the_prefill():
 
 
 BAD_REQUESTS = [
-    (ask("a" * 500), "prompt", "context_length_exceeded", "501"),
-    (ask(max_tokens=499, require_room=True), "prompt", "context_length_exceeded", "505"),
+    (ask("a" * 500), "prompt", "context_length_exceeded", "501.*exceeds the context length"),
+    (ask(max_tokens=499, require_room=True), "prompt", "context_length_exceeded", "505.*exceeds the context length"),
     (ask(max_tokens=0), "max_tokens", "invalid", "at least 1"),
     (ask(n=0), "n", "invalid", "between 1 and"),
     (ask(stop=[""]), "stop", "invalid", "1 to"),
@@ -349,7 +349,9 @@ async def test_what_can_t_fit_is_refused_unread():
             supervisor.generate(ask("!poison".ljust(4000, "x"))),
             supervisor.embed(EmbedRequest(inputs=["x" * 4000])),
         ):
-            with pytest.raises(RequestRefused, match="4000 characters; the context holds 100") as refused:
+            with pytest.raises(
+                RequestRefused, match="4000 characters, and exceeds the context length of 100 "
+            ) as refused:
                 await refuse
             assert refused.value.code == "context_length_exceeded"
 

@@ -30,8 +30,9 @@ async def test_every_route_wants_a_key_but_three(keys: Path) -> None:
                 keyless.add((method, path))
                 continue
             assert answer.headers["www-authenticate"] == "Bearer"
-            message = answer.json()["error"]
-            assert "API key" in (message if isinstance(message, str) else message["message"])
+            if method != "HEAD":
+                message = answer.json()["error"]
+                assert "API key" in (message if isinstance(message, str) else message["message"])
             allowed = await http.request(method, path, headers=BEARER)
             assert allowed.status_code != 401
         assert keyless == {("GET", "/"), ("GET", "/api/version"), ("GET", "/api/health")}

@@ -154,7 +154,7 @@ async def test_embeddings(client: ollama.AsyncClient) -> None:
 
 async def test_the_catalogue(client: ollama.AsyncClient, http: httpx.AsyncClient) -> None:
     (listed,) = (await client.list()).models
-    assert listed.model == MODEL
+    assert listed.model == f"{MODEL}:latest"
     (loaded,) = (await client.ps()).models
     assert loaded.context_length == 2048
     shown = await client.show(MODEL)

@@ -1,18 +1,17 @@
 """What there is to serve: tags, show, ps; and the commands that are not for clients to carry out."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from slm_runtime.api.errors import NotServed
+from slm_runtime.api.errors import NotFound, NotServed
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama import ndjson
-from slm_runtime.api.ollama.options import deployment_options
+from slm_runtime.api.ollama.options import LONGEST, deployment_options
 from slm_runtime.api.ollama.requests import parse, thinks
 from slm_runtime.api.serving import Serving
-
-_NEVER: Final = timedelta(days=100 * 365)
+from slm_runtime.templates.chat import ChatFormat
 
 
 class Named(msgspec.Struct, kw_only=True):
@@ -23,19 +22,22 @@ class Named(msgspec.Struct, kw_only=True):
 
 async def tags(serving: Serving, exchange: Exchange) -> None:
     model = {**_model(serving), "modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC))}
+    if serving.chat is not None:
+        model["capabilities"] = _capabilities(serving.chat)
     await exchange.respond_json({"models": [model]})
 
 
 async def ps(serving: Serving, exchange: Exchange) -> None:
-    if serving.chat is None or serving.unloaded:
+    if serving.chat is None or serving.unloaded or serving.keep_alive == 0:
         await exchange.respond_json({"models": []})
         return
     info = serving.engine.info
-    keep = timedelta(seconds=serving.keep_alive) if serving.keep_alive >= 0 else _NEVER
+    keep = timedelta(seconds=serving.keep_alive if serving.keep_alive >= 0 else LONGEST)
+    size = info.memory.weights + info.memory.kv_cache + info.memory.compute
     running = {
         **_model(serving),
-        "size": info.memory.weights + info.memory.kv_cache + info.memory.compute,
-        "size_vram": info.memory.weights if info.layers_offloaded else 0,
+        "size": size,
+        "size_vram": size * info.layers_offloaded // max(1, info.layers_total),
         "expires_at": _timestamp(datetime.now(UTC) + keep),
         "context_length": info.context_length,
     }
@@ -47,6 +49,17 @@ async def show(serving: Serving, exchange: Exchange) -> None:
     serving.require_model(wanted.model)
     chat, facts = serving.require_chat(), serving.model
     architecture = facts.architecture
+    model_info = {
+        "general.architecture": architecture,
+        "general.basename": serving.name,
+        "general.name": facts.name or serving.name,
+        "general.parameter_count": facts.parameter_count,
+        f"{architecture}.context_length": facts.context_length,
+        f"{architecture}.embedding_length": facts.embedding_length,
+        f"{architecture}.block_count": facts.block_count,
+        f"{architecture}.attention.head_count": facts.head_count,
+        f"{architecture}.attention.head_count_kv": max(facts.kv_heads, default=0),
+    }
     await exchange.respond_json(
         {
             "modelfile": _modelfile(serving),
@@ -54,28 +67,22 @@ async def show(serving: Serving, exchange: Exchange) -> None:
             "template": chat.template,
             **({"system": chat.system} if chat.system is not None else {}),
             "details": _details(serving),
-            "model_info": {
-                "general.architecture": architecture,
-                "general.name": facts.name or serving.name,
-                "general.parameter_count": facts.parameter_count,
-                f"{architecture}.context_length": facts.context_length,
-                f"{architecture}.embedding_length": facts.embedding_length,
-                f"{architecture}.block_count": facts.block_count,
-                f"{architecture}.attention.head_count": facts.head_count,
-                f"{architecture}.attention.head_count_kv": max(facts.kv_heads, default=0),
-            },
-            "capabilities": ["completion", "tools", *(["thinking"] if thinks(chat) else [])],
+            "model_info": {key: value for key, value in model_info.items() if value is not None},
+            "capabilities": _capabilities(chat),
             "modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC)),
         }
     )
 
 
 def _parameters(serving: Serving) -> list[tuple[str, str]]:
-    """What the deployment says, a line each as a Modelfile has them."""
+    """The context that requests get, and what the deployment says: a line each as a Modelfile has them."""
     return [
-        (name, msgspec.json.encode(one).decode())
-        for name, value in deployment_options(serving.prompt).items()
-        for one in (value if isinstance(value, list) else [value])
+        ("num_ctx", str(serving.engine.info.context_length)),
+        *(
+            (name, msgspec.json.encode(one).decode())
+            for name, value in deployment_options(serving.prompt).items()
+            for one in (value if isinstance(value, list) else [value])
+        ),
     ]
 
 
@@ -98,13 +105,25 @@ async def pull(serving: Serving, exchange: Exchange) -> None:
     if wanted.stream is False:
         await exchange.respond_json({"status": "success"})
         return
-    lines = [{"status": "pulling manifest"}, {"status": "verifying sha256 digest"}, {"status": "success"}]
+    digest, size = serving.model.sha256, serving.model.size_bytes
+    layer = {"digest": f"sha256:{digest}", "total": size, "completed": size}
+    lines = [
+        {"status": "pulling manifest"},
+        *([{"status": f"pulling {digest[:12]}", **layer}] if digest else []),
+        *({"status": status} for status in ("verifying sha256 digest", "writing manifest", "success")),
+    ]
     await exchange.respond(200, b"".join(ndjson.line(one) for one in lines), ndjson.HEADERS)
+
+
+async def blob(_: Serving, exchange: Exchange) -> None:
+    """No blob is here; a client that would send one is told so when it does."""
+    raise NotFound(f"blob {exchange.path.rpartition('/')[2][:200]!r} not found")
 
 
 async def decline(serving: Serving, exchange: Exchange) -> None:
     """Create, copy, delete, push, blobs."""
-    raise _declined(serving, exchange.path.split("/")[2])
+    command = exchange.path.split("/")[2]
+    raise _declined(serving, "take blobs" if command == "blobs" else command)
 
 
 def _declined(serving: Serving, what: str) -> NotServed:
@@ -116,8 +135,8 @@ def _declined(serving: Serving, what: str) -> NotServed:
 
 def _model(serving: Serving) -> dict[str, Any]:
     return {
-        "name": serving.name,
-        "model": serving.name,
+        "name": serving.tagged_name,
+        "model": serving.tagged_name,
         "size": serving.model.size_bytes,
         "digest": serving.model.sha256 or "",
         "details": _details(serving),
@@ -134,6 +153,10 @@ def _details(serving: Serving) -> dict[str, Any]:
         "parameter_size": _short(facts.parameter_count),
         "quantization_level": facts.quantization or "unknown",
     }
+
+
+def _capabilities(chat: ChatFormat) -> list[str]:
+    return ["completion", "tools", *(["thinking"] if thinks(chat) else [])]
 
 
 def _short(count: int | None) -> str:

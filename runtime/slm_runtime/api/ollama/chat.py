@@ -1,7 +1,7 @@
 """POST /api/chat."""
 
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -18,11 +18,12 @@ from slm_runtime.engine.messages import GenerateRequest
 from slm_runtime.templates.chat import ChatMessage
 
 _PARAMS: Final = {"prompt": "messages", "constraint": "format", "max_tokens": "options.num_predict"}
+_ROLES: Final = ("system", "user", "assistant", "tool")
 
 
 class CalledFunction(msgspec.Struct):
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] | None = None
 
 
 class Called(msgspec.Struct):
@@ -31,8 +32,9 @@ class Called(msgspec.Struct):
 
 
 class OllamaMessage(msgspec.Struct):
-    role: Literal["system", "user", "assistant", "tool"]
+    role: str
     content: str | None = None
+    thinking: str | None = None
     images: list[Any] | None = None
     tool_calls: list[Called] | None = None
     tool_name: str | None = None
@@ -41,7 +43,15 @@ class OllamaMessage(msgspec.Struct):
     def to_chat(self) -> ChatMessage:
         if self.images:
             raise BadRequest("this model takes text, no images", param="messages")
-        message: ChatMessage = {"role": self.role, "content": self.content or ""}
+        role = self.role.lower()
+        if role not in _ROLES:
+            raise BadRequest(
+                f"message role {self.role[:50]!r} is unknown; it is one of {', '.join(_ROLES)}",
+                param="messages",
+            )
+        message: ChatMessage = {"role": role, "content": self.content or ""}
+        if self.thinking:
+            message["reasoning_content"] = self.thinking
         if self.tool_name is not None:
             message["name"] = self.tool_name
         if self.tool_call_id is not None:
@@ -51,7 +61,7 @@ class OllamaMessage(msgspec.Struct):
                 {
                     "id": call.id,
                     "type": "function",
-                    "function": {"name": call.function.name, "arguments": call.function.arguments},
+                    "function": {"name": call.function.name, "arguments": call.function.arguments or {}},
                 }
                 for call in self.tool_calls
             ]
@@ -85,7 +95,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     chat = serving.require_chat()
     keep_alive = remember_keep_alive(serving, wanted.keep_alive)
     if not wanted.messages:
-        await answer_load(serving, exchange, "chat", keep_alive)
+        await answer_load(serving, exchange, "chat", wanted.model, keep_alive)
         return
     prepare = partial(
         prepare_turn,

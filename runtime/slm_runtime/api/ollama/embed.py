@@ -1,23 +1,24 @@
 """POST /api/embed, and the older /api/embeddings."""
 
 import time
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 
 from slm_runtime.api.embedding import embed, shortened
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama.ndjson import nanoseconds
+from slm_runtime.api.ollama.options import parse_options
 from slm_runtime.api.ollama.requests import parse, remember_keep_alive
 from slm_runtime.api.serving import Serving
 
 
 class Embed(msgspec.Struct, kw_only=True):
     model: str
-    input: str | list[str]
+    input: str | list[str] = ""
     truncate: bool | None = None
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    dimensions: int = 0
+    """Not positive: as many as the model has."""
     options: dict[str, Any] | None = None
     keep_alive: float | str | None = None
 
@@ -34,24 +35,28 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, Embed)
     serving.require_model(wanted.model)
     serving.require_chat()
+    parse_options(wanted.options, serving.prompt)
     remember_keep_alive(serving, wanted.keep_alive)
-    inputs: list[str | list[int]] = [wanted.input] if isinstance(wanted.input, str) else [*wanted.input]
+    texts = [wanted.input] if isinstance(wanted.input, str) else wanted.input
+    inputs: list[str | list[int]] = [*texts] if wanted.input else []
     document: dict[str, Any] = {"model": wanted.model, "embeddings": [], "prompt_eval_count": 0}
     # As Ollama: nothing to embed is no error, but an empty answer.
-    if any(inputs):
+    if inputs:
         embedded = await embed(
             serving, exchange, inputs, truncate=wanted.truncate is not False, params={"inputs": "input"}
         )
-        document["embeddings"] = [shortened(vector, wanted.dimensions) for vector in embedded.vectors]
+        dimensions = wanted.dimensions if wanted.dimensions > 0 else None
+        document["embeddings"] = [shortened(vector, dimensions) for vector in embedded.vectors]
         document["prompt_eval_count"] = embedded.prompt_tokens
     took = nanoseconds(time.monotonic() - began)
-    await exchange.respond_json({**document, "total_duration": took, "load_duration": 0})
+    await exchange.respond_json({**document, "total_duration": took, "load_duration": nanoseconds(0)})
 
 
 async def create_legacy(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, LegacyEmbed)
     serving.require_model(wanted.model)
     serving.require_chat()
+    parse_options(wanted.options, serving.prompt)
     remember_keep_alive(serving, wanted.keep_alive)
     if not wanted.prompt:
         await exchange.respond_json({"embedding": []})

@@ -52,8 +52,8 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     options = wanted.parsed_options(serving)
     chat = serving.require_chat()
     keep_alive = remember_keep_alive(serving, wanted.keep_alive)
-    if not wanted.prompt and not wanted.system:
-        await answer_load(serving, exchange, "generate", keep_alive)
+    if not wanted.prompt:
+        await answer_load(serving, exchange, "generate", wanted.model, keep_alive)
         return
     turn = await _turn(wanted, chat)
     try:

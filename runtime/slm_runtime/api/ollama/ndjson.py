@@ -11,6 +11,7 @@ from slm_runtime.api.parsing import OutputParser, Part, Reasoning, Text, ToolCal
 from slm_runtime.engine.messages import (
     ChoiceFinished,
     Delta,
+    FinishReason,
     RequestFinished,
     TokenLogprob,
     TokenLogprobs,
@@ -46,11 +47,17 @@ class Answer:
         }
         closing: dict[Kind, bytes] = {"chat": b'},"done":false}\n', "generate": b',"done":false}\n'}
         self._before, self._after = opening[kind], closing[kind]
+        self._calls = 0
 
     async def stream(self, exchange: Exchange, tracked: Tracked, context: list[int] | None) -> None:
-        """Write a line for each piece as it comes, and the last with the counts."""
-        await exchange.start(200, HEADERS)
-        finished: ChoiceFinished | None = None
+        """Write a line for each piece as it comes, and the last with the counts.
+
+        Raises
+        ------
+        ApiError
+            It broke off before its first piece, so that its status can still be told.
+        """
+        reason: FinishReason = "error"
         async for events in tracked.batches():
             when = now()
             out = []
@@ -60,13 +67,18 @@ class Answer:
                     if context is not None:
                         context += event.tokens
                 elif isinstance(event, ChoiceFinished):
-                    finished = event
+                    reason = event.reason
                 else:
-                    out.append(self._end(finished, event, when, context))
-                    await exchange.write(b"".join(out), more=False)
+                    if reason in _REASONS:
+                        out.append(self._end(_REASONS[reason], event, when, context))
+                    elif exchange.started or any(out):
+                        out.append(line(broken(reason, event.message).ollama()))
+                    else:
+                        raise broken(reason, event.message)
+                    await _write(exchange, b"".join(out), more=False)
                     return
             if written := b"".join(out):
-                await exchange.write(written)
+                await _write(exchange, written, more=True)
 
     async def whole(self, exchange: Exchange, tracked: Tracked, context: list[int] | None) -> None:
         """Write one object."""
@@ -106,18 +118,9 @@ class Answer:
             return line({**self._document(when, "", part.text, []), "done": False})
         return line({**self._document(when, "", "", [part]), "done": False})
 
-    def _end(
-        self,
-        finished: ChoiceFinished | None,
-        end: RequestFinished,
-        when: str,
-        context: list[int] | None,
-    ) -> bytes:
-        if finished is None or finished.reason not in _REASONS:
-            reason = "error" if finished is None else finished.reason
-            return line(broken(reason, end.message).ollama())
+    def _end(self, reason: str, end: RequestFinished, when: str, context: list[int] | None) -> bytes:
         rest = b"".join(self._part(part, when) for part in self._parser.finish())
-        document = {**self._document(when, "", "", []), **_counts(_REASONS[finished.reason], end)}
+        document = {**self._document(when, "", "", []), **_counts(reason, end)}
         if context is not None:
             document["context"] = context
         return rest + line(document)
@@ -131,10 +134,17 @@ class Answer:
         if calls:
             said["tool_calls"] = [
                 {"id": call.id, "function": {"index": index, "name": call.name, "arguments": call.arguments}}
-                for index, call in enumerate(calls)
+                for index, call in enumerate(calls, self._calls)
             ]
+            self._calls += len(calls)
         head = {"model": self._model, "created_at": when}
         return {**head, "message": said} if self._kind == "chat" else {**head, **said}
+
+
+async def _write(exchange: Exchange, chunk: bytes, *, more: bool) -> None:
+    if not exchange.started:
+        await exchange.start(200, HEADERS)
+    await exchange.write(chunk, more=more)
 
 
 def _counts(reason: str, end: RequestFinished) -> dict[str, Any]:
@@ -153,12 +163,17 @@ def _counts(reason: str, end: RequestFinished) -> dict[str, Any]:
 
 
 def nanoseconds(seconds: float) -> int:
-    return max(0, round(seconds * 1e9))
+    """Never zero: clients in Go take that for missing."""
+    return max(1, round(seconds * 1e9))
 
 
 def _logprobs(tokens: list[TokenLogprobs]) -> list[dict[str, Any]]:
     return [
-        {**_logprob(token.chosen), "top_logprobs": [_logprob(one) for one in token.top]} for token in tokens
+        {
+            **_logprob(token.chosen),
+            **({"top_logprobs": [_logprob(one) for one in token.top]} if token.top else {}),
+        }
+        for token in tokens
     ]
 
 

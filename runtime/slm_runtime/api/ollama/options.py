@@ -11,11 +11,22 @@ from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.schema import schema_text
 from slm_runtime.engine.messages import Constraint, Sampling
 
+_KINDS: Final = {
+    **dict.fromkeys(("temperature", "top_p", "min_p", "typical_p"), "float32"),
+    **dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty"), "float32"),
+    **dict.fromkeys(("top_k", "repeat_last_n", "seed", "num_predict", "num_keep"), "integer"),
+    # What follows is for the deployment to say, but of a type nevertheless.
+    **dict.fromkeys(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread"), "integer"),
+    "use_mmap": "boolean",
+    "stop": "array",
+}
+_LARGEST: Final = 2**63 - 1
 _WHERE: Final = re.compile(r"at `\$\.(?P<option>\w+)")
 _UNIT: Final = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ns|us|µs|ms|s|m|h)")
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 FOREVER: Final = -1.0
+LONGEST: Final = 100 * 365 * 86400.0
 
 
 class Options(msgspec.Struct, kw_only=True):
@@ -40,7 +51,7 @@ class Options(msgspec.Struct, kw_only=True):
             top_k=max(0, self.top_k),
             top_p=min(1.0, max(0.0, self.top_p)),
             min_p=min(1.0, max(0.0, self.min_p)),
-            typical_p=min(1.0, max(0.0, self.typical_p)),
+            typical_p=min(1.0, max(1e-6, self.typical_p)),
             repeat_penalty=self.repeat_penalty,
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
@@ -73,7 +84,7 @@ def parse_options(given: dict[str, Any] | None, prompt: PromptConfig) -> Options
     ------
     BadRequest
     """
-    present = {name: value for name, value in (given or {}).items() if value is not None}
+    present = {name: _typed(name, value) for name, value in (given or {}).items() if value is not None}
     try:
         return msgspec.convert({**deployment_options(prompt), **present}, Options)
     except msgspec.ValidationError as error:
@@ -83,6 +94,20 @@ def parse_options(given: dict[str, Any] | None, prompt: PromptConfig) -> Options
         raise BadRequest(f'option "{name}" can\'t be used: {sentence}', param=f"options.{name}") from None
 
 
+def _typed(name: str, value: Any) -> Any:
+    """An option's value as Ollama takes it: whole numbers lose their fraction, as they do in Go."""
+    kind = _KINDS.get(name)
+    if kind in {"float32", "integer"} and isinstance(value, int | float) and not isinstance(value, bool):
+        return value if kind == "float32" else int(min(_LARGEST, max(-_LARGEST, value)))
+    if kind == "array" and isinstance(value, str | list):
+        if isinstance(value, list) and not all(isinstance(one, str) for one in value):
+            raise BadRequest(f'option "{name}" must be of an array of strings', param=f"options.{name}")
+        return value
+    if kind is None or (kind == "boolean" and isinstance(value, bool)):
+        return value
+    raise BadRequest(f'option "{name}" must be of type {kind}', param=f"options.{name}")
+
+
 def parse_format(given: str | dict[str, Any] | None) -> Constraint | None:
     """`format`: "json" or a JSON schema.
 
@@ -90,7 +115,7 @@ def parse_format(given: str | dict[str, Any] | None) -> Constraint | None:
     ------
     BadRequest
     """
-    if not given:
+    if given is None or given == "":
         return None
     if isinstance(given, dict):
         return Constraint("json_schema", schema_text(given, "format"))
@@ -107,9 +132,9 @@ def parse_keep_alive(given: float | str | None) -> float | None:
     BadRequest
     """
     if given is None or isinstance(given, float | int):
-        return None if given is None else float(given)
+        return None if given is None else min(float(given), LONGEST)
     text = given.strip()
-    sign, digits = (-1.0, text[1:]) if text.startswith("-") else (1.0, text)
+    sign, digits = (-1.0 if text.startswith("-") else 1.0), text[text[:1] in {"-", "+"} :]
     units = list(_UNIT.finditer(digits))
     if digits == "0":
         return 0.0
@@ -117,4 +142,4 @@ def parse_keep_alive(given: float | str | None) -> float | None:
         raise BadRequest(
             f'keep_alive: invalid duration {given[:50]!r}; write for example "5m"', param="keep_alive"
         )
-    return sign * sum(float(unit["number"]) * _SECONDS[unit["unit"]] for unit in units)
+    return min(sign * sum(float(unit["number"]) * _SECONDS[unit["unit"]] for unit in units), LONGEST)

@@ -1,9 +1,8 @@
 """What `generate` and `chat` share of their requests."""
 
-from typing import Annotated, Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.generation import api_error
@@ -17,6 +16,8 @@ from slm_runtime.templates.chat import ChatFormat
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 
+_LEVELS: Final = ("high", "medium", "low", "max")
+
 
 class GeneratingRequest(msgspec.Struct, kw_only=True):
     """Ollama ignores unknown fields, and so do we here."""
@@ -29,7 +30,16 @@ class GeneratingRequest(msgspec.Struct, kw_only=True):
     think: bool | str | None = None
     truncate: bool | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    top_logprobs: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.top_logprobs <= 20:
+            raise ValueError("top_logprobs must be between 0 and 20")
+        if isinstance(self.think, str) and self.think not in _LEVELS:
+            raise ValueError(
+                f'invalid think value: "{self.think[:50]}" '
+                '(must be "high", "medium", "low", "max", true, or false)'
+            )
 
     @property
     def streams(self) -> bool:
@@ -43,7 +53,7 @@ class GeneratingRequest(msgspec.Struct, kw_only=True):
         return None if self.truncate is False else max(0, options.num_keep)
 
     def logprob_count(self) -> int | None:
-        return (self.top_logprobs or 0) if self.logprobs else None
+        return self.top_logprobs if self.logprobs else None
 
     def template_variables(self, chat: ChatFormat) -> dict[str, Any]:
         """What the template is told of thinking.
@@ -57,8 +67,10 @@ class GeneratingRequest(msgspec.Struct, kw_only=True):
             return {}
         if self.think and not thinks(chat):
             raise BadRequest(f'"{self.model}" does not support thinking', param="think")
-        level = {"reasoning_effort": self.think} if isinstance(self.think, str) else {}
-        return {**level, "enable_thinking": bool(self.think)}
+        if isinstance(self.think, bool):
+            return {"enable_thinking": self.think}
+        # Templates know three levels.
+        return {"enable_thinking": True, "reasoning_effort": "high" if self.think == "max" else self.think}
 
 
 def thinks(chat: ChatFormat) -> bool:
@@ -66,34 +78,44 @@ def thinks(chat: ChatFormat) -> bool:
 
 
 async def parse(exchange: Exchange, kind: type[_Request]) -> _Request:
-    """Read and check a request's body.
+    """Read and check a request's body; as in Go, null is what isn't there.
 
     Raises
     ------
     BadRequest
     """
-    document = await exchange.json()
+    document = {name: value for name, value in (await exchange.json()).items() if value is not None}
     # Older clients say `name`.
-    document.setdefault("model", document.pop("name", None))
+    document["model"] = document.get("model") or document.get("name")
+    if not document["model"]:
+        raise BadRequest("model is required", param="model")
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         sentence, _, path = str(error).partition(" - at `$.")
         param = path.removesuffix("`") or None
-        raise BadRequest(f"invalid request: {param or 'body'}: {sentence}", param=param) from None
+        where = "" if param is None else f"{param}: "
+        raise BadRequest(f"invalid request: {where}{sentence}", param=param) from None
     except RecursionError:
         raise BadRequest("invalid request: nested too deeply") from None
 
 
 def remember_keep_alive(serving: Serving, given: float | str | None) -> float | None:
-    """Take what a client wishes for what `ps` shows: no client can unload the others' model."""
+    """Take what a client wishes for what `ps` shows: no client can unload the others' model.
+
+    As Ollama: a wish holds for later requests that have none, but what was unloaded is loaded for as long as ever.
+    """
     seconds = parse_keep_alive(given)
     if seconds is not None:
         serving.keep_alive = seconds if seconds >= 0 else FOREVER
+    elif serving.keep_alive == 0:
+        serving.keep_alive = FOREVER
     return seconds
 
 
-async def answer_load(serving: Serving, exchange: Exchange, kind: Kind, keep_alive: float | None) -> None:
+async def answer_load(
+    serving: Serving, exchange: Exchange, kind: Kind, model: str, keep_alive: float | None
+) -> None:
     """An empty prompt means: load the model, or unload it. Only the first is done: others may be using it."""
     said: dict[str, Any] = (
         {"message": {"role": "assistant", "content": ""}} if kind == "chat" else {"response": ""}
@@ -104,5 +126,5 @@ async def answer_load(serving: Serving, exchange: Exchange, kind: Kind, keep_ali
             await serving.engine.ready()
         except EngineError as error:
             raise api_error(error, {}) from error
-    head = {"model": serving.name, "created_at": now()}
+    head = {"model": model, "created_at": now()}
     await exchange.respond_json({**head, **said, "done": True, "done_reason": reason})
