@@ -157,6 +157,10 @@ RESPONSE: Final[Fields] = {
 }
 
 
+def without_effect(fields: Fields) -> tuple[str, ...]:
+    return tuple(name for name, (use, _) in fields.items() if use in {Use.NO_EFFECT, Use.FOREIGN})
+
+
 def check(document: dict[str, Any], fields: Fields) -> None:
     """Refuse by name what isn't served.
 
