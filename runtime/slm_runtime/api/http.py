@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final, NoReturn
 
@@ -26,6 +27,17 @@ LINGER_SECONDS: Final = 5.0
 """How much more of a body too large is taken and thrown away, so that its sender reads the answer."""
 
 JSON: Final = (b"content-type", b"application/json")
+
+
+def _number(written: str) -> float:
+    """To JSON Schema, and so to the types that check requests, 1.0 is an integer."""
+    value = float(written)
+    if math.isinf(value):
+        raise msgspec.DecodeError("Number out of range")
+    return int(value) if value.is_integer() else value
+
+
+_decoder: Final = msgspec.json.Decoder(float_hook=_number)
 
 
 class Disconnected(Exception):
@@ -133,7 +145,7 @@ class Exchange:
         body = await self.body()
         self._check_media_type()
         try:
-            document = msgspec.json.decode(body)
+            document = _decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(
                 f"The request's body is not valid JSON: {error}. Send one JSON object in UTF-8."

@@ -143,6 +143,13 @@ async def test_a_wrong_type_is_told_from_a_wrong_value(
     assert answer.json()["error"]["code"] == code
 
 
+async def test_an_integer_may_be_written_with_a_point(http: httpx.AsyncClient, api: Running) -> None:
+    answer = await http.post("/v1/chat/completions", json={**ASK, "max_tokens": 2.0, "temperature": 0.5})
+    assert answer.status_code == 200
+    assert (api.engine.requests[-1].max_tokens, api.engine.requests[-1].sampling.temperature) == (2, 0.5)
+    assert (await http.post("/v1/chat/completions", json={**ASK, "max_tokens": 2.5})).status_code == 400
+
+
 async def test_max_completion_tokens_wins(client: openai.AsyncOpenAI, api: Running) -> None:
     await client.chat.completions.create(**ASK, max_tokens=9, max_completion_tokens=1)
     assert api.engine.requests[-1].max_tokens == 1

@@ -34,6 +34,7 @@ ASK = {"model": MODEL, "messages": [{"role": "user", "content": "my secret"}]}
         (b'{"a":' * 100_000, "nested too deeply"),
         (b'{"model": NaN}', "not valid JSON"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"temperature": 1e999}', "out of range"),
     ],
 )
 async def test_bodies_that_are_no_json_object(http: httpx.AsyncClient, body: bytes, words: str) -> None:

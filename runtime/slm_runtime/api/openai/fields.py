@@ -101,7 +101,7 @@ COMPLETION: Final[Fields] = {
     **SAMPLING,
     "model": (Use.HONOURED, ""),
     "prompt": (Use.HONOURED, "a text, tokens, or a list of either"),
-    "max_tokens": (Use.HONOURED, "16 by default, as OpenAI's"),
+    "max_tokens": (Use.HONOURED, "16 by default, as OpenAI's; at least 1"),
     "logprobs": (Use.HONOURED, "up to 20"),
     "echo": (Use.HONOURED, "not together with logprobs"),
     "best_of": (Use.HONOURED, "by mean log probability"),
