@@ -13,7 +13,12 @@ _ERRORS: Final = {
     "400": "The request can't be honoured; the sentence says which field and why.",
     "401": "No API key, or none that is known.",
     "404": "Another model than the one served.",
+    "405": "Not a method of this path; Allow has those that are.",
+    "408": "The body came too slowly.",
+    "413": "The body is too large.",
     "429": "The queue is full; Retry-After says when to come again.",
+    "500": "A fault of the server's; its log has the details.",
+    "501": "Ollama's way to change what is served: edit the SLMDeployment.",
     "503": "Loading, draining or restarting.",
 }
 
@@ -25,6 +30,8 @@ class Operation(msgspec.Struct, frozen=True):
     path: str
     summary: str
     body: type[msgspec.Struct] | None = None
+    no_effect: tuple[str, ...] = ()
+    """Fields of the body that are taken, though the type doesn't read them."""
 
 
 def openapi(operations: list[Operation]) -> dict[str, Any]:
@@ -32,6 +39,10 @@ def openapi(operations: list[Operation]) -> dict[str, Any]:
     bodies = [operation.body for operation in operations if operation.body is not None]
     schemas, components = msgspec.json.schema_components(bodies, ref_template=_REF)
     by_body = dict(zip(bodies, schemas, strict=True))
+    for operation in operations:
+        if operation.body is not None:
+            properties = components[operation.body.__name__]["properties"]
+            properties |= {name: {"description": "Has no effect."} for name in operation.no_effect}
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         path = operation.path.replace("{rest}", "{name}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final, NoReturn
 
@@ -29,6 +30,17 @@ LINGER_SECONDS: Final = 5.0
 """How much more of a body too large is taken and thrown away, so that its sender reads the answer."""
 
 JSON: Final = (b"content-type", b"application/json")
+
+
+def _number(written: str) -> float:
+    """To JSON Schema, and so to the types that check requests, 1.0 is an integer."""
+    value = float(written)
+    if math.isinf(value):
+        raise msgspec.DecodeError("Number out of range")
+    return int(value) if value.is_integer() else value
+
+
+_decoder: Final = msgspec.json.Decoder(float_hook=_number)
 
 
 class Disconnected(Exception):
@@ -68,6 +80,10 @@ class Exchange:
     def started(self) -> bool:
         """True once the status line is out, so that no other can be sent."""
         return self.status != 0
+
+    @property
+    def speaks_ollama(self) -> bool:
+        return self.path.startswith("/api/")
 
     @property
     def caller(self) -> str:
@@ -147,10 +163,12 @@ class Exchange:
         Raises
         ------
         BadRequest
-            Not JSON, not UTF-8, or no object.
+            Not JSON, not called JSON, not UTF-8, or no object.
         """
+        body = await self.body()
+        self._check_media_type()
         try:
-            document = msgspec.json.decode(await self.body())
+            document = _decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(
                 f"The request's body is not valid JSON: {error}. Send one JSON object in UTF-8."
@@ -160,6 +178,21 @@ class Exchange:
         if not isinstance(document, dict):
             raise BadRequest("The request's body must be a JSON object.")
         return document
+
+    def _check_media_type(self) -> None:
+        encoding = (self.header(b"content-encoding") or b"identity").decode("latin-1")
+        if encoding.lower() != "identity":
+            raise BadRequest(
+                f"The request's body is encoded as {encoding[:50]!r}; send it as it is.",
+                code="unsupported_content_encoding",
+            )
+        kind = (self.header(b"content-type") or JSON[1]).decode("latin-1")
+        # Ollama's users send bare `curl -d`, which calls everything a form; OpenAI takes nothing but JSON.
+        if kind.partition(";")[0].strip().lower() != "application/json" and not self.speaks_ollama:
+            raise BadRequest(
+                f"Unsupported content type: {kind[:100]!r}. Send 'Content-Type: application/json'.",
+                code="unsupported_content_type",
+            )
 
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status
@@ -187,7 +220,7 @@ class Exchange:
 
     async def respond_error(self, error: ApiError) -> None:
         """In the envelope of the protocol that the path belongs to."""
-        document = error.ollama() if self.path.startswith("/api/") else error.openai()
+        document = error.ollama() if self.speaks_ollama else error.openai()
         await self.respond_json(document, error.status, error.headers())
 
     async def disconnected(self) -> None:

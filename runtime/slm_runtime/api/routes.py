@@ -8,7 +8,7 @@ from slm_runtime.api.document import Operation, openapi
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama import catalogue, embed, generate
 from slm_runtime.api.ollama import chat as ollama_chat
-from slm_runtime.api.openai import chat, completions, embeddings, models, responses
+from slm_runtime.api.openai import chat, completions, embeddings, fields, models, responses
 from slm_runtime.api.routing import Router
 from slm_runtime.api.serving import Serving
 from slm_runtime.metrics import CONTENT_TYPE
@@ -48,19 +48,43 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
     (Operation("GET", "/v1/models", "The model that is served, as a list."), models.index),
     (Operation("GET", "/v1/models/{rest}", "The model that is served."), models.show),
     (
-        Operation("POST", "/v1/chat/completions", "A conversation's next turn.", chat.ChatRequest),
+        Operation(
+            "POST",
+            "/v1/chat/completions",
+            "A conversation's next turn.",
+            chat.ChatRequest,
+            fields.without_effect(fields.CHAT),
+        ),
         chat.create,
     ),
     (
-        Operation("POST", "/v1/completions", "A text goes on.", completions.CompletionRequest),
+        Operation(
+            "POST",
+            "/v1/completions",
+            "A text goes on.",
+            completions.CompletionRequest,
+            fields.without_effect(fields.COMPLETION),
+        ),
         completions.create,
     ),
     (
-        Operation("POST", "/v1/responses", "A response; nothing is stored.", responses.ResponseRequest),
+        Operation(
+            "POST",
+            "/v1/responses",
+            "A response; nothing is stored.",
+            responses.ResponseRequest,
+            fields.without_effect(fields.RESPONSE),
+        ),
         responses.create,
     ),
     (
-        Operation("POST", "/v1/embeddings", "A vector for each text.", embeddings.EmbeddingRequest),
+        Operation(
+            "POST",
+            "/v1/embeddings",
+            "A vector for each text.",
+            embeddings.EmbeddingRequest,
+            fields.without_effect(fields.EMBEDDING),
+        ),
         embeddings.create,
     ),
     (Operation("GET", "/api/version", "The runtime's version."), _version),

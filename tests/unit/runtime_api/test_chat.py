@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import httpx
 import openai
@@ -115,6 +116,40 @@ async def test_logprobs(client: openai.AsyncOpenAI) -> None:
     assert [len(token.top_logprobs) for token in logprobs.content] == [2] * 4
 
 
+async def test_other_servers_names_for_what_there_is(client: openai.AsyncOpenAI, api: Running) -> None:
+    vendors = {"repetition_penalty": 1.2, "top_k": -1, "cache_prompt": True}
+    usage: Any = {"include_usage": True, "continuous_usage_stats": True}
+    async for _ in await client.chat.completions.create(
+        **ASK, stream=True, stream_options=usage, extra_body=vendors
+    ):
+        pass
+    sampling = api.engine.requests[-1].sampling
+    assert (sampling.repeat_penalty, sampling.top_k) == (1.2, 0)
+
+
+async def test_a_schema_beside_json_object_is_followed(client: openai.AsyncOpenAI, api: Running) -> None:
+    wanted: Any = {"type": "json_object", "schema": {"const": "42"}}
+    await client.chat.completions.create(**ASK, response_format=wanted)
+    constraint = api.engine.requests[-1].constraint
+    assert constraint is not None
+    assert (constraint.kind, constraint.text) == ("json_schema", '{"const":"42"}')
+
+
+@pytest.mark.parametrize(("value", "code"), [("hot", "invalid_type"), (2.5, "invalid_value")])
+async def test_a_wrong_type_is_told_from_a_wrong_value(
+    http: httpx.AsyncClient, value: object, code: str
+) -> None:
+    answer = await http.post("/v1/chat/completions", json={**ASK, "temperature": value})
+    assert answer.json()["error"]["code"] == code
+
+
+async def test_an_integer_may_be_written_with_a_point(http: httpx.AsyncClient, api: Running) -> None:
+    answer = await http.post("/v1/chat/completions", json={**ASK, "max_tokens": 2.0, "temperature": 0.5})
+    assert answer.status_code == 200
+    assert (api.engine.requests[-1].max_tokens, api.engine.requests[-1].sampling.temperature) == (2, 0.5)
+    assert (await http.post("/v1/chat/completions", json={**ASK, "max_tokens": 2.5})).status_code == 400
+
+
 async def test_max_completion_tokens_wins(client: openai.AsyncOpenAI, api: Running) -> None:
     await client.chat.completions.create(**ASK, max_tokens=9, max_completion_tokens=1)
     assert api.engine.requests[-1].max_tokens == 1
@@ -191,7 +226,14 @@ async def test_images_are_refused_by_name(client: openai.AsyncOpenAI) -> None:
 
 async def test_no_effect_and_null_fields_are_let_pass(client: openai.AsyncOpenAI) -> None:
     answer = await client.chat.completions.create(
-        **ASK, user="me", metadata={"a": "b"}, store=True, service_tier="auto", temperature=None, audio=None
+        **ASK,
+        user="me",
+        metadata={"a": "b"},
+        store=True,
+        service_tier="auto",
+        temperature=None,
+        audio=None,
+        functions=[],
     )
     assert answer.choices[0].message.content
 

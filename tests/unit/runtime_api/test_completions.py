@@ -65,6 +65,11 @@ async def test_logprobs_and_echo(client: openai.AsyncOpenAI) -> None:
     assert echoed.choices[0].text == "Say: Hello, world!"
 
 
+async def test_the_end_can_be_ignored(client: openai.AsyncOpenAI, api: Running) -> None:
+    await client.completions.create(model=MODEL, prompt="x", suffix="", extra_body={"ignore_eos": True})
+    assert api.engine.requests[0].ignore_eos
+
+
 async def test_best_of(client: openai.AsyncOpenAI, api: Running) -> None:
     answer = await client.completions.create(model=MODEL, prompt="x", best_of=3, n=1)
     assert len(answer.choices) == 1
@@ -113,7 +118,14 @@ async def test_embeddings(client: openai.AsyncOpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"input": []}, {"input": ""}, {"input": ["a", ""]}, {"input": "a", "dimensions": 0}]
+    "bad",
+    [
+        {"input": []},
+        {"input": ""},
+        {"input": ["a", ""]},
+        {"input": "a", "dimensions": 0},
+        {"input": "a", "dimensions": 3},
+    ],
 )
 async def test_embeddings_that_cannot_be(client: openai.AsyncOpenAI, bad: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError):

@@ -35,12 +35,40 @@ ASK = {"model": MODEL, "messages": [{"role": "user", "content": "my secret"}]}
         (b'{"a":' * 100_000, "nested too deeply"),
         (b'{"model": NaN}', "not valid JSON"),
         (b'{"seed": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b'{"temperature": 1e999}', "out of range"),
     ],
 )
 async def test_bodies_that_are_no_json_object(http: httpx.AsyncClient, body: bytes, words: str) -> None:
     answer = await http.post("/v1/chat/completions", content=body)
     assert answer.status_code == 400
     assert words in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"content-type": "text/plain"}, "unsupported_content_type"),
+        ({"content-type": "application/x-www-form-urlencoded"}, "unsupported_content_type"),
+        ({"content-type": "application/json", "content-encoding": "gzip"}, "unsupported_content_encoding"),
+    ],
+)
+async def test_bodies_that_are_not_called_json(
+    http: httpx.AsyncClient, headers: dict[str, str], code: str
+) -> None:
+    answer = await http.post("/v1/chat/completions", content=json.dumps(ASK), headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/chat/completions", "Application/JSON; charset=utf-8"),
+        ("/api/chat", "application/x-www-form-urlencoded"),
+    ],
+)
+async def test_what_clients_call_json(http: httpx.AsyncClient, path: str, kind: str) -> None:
+    body = json.dumps({**ASK, "stream": False})
+    assert (await http.post(path, content=body, headers={"content-type": kind})).status_code == 200
 
 
 async def test_a_body_too_large_is_refused(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

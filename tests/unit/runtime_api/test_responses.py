@@ -16,6 +16,14 @@ TOOL: dict[str, Any] = {
     "strict": False,
 }
 
+SPECIFIED = set(
+    "id object created_at completed_at status error incomplete_details instructions model output tools tool_choice "
+    "parallel_tool_calls previous_response_id reasoning text truncation usage metadata temperature top_p top_logprobs "
+    "presence_penalty frequency_penalty max_output_tokens max_tool_calls store background service_tier "
+    "safety_identifier prompt_cache_key".split()
+)
+"""What strict clients of this protocol want to find, null or not."""
+
 
 async def test_text(client: openai.AsyncOpenAI, api: Running) -> None:
     answer = await client.responses.create(model=MODEL, input="Hi", instructions="Be brief.", temperature=0)
@@ -94,6 +102,37 @@ async def test_a_schema_and_a_limit(client: openai.AsyncOpenAI, api: Running) ->
     assert constraint.text == '{"type":"object"}'
 
 
+async def test_a_response_has_every_field(http: httpx.AsyncClient) -> None:
+    schema = {"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": True}
+    body = {"model": MODEL, "input": "Hi", "tool_choice": "auto", "top_logprobs": 0}
+    told = [
+        (await http.post("/v1/responses", json={**body, "text": {"format": wanted}})).json()
+        for wanted in ({"type": "text"}, schema)
+    ]
+    assert [one["text"]["format"] for one in told] == [{"type": "text"}, {**schema, "description": None}]
+    assert told[0]["completed_at"] >= told[0]["created_at"]
+    assert told[0].keys() >= SPECIFIED
+
+
+async def test_of_the_tools_some_are_allowed(client: openai.AsyncOpenAI, api: Running) -> None:
+    other = {"type": "function", "name": "clock", "parameters": {}, "strict": False}
+    choice: Any = {
+        "type": "allowed_tools",
+        "mode": "auto",
+        "tools": [{"type": "function", "name": "weather"}],
+    }
+    answer = await client.responses.create(model=MODEL, input="Hi", tools=[TOOL, other], tool_choice=choice)  # type: ignore[list-item]
+    assert answer.tool_choice.model_dump() == choice  # type: ignore[union-attr]
+    assert "weather" in str(api.engine.requests[0].prompt)
+    assert "clock" not in str(api.engine.requests[0].prompt)
+
+
+async def test_a_bad_item_is_named(http: httpx.AsyncClient) -> None:
+    for item, param in (({"role": "king", "content": "x"}, "role"), ({"role": "user"}, "content")):
+        answer = await http.post("/v1/responses", json={"model": MODEL, "input": [item]})
+        assert answer.json()["error"]["param"] == f"input[0].{param}"
+
+
 async def test_a_crash_is_a_failed_response(client: openai.AsyncOpenAI, api: Running) -> None:
     api.engine.script = Script(reason="error", message="died")
     with pytest.raises(openai.InternalServerError, match="died"):
@@ -111,6 +150,7 @@ async def test_a_crash_is_a_failed_response(client: openai.AsyncOpenAI, api: Run
         {"input": "x", "previous_response_id": "resp_1"},
         {"input": "x", "tools": [{"type": "web_search"}]},
         {"input": "x", "tool_choice": "required"},
+        {"input": "x", "include": ["message.output_text.logprobs"]},
     ],
 )
 async def test_what_cannot_be(client: openai.AsyncOpenAI, bad: dict[str, Any]) -> None:

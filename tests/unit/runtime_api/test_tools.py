@@ -80,6 +80,26 @@ async def test_a_demanded_call_is_constrained(choice: Any) -> None:
     assert json.loads(constraint.text)["properties"]["name"] == {"const": "weather"}
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+async def test_of_the_tools_some_are_allowed(mode: str) -> None:
+    other = {"type": "function", "function": {"name": "clock"}}
+    named = {"type": "function", "function": {"name": "weather"}}
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
+    _, engine = await ask([CALL], extra_body={"tools": [TOOL, other]}, tool_choice=choice)
+    assert "weather" in str(engine.requests[0].prompt)
+    assert "clock" not in str(engine.requests[0].prompt)
+    assert (engine.requests[0].constraint is not None) == (mode == "required")
+
+
+async def test_a_tool_that_is_not_there_is_not_allowed() -> None:
+    choice = {
+        "type": "allowed_tools",
+        "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "other"}}]},
+    }
+    with pytest.raises(openai.BadRequestError, match="not among 'tools'"):
+        await ask([], tool_choice=choice)
+
+
 async def test_no_tools_by_choice() -> None:
     answer, engine = await ask([CALL], tool_choice="none")
     assert answer.choices[0].message.content == CALL

@@ -67,11 +67,12 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     wanted = fields.parse(await exchange.json(), ChatRequest, fields.CHAT)
     serving.require_model(wanted.model)
     include_usage = wanted.include_usage()
+    tools, choice = tooling.offer(wanted.tools, wanted.tool_choice, wanted.parallel_tool_calls)
     turn = await prepare_turn(
         serving.require_chat(),
         to_chat(wanted.messages),
-        tools=tooling.plain(wanted.tools),
-        choice=tooling.chosen(wanted.tool_choice, wanted.tools, wanted.parallel_tool_calls),
+        tools=tools,
+        choice=choice,
         constraint=constraint(wanted.response_format),
         variables=wanted.template_variables(),
     )

@@ -72,6 +72,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             n=sampled,
             sampling=wanted.sampling(serving.parameters),
             stop=serving.stop_strings(wanted.stop_strings()),
+            ignore_eos=bool(wanted.ignore_eos),
             logprobs=0 if choosing else wanted.logprobs,
         )
         for prompt in prompts

@@ -33,6 +33,13 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     if len(inputs) > INPUTS or not all(inputs):
         raise BadRequest(f"'input' must hold 1 to {INPUTS} texts, none of them empty.", param="input")
     embedded = await embed(serving, exchange, inputs, params={"inputs": "input"})
+    width = len(embedded.vectors[0])
+    if wanted.dimensions is not None and wanted.dimensions > width:
+        raise BadRequest(
+            f"'dimensions' is {wanted.dimensions}; this model's vectors have {width}.",
+            param="dimensions",
+            code="invalid_value",
+        )
     data = [
         {
             "object": "embedding",

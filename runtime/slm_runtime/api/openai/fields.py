@@ -22,6 +22,7 @@ class Use(Enum):
     NO_EFFECT = "accepted without effect"
     REFUSED = "refused by name"
     EXTENSION = "honoured, beyond OpenAI's schema"
+    FOREIGN = "accepted without effect, beyond OpenAI's schema"
 
 
 Fields = dict[str, tuple[Use, str]]
@@ -39,12 +40,17 @@ SAMPLING: Final[Fields] = {
     "logit_bias": (Use.HONOURED, "token ids are the model's own"),
     "n": (Use.HONOURED, "the choices share one prefill"),
     "stream": (Use.HONOURED, ""),
-    "stream_options": (Use.HONOURED, "include_usage; include_obfuscation has no effect"),
+    "stream_options": (
+        Use.HONOURED,
+        "include_usage; include_obfuscation and vLLM's continuous_usage_stats have no effect",
+    ),
     "user": (Use.NO_EFFECT, _HOSTED),
-    "top_k": (Use.EXTENSION, ""),
+    "top_k": (Use.EXTENSION, "0 or -1: all tokens"),
     "min_p": (Use.EXTENSION, ""),
     "typical_p": (Use.EXTENSION, ""),
     "repeat_penalty": (Use.EXTENSION, ""),
+    "repetition_penalty": (Use.EXTENSION, "vLLM's name for repeat_penalty"),
+    "cache_prompt": (Use.FOREIGN, "llama-server's; the prefix cache is always on"),
     "ignore_eos": (Use.EXTENSION, "for measurements: generate to the limit"),
 }
 
@@ -56,7 +62,10 @@ CHAT: Final[Fields] = {
     "max_completion_tokens": (Use.HONOURED, "wins over max_tokens"),
     "logprobs": (Use.HONOURED, ""),
     "top_logprobs": (Use.HONOURED, ""),
-    "response_format": (Use.HONOURED, "text, json_object, json_schema"),
+    "response_format": (
+        Use.HONOURED,
+        "text, json_object (llama-server's schema beside it, too), json_schema",
+    ),
     "modalities": (Use.HONOURED, 'only ["text"]'),
     "chat_template_kwargs": (Use.EXTENSION, "variables for the model's chat template"),
     "metadata": (Use.NO_EFFECT, _HOSTED),
@@ -71,8 +80,14 @@ CHAT: Final[Fields] = {
         Use.HONOURED,
         "where the model's chat template has such a setting; none: no thinking",
     ),
-    "tools": (Use.HONOURED, "functions; models whose template knows no tools are taught them in the prompt"),
-    "tool_choice": (Use.HONOURED, "required and a named function constrain the answer to one call"),
+    "tools": (
+        Use.HONOURED,
+        "functions; models whose template knows no tools are taught them in the prompt",
+    ),
+    "tool_choice": (
+        Use.HONOURED,
+        "required and a named function constrain the answer to one call; of allowed_tools, the others are not shown",
+    ),
     "parallel_tool_calls": (Use.HONOURED, "false: only the first call is returned"),
     "verbosity": (Use.NO_EFFECT, "no model here has such a setting"),
     "audio": (Use.REFUSED, "the models here write text"),
@@ -86,7 +101,7 @@ COMPLETION: Final[Fields] = {
     **SAMPLING,
     "model": (Use.HONOURED, ""),
     "prompt": (Use.HONOURED, "a text, tokens, or a list of either"),
-    "max_tokens": (Use.HONOURED, "16 by default, as OpenAI's"),
+    "max_tokens": (Use.HONOURED, "16 by default, as OpenAI's; at least 1"),
     "logprobs": (Use.HONOURED, "up to 20"),
     "echo": (Use.HONOURED, "not together with logprobs"),
     "best_of": (Use.HONOURED, "by mean log probability"),
@@ -97,7 +112,10 @@ EMBEDDING: Final[Fields] = {
     "model": (Use.HONOURED, ""),
     "input": (Use.HONOURED, "a text, tokens, or a list of either"),
     "encoding_format": (Use.HONOURED, "float or base64"),
-    "dimensions": (Use.HONOURED, "shortened and normalised again; meant for models trained for it"),
+    "dimensions": (
+        Use.HONOURED,
+        "up to the model's own; shortened and normalised again; meant for models trained for it",
+    ),
     "user": (Use.NO_EFFECT, _HOSTED),
 }
 
@@ -111,7 +129,7 @@ RESPONSE: Final[Fields] = {
     "text": (Use.HONOURED, "format: text, json_object, json_schema"),
     "reasoning": (Use.HONOURED, "effort, where the model's chat template has such a setting"),
     "tools": (Use.HONOURED, "functions"),
-    "tool_choice": (Use.HONOURED, ""),
+    "tool_choice": (Use.HONOURED, "of allowed_tools, the others are not shown"),
     "parallel_tool_calls": (Use.HONOURED, "false: only the first call is returned"),
     "truncation": (Use.HONOURED, "auto: the oldest turns of a conversation that is too long go"),
     "stream": (Use.HONOURED, ""),
@@ -124,7 +142,7 @@ RESPONSE: Final[Fields] = {
     "prompt_cache_key": (Use.NO_EFFECT, "the prefix cache finds shared prefixes by itself"),
     "prompt_cache_retention": (Use.NO_EFFECT, "likewise"),
     "prompt_cache_options": (Use.NO_EFFECT, "likewise"),
-    "include": (Use.NO_EFFECT, "there is nothing further to include"),
+    "include": (Use.HONOURED, "message.output_text.logprobs is refused; there is nothing further to include"),
     "max_tool_calls": (Use.NO_EFFECT, "it bounds tools that OpenAI runs itself"),
     "top_logprobs": (Use.REFUSED, "use /v1/chat/completions for log probabilities"),
     "previous_response_id": (Use.REFUSED, "nothing is stored; send the whole conversation in `input`"),
@@ -137,6 +155,10 @@ RESPONSE: Final[Fields] = {
     "image": (Use.REFUSED, "the models here write text"),
     "moderation": (Use.REFUSED, "nothing here moderates"),
 }
+
+
+def without_effect(fields: Fields) -> tuple[str, ...]:
+    return tuple(name for name, (use, _) in fields.items() if use in {Use.NO_EFFECT, Use.FOREIGN})
 
 
 def check(document: dict[str, Any], fields: Fields) -> None:
@@ -155,7 +177,8 @@ def check(document: dict[str, Any], fields: Fields) -> None:
                 code="unknown_parameter",
             )
         use, why = known
-        if use is Use.REFUSED and value is not None and value is not False:
+        # Some clients write out what they don't ask for: null, false, 0, an empty text or list.
+        if use is Use.REFUSED and value not in (None, False, "", []):
             raise BadRequest(
                 f"{name!r} is not supported here: {why}. Leave it out.",
                 param=name,
@@ -173,7 +196,7 @@ def parse(document: dict[str, Any], kind: type[_Request], fields: Fields) -> _Re
     """
     check(document, fields)
     for name, (use, _) in fields.items():
-        if use in {Use.NO_EFFECT, Use.REFUSED}:
+        if use in {Use.NO_EFFECT, Use.FOREIGN, Use.REFUSED}:
             document.pop(name, None)
     try:
         return msgspec.convert(document, kind)
@@ -183,10 +206,10 @@ def parse(document: dict[str, Any], kind: type[_Request], fields: Fields) -> _Re
         raise BadRequest("The request is nested too deeply.") from None
 
 
-def invalid(error: msgspec.ValidationError) -> BadRequest:
-    """Take "Expected `int`, got `str` - at `$.n`" apart: the path that it ends with is the `param`."""
+def invalid(error: msgspec.ValidationError, within: str = "") -> BadRequest:
+    """Take "Expected `int`, got `str` - at `$.n`" apart: the path that it ends with, below `within`, is the `param`."""
     sentence, _, path = str(error).partition(" - at `$.")
-    param: str | None = path.removesuffix("`") or None
+    param: str | None = ".".join(part for part in (within, path.removesuffix("`")) if part) or None
     missing = _MISSING.match(sentence)
     if missing:
         name = f"{param}.{missing[1]}" if param else missing[1]
@@ -194,4 +217,5 @@ def invalid(error: msgspec.ValidationError) -> BadRequest:
             f"Missing required parameter: {name!r}.", param=name, code="missing_required_parameter"
         )
     where = f" for {param!r}" if param else ""
-    return BadRequest(f"Invalid value{where}: {sentence}.", param=param, code="invalid_type")
+    code = "invalid_type" if ", got `" in sentence else "invalid_value"
+    return BadRequest(f"Invalid value{where}: {sentence}.", param=param, code=code)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from slm_runtime.api import sse
+from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.generation import Tracked, broken, gather, generating
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.openai import fields, tooling
@@ -31,12 +32,17 @@ class TextFormat(msgspec.Struct):
 
     type: Literal["text", "json_object", "json_schema"]
     name: str = "response"
+    description: str | None = None
     schema: dict[str, Any] | None = None
     strict: bool | None = None
 
     def to_response_format(self) -> ResponseFormat:
         schema = JsonSchema(self.name, self.schema) if self.type == "json_schema" else None
         return ResponseFormat(self.type, schema)
+
+    def told(self) -> dict[str, Any]:
+        """As the response gives it back: the other formats have a type and nothing else."""
+        return msgspec.structs.asdict(self) if self.type == "json_schema" else {"type": self.type}
 
 
 class TextOptions(msgspec.Struct):
@@ -58,9 +64,19 @@ class ResponseTool(msgspec.Struct):
         return tooling.FunctionTool(tooling.Function(self.name, self.description, self.parameters))
 
 
-class ResponseToolChoice(msgspec.Struct):
+class FunctionChoice(msgspec.Struct, tag_field="type", tag="function"):
     name: str
-    type: Literal["function"] = "function"
+
+    def to_chat(self) -> tooling.NamedChoice:
+        return tooling.NamedChoice(tooling.NamedFunction(self.name))
+
+
+class AllowedChoice(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    mode: Literal["auto", "required"]
+    tools: list[FunctionChoice]
+
+    def to_chat(self) -> tooling.AllowedChoice:
+        return tooling.AllowedChoice(tooling.AllowedTools(self.mode, [tool.to_chat() for tool in self.tools]))
 
 
 class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -73,17 +89,28 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
     tools: Annotated[list[ResponseTool], Meta(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice | None = None
+    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | AllowedChoice | None = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     metadata: dict[str, str] | None = None
+    include: list[str] | None = None
 
     def choice(self) -> tooling.Choice | None:
-        if isinstance(self.tool_choice, ResponseToolChoice):
-            return tooling.NamedChoice(tooling.NamedFunction(self.tool_choice.name))
-        return self.tool_choice
+        if isinstance(self.tool_choice, FunctionChoice | AllowedChoice):
+            return self.tool_choice.to_chat()
+        # Unlike a chat completion, a response may say "auto" without any tools.
+        return None if self.tool_choice == "auto" else self.tool_choice
+
+    def check_include(self) -> None:
+        """Refuse what could be asked for and isn't there."""
+        if "message.output_text.logprobs" in (self.include or []):
+            raise BadRequest(
+                "'include' can't hold 'message.output_text.logprobs' here: use /v1/chat/completions for them.",
+                param="include",
+                code="unsupported_parameter",
+            )
 
     def template_variables(self) -> dict[str, Any]:
         effort = self.reasoning.effort if self.reasoning else None
@@ -94,13 +121,16 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer, whole or as a stream of events."""
     wanted = fields.parse(await exchange.json(), ResponseRequest, fields.RESPONSE)
     serving.require_model(wanted.model)
-    offered = [tool.to_chat() for tool in wanted.tools or []]
+    wanted.check_include()
+    tools, choice = tooling.offer(
+        [tool.to_chat() for tool in wanted.tools or []], wanted.choice(), wanted.parallel_tool_calls
+    )
     output_format = wanted.text.format if wanted.text else None
     prepare = partial(
         prepare_turn,
         serving.require_chat(),
-        tools=tooling.plain(offered),
-        choice=tooling.chosen(wanted.choice(), offered, wanted.parallel_tool_calls),
+        tools=tools,
+        choice=choice,
         constraint=constraint(output_format.to_response_format() if output_format else None),
         variables=wanted.template_variables(),
     )
@@ -127,35 +157,45 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             await _stream(exchange, tracked, head, output, parser)
             return
         gathered = await gather(tracked, 1)
-    (choice,) = gathered.choices
-    for part in parser.read(choice.pieces):
+    (answer,) = gathered.choices
+    for part in parser.read(answer.pieces):
         output.add(part)
     used = _usage(gathered.end.usage, parser)
-    await exchange.respond_json(_finished(head, output, FINISH[choice.reason], used)[1])
+    await exchange.respond_json(_finished(head, output, FINISH[answer.reason], used)[1])
 
 
 def _head(serving: Serving, wanted: ResponseRequest, sampling: Sampling) -> dict[str, Any]:
     """What is known of a response when it begins."""
+    output_format = wanted.text.format if wanted.text else None
     return {
         "id": f"resp_{secrets.token_hex(12)}",
         "object": "response",
         "created_at": int(time.time()),
+        "completed_at": None,
         "status": "in_progress",
+        "background": False,
         "model": serving.name,
         "output": [],
         "error": None,
         "incomplete_details": None,
         "instructions": wanted.instructions,
         "max_output_tokens": wanted.max_output_tokens,
+        "max_tool_calls": None,
         "metadata": wanted.metadata or {},
         "parallel_tool_calls": wanted.parallel_tool_calls is not False,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
         "previous_response_id": None,
+        "prompt_cache_key": None,
         "reasoning": {"effort": wanted.reasoning.effort if wanted.reasoning else None, "summary": None},
+        "safety_identifier": None,
+        "service_tier": "default",
         "store": False,
         "temperature": sampling.temperature,
-        "text": {"format": wanted.text.format if wanted.text and wanted.text.format else {"type": "text"}},
+        "text": {"format": (output_format or TextFormat("text")).told()},
         "tool_choice": wanted.tool_choice or "auto",
         "tools": wanted.tools or [],
+        "top_logprobs": 0,
         "top_p": sampling.top_p,
         "truncation": wanted.truncation or "disabled",
         "usage": None,
@@ -183,6 +223,7 @@ def _finished(
     return events, {
         **head,
         "status": status,
+        "completed_at": None if cut else int(time.time()),
         "incomplete_details": details,
         "output": output.items,
         "usage": usage,

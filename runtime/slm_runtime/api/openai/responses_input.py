@@ -6,6 +6,7 @@ import msgspec
 
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.openai.conversation import FunctionCall, Message, ToolCall, to_chat
+from slm_runtime.api.openai.fields import invalid
 from slm_runtime.templates.chat import ChatMessage
 
 _TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text"})
@@ -68,7 +69,7 @@ def _append(messages: list[Message], item: dict[str, Any], where: str) -> None:
                 f"'{where}' is of type {str(kind)[:50]!r}, which is not supported here.", param=where
             )
     except msgspec.ValidationError as error:
-        raise BadRequest(f"Invalid '{where}': {error}.", param=where, code="invalid_type") from None
+        raise invalid(error, where) from None
 
 
 def _append_call(messages: list[Message], item: CallItem) -> None:

@@ -13,6 +13,7 @@ STOP_STRINGS: Final = 16
 
 Unit = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
+RepeatPenalty = Annotated[float, Meta(gt=0, le=10)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
 Positive = Annotated[int, Meta(ge=1, le=2**31)]
 
@@ -30,6 +31,7 @@ def first(asked: _Value | None, deployment: _Value | None, api: _Value) -> _Valu
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -45,10 +47,11 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    top_k: Annotated[int, Meta(ge=0, le=2**31)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31)] | None = None
     min_p: Unit | None = None
     typical_p: Unit | None = None
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    repetition_penalty: RepeatPenalty | None = None
     ignore_eos: bool | None = None
 
     def stop_strings(self) -> list[str] | None:
@@ -71,11 +74,13 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     def sampling(self, defaults: PromptParameters) -> Sampling:
         return Sampling(
             temperature=first(self.temperature, defaults.temperature, 1.0),
-            top_k=first(self.top_k, defaults.top_k, 0),
+            top_k=max(0, first(self.top_k, defaults.top_k, 0)),
             top_p=first(self.top_p, defaults.top_p, 1.0),
             min_p=first(self.min_p, defaults.min_p, 0.0),
             typical_p=first(self.typical_p, defaults.typical_p, 1.0),
-            repeat_penalty=first(self.repeat_penalty, defaults.repeat_penalty, 1.0),
+            repeat_penalty=first(
+                first(self.repeat_penalty, self.repetition_penalty, None), defaults.repeat_penalty, 1.0
+            ),
             frequency_penalty=first(self.frequency_penalty, defaults.frequency_penalty, 0.0),
             presence_penalty=first(self.presence_penalty, defaults.presence_penalty, 0.0),
             penalty_window=first(None, defaults.repeat_last_n, -1),

@@ -19,6 +19,8 @@ class JsonSchema(msgspec.Struct):
 class ResponseFormat(msgspec.Struct):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    schema: dict[str, Any] | None = None
+    """Beside `json_object`, as llama-server takes it."""
 
 
 def constraint(wanted: ResponseFormat | None) -> Constraint | None:
@@ -31,6 +33,8 @@ def constraint(wanted: ResponseFormat | None) -> Constraint | None:
     if wanted is None or wanted.type == "text":
         return None
     if wanted.type == "json_object":
+        if wanted.schema is not None:
+            return Constraint("json_schema", schema_text(wanted.schema, "response_format.schema"))
         return Constraint("json_object")
     param = "response_format.json_schema"
     if wanted.json_schema is None:

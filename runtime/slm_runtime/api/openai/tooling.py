@@ -30,43 +30,66 @@ class NamedFunction(msgspec.Struct):
     name: str
 
 
-class NamedChoice(msgspec.Struct):
+class NamedChoice(msgspec.Struct, tag_field="type", tag="function"):
     function: NamedFunction
-    type: Literal["function"] = "function"
 
 
-Choice = Literal["none", "auto", "required"] | NamedChoice
+class AllowedTools(msgspec.Struct):
+    mode: Literal["auto", "required"]
+    tools: list[NamedChoice]
 
 
-def plain(tools: list[FunctionTool] | None) -> list[Tool]:
-    """Write tools as templates know them."""
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": tool.function.name,
-                "description": tool.function.description or "",
-                "parameters": tool.function.parameters or {"type": "object", "properties": {}},
-            },
-        }
-        for tool in tools or []
-    ]
+class AllowedChoice(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    allowed_tools: AllowedTools
 
 
-def chosen(
-    choice: Choice | None, tools: list[FunctionTool] | None, parallel: bool | None = None
-) -> ToolChoice:
-    """Read `tool_choice` and `parallel_tool_calls`.
+Choice = Literal["none", "auto", "required"] | NamedChoice | AllowedChoice
+
+
+def offer(
+    tools: list[FunctionTool] | None, choice: Choice | None, parallel: bool | None
+) -> tuple[list[Tool], ToolChoice]:
+    """Read `tools`, `tool_choice` and `parallel_tool_calls`: what the model is shown, and what it may do.
 
     Raises
     ------
     BadRequest
         A choice without tools to choose from.
     """
+    offered = [_plain(tool.function) for tool in tools or []]
+    several = parallel is not False
     if choice is None or choice == "none":
-        return ToolChoice("none" if choice else "auto", parallel=parallel is not False)
-    if not tools:
+        return offered, ToolChoice("none" if choice else "auto", parallel=several)
+    if not offered:
         raise BadRequest("'tool_choice' is only allowed with 'tools'.", param="tool_choice")
     if isinstance(choice, NamedChoice):
-        return ToolChoice("named", choice.function.name)
-    return ToolChoice(choice, parallel=parallel is not False)
+        return offered, ToolChoice("named", choice.function.name)
+    if isinstance(choice, AllowedChoice):
+        return _allowed(offered, choice.allowed_tools), ToolChoice(
+            choice.allowed_tools.mode, parallel=several
+        )
+    return offered, ToolChoice(choice, parallel=several)
+
+
+def _allowed(offered: list[Tool], allowed: AllowedTools) -> list[Tool]:
+    """Of the tools, those that may be called: a small model is not shown the others."""
+    names = {tool.function.name for tool in allowed.tools}
+    unknown = names - {tool["function"]["name"] for tool in offered}
+    if unknown or not names:
+        raise BadRequest(
+            f"'tool_choice' allows {min(unknown, default='nothing')!r}, which is not among 'tools'.",
+            param="tool_choice",
+        )
+    return [tool for tool in offered if tool["function"]["name"] in names]
+
+
+def _plain(function: Function) -> Tool:
+    """Write a tool as templates know it."""
+    return {
+        "type": "function",
+        "function": {
+            "name": function.name,
+            "description": function.description or "",
+            "parameters": function.parameters or {"type": "object", "properties": {}},
+        },
+    }
