@@ -4,6 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from slm_runtime.templates.adaptations import fold_systems
 from slm_runtime.templates.chat import CHATML, ChatFormat
 from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer
 from tests.unit.runtime_api.scripted import LOADED, MODEL, Inline, ScriptedEngine, exchange, post, running
@@ -108,7 +109,7 @@ TURN = "[{{ m.role }}: {{ m.content }}]"
 )
 async def test_a_system_message_always_arrives(template: str) -> None:
     chat = await chat_format(template)
-    assert not chat.system_role
+    assert fold_systems in chat.adaptations
     assert await chat.prompt([{"role": "system", "content": "Be brief."}, *HI]) == "[user: Be brief.\n\nHi]"
     assert await chat.prompt([{"role": "system", "content": "Alone."}]) == "[user: Alone.]"
 
@@ -126,11 +127,12 @@ async def test_tool_templates_are_chosen_and_probed() -> None:
 async def test_arguments_are_objects_or_text_as_the_template_needs() -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
     messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
-    one = "messages[0].tool_calls[0].function.arguments"
-    # The probe asks for a template that renders a plain user message too.
-    guard = "{% if messages[0].tool_calls %}"
-    objects = await chat_format(guard + "{{ " + one + " | tojson }}{% endif %}")
-    text = await chat_format(guard + "{{ 'args: ' + " + one + " }}{% endif %}")
+    head, tail = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}",
+        "{% endfor %}{% endfor %}",
+    )
+    objects = await chat_format(head + "{{ c.function.arguments | tojson }}" + tail)
+    text = await chat_format(head + "{{ 'args: ' + c.function.arguments }}" + tail)
     assert await objects.prompt(messages) == '{"x": 1}'
     assert await text.prompt(messages) == 'args: {"x":1}'
 
