@@ -11,9 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-ChatMessage = dict[str, Any]
-"""As templates see it: `role`, `content` and, where there are any, `tool_calls`, `name`, `tool_call_id`."""
-Messages = list[ChatMessage]
+from slm_runtime.templates.messages import ChatMessage, Messages
+
 Adapt = Callable[[Messages], Messages]
 
 _ID_LENGTH: Final = 9

@@ -11,13 +11,8 @@ import msgspec
 
 from slm_contract.config import PromptConfig
 from slm_runtime.engine.messages import Loaded
-from slm_runtime.templates.adaptations import (
-    ADAPTATIONS,
-    Adapt,
-    ChatMessage,
-    Messages,
-    calls_as_phi_writes_them,
-)
+from slm_runtime.templates.adaptations import ADAPTATIONS, Adapt, calls_as_phi_writes_them
+from slm_runtime.templates.messages import ChatMessage, Messages
 from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer
 from slm_runtime.templates.tools import teach
 

@@ -4,14 +4,8 @@ from typing import Any, Final
 
 import msgspec
 
-from slm_runtime.templates.adaptations import (
-    ChatMessage,
-    Messages,
-    calls_as_text,
-    join_systems,
-    join_turns,
-    results_as_text,
-)
+from slm_runtime.templates.adaptations import calls_as_text, join_systems, join_turns, results_as_text
+from slm_runtime.templates.messages import ChatMessage, Messages
 
 _TEACHING: Final = """\
 You can call functions. These are their JSON schemas:

@@ -15,7 +15,7 @@ from slm_runtime.api.serving import Serving
 from slm_runtime.api.truncation import newest_turns
 from slm_runtime.api.turn import Tool, ToolChoice, prepare_turn
 from slm_runtime.engine.messages import GenerateRequest
-from slm_runtime.templates.chat import ChatMessage
+from slm_runtime.templates.messages import ChatMessage
 
 _PARAMS: Final = {"prompt": "messages", "constraint": "format", "max_tokens": "options.num_predict"}
 
@@ -33,6 +33,7 @@ class Called(msgspec.Struct):
 class OllamaMessage(msgspec.Struct):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
+    thinking: str | None = None
     images: list[Any] | None = None
     tool_calls: list[Called] | None = None
     tool_name: str | None = None
@@ -42,6 +43,8 @@ class OllamaMessage(msgspec.Struct):
         if self.images:
             raise BadRequest("this model takes text, no images", param="messages")
         message: ChatMessage = {"role": self.role, "content": self.content or ""}
+        if self.thinking is not None:
+            message["reasoning_content"] = self.thinking
         if self.tool_name is not None:
             message["name"] = self.tool_name
         if self.tool_call_id is not None:
