@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -47,23 +47,30 @@ class TemplateRenderer:
         request = msgspec.json.encode({"template": template, "variables": variables})
         async with self._turn:
             try:
-                process = await self._running()
-                async with asyncio.timeout(self._render_seconds):
-                    answer = msgspec.json.decode(await _ask(process, request))
+                # The kernel may have ended it for memory that others took: once more, then.
+                answer = await self._answer(request) or await self._answer(request)
             except TimeoutError:
                 await self.close()
                 raise TemplateFailed("time", f"it took longer than {self._render_seconds:g} s") from None
-            except (EOFError, ConnectionError):
-                await self.close()
-                raise TemplateFailed("size", "it ended the process that renders it") from None
             except BaseException:
                 # Cancelled between question and answer: the next question would get this answer.
                 await self.close()
                 raise
+        if answer is None:
+            raise TemplateFailed("size", "it ended the process that renders it")
         if "error" in answer:
-            raise TemplateFailed(answer["kind"], answer["error"])
-        text: str = answer["text"]
-        return text
+            raise TemplateFailed(cast("Kind", answer["kind"]), answer["error"])
+        return answer["text"]
+
+    async def _answer(self, request: bytes) -> dict[str, str] | None:
+        """None: the process ended instead."""
+        try:
+            process = await self._running()
+            async with asyncio.timeout(self._render_seconds):
+                return msgspec.json.decode(await _ask(process, request), type=dict[str, str])
+        except (EOFError, ConnectionError):
+            await self.close()
+            return None
 
     async def close(self) -> None:
         process, self._process = self._process, None

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -6,7 +7,7 @@ import pytest
 
 from slm_runtime.templates.adaptations import fold_systems
 from slm_runtime.templates.chat import CHATML, ChatFormat
-from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer
+from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer, _ask
 from tests.unit.runtime_api.scripted import LOADED, MODEL, Inline, ScriptedEngine, exchange, post, running
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -62,19 +63,26 @@ async def test_a_hostile_template_is_bounded_and_the_next_one_works(
     assert await renderer.render("{{ 1 + 1 }}", {}) == "2"
 
 
-async def test_a_template_that_ends_its_process_fails_alone(renderer: TemplateRenderer) -> None:
+async def test_who_ends_the_process_ends_no_rendering(renderer: TemplateRenderer) -> None:
     assert await renderer.render("x", {}) == "x"
     assert renderer._process is not None
     renderer._process.kill()
-    assert {await _outcome(renderer), await _outcome(renderer)} <= {"x", "size"}
+    answers = await asyncio.gather(*(renderer.render("{{ i }}", {"i": i}) for i in range(20)))
+    assert answers == [str(i) for i in range(20)]
+
+
+async def test_a_template_that_ends_its_process_is_told(
+    renderer: TemplateRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(process: asyncio.subprocess.Process, request: bytes) -> bytes:
+        if b"deadly" in request:
+            process.kill()
+        return await _ask(process, request)
+
+    monkeypatch.setattr("slm_runtime.templates.renderer._ask", ask)
+    with pytest.raises(TemplateFailed, match="ended the process"):
+        await renderer.render("deadly", {})
     assert await renderer.render("x", {}) == "x"
-
-
-async def _outcome(renderer: TemplateRenderer) -> str:
-    try:
-        return await renderer.render("x", {})
-    except TemplateFailed as error:
-        return error.kind
 
 
 async def test_the_dialect_of_chat_templates() -> None:
