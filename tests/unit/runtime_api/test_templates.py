@@ -71,6 +71,32 @@ async def test_who_ends_the_process_ends_no_rendering(renderer: TemplateRenderer
     assert answers == [str(i) for i in range(20)]
 
 
+async def test_who_goes_while_the_process_starts_hinders_nobody(
+    renderer: TemplateRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, go_on = asyncio.Event(), asyncio.Event()
+    start = asyncio.create_subprocess_exec
+
+    async def slow_start(*args: Any, **options: Any) -> asyncio.subprocess.Process:
+        starting.set()
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            # As asyncio does where the child has ended before its pipes are connected.
+            await asyncio.Event().wait()
+        return await start(*args, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slow_start)
+    gone = asyncio.create_task(renderer.render("x", {}))
+    await starting.wait()
+    gone.cancel()
+    go_on.set()
+    async with asyncio.timeout(10):
+        assert await renderer.render("x", {}) == "x"
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
 async def test_a_template_that_ends_its_process_is_told(
     renderer: TemplateRenderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
