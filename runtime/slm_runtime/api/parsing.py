@@ -7,14 +7,18 @@ lost.
 
 import secrets
 import string
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 
-THINK_BEGIN: Final = "<think>"
-THINK_END: Final = "</think>"
+from slm_runtime.api.tool_readers import Call, Schema, as_declared
+
+Marks = tuple[str, str]
+THOUGHTS: Final[tuple[Marks, ...]] = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+"""What families put around their reasoning; the second is Mistral's."""
 _ALPHANUMERIC: Final = string.ascii_letters + string.digits
 
 
@@ -41,14 +45,13 @@ class ToolCall:
 
 
 Part = Text | Reasoning | ToolCall
-Call = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class ToolFormat:
     """How a family of models writes calls: between `begin` and `end`, in a notation that `read` understands.
 
-    An empty `begin` stands for a call that is the whole answer, from its first brace on. An empty `end`:
+    An empty `begin` stands for a call that is the whole answer, of a tool that was offered. An empty `end`:
     until the answer ends. `read` returns None for what is no call.
     """
 
@@ -56,10 +59,15 @@ class ToolFormat:
     begin: str
     end: str
     read: Callable[[str], list[Call] | None]
-    openers: tuple[str, ...] = ("{", "[")
-    """What a call that is the whole answer begins with."""
-    sign: str = ""
-    """Text in a chat template that tells that its model writes this format; empty: `begin` is the sign."""
+    openers: tuple[str, ...] = ()
+    """What a call that is the whole answer begins with, blanks left out; NAME is any tool's."""
+    signs: tuple[str, ...] = ()
+    """Text in a chat template that tells that its model writes this format; none: `begin` is the sign."""
+
+
+def thoughts(template: str) -> Marks | None:
+    """How the model marks its reasoning, if it does: its template says it."""
+    return next((marks for marks in THOUGHTS if marks[1] in template), None)
 
 
 class OutputParser:
@@ -67,9 +75,10 @@ class OutputParser:
 
     def __init__(
         self,
-        tool_format: ToolFormat | None = None,
+        formats: Sequence[ToolFormat] = (),
+        offered: Mapping[str, Schema] | None = None,
         *,
-        thinks: bool = False,
+        thinks: Marks | None = None,
         thinking: bool = False,
         parallel: bool = True,
     ) -> None:
@@ -77,18 +86,29 @@ class OutputParser:
 
         Parameters
         ----------
-        tool_format
-            None: no tools were offered, and nothing is a call.
+        formats
+            How calls may be written. None: no tools were offered, and nothing is a call.
+        offered
+            The tools' names, and what their parameters look like.
         thinks
-            The model marks its reasoning with `<think>`.
+            What the model puts around its reasoning.
         thinking
             The prompt has opened the mark already.
         parallel
             False: the first call is the only one; those after it are dropped.
         """
-        self._format = tool_format
-        self._thinks = thinks or thinking
-        self._state = "thinking" if thinking else "start"
+        self._formats = formats
+        self._offered = offered or {}
+        self._openers = {
+            opener.replace("NAME", name): written
+            for written in formats
+            for opener in written.openers
+            for name in (self._offered if "NAME" in opener else ("",))
+        }
+        self._thinks = thinks
+        self._state = "thinking" if thinking else "start" if formats or thinks else "text"
+        self._written: ToolFormat | None = None
+        """The format of the call that is being read."""
         self._parallel = parallel
         self._buffer = ""
         self._undecided = 0
@@ -99,6 +119,10 @@ class OutputParser:
         """There was reasoning: the blank lines after it are no text."""
         self.called = False
         """A tool was called: the finish reason tells it."""
+        self._said = False
+        """There was text since the last call: blank lines are part of it."""
+        self._gap = ""
+        """The blank lines before a call, which are text if it is none."""
 
     @property
     def thinking(self) -> bool:
@@ -106,8 +130,8 @@ class OutputParser:
 
     @property
     def plain(self) -> bool:
-        """Nothing is marked: what comes in goes out, and needn't pass through here."""
-        return self._format is None and not self._thinks
+        """Nothing more can be marked: what comes in goes out, and needn't pass through here."""
+        return self._state == "text" and not self._formats and not self._buffer
 
     def feed(self, text: str, tokens: int = 0) -> list[Part]:
         """Take text in, and how many tokens it has; returns what is certain now."""
@@ -134,12 +158,12 @@ class OutputParser:
         rest, self._buffer = self._buffer, ""
         if self._state == "thinking":
             parts.append(Reasoning(rest.rstrip("\n")))
-        elif self._state == "call" or (
-            self._state == "start" and self._format is not None and not self._format.begin
-        ):
+        elif self._state == "call":
             parts += self._calls(rest, closed=False)
-        else:
-            parts.append(Text(rest.lstrip() if self._state == "start" and self._thought else rest))
+        elif self._state == "start":
+            parts.append(Text(rest.lstrip() if self._thought else rest))
+        elif rest.strip() or not self.called:
+            parts.append(Text(rest))
         return _joined(parts)
 
     def _parts(self) -> Iterator[Part]:
@@ -161,71 +185,82 @@ class OutputParser:
         begun = self._buffer.lstrip()
         if not begun:
             return
-        if self._thinks and THINK_BEGIN.startswith(begun[: len(THINK_BEGIN)]):
-            if begun.startswith(THINK_BEGIN):
-                self._buffer = begun[len(THINK_BEGIN) :]
+        if self._thinks is not None and (mark := self._thinks[0]).startswith(begun[: len(mark)]):
+            if begun.startswith(mark):
+                self._buffer = begun[len(mark) :]
                 self._state = "thinking"
             return
-        if self._format is not None and not self._format.begin:
-            openers = self._format.openers
-            if any(opener.startswith(begun[: len(opener)]) for opener in openers):
+        if self._openers:
+            squeezed = "".join(begun.split())
+            for opener, written in self._openers.items():
+                if squeezed.startswith(opener):
+                    self._state, self._written = "call", written
+                    return
+            if any(opener.startswith(squeezed) for opener in self._openers):
                 return
         if self._thought:
             self._buffer = begun
         self._state = "text"
 
     def _think(self) -> Iterator[Part]:
+        assert self._thinks is not None  # noqa: S101
+        end = self._thinks[1]
         # The line breaks next to the marks are theirs.
         if not self._thought:
             self._buffer = self._buffer.lstrip("\n")
             self._thought = bool(self._buffer)
-        reasoning, mark, rest = self._buffer.partition(THINK_END)
+        reasoning, mark, rest = self._buffer.partition(end)
         if mark:
             yield Reasoning(reasoning.rstrip("\n"))
-            self._buffer, self._state, self._thinks, self._thought = rest, "start", False, True
+            self._buffer, self._state, self._thinks, self._thought = rest, "start", None, True
         else:
-            sure = self._buffer[: len(self._buffer) - _held(self._buffer, THINK_END)].rstrip("\n")
+            sure = self._buffer[: len(self._buffer) - _held(self._buffer, end)].rstrip("\n")
             yield Reasoning(sure)
             self._buffer = self._buffer[len(sure) :]
 
     def _say(self) -> Iterator[Part]:
-        begin = self._format.begin if self._format is not None else ""
-        if not begin:
-            yield Text(self._buffer)
-            self._buffer = ""
-            return
-        said, mark, rest = self._buffer.partition(begin)
-        if mark:
-            self._buffer, self._state = rest, "call"
-        else:
-            keep = _held(self._buffer, begin)
-            said, self._buffer = (
-                self._buffer[: len(self._buffer) - keep],
-                self._buffer[len(self._buffer) - keep :],
-            )
-        # The blank lines between calls are no text.
-        if said.strip() or not (self.called or mark):
+        marked = [written for written in self._formats if written.begin]
+        begun = [(self._buffer.find(written.begin), written) for written in marked]
+        at, written = min(
+            ((at, written) for at, written in begun if at >= 0), key=itemgetter(0), default=(-1, None)
+        )
+        if written is None:
+            at = len(self._buffer) - max((_held(self._buffer, one.begin) for one in marked), default=0)
+        said = self._buffer[:at]
+        if said.strip() or self._said:
+            self._said = True
             yield Text(said)
+        elif written is None:
+            return
+        self._gap = "" if self._said else said
+        self._buffer = self._buffer[at:]
+        if written is not None:
+            self._buffer = self._buffer[len(written.begin) :]
+            self._state, self._written = "call", written
 
     def _read_call(self) -> Iterator[Part]:
-        assert self._format is not None  # noqa: S101
-        if not self._format.end:
+        assert self._written is not None  # noqa: S101
+        if not self._written.end:
             return
-        call, mark, rest = self._buffer.partition(self._format.end)
+        call, mark, rest = self._buffer.partition(self._written.end)
         if mark:
             self._buffer, self._state = rest, "text"
             yield from self._calls(call, closed=True)
 
     def _calls(self, text: str, *, closed: bool) -> list[Part]:
-        assert self._format is not None  # noqa: S101
-        calls = self._format.read(text)
-        if calls is None:
-            begin = self._format.begin if self._state != "start" or self._format.begin else ""
-            return [Text(begin + text + (self._format.end if closed else ""))]
+        written = self._written
+        assert written is not None  # noqa: S101
+        calls = written.read(text)
+        if calls is None or (
+            not written.begin and self._offered and any(name not in self._offered for name, _ in calls)
+        ):
+            self._said = True
+            return [Text(self._gap + written.begin + text + (written.end if closed else ""))]
         if not self._parallel:
             calls = [] if self.called else calls[:1]
         self.called = True
-        return [ToolCall(name, arguments) for name, arguments in calls]
+        self._said = False
+        return [ToolCall(name, as_declared(given, self._offered.get(name, {}))) for name, given in calls]
 
 
 def _held(text: str, marker: str) -> int:

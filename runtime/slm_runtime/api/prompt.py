@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 from slm_runtime.api.errors import BadRequest, ServerFault
-from slm_runtime.templates.chat import ChatFormat, ChatMessage
+from slm_runtime.templates.chat import ChatFormat
+from slm_runtime.templates.messages import ChatMessage
 from slm_runtime.templates.renderer import TemplateFailed
 
 _REMEDY: Final = "Whoever runs this model can set another template in spec.model.prompt.template."

@@ -7,7 +7,7 @@ from slm_runtime.api.serving import Serving
 from slm_runtime.api.turn import Turn
 from slm_runtime.engine.client import EngineError
 from slm_runtime.engine.prepare import CHARACTERS_A_TOKEN
-from slm_runtime.templates.chat import ChatMessage
+from slm_runtime.templates.messages import ChatMessage
 
 Prepare = Callable[[list[ChatMessage]], Awaitable[Turn]]
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.parsing import THINK_BEGIN, THINK_END, OutputParser
+from slm_runtime.api.parsing import OutputParser, thoughts
 from slm_runtime.api.prompt import render_chat
 from slm_runtime.api.schema import schema_text
-from slm_runtime.api.tool_formats import FORCED, tool_format
+from slm_runtime.api.tool_formats import FORCED, tool_formats
 from slm_runtime.engine.messages import Constraint
-from slm_runtime.templates.chat import ChatFormat, ChatMessage
+from slm_runtime.templates.chat import ChatFormat
+from slm_runtime.templates.messages import ChatMessage
 
 TOOLS: Final = 128
 
@@ -33,7 +34,7 @@ class Turn:
     prompt: str
     constraint: Constraint | None
     show_special: bool
-    """Some families mark their calls with special tokens."""
+    """Some families mark their calls or their reasoning with special tokens."""
     parser: Callable[[], OutputParser]
     """Makes one for each choice."""
 
@@ -55,19 +56,26 @@ async def prepare_turn(
     """
     if choice.mode == "none":
         tools = []
-    prompt = await render_chat(chat, messages, tools=tools or None, variables=variables)
     forced = _forced(tools, choice)
+    constraint = forced or constraint
+    if constraint is not None:
+        # The answer has its form from its first token on: there is no room for reasoning before it.
+        variables = {"enable_thinking": False, **(variables or {})}
+    prompt = await render_chat(chat, messages, tools=tools or None, variables=variables)
+    thinks = thoughts(chat.template)
+    thinking = thinks is not None and prompt.rstrip().endswith(thinks[0])
+    if constraint is not None and thinks is not None:
+        prompt = f"{prompt.rstrip()}\n\n{thinks[1]}\n\n" if thinking else prompt
+        thinks, thinking = None, False
     if forced is not None:
-        # The whole answer is one call: no markers, no reasoning before it.
-        return Turn(prompt, forced, False, lambda: OutputParser(FORCED))
-    written = tool_format(chat) if tools else None
-    thinks = constraint is None and THINK_END in chat.template
-    thinking = thinks and prompt.rstrip().endswith(THINK_BEGIN)
+        return Turn(prompt, forced, False, lambda: OutputParser((FORCED,)))
+    formats = tool_formats(chat) if tools else ()
+    offered = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
     return Turn(
         prompt,
         constraint,
-        bool(tools),
-        lambda: OutputParser(written, thinks=thinks, thinking=thinking, parallel=choice.parallel),
+        bool(tools) or thinks is not None,
+        lambda: OutputParser(formats, offered, thinks=thinks, thinking=thinking, parallel=choice.parallel),
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -36,6 +36,7 @@ class TemplateRenderer:
         self._render_seconds = render_seconds
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
+        self._exchange: asyncio.Task[dict[str, str] | None] | None = None
 
     async def render(self, template: str, variables: dict[str, Any]) -> str:
         """Render a template's source with its variables.
@@ -45,27 +46,42 @@ class TemplateRenderer:
         TemplateFailed
         """
         request = msgspec.json.encode({"template": template, "variables": variables})
-        async with self._turn:
-            try:
-                process = await self._running()
-                async with asyncio.timeout(self._render_seconds):
-                    answer = msgspec.json.decode(await _ask(process, request))
-            except TimeoutError:
-                await self.close()
-                raise TemplateFailed("time", f"it took longer than {self._render_seconds:g} s") from None
-            except (EOFError, ConnectionError):
-                await self.close()
-                raise TemplateFailed("size", "it ended the process that renders it") from None
-            except BaseException:
-                # Cancelled between question and answer: the next question would get this answer.
-                await self.close()
-                raise
+        await self._turn.acquire()
+        # Read to its end even if nobody waits for it any more: the next question would get this answer. And a
+        # cancelled start of a process may never end (CPython's issue 119710).
+        self._exchange = asyncio.create_task(self._take_turn(request))
+        answer = await asyncio.shield(self._exchange)
+        if answer is None:
+            raise TemplateFailed("size", "it ended the process that renders it")
         if "error" in answer:
-            raise TemplateFailed(answer["kind"], answer["error"])
-        text: str = answer["text"]
-        return text
+            raise TemplateFailed(cast("Kind", answer["kind"]), answer["error"])
+        return answer["text"]
 
     async def close(self) -> None:
+        async with self._turn:
+            await self._end()
+
+    async def _take_turn(self, request: bytes) -> dict[str, str] | None:
+        try:
+            # The kernel may have ended the process for memory that others took: once more, then.
+            return await self._answer(request) or await self._answer(request)
+        except TimeoutError:
+            await self._end()
+            raise TemplateFailed("time", f"it took longer than {self._render_seconds:g} s") from None
+        finally:
+            self._turn.release()
+
+    async def _answer(self, request: bytes) -> dict[str, str] | None:
+        """None: the process ended instead."""
+        try:
+            process = await self._running()
+            async with asyncio.timeout(self._render_seconds):
+                return msgspec.json.decode(await _ask(process, request), type=dict[str, str])
+        except (EOFError, ConnectionError):
+            await self._end()
+            return None
+
+    async def _end(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return

@@ -111,7 +111,12 @@ async def test_choices_come_apart_and_share_the_prefill():
 
 BAD_REQUESTS = [
     (ask("a" * 500), "prompt", "context_length_exceeded", "501.*exceeds the context length"),
-    (ask(max_tokens=499, require_room=True), "prompt", "context_length_exceeded", "505.*exceeds the context length"),
+    (
+        ask(max_tokens=499, require_room=True),
+        "prompt",
+        "context_length_exceeded",
+        "505.*exceeds the context length",
+    ),
     (ask(max_tokens=0), "max_tokens", "invalid", "at least 1"),
     (ask(n=0), "n", "invalid", "between 1 and"),
     (ask(stop=[""]), "stop", "invalid", "1 to"),

@@ -110,7 +110,8 @@ async def test_formats(client: ollama.AsyncClient, api: Running) -> None:
 
 async def test_tools_and_thinking() -> None:
     template = (
-        "{{ messages[0].content }}{% if enable_thinking is false %}off{% endif %}"
+        "{% for m in messages %}[{{ m.content }}{{ m.reasoning_content }}]{% endfor %}"
+        "{% if enable_thinking is false %}off{% endif %}"
         "{% for t in tools or [] %}<tool_call>{{ t.function.name }}{% endfor %}{#</think>#}"
     )
     info = msgspec.structs.replace(LOADED, chat_templates={"default": template})
@@ -121,8 +122,10 @@ async def test_tools_and_thinking() -> None:
             "type": "function",
             "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
         }
-        answer = await client.chat(MODEL, HI, tools=[tool], think=True)
+        again = [*HI, {"role": "assistant", "content": "Ho", "thinking": "Hum"}, *HI]
+        answer = await client.chat(MODEL, again, tools=[tool], think=True)
         assert answer.message.thinking == "Hm."
+        assert "[HoHum]" in str(api.engine.requests[0].prompt[0])
         assert answer.message.content == "Look: "
         assert answer.message.tool_calls is not None
         assert answer.message.tool_calls[0].function.arguments == {"x": 1}

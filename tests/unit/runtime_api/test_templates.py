@@ -1,11 +1,13 @@
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
 
+from slm_runtime.templates.adaptations import fold_systems
 from slm_runtime.templates.chat import CHATML, ChatFormat
-from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer
+from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer, _ask
 from tests.unit.runtime_api.scripted import LOADED, MODEL, Inline, ScriptedEngine, exchange, post, running
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -61,19 +63,52 @@ async def test_a_hostile_template_is_bounded_and_the_next_one_works(
     assert await renderer.render("{{ 1 + 1 }}", {}) == "2"
 
 
-async def test_a_template_that_ends_its_process_fails_alone(renderer: TemplateRenderer) -> None:
+async def test_who_ends_the_process_ends_no_rendering(renderer: TemplateRenderer) -> None:
     assert await renderer.render("x", {}) == "x"
     assert renderer._process is not None
     renderer._process.kill()
-    assert {await _outcome(renderer), await _outcome(renderer)} <= {"x", "size"}
+    answers = await asyncio.gather(*(renderer.render("{{ i }}", {"i": i}) for i in range(20)))
+    assert answers == [str(i) for i in range(20)]
+
+
+async def test_who_goes_while_the_process_starts_hinders_nobody(
+    renderer: TemplateRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, go_on = asyncio.Event(), asyncio.Event()
+    start = asyncio.create_subprocess_exec
+
+    async def slow_start(*args: Any, **options: Any) -> asyncio.subprocess.Process:
+        starting.set()
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            # As asyncio does where the child has ended before its pipes are connected.
+            await asyncio.Event().wait()
+        return await start(*args, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slow_start)
+    gone = asyncio.create_task(renderer.render("x", {}))
+    await starting.wait()
+    gone.cancel()
+    go_on.set()
+    async with asyncio.timeout(10):
+        assert await renderer.render("x", {}) == "x"
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
+async def test_a_template_that_ends_its_process_is_told(
+    renderer: TemplateRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask(process: asyncio.subprocess.Process, request: bytes) -> bytes:
+        if b"deadly" in request:
+            process.kill()
+        return await _ask(process, request)
+
+    monkeypatch.setattr("slm_runtime.templates.renderer._ask", ask)
+    with pytest.raises(TemplateFailed, match="ended the process"):
+        await renderer.render("deadly", {})
     assert await renderer.render("x", {}) == "x"
-
-
-async def _outcome(renderer: TemplateRenderer) -> str:
-    try:
-        return await renderer.render("x", {})
-    except TemplateFailed as error:
-        return error.kind
 
 
 async def test_the_dialect_of_chat_templates() -> None:
@@ -108,7 +143,7 @@ TURN = "[{{ m.role }}: {{ m.content }}]"
 )
 async def test_a_system_message_always_arrives(template: str) -> None:
     chat = await chat_format(template)
-    assert not chat.system_role
+    assert fold_systems in chat.adaptations
     assert await chat.prompt([{"role": "system", "content": "Be brief."}, *HI]) == "[user: Be brief.\n\nHi]"
     assert await chat.prompt([{"role": "system", "content": "Alone."}]) == "[user: Alone.]"
 
@@ -126,11 +161,12 @@ async def test_tool_templates_are_chosen_and_probed() -> None:
 async def test_arguments_are_objects_or_text_as_the_template_needs() -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
     messages = [{"role": "assistant", "content": "", "tool_calls": [call]}]
-    one = "messages[0].tool_calls[0].function.arguments"
-    # The probe asks for a template that renders a plain user message too.
-    guard = "{% if messages[0].tool_calls %}"
-    objects = await chat_format(guard + "{{ " + one + " | tojson }}{% endif %}")
-    text = await chat_format(guard + "{{ 'args: ' + " + one + " }}{% endif %}")
+    head, tail = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}",
+        "{% endfor %}{% endfor %}",
+    )
+    objects = await chat_format(head + "{{ c.function.arguments | tojson }}" + tail)
+    text = await chat_format(head + "{{ 'args: ' + c.function.arguments }}" + tail)
     assert await objects.prompt(messages) == '{"x": 1}'
     assert await text.prompt(messages) == 'args: {"x":1}'
 

@@ -128,7 +128,7 @@ async def test_one_call_where_parallel_ones_are_not_wanted() -> None:
 async def test_reasoning_goes_beside_the_text() -> None:
     template = "{{ messages[0].content }}<think>\n{#</think>#}"
     info = msgspec.structs.replace(LOADED, chat_templates={"default": template})
-    engine = ScriptedEngine(Script(pieces=["Hm", ".\n</thi", "nk>\n\nParis."]), info)
+    engine = ScriptedEngine(Script(pieces=["Hm", ".\n</thi", "nk>", "\n\n", "Paris."]), info)
     async with (
         running(engine) as api,
         openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
@@ -153,6 +153,59 @@ async def test_reasoning_goes_beside_the_text() -> None:
         assert "".join(getattr(delta, "reasoning_content", "") for delta in deltas).strip() == "Hm."
 
 
+async def answered(template: str, pieces: list[str], **more: Any) -> tuple[Any, ScriptedEngine]:
+    info = msgspec.structs.replace(LOADED, chat_templates={"default": template})
+    engine = ScriptedEngine(Script(pieces=pieces), info)
+    async with (
+        running(engine) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        answer = await client.chat.completions.create(**{"model": MODEL, "messages": MESSAGES, **more})
+    return answer.choices[0].message, engine
+
+
+THINKER = (
+    "{% for m in messages %}[{{ m.content }}{{ m.reasoning_content }}]{% endfor %}"
+    "{% if enable_thinking is defined and enable_thinking is false %}off{% endif %}<think>\n{# </think> #}"
+)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"tools": [TOOL], "tool_choice": "required"},
+    ],
+)
+async def test_a_form_leaves_no_room_for_reasoning(wish: dict[str, Any]) -> None:
+    message, engine = await answered(THINKER, ['{"name":"weather","arguments":{}}'], **wish)
+    assert str(engine.requests[0].prompt[0]).endswith("off<think>\n\n</think>\n\n")
+    assert message.tool_calls or message.content == '{"name":"weather","arguments":{}}'
+    assert not hasattr(message, "reasoning_content")
+    kept = {**wish, "extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
+    _, engine = await answered(THINKER, ["{}"], **kept)
+    assert "off" not in str(engine.requests[0].prompt[0])
+
+
+async def test_earlier_reasoning_is_the_templates_to_show() -> None:
+    talk = [*MESSAGES, {"role": "assistant", "content": "Rain.", "reasoning_content": "Hm."}, *MESSAGES]
+    _, engine = await answered(THINKER, [], messages=talk)
+    assert "[Rain.Hm.]" in str(engine.requests[0].prompt[0])
+
+
+async def test_mistral_marks_its_reasoning_with_special_tokens() -> None:
+    template = "{{ messages[0].content }}{# [THINK] [/THINK] #}"
+    message, engine = await answered(template, ["[THINK]", "Hm", ".", "[/THINK]", "Rain."])
+    assert (message.content, message.reasoning_content) == ("Rain.", "Hm.")
+    assert engine.requests[0].show_special
+
+
+async def test_an_argument_is_what_the_tool_declares() -> None:
+    element = "<tool_call>\n<function=weather>\n<parameter=city>\n12\n</parameter>\n</function>\n</tool_call>"
+    (call,) = (await ask([element]))[0].choices[0].message.tool_calls
+    assert json.loads(call.function.arguments) == {"city": "12"}
+
+
 def test_teaching_keeps_turns_alternating() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}
     taught = teach(
@@ -173,5 +226,5 @@ def test_teaching_keeps_turns_alternating() -> None:
     # What was taught is what is read: the model's own earlier calls parse as calls.
     from slm_runtime.api.tool_formats import GENERIC
 
-    parser = OutputParser(GENERIC)
+    parser = OutputParser((GENERIC,))
     assert len([*parser.feed(taught[2]["content"]), *parser.finish()]) == 2

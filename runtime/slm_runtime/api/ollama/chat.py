@@ -15,7 +15,7 @@ from slm_runtime.api.serving import Serving
 from slm_runtime.api.truncation import newest_turns
 from slm_runtime.api.turn import Tool, ToolChoice, prepare_turn
 from slm_runtime.engine.messages import GenerateRequest
-from slm_runtime.templates.chat import ChatMessage
+from slm_runtime.templates.messages import ChatMessage
 
 _PARAMS: Final = {"prompt": "messages", "constraint": "format", "max_tokens": "options.num_predict"}
 _ROLES: Final = ("system", "user", "assistant", "tool")

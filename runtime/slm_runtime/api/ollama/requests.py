@@ -9,7 +9,7 @@ from slm_runtime.api.generation import api_error
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama.ndjson import Kind, now
 from slm_runtime.api.ollama.options import FOREVER, Options, parse_keep_alive, parse_options
-from slm_runtime.api.parsing import THINK_END
+from slm_runtime.api.parsing import thoughts
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineError
 from slm_runtime.templates.chat import ChatFormat
@@ -74,7 +74,7 @@ class GeneratingRequest(msgspec.Struct, kw_only=True):
 
 
 def thinks(chat: ChatFormat) -> bool:
-    return THINK_END in chat.template
+    return thoughts(chat.template) is not None
 
 
 async def parse(exchange: Exchange, kind: type[_Request]) -> _Request:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.templates.chat import ChatMessage
+from slm_runtime.templates.messages import ChatMessage
 
 
 class ContentPart(msgspec.Struct):
@@ -35,6 +35,8 @@ class Message(msgspec.Struct):
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    """Templates decide whose reasoning is shown again: Qwen's shows what led to a call, until the user speaks."""
     refusal: str | None = None
 
 
@@ -65,6 +67,8 @@ def _to_chat(message: Message, where: str) -> ChatMessage:
         chat["name"] = message.name
     if message.tool_call_id is not None:
         chat["tool_call_id"] = message.tool_call_id
+    if message.reasoning_content is not None:
+        chat["reasoning_content"] = message.reasoning_content
     if message.tool_calls:
         chat["tool_calls"] = [
             _call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls)

@@ -7,7 +7,7 @@ import msgspec
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.openai.conversation import FunctionCall, Message, ToolCall, to_chat
 from slm_runtime.api.openai.fields import invalid
-from slm_runtime.templates.chat import ChatMessage
+from slm_runtime.templates.messages import ChatMessage
 
 _TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text"})
 
