@@ -53,6 +53,7 @@ IMAGE_PACKAGES = (
 COMPILER_PACKAGES = (
     Package("gcc", "gcc", "compiles llama.cpp"),
     Package("g++", "g++", "compiles llama.cpp"),
+    Package("patch", "patch", "mends llama.cpp before it is compiled"),
 )
 
 

@@ -9,7 +9,9 @@ import os
 import re
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.cluster import cache, host
 from tests.cluster.commands import run
@@ -23,8 +25,7 @@ CMAKE_FLAGS = (
     "-DLLAVA_BUILD=OFF",
     "-DLLAMA_OPENSSL=OFF",
 )
-MENDS = Path(__file__).with_name("tile_config.h")
-"""What a compiler gets wrong, put right; included ahead of every source."""
+PATCH = Path(__file__).with_name("llama.cpp.patch")
 
 
 def _pip(*words: str | Path) -> list[str | Path]:
@@ -47,7 +48,7 @@ def _inputs() -> dict[str, object]:
     return {
         "version": VERSION,
         "flags": list(CMAKE_FLAGS),
-        "mends": MENDS.read_text(),
+        "patch": PATCH.read_text(),
         "abi": sysconfig.get_config_var("SOABI"),
         "machine": os.uname().machine,
     }
@@ -64,7 +65,11 @@ def _build(folder: Path) -> None:
     host.require(host.COMPILER_PACKAGES)
     env = {
         "CMAKE_ARGS": " ".join(CMAKE_FLAGS),
-        "CXXFLAGS": f'-include "{MENDS}"',
         "CMAKE_BUILD_PARALLEL_LEVEL": str(len(os.sched_getaffinity(0))),
     }
-    run(_pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, sdist()), env=env)
+    with TemporaryDirectory(dir=folder) as sources:
+        with tarfile.open(sdist()) as archive:
+            archive.extractall(sources, filter="data")
+        (tree,) = Path(sources).iterdir()
+        run(["patch", "--batch", "--quiet", "--strip=1", "--directory", tree, "--input", PATCH])
+        run(_pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, tree), env=env)
