@@ -48,6 +48,8 @@ class Capabilities:
     """Prompts and single tokens go together in one step."""
     prefill_rows: int | None = None
     """Sequences with more than one token in a step; None: as many as `rows`."""
+    prompt_grain: int = 1
+    """Prompt tokens cost least in multiples of so many."""
     prefix_copy: bool = True
     partial_removal: bool = True
     """A sequence can be cut anywhere; False: only freed or copied whole (recurrent and hybrid models)."""

@@ -21,12 +21,11 @@ _GENERATED_WEIGHT: Final = 2
 class Policy:
     """Of prompts that come in while others generate: the pace of these against the newcomers' first tokens."""
 
-    mixed_seconds: float = 0.25
-    """What a step with both should take."""
+    mixed_seconds: float = 0.35
+    """What a step that takes in prompts should last."""
     mixed_tokens: int = 128
     """Prompt tokens in the first such step; those after it follow from what the one before took."""
     fewest_mixed_tokens: int = 32
-    """An engine that is slower than that per step is better off with few steps."""
 
 
 class Scheduler:
@@ -41,7 +40,7 @@ class Scheduler:
         """In the order of arrival, which is also that of `arrival`."""
         self._arrivals = 0
         self._step_tokens = capabilities.step_tokens
-        self._mixed_tokens = min(self._policy.mixed_tokens, capabilities.step_tokens)
+        self._mixed_tokens = self._in_grains(self._policy.mixed_tokens)
         self._mixing = False
         """The step that was planned last is for prompts while others generate."""
         self._prefill_turn = False
@@ -141,8 +140,13 @@ class Scheduler:
         if not self._mixing or taken < self._mixed_tokens:
             return
         ratio = min(max(self._policy.mixed_seconds / max(seconds, 1e-6), 0.5), 2.0)
-        wanted = max(round(self._mixed_tokens * ratio), self._policy.fewest_mixed_tokens)
-        self._mixed_tokens = min(wanted, self._capabilities.step_tokens)
+        self._mixed_tokens = self._in_grains(
+            max(round(self._mixed_tokens * ratio), self._policy.fewest_mixed_tokens)
+        )
+
+    def _in_grains(self, tokens: int) -> int:
+        grain = self._capabilities.prompt_grain
+        return min(max(tokens // grain, 1) * grain, self._capabilities.step_tokens)
 
     def _admit(self) -> None:
         rows, cells = self._capabilities.rows, self._capabilities.cells

@@ -182,7 +182,7 @@ def test_a_conversation_goes_on_where_it_ended():
 
 def test_running_streams_keep_their_pace_while_a_long_prompt_comes_in():
     capabilities = Capabilities(context_length=2100, rows=4, sequences=8, step_tokens=512, cells=8400)
-    world = World(PlayedEngine(capabilities), Policy(mixed_tokens=64))
+    world = World(PlayedEngine(capabilities), Policy(mixed_tokens=64, mixed_seconds=0.25))
     for number in range(3):
         world.submit(number, [3 + number] * 5, 200)
     for _ in range(5):
@@ -198,7 +198,7 @@ def test_running_streams_keep_their_pace_while_a_long_prompt_comes_in():
 
 @pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "in turns"])
 @pytest.mark.parametrize(
-    ("tokens_a_second", "expected"), [(40, 32), (400, 98), (100_000, 512)], ids=["slow", "between", "fast"]
+    ("tokens_a_second", "expected"), [(40, 32), (400, 139), (100_000, 512)], ids=["slow", "between", "fast"]
 )
 def test_what_a_prompt_takes_of_a_step_follows_the_engine_s_speed(tokens_a_second, expected, mixed):
     capabilities = Capabilities(
@@ -214,6 +214,20 @@ def test_what_a_prompt_takes_of_a_step_follows_the_engine_s_speed(tokens_a_secon
         world.step()
     taken = [len(span.tokens) for step in world.engine.steps[-2:] for span in step if len(span.tokens) > 1]
     assert taken[-1] == pytest.approx(expected, abs=3)
+
+
+def test_what_a_prompt_takes_of_a_step_comes_in_grains():
+    capabilities = Capabilities(
+        context_length=5000, rows=4, sequences=8, step_tokens=512, cells=20_000, mixed=False, prompt_grain=64
+    )
+    world = World(PlayedEngine(capabilities), pace=lambda tokens: tokens / 400)
+    world.submit(0, [3] * 5, 400)
+    world.step()
+    world.submit(9, [8] * 4000, 2)
+    while world.open[9].computed < 3000:
+        world.step()
+    taken = {len(span.tokens) for step in world.engine.steps[1:] for span in step if len(span.tokens) > 1}
+    assert taken == {128}
 
 
 def test_a_short_prompt_overtakes_a_long_one_and_the_long_one_goes_on():

@@ -22,6 +22,7 @@ _DEFAULT_CONTEXT: Final = 8192
 _MAX_SEQUENCES: Final = 256
 """llama.cpp's own bound on sequence numbers in a unified store."""
 _CELL_PADDING: Final = 256
+_TILE: Final = 64
 _EMBEDDING_TOKENS: Final = 32
 """Tokens whose hidden states one step can give: each costs a row of logits in the compute buffer."""
 _KV_TYPES: Final = {"f16": native.GGML_TYPE_F16, "q8_0": native.GGML_TYPE_Q8_0, "q4_0": native.GGML_TYPE_Q4_0}
@@ -61,6 +62,10 @@ class LlamaCppEngine:
             step_tokens=native.llama_n_batch(self._context),
             cells=native.llama_n_ctx(self._context),
             embedding_tokens=0 if recurrent else min(self._outputs, native.llama_n_batch(self._context)),
+            # On a CPU, attention works on tiles of prompt tokens. A single token in one of them costs as much as all of
+            # it, and less than half a tile is computed token by token.
+            mixed=self._log.layers[0] > 0,
+            prompt_grain=_TILE,
             partial_removal=not recurrent,
         )
         self._governor = ThreadGovernor(self._threads, time.monotonic())
