@@ -24,10 +24,10 @@ def asked(server: ServeProcess, **more: Any) -> dict[str, Any]:
     [
         ({"model": "gpt-4o"}, openai.NotFoundError, "model_not_found", "model"),
         ({"messages": []}, openai.BadRequestError, None, "messages"),
-        ({"temperature": 3}, openai.BadRequestError, "invalid_type", "temperature"),
+        ({"temperature": 3}, openai.BadRequestError, "invalid_value", "temperature"),
         ({"logit_bias": {"999999": 1}}, openai.BadRequestError, "invalid_value", "logit_bias"),
-        ({"n": 1000}, openai.BadRequestError, "invalid_type", "n"),
-        ({"max_tokens": 0}, openai.BadRequestError, "invalid_type", "max_tokens"),
+        ({"n": 1000}, openai.BadRequestError, "invalid_value", "n"),
+        ({"max_tokens": 0}, openai.BadRequestError, "invalid_value", "max_tokens"),
         ({"extra_body": {"temprature": 1}}, openai.BadRequestError, "unknown_parameter", "temprature"),
         ({"functions": [{"name": "f"}]}, openai.BadRequestError, "unsupported_parameter", "functions"),
         (
