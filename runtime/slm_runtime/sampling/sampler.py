@@ -10,7 +10,7 @@ from slm_runtime.engine.messages import Sampling, TokenLogprobs
 from slm_runtime.engine.protocol import Tokens, Vocabulary
 from slm_runtime.sampling.logprobs import logprobs
 from slm_runtime.sampling.penalties import Penalties
-from slm_runtime.sampling.truncation import Floats, draw, likeliest, nucleus, softmax, typical
+from slm_runtime.sampling.truncation import Floats, Likeliest, draw, likeliest, nucleus, softmax, typical
 
 
 class Matcher(Protocol):
@@ -46,6 +46,7 @@ class Sampler:
         self._greedy = params.temperature <= 0
         self._scale = 1.0 if self._greedy else 1 / params.temperature
         self._tail_scale = 1.0 if params.temperature_last else self._scale
+        self._likeliest = Likeliest(params.top_k)
         self._bias = None
         if params.logit_bias:
             self._bias = (
@@ -83,7 +84,7 @@ class Sampler:
             return int(row.argmax())
         params = self._params
         if 0 < params.top_k < row.size:
-            candidates = likeliest(row, params.top_k)
+            candidates = self._likeliest.of(row)
         elif params.typical_p < 1:
             candidates = likeliest(row, row.size)
         elif params.top_p < 1:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slm_runtime.engine.messages import Sampling
 from slm_runtime.sampling.sampler import Sampler
 from slm_runtime.sampling.text import TextStream
-from slm_runtime.sampling.truncation import draw, likeliest, nucleus
+from slm_runtime.sampling.truncation import Likeliest, draw, likeliest, nucleus
 from tests.unit.runtime_engine.playing import Letters
 
 PROMPT = array("i", [5, 6, 6])
@@ -84,6 +84,18 @@ def test_every_number_draws_a_token_and_evenly_spread_ones_draw_their_share(row)
     times = 500
     counts = np.bincount([draw(row, 1.0, (i + 0.5) / times) for i in range(times)], minlength=row.size)
     np.testing.assert_allclose(counts / times, softmax(row), atol=1.01 / times)
+
+
+@pytest.mark.parametrize("k", [1, 40, 300])
+def test_where_the_last_row_had_its_likeliest_changes_nothing(k):
+    chooser = np.random.default_rng(0)
+    likeliest_of = Likeliest(k)
+    for spread in (1, 1, 8, 0.01, 0, 3, 3, 3):
+        row = (spread * chooser.standard_normal(5000)).astype(np.float32)
+        row[:100] = -np.inf
+        row[200:210] = row[300]
+        for each in (row, np.where(np.arange(5000) == 7, np.float32(1), -np.inf).astype(np.float32), row + 1):
+            assert likeliest_of.of(each).tolist() == likeliest(each, k).tolist()
 
 
 def test_greedy_takes_the_likeliest():
