@@ -107,8 +107,8 @@ INTRODUCTION = """# Benchmarks
 Made by `make bench` (one part alone: `python -m bench serving`, likewise `engine`, `endurance`, `operator`);
 this page is written from `bench/results/`. Figures of one row come from one run in which the two sides alternate; what
 counts is the ratio, since absolute figures follow the machine. llama-server is built from the same source as our wheel and
-given the wheel's own CPU code, mends (`tests/cluster/llama.cpp.patch`) included; both get the same GGUF, threads, streams and context a stream, and prompts
-that no other request shares.
+given the wheel's own CPU code, mends included (`tests/cluster/llama.cpp.patch`); both get the same GGUF, threads, streams
+and context a stream, and prompts that no other request shares.
 """
 
 OPERATOR_NOTE = """A real API server, controller manager and scheduler on the same cores, pods played by a fake kubelet; etcd
