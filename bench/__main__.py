@@ -22,7 +22,8 @@ def measure_serving(rounds: int) -> None:
             for figure, reach in row.reaches.items():
                 ratio = statistics.median(result.ratios(figure))
                 print(f"{model.stem:28} {row.name:60} {figure:20} ratio {ratio:.2f} ({reach})", flush=True)
-        page.save(f"serving-{label}", {"model": model.stem, "rows": rows})
+            # After each row: a run takes long, and may be cut off.
+            page.save(f"serving-{label}", {"model": model.stem, "rows": rows})
 
 
 def described(result: serving.Result) -> dict[str, Any]:

@@ -69,7 +69,7 @@ async def long_prompt_among_streams(server: Server, number: int) -> dict[str, fl
         running = [
             asyncio.create_task(
                 load.stream(
-                    session, server.url, prompts.chat(prompts.words(40, seed=number * 1000 + each), 1200)
+                    session, server.url, prompts.chat(prompts.words(40, seed=number * 1000 + each), 600)
                 )
             )
             for each in range(4)

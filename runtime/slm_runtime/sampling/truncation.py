@@ -10,8 +10,9 @@ Indices = NDArray[np.intp]
 
 _BLOCK: Final = 64
 _FARTHER: Final = 1.2
-_FEW: Final = 32
-"""Times k: so many are sorted, rather than looked for elsewhere."""
+_NEAREST: Final = 0.1
+_FARTHEST: Final = 100.0
+"""Of logits below their peak: what is looked at."""
 _BINS_A_NAT: Final = 16
 _BINS: Final = 1024
 
@@ -41,19 +42,22 @@ def likeliest(row: Floats, k: int) -> Indices:
 
 
 class Likeliest:
-    """`likeliest` for one sequence, whose rows are alike: it looks first as far below the peak as the last k reached."""
+    """`likeliest` for one sequence: it looks as far below the peak as the last k reached, and farther if need be."""
 
     def __init__(self, k: int) -> None:
         self._k = k
-        self._reach = 0.0
+        self._reach = 1.0
 
     def of(self, row: Floats) -> Indices:
-        near = np.flatnonzero(row >= row.max() - np.float32(self._reach))
-        if not self._k <= near.size <= _FEW * self._k:
-            found = likeliest(row, self._k)
-        else:
-            found = near[np.argsort(-row[near], kind="stable")[: self._k]]
-        self._reach = _FARTHER * float(row[found[0]] - row[found[-1]])
+        peak, reach = row.max(), self._reach
+        near = np.flatnonzero(row >= peak - np.float32(reach))
+        while near.size < self._k and reach < _FARTHEST:
+            reach *= 2
+            near = np.flatnonzero(row >= peak - np.float32(reach))
+        if near.size < self._k:
+            return likeliest(row, self._k)
+        found = near[likeliest(row[near], self._k)]
+        self._reach = max(_FARTHER * float(row[found[0]] - row[found[-1]]), _NEAREST)
         return found
 
 
