@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from bench import endurance, engine, models, page, serving
 from bench.operator import __main__ as operator
@@ -18,16 +17,13 @@ def measure_serving(rounds: int) -> None:
         rows = []
         for row in serving.rows():
             result = serving.compare(row, model, rounds)
-            rows.append({"name": row.name, "reaches": row.reaches} | described(result))
+            sides = {"ours": result.ours, "theirs": result.theirs, "commands": result.commands}
+            rows.append({"name": row.name, "reaches": row.reaches, **sides})
             for figure, reach in row.reaches.items():
                 ratio = statistics.median(result.ratios(figure))
                 print(f"{model.stem:28} {row.name:60} {figure:20} ratio {ratio:.2f} ({reach})", flush=True)
             # After each row: a run takes long, and may be cut off.
             page.save(f"serving-{label}", {"model": model.stem, "rows": rows})
-
-
-def described(result: serving.Result) -> dict[str, Any]:
-    return {"ours": result.ours, "theirs": result.theirs, "commands": result.commands}
 
 
 def measure_engine(rounds: int) -> None:

@@ -1,7 +1,6 @@
 """The operator's side of each measurement."""
 
 import asyncio
-import os
 import tempfile
 import time
 from collections import Counter
@@ -14,10 +13,10 @@ import orjson
 
 from bench.operator.bare import create
 from bench.operator.stage import DEPLOYMENT_PATH, NAMESPACE, SLM_PATH, Api, Clock, api
+from bench.servers import cpu_seconds
 from tests.apiserver.operator import Audit, Operator, slm
 from tests.cluster import ControlPlane
 
-TICKS = os.sysconf("SC_CLK_TCK")
 QUIET = 5.0
 
 
@@ -28,10 +27,9 @@ class Process:
 
     @staticmethod
     def of(pid: int) -> "Process":
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         status = Path(f"/proc/{pid}/status").read_text()
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return Process((int(fields[11]) + int(fields[12])) / TICKS, int(peak.split()[1]) / 1024)
+        return Process(cpu_seconds(pid), int(peak.split()[1]) / 1024)
 
 
 def is_ready(document: dict[str, Any]) -> bool:

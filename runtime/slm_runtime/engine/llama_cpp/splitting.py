@@ -21,7 +21,7 @@ class Splitter:
         Parameters
         ----------
         marks
-            All texts that the tokenizer takes out of a text before it reads the rest, the longest first.
+            All texts that the tokenizer takes out of a text before it reads the rest.
         cuts
             Those of them that leave the text before them alone.
         """
