@@ -6,7 +6,7 @@ from typing import Final
 
 from slm_runtime.api.document import Operation, openapi
 from slm_runtime.api.http import Exchange
-from slm_runtime.api.ollama import catalogue, embed, generate
+from slm_runtime.api.ollama import RELEASE, catalogue, embed, generate
 from slm_runtime.api.ollama import chat as ollama_chat
 from slm_runtime.api.openai import chat, completions, embeddings, fields, models, responses
 from slm_runtime.api.routing import Router
@@ -23,7 +23,7 @@ async def _root(_: Serving, exchange: Exchange) -> None:
 
 
 async def _version(_: Serving, exchange: Exchange) -> None:
-    await exchange.respond_json({"version": VERSION})
+    await exchange.respond_json({"version": RELEASE, "runtime": VERSION})
 
 
 async def _metrics(serving: Serving, exchange: Exchange) -> None:
@@ -87,7 +87,10 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
         ),
         embeddings.create,
     ),
-    (Operation("GET", "/api/version", "The runtime's version."), _version),
+    (
+        Operation("GET", "/api/version", "The release of Ollama whose API this is, and the runtime's own."),
+        _version,
+    ),
     (Operation("GET", "/api/health", "Whether requests are answered."), _health),
     (Operation("GET", "/api/metrics", "What Prometheus reads on the operations port."), _metrics),
     (

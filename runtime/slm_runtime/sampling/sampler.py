@@ -10,7 +10,17 @@ from slm_runtime.engine.messages import Sampling, TokenLogprobs
 from slm_runtime.engine.protocol import Tokens, Vocabulary
 from slm_runtime.sampling.logprobs import logprobs
 from slm_runtime.sampling.penalties import Penalties
-from slm_runtime.sampling.truncation import Floats, Likeliest, draw, likeliest, nucleus, softmax, typical
+from slm_runtime.sampling.truncation import (
+    Floats,
+    Indices,
+    Likeliest,
+    cumulated,
+    draw,
+    likeliest,
+    nucleus,
+    softmax,
+    typical,
+)
 
 
 class Matcher(Protocol):
@@ -84,34 +94,35 @@ class Sampler:
             return int(row.argmax())
         params = self._params
         if 0 < params.top_k < row.size:
-            candidates = self._likeliest.of(row)
-        elif params.typical_p < 1:
+            return self._pick_among(*self._likeliest.of(row), params.top_p)
+        top_p = params.top_p
+        if params.typical_p < 1:
             candidates = likeliest(row, row.size)
-        elif params.top_p < 1:
-            candidates = nucleus(row, self._tail_scale, params.top_p)
+        elif top_p < 1:
+            candidates, top_p = nucleus(row, self._tail_scale, top_p), 1.0
         elif params.min_p > 0:
             # Never the empty set: the likeliest reaches any share of itself.
             candidates = likeliest(row, int(np.count_nonzero(row >= self._floor(row.max()))))
         else:
             return draw(row, self._scale, self._random.random())
-        return self._pick_among(candidates, row[candidates])
+        return self._pick_among(candidates, row[candidates], top_p)
 
-    def _pick_among(self, candidates: NDArray[np.intp], logits: Floats) -> int:
-        """Candidates come likeliest first."""
+    def _pick_among(self, candidates: Indices, logits: Floats, top_p: float) -> int:
+        """Candidates come likeliest first. Called for every token: as few calls of numpy as will do."""
         params = self._params
         if params.typical_p < 1:
             kept = typical(softmax(logits, self._tail_scale), params.typical_p)
             candidates, logits = candidates[kept], logits[kept]
-        if params.top_p < 1:
-            reached = np.cumsum(softmax(logits, self._tail_scale))
-            count = int(np.searchsorted(reached, params.top_p)) + 1
-            candidates, logits = candidates[:count], logits[:count]
+        count = candidates.size
+        reached = cumulated(logits, self._tail_scale)
+        if top_p < 1:
+            count = int(reached.searchsorted(top_p * reached[-1])) + 1
         if params.min_p > 0:
-            count = max(1, int(np.count_nonzero(logits >= self._floor(logits[0]))))
-            candidates, logits = candidates[:count], logits[:count]
-        reached = np.cumsum(softmax(logits, self._scale))
-        place = int(np.searchsorted(reached, self._random.random() * reached[-1], side="right"))
-        return int(candidates[min(place, candidates.size - 1)])
+            count = min(count, max(1, int(np.count_nonzero(logits >= self._floor(logits[0])))))
+        if self._scale != self._tail_scale:
+            reached = cumulated(logits[:count], self._scale)
+        place = int(reached[:count].searchsorted(self._random.random() * reached[count - 1], side="right"))
+        return int(candidates[min(place, count - 1)])
 
     def _floor(self, peak: np.float32) -> float:
         """The lowest logit that min_p lets pass."""

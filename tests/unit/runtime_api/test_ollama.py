@@ -1,4 +1,5 @@
 import asyncio
+import importlib.metadata
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -166,7 +167,10 @@ async def test_the_catalogue(client: ollama.AsyncClient, http: httpx.AsyncClient
     assert shown.modelinfo["general.architecture"] == "llama"
     assert shown.details is not None
     assert shown.details.format == "gguf"
-    assert (await http.get("/api/version")).json()["version"]
+    version = (await http.get("/api/version")).json()
+    # Clients refuse a server that is older than the fields they send; logprobs are the latest of ours.
+    assert tuple(map(int, version["version"].split("."))) >= (0, 12, 11)
+    assert version["runtime"] == importlib.metadata.version("slm-operator")
     assert "slm_runtime_ready 1.0" in (await http.get("/api/metrics")).text
 
 

@@ -95,7 +95,9 @@ def test_where_the_last_row_had_its_likeliest_changes_nothing(k):
         row[:100] = -np.inf
         row[200:210] = row[300]
         for each in (row, np.where(np.arange(5000) == 7, np.float32(1), -np.inf).astype(np.float32), row + 1):
-            assert likeliest_of.of(each).tolist() == likeliest(each, k).tolist()
+            found, values = likeliest_of.of(each)
+            assert found.tolist() == likeliest(each, k).tolist()
+            assert (values == each[found]).all()
 
 
 def test_greedy_takes_the_likeliest():
@@ -121,6 +123,13 @@ def test_top_k_then_top_p_with_the_temperature_first_or_last():
         wanted = dict(zip(kept.tolist(), softmax(row[kept] / 1.5), strict=True))
         chosen = sampler(temperature=1.5, top_k=20, top_p=0.6, temperature_last=last, seed=3)
         assert matches(drawn(chosen, row), wanted)
+
+
+def test_top_p_alone_cuts_once():
+    # 0.6, 0.85, 0.93 of the whole: three tokens reach 0.9. Of these three, two would.
+    probabilities = np.array([0.6, 0.25, 0.08, 0.04, 0.03], np.float32)
+    wanted = dict(enumerate((probabilities[:3] / 0.93).tolist()))
+    assert matches(drawn(sampler(top_p=0.9, seed=2), np.log(probabilities)), wanted)
 
 
 def test_min_p_keeps_what_reaches_its_share_of_the_likeliest():
