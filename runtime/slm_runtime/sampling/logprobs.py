@@ -15,5 +15,5 @@ def logprobs(row: Floats, token: int, top: int, vocabulary: Vocabulary) -> Token
     def entry(index: int) -> TokenLogprob:
         return TokenLogprob(index, vocabulary.piece(index, special=True), float(row[index]) - normalizer)
 
-    best = likeliest(row, top).tolist() if top else []
+    best = likeliest(row, top)[0].tolist() if top else []
     return TokenLogprobs(entry(token), [entry(index) for index in best])

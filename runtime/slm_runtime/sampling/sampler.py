@@ -13,7 +13,6 @@ from slm_runtime.sampling.penalties import Penalties
 from slm_runtime.sampling.truncation import (
     Floats,
     Indices,
-    Likeliest,
     cumulated,
     draw,
     likeliest,
@@ -56,7 +55,6 @@ class Sampler:
         self._greedy = params.temperature <= 0
         self._scale = 1.0 if self._greedy else 1 / params.temperature
         self._tail_scale = 1.0 if params.temperature_last else self._scale
-        self._likeliest = Likeliest(params.top_k)
         self._bias = None
         if params.logit_bias:
             self._bias = (
@@ -92,20 +90,20 @@ class Sampler:
     def _pick(self, row: Floats) -> int:
         if self._greedy:
             return int(row.argmax())
-        params = self._params
+        params, top_p = self._params, self._params.top_p
         if 0 < params.top_k < row.size:
-            return self._pick_among(*self._likeliest.of(row), params.top_p)
-        top_p = params.top_p
-        if params.typical_p < 1:
-            candidates = likeliest(row, row.size)
+            candidates, logits = likeliest(row, params.top_k)
+        elif params.typical_p < 1:
+            candidates, logits = likeliest(row, row.size)
         elif top_p < 1:
-            candidates, top_p = nucleus(row, self._tail_scale, top_p), 1.0
+            candidates, logits = nucleus(row, self._tail_scale, top_p)
+            top_p = 1.0
         elif params.min_p > 0:
             # Never the empty set: the likeliest reaches any share of itself.
-            candidates = likeliest(row, int(np.count_nonzero(row >= self._floor(row.max()))))
+            candidates, logits = likeliest(row, int(np.count_nonzero(row >= self._floor(row.max()))))
         else:
             return draw(row, self._scale, self._random.random())
-        return self._pick_among(candidates, row[candidates], top_p)
+        return self._pick_among(candidates, logits, top_p)
 
     def _pick_among(self, candidates: Indices, logits: Floats, top_p: float) -> int:
         """Candidates come likeliest first. Called for every token: as few calls of numpy as will do."""

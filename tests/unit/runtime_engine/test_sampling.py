@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slm_runtime.engine.messages import Sampling
 from slm_runtime.sampling.sampler import Sampler
 from slm_runtime.sampling.text import TextStream
-from slm_runtime.sampling.truncation import Likeliest, draw, likeliest, nucleus
+from slm_runtime.sampling.truncation import draw, likeliest, nucleus
 from tests.unit.runtime_engine.playing import Letters
 
 PROMPT = array("i", [5, 6, 6])
@@ -58,20 +58,23 @@ rows = st.builds(
 @settings(max_examples=100, deadline=None)
 @given(row=rows, k=st.integers(1, 300))
 def test_likeliest_is_what_a_stable_sort_gives(row, k):
-    assert likeliest(row, k).tolist() == np.argsort(-row, kind="stable")[:k].tolist()
+    found, logits = likeliest(row, k)
+    assert found.tolist() == np.argsort(-row, kind="stable")[:k].tolist()
+    assert (logits == row[found]).all()
 
 
 def test_likeliest_copes_with_impossible_tokens():
     row = np.full(5000, -np.inf, np.float32)
     row[[7, 4000]] = 1, 2
-    assert likeliest(row, 2).tolist() == [4000, 7]
-    assert set(likeliest(row, 40).tolist()) > {4000, 7}
+    assert likeliest(row, 2)[0].tolist() == [4000, 7]
+    assert likeliest(row, 40)[0].tolist()[:2] == [4000, 7]
 
 
 @settings(max_examples=60, deadline=None)
 @given(row=rows, top_p=st.floats(0.01, 0.999))
 def test_nucleus_is_the_smallest_set_that_reaches_the_share(row, top_p):
-    kept = nucleus(row, 1.0, top_p)
+    kept, logits = nucleus(row, 1.0, top_p)
+    assert (logits == row[kept]).all()
     probabilities = softmax(row)[kept]
     assert (np.diff(probabilities) <= 1e-9).all()
     assert probabilities.sum() >= top_p - 1e-4
@@ -84,20 +87,6 @@ def test_every_number_draws_a_token_and_evenly_spread_ones_draw_their_share(row)
     times = 500
     counts = np.bincount([draw(row, 1.0, (i + 0.5) / times) for i in range(times)], minlength=row.size)
     np.testing.assert_allclose(counts / times, softmax(row), atol=1.01 / times)
-
-
-@pytest.mark.parametrize("k", [1, 40, 300])
-def test_where_the_last_row_had_its_likeliest_changes_nothing(k):
-    chooser = np.random.default_rng(0)
-    likeliest_of = Likeliest(k)
-    for spread in (1, 1, 8, 0.01, 0, 3, 3, 3):
-        row = (spread * chooser.standard_normal(5000)).astype(np.float32)
-        row[:100] = -np.inf
-        row[200:210] = row[300]
-        for each in (row, np.where(np.arange(5000) == 7, np.float32(1), -np.inf).astype(np.float32), row + 1):
-            found, values = likeliest_of.of(each)
-            assert found.tolist() == likeliest(each, k).tolist()
-            assert (values == each[found]).all()
 
 
 def test_greedy_takes_the_likeliest():
