@@ -1,11 +1,12 @@
 """`python -m bench [serving] [engine] [endurance] [operator] ...`: measure, save, and write docs/benchmarks.md anew."""
 
 import argparse
-import asyncio
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+
+import uvloop
 
 from bench import endurance, engine, models, page, serving
 from bench.operator import __main__ as operator
@@ -36,10 +37,10 @@ def measure_engine(rounds: int) -> None:
 def measure_endurance(_: int) -> None:
     shape = Shape(Path(models.shipped()), 8, 1024)
     with ours(shape) as server:
-        result = asyncio.run(endurance.overload(server, 8))
+        result = uvloop.run(endurance.overload(server, 8))
         print(result, flush=True)
     with ours(shape) as server:
-        growth = asyncio.run(endurance.mixed(server, 8))
+        growth = uvloop.run(endurance.mixed(server, 8))
         print(growth, f"{growth.share:.2%}", flush=True)
     page.save("endurance", {"overload": asdict(result), "growth": {**asdict(growth), "share": growth.share}})
 

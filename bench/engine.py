@@ -1,6 +1,5 @@
 """The engine's batch step beside llama-batched-bench's, and what everything around that step takes."""
 
-import asyncio
 import json
 import os
 import statistics
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import uvloop
 
 from bench import load, peers, prompts, steps
 from bench.servers import THREADS, Server, Shape, cpu_seconds, ours
@@ -77,8 +77,8 @@ def around(model: Path, rounds: int) -> list[dict[str, Any]]:
     rows = []
     for name, sampling in SAMPLINGS.items():
         with ours(Shape(model, STREAMS, 1024)) as server:
-            asyncio.run(_round(server, 0, {}))
-            seen = [asyncio.run(_round(server, number + 1, sampling)) for number in range(rounds)]
+            uvloop.run(_round(server, 0, {}))
+            seen = [uvloop.run(_round(server, number + 1, sampling)) for number in range(rounds)]
         row = {
             figure: statistics.median(getattr(each, figure) for each in seen)
             for figure in ("tokens_per_second", "loop", "everything", "api_cpu")

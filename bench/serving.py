@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import uvloop
+
 from bench import load, prompts
 from bench.servers import SERVERS, Server, Shape
 
@@ -138,7 +140,7 @@ def compare(row: Row, model: Path, rounds: int) -> Result:
         for name in order:
             with SERVERS[name](row.shape(model)) as server:
                 commands[name] = server.command
-                figures[name].append(asyncio.run(_warm_then(row.measure, server, number)))
+                figures[name].append(uvloop.run(_warm_then(row.measure, server, number)))
             time.sleep(0.5)
     return Result(row, figures["slm-runtime"], figures["llama-server"], commands)
 
