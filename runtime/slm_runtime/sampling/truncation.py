@@ -57,7 +57,7 @@ def nucleus(row: Floats, scale: float, top_p: float) -> tuple[Indices, Floats]:
 
 def _weights(row: Floats, scale: float) -> Floats:
     """Of each token, the likeliest's being 1."""
-    weights = row - row.max()
+    weights: Floats = row - row.max()
     weights *= np.float32(scale)
     np.exp(weights, out=weights)
     return weights
@@ -65,7 +65,7 @@ def _weights(row: Floats, scale: float) -> Floats:
 
 def cumulated(logits: Floats, scale: float) -> NDArray[np.float64]:
     """Sums of the candidates' weights up to each, the likeliest's being 1; they come likeliest first."""
-    return np.exp((logits - logits[0]) * np.float32(scale)).cumsum(dtype=np.float64)
+    return np.cumsum(np.exp((logits - logits[0]) * np.float32(scale)), dtype=np.float64)
 
 
 def softmax(logits: Floats, scale: float) -> NDArray[np.float64]:
