@@ -1,7 +1,10 @@
 """The llama.cpp engine on a tiny model: the protocol's promises, kept by the real library."""
 
 import gc
+import itertools
+import random
 from array import array
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -101,6 +104,56 @@ def test_full_is_said_and_changes_nothing(engine):
         engine.step([span(0, 512, [20])])
     engine.cut(3, 500)
     engine.step([span(0, 512, [20])])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_free_cell_is_found_and_the_right_ones_are_read(make_engine, tiny, seed):
+    """Sequences grow, share, are cut and go, in a store that is full most of the time."""
+    engine = make_engine(tiny, context_length=128, parallel=4, batch_size=64, threads=1)
+    chooser, cells, steps = random.Random(seed), itertools.count(), Counter()
+    held: dict[int, list[tuple[int, int]]] = {number: [] for number in range(8)}
+    """Of each sequence: its cells, each an identity and a token."""
+    for _ in range(400):
+        number = chooser.randrange(8)
+        other = chooser.choice([n for n in held if n != number])
+        kept = chooser.randrange(len(held[number]) + 1)
+        match chooser.choice(("step", "step", "step", "cut", "copy")):
+            case "cut":
+                engine.cut(number, kept)
+                del held[number][kept:]
+            case "copy" if not held[other] and kept:
+                engine.copy(number, other, kept)
+                held[other] = held[number][:kept]
+            case "step":
+                some = chooser.sample(range(4), chooser.randint(1, 4))
+                new = {n: [chooser.randrange(20, 90) for _ in range(chooser.randint(1, 16))] for n in some}
+                spans = [span(n, len(held[n]), tokens) for n, tokens in new.items()]
+                used = len({identity for sequence in held.values() for identity, _ in sequence})
+                fits = used + sum(map(len, new.values())) <= engine.capabilities.cells
+                steps[fits] += 1
+                if not fits:
+                    with pytest.raises(NoCells):
+                        engine.step(spans)
+                    continue
+                engine.step(spans)
+                for n, tokens in new.items():
+                    held[n] += [(next(cells), token) for token in tokens]
+    assert min(steps[True], steps[False]) > 20
+    while sum(map(len, held.values())) + 8 > engine.capabilities.cells:
+        longest = max(held, key=lambda n: len(held[n]))
+        engine.cut(longest, 0)
+        held[longest] = []
+    told = {n: engine.step([span(n, len(held[n]), [5])])[0].copy() for n in range(4) if held[n]}
+    for number in held:
+        engine.cut(number, 0)
+    for number, row in told.items():
+        fresh = [*(token for _, token in held[number]), 5]
+        for start in range(0, len(fresh), 64):
+            wanted = engine.step([span(0, start, fresh[start : start + 64])])[0]
+        # One wrong token among 500 makes a difference of at least 0.03.
+        np.testing.assert_allclose(wanted, row, atol=0.025)
+        engine.cut(0, 0)
+    engine.close()
 
 
 def test_hidden_states_come_for_every_token_and_leave_logits_as_they_were(engine):
