@@ -13,28 +13,33 @@ from bench.operator import __main__ as operator
 from bench.servers import Shape, ours
 
 
-def measure_serving(rounds: int) -> None:
+def measure_serving(rounds: int, only: str) -> None:
+    names = [row.name for row in serving.rows()]
     for label, model in models.both():
-        rows = []
+        before = page.saved(f"serving-{label}") if only else None
+        rows = {row["name"]: row for row in before["rows"]} if before else {}
         for row in serving.rows():
+            if only not in row.name:
+                continue
             result = serving.compare(row, model, rounds)
             sides = {"ours": result.ours, "theirs": result.theirs, "commands": result.commands}
-            rows.append({"name": row.name, "reaches": row.reaches, **sides})
+            rows[row.name] = {"name": row.name, "reaches": row.reaches, **sides}
             for figure, reach in row.reaches.items():
                 ratio = statistics.median(result.ratios(figure))
                 print(f"{model.stem:28} {row.name:60} {figure:20} ratio {ratio:.2f} ({reach})", flush=True)
             # After each row: a run takes long, and may be cut off.
-            page.save(f"serving-{label}", {"model": model.stem, "rows": rows})
+            in_order = [rows[name] for name in names if name in rows]
+            page.save(f"serving-{label}", {"model": model.stem, "rows": in_order})
 
 
-def measure_engine(rounds: int) -> None:
+def measure_engine(rounds: int, _: str) -> None:
     for label, model in models.both():
         batches = engine.batch_steps(model, rounds)
         around = engine.around(model, rounds)
         page.save(f"engine-{label}", {"model": model.stem, "batches": batches, "around": around})
 
 
-def measure_endurance(_: int) -> None:
+def measure_endurance(_rounds: int, _: str) -> None:
     shape = Shape(Path(models.shipped()), 8, 1024)
     with ours(shape) as server:
         result = uvloop.run(endurance.overload(server, 8))
@@ -45,11 +50,11 @@ def measure_endurance(_: int) -> None:
     page.save("endurance", {"overload": asdict(result), "growth": {**asdict(growth), "share": growth.share}})
 
 
-def measure_operator(rounds: int) -> None:
+def measure_operator(rounds: int, _: str) -> None:
     page.save("operator", operator.measure(500, min(rounds, 2), 100))
 
 
-MEASUREMENTS: dict[str, Callable[[int], None]] = {
+MEASUREMENTS: dict[str, Callable[[int, str], None]] = {
     "serving": measure_serving,
     "engine": measure_engine,
     "endurance": measure_endurance,
@@ -61,12 +66,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("measurement", nargs="*", default=list(MEASUREMENTS), help=", ".join(MEASUREMENTS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--only", default="", help="of serving: the rows whose names contain this, the others as saved"
+    )
     arguments = parser.parse_args()
     for name in arguments.measurement:
         if name not in MEASUREMENTS:
             parser.error(f"no measurement is called {name}; there are: {', '.join(MEASUREMENTS)}")
     for name in arguments.measurement:
-        MEASUREMENTS[name](arguments.rounds)
+        MEASUREMENTS[name](arguments.rounds, arguments.only)
     page.write()
 
 

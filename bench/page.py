@@ -53,11 +53,6 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def series(row: dict[str, Any], side: str, figure: str) -> list[float]:
-    """One figure of one side, round by round."""
-    return [each[figure] for each in row[side]]
-
-
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> str:
     """The median in bold, and all rounds."""
     each = sorted(mine / other for mine, other in zip(ours, theirs, strict=True))
@@ -71,7 +66,7 @@ def serving_table(document: dict[str, Any]) -> list[str]:
     ]
     for row in document["rows"]:
         for figure, reach in row["reaches"].items():
-            ours, theirs = series(row, "ours", figure), series(row, "theirs", figure)
+            ours, theirs = plots.series(row, "ours", figure), plots.series(row, "theirs", figure)
             lines.append(
                 f"| {row['name']} | {figure} | {number(median(ours))} | {number(median(theirs))} "
                 f"| {ratios(ours, theirs)} | {reach} |"
@@ -104,11 +99,12 @@ def engine_tables(document: dict[str, Any]) -> list[str]:
 
 INTRODUCTION = """# Benchmarks
 
-Made by `make bench` (one part alone: `python -m bench serving`, likewise `engine`, `endurance`, `operator`);
-this page is written from `bench/results/`. Figures of one row come from one run in which the two sides alternate; what
-counts is the ratio, since absolute figures follow the machine. llama-server is built from the same source as our wheel and
-given the wheel's own CPU code, mends included (`tests/cluster/llama.cpp.patch`); both get the same GGUF, threads, streams
-and context a stream, and prompts that no other request shares.
+Made by `make bench` (one part alone: `python -m bench serving`, likewise `engine`, `endurance`, `operator`; one load
+again: `python -m bench serving --only "16 streams"`); this page is written from `bench/results/`. Figures of one row come
+from one run in which the two sides alternate; what counts is the ratio, since absolute figures follow the machine.
+llama-server is built from the same source as our wheel and given the wheel's own CPU code, mends included
+(`tests/cluster/llama.cpp.patch`); both get the same GGUF, threads, streams and context a stream, and prompts that no other
+request shares.
 """
 
 OPERATOR_NOTE = """A real API server, controller manager and scheduler on the same cores, pods played by a fake kubelet; etcd

@@ -9,6 +9,11 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "plots"
 SIDES = (("ours", "slm-runtime", "#1b7f5c"), ("theirs", "llama-server", "#8a8f98"))
 
 
+def series(row: dict[str, Any], side: str, figure: str) -> list[float]:
+    """One figure of one side, round by round."""
+    return [each[figure] for each in row[side]]
+
+
 def serving(document: dict[str, Any], label: str) -> list[str]:
     """Draw one model's figures; return the page's lines that show them."""
     import matplotlib as mpl  # heavy, and needed by nothing else
@@ -33,7 +38,7 @@ def serving(document: dict[str, Any], label: str) -> list[str]:
     _lines(middle, counts, "first token s", "time to first token, s")
     for place, (_, row, name) in enumerate(waits):
         for offset, (side, _, colour) in zip((-0.2, 0.2), SIDES, strict=True):
-            value = _median(row, side, name)
+            value = median(series(row, side, name))
             right.bar(place + offset, value, 0.36, color=colour)
             right.text(place + offset, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
     right.set_xticks(range(len(waits)), [title for title, _, _ in waits], fontsize=8)
@@ -50,12 +55,10 @@ def serving(document: dict[str, Any], label: str) -> list[str]:
 def _lines(axes: Any, rows: Sequence[dict[str, Any]], figure: str, title: str) -> None:
     positions = [int(row["name"].split()[0]) for row in rows]
     for side, name, colour in SIDES:
-        axes.plot(positions, [_median(row, side, figure) for row in rows], "o-", color=colour, label=name)
+        axes.plot(
+            positions, [median(series(row, side, figure)) for row in rows], "o-", color=colour, label=name
+        )
     axes.set_xlabel("streams")
     axes.set_xticks(positions)
     axes.set_ylabel(title)
     axes.set_ylim(bottom=0)
-
-
-def _median(row: dict[str, Any], side: str, figure: str) -> float:
-    return median(each[figure] for each in row[side])

@@ -47,8 +47,14 @@ async def prepare_turn(
     choice: ToolChoice,
     constraint: Constraint | None,
     variables: dict[str, Any] | None = None,
+    continues: bool = False,
 ) -> Turn:
     """Render the prompt and choose constraint and parser.
+
+    Parameters
+    ----------
+    continues
+        Where the last message is the assistant's, the model goes on with it; else it begins a turn of its own.
 
     Raises
     ------
@@ -61,12 +67,16 @@ async def prepare_turn(
     if constraint is not None:
         # The answer has its form from its first token on: there is no room for reasoning before it.
         variables = {"enable_thinking": False, **(variables or {})}
-    prompt = await render_chat(chat, messages, tools=tools or None, variables=variables)
+    begun = _begun(messages) if continues else ""
+    prompt = await render_chat(
+        chat, messages[:-1] if begun else messages, tools=tools or None, variables=variables
+    )
     thinks = thoughts(chat.template)
     thinking = thinks is not None and prompt.rstrip().endswith(thinks[0])
-    if constraint is not None and thinks is not None:
+    if thinks is not None and (constraint is not None or begun):
         prompt = f"{prompt.rstrip()}\n\n{thinks[1]}\n\n" if thinking else prompt
         thinks, thinking = None, False
+    prompt += begun
     if forced is not None:
         return Turn(prompt, forced, False, lambda: OutputParser((FORCED,)))
     formats = tool_formats(chat) if tools else ()
@@ -77,6 +87,13 @@ async def prepare_turn(
         bool(tools) or thinks is not None,
         lambda: OutputParser(formats, offered, thinks=thinks, thinking=thinking, parallel=choice.parallel),
     )
+
+
+def _begun(messages: list[ChatMessage]) -> str:
+    """The text with which the assistant has begun its turn."""
+    *before, last = messages
+    plain = before and last["role"] == "assistant" and not last.get("tool_calls")
+    return last.get("content") or "" if plain else ""
 
 
 def _forced(tools: list[Tool], choice: ToolChoice) -> Constraint | None:

@@ -36,6 +36,26 @@ async def test_chat(client: ollama.AsyncClient, api: Running) -> None:
     assert api.engine.requests[0].prompt == ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"]
 
 
+async def test_the_model_goes_on_with_what_the_assistant_began(client: ollama.AsyncClient, api: Running) -> None:
+    await client.chat(MODEL, [*HI, {"role": "assistant", "content": "It is "}])
+    (prompt,) = api.engine.requests[0].prompt
+    assert prompt == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nIt is "
+    await client.chat(MODEL, [*HI, {"role": "assistant", "content": ""}])
+    (prompt,) = api.engine.requests[1].prompt
+    assert str(prompt).endswith("<|im_start|>assistant\n<|im_end|>\n<|im_start|>assistant\n")
+
+
+async def test_what_the_assistant_began_comes_after_its_thoughts() -> None:
+    template = "{% for m in messages %}[{{ m.content }}]{% endfor %}<think>\n{#</think>#}"
+    info = msgspec.structs.replace(LOADED, chat_templates={"default": template})
+    async with running(ScriptedEngine(Script(pieces=["41"]), info)) as api:
+        client = ollama.AsyncClient(host=api.base, trust_env=False)
+        answer = await client.chat(MODEL, [*HI, {"role": "assistant", "content": "It is "}], think=True)
+        assert api.engine.requests[0].prompt == ["[Hi]<think>\n\n</think>\n\nIt is "]
+        assert answer.message.content == "41"
+        await client._client.aclose()
+
+
 async def test_chat_streams(client: ollama.AsyncClient) -> None:
     parts = [part async for part in await client.chat(f"{MODEL}:latest", HI, stream=True)]
     assert "".join(part.message.content or "" for part in parts) == "Hello, world!"

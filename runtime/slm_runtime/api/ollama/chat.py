@@ -104,6 +104,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         choice=ToolChoice(),
         constraint=parse_format(wanted.format),
         variables=wanted.template_variables(chat),
+        continues=True,
     )
     messages = [message.to_chat() for message in wanted.messages]
     if wanted.truncate is False:
