@@ -36,7 +36,9 @@ async def test_chat(client: ollama.AsyncClient, api: Running) -> None:
     assert api.engine.requests[0].prompt == ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"]
 
 
-async def test_the_model_goes_on_with_what_the_assistant_began(client: ollama.AsyncClient, api: Running) -> None:
+async def test_the_model_goes_on_with_what_the_assistant_began(
+    client: ollama.AsyncClient, api: Running
+) -> None:
     await client.chat(MODEL, [*HI, {"role": "assistant", "content": "It is "}])
     (prompt,) = api.engine.requests[0].prompt
     assert prompt == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nIt is "
