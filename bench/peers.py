@@ -55,5 +55,7 @@ def folder() -> Path:
     inputs = {"version": VERSION, "flags": FLAGS}
     programs = cache.built("tools", "llama-peers", inputs, _build, note="about 5 min, once", gib=3)
     for variant in cpu_variants():
-        shutil.copy2(variant, programs)
+        # Never written in place: a program that runs from it would crash.
+        copy = shutil.copy2(variant, programs / f".{variant.name}.{os.getpid()}")
+        Path(copy).replace(programs / variant.name)
     return programs
