@@ -19,6 +19,7 @@ def serving(document: dict[str, Any], label: str) -> list[str]:
     import matplotlib as mpl  # heavy, and needed by nothing else
 
     mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "the same figures, the same file"
     import matplotlib.pyplot as plt
 
     FOLDER.mkdir(parents=True, exist_ok=True)
