@@ -4,6 +4,7 @@ llama-server is what Ollama and most operators run underneath. It is built witho
 wheel's variants, so that both sides run the same kernels, chosen in the same way, and what differs is serving.
 """
 
+import functools
 import os
 import shutil
 import tarfile
@@ -50,6 +51,7 @@ def cpu_variants() -> list[Path]:
     return sorted((Path(spec.origin).parent.parent / "bin").glob("libggml-cpu-*.so"))
 
 
+@functools.cache
 def folder() -> Path:
     """Where the peers' programs are, built once and cached, with the CPU code of the wheel that is installed now."""
     inputs = {"version": VERSION, "flags": FLAGS}

@@ -40,12 +40,13 @@ def nucleus(row: Floats, scale: float, top_p: float) -> tuple[Indices, Floats]:
     A model is mostly sure of itself, and a few tokens do. Where they don't, tokens are counted into bins by their
     distance from the likeliest, so that only those that may belong to it are sorted.
     """
-    weights = _weights(row, scale)
+    peak = row.max()
+    weights = _weights(row, peak, scale)
     wanted = top_p * float(weights.sum())
     indices, _ = likeliest(row, _FIRST_LOOK)
     reached = weights[indices].cumsum(dtype=np.float64)
     if reached[-1] < wanted:
-        distance = (row.max() - row) * np.float32(scale * _BINS_A_NAT)
+        distance = (peak - row) * np.float32(scale * _BINS_A_NAT)
         bins = np.minimum(distance, _BINS - 1).astype(np.intp)
         mass = np.bincount(bins, weights, _BINS).cumsum()
         indices = np.flatnonzero(bins <= int(mass.searchsorted(wanted)))
@@ -55,9 +56,9 @@ def nucleus(row: Floats, scale: float, top_p: float) -> tuple[Indices, Floats]:
     return indices, row[indices]
 
 
-def _weights(row: Floats, scale: float) -> Floats:
-    """Of each token, the likeliest's being 1."""
-    weights: Floats = row - row.max()
+def _weights(row: Floats, peak: np.float32, scale: float) -> Floats:
+    """Of each token; 1 where a logit is the peak."""
+    weights: Floats = row - peak
     weights *= np.float32(scale)
     np.exp(weights, out=weights)
     return weights
@@ -65,7 +66,7 @@ def _weights(row: Floats, scale: float) -> Floats:
 
 def cumulated(logits: Floats, scale: float) -> NDArray[np.float64]:
     """Sums of the candidates' weights up to each, the likeliest's being 1; they come likeliest first."""
-    return np.cumsum(np.exp((logits - logits[0]) * np.float32(scale)), dtype=np.float64)
+    return np.cumsum(_weights(logits, logits[0], scale), dtype=np.float64)
 
 
 def softmax(logits: Floats, scale: float) -> NDArray[np.float64]:
@@ -91,7 +92,7 @@ def draw(row: Floats, scale: float, uniform: float) -> int:
 
     Column sums first, then the one column: a cumulative sum over the whole row would cost more than the rest.
     """
-    weights = _weights(row, scale)
+    weights = _weights(row, row.max(), scale)
     groups = max(row.size // _COLUMN, 1)
     split = row.size // groups * groups
     grid, rest = weights[:split].reshape(-1, groups), weights[split:]

@@ -68,6 +68,18 @@ def test_likeliest_copes_with_impossible_tokens():
     row[[7, 4000]] = 1, 2
     assert likeliest(row, 2)[0].tolist() == [4000, 7]
     assert likeliest(row, 40)[0].tolist()[:2] == [4000, 7]
+    assert set(likeliest(row, 40)[0].tolist()) > {4000, 7}
+
+
+@pytest.mark.parametrize("k", [1, 40, 300])
+def test_likeliest_is_that_of_a_sort_on_flat_steep_and_level_rows(k):
+    chooser = np.random.default_rng(0)
+    for spread in (1, 8, 0.01, 0, 3):
+        row = (spread * chooser.standard_normal(5000)).astype(np.float32)
+        row[:100] = -np.inf
+        row[200:210] = row[300]
+        for each in (row, np.where(np.arange(5000) == 7, np.float32(1), -np.inf).astype(np.float32), row + 1):
+            assert likeliest(each, k)[0].tolist() == np.argsort(-each, kind="stable")[:k].tolist()
 
 
 @settings(max_examples=60, deadline=None)
