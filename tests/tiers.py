@@ -39,6 +39,9 @@ def no_cluster() -> str | None:
     return None
 
 
+BUILDS = ("--timeout=2400",)
+"""The first test waits until Helm, Kubernetes' components or the images are built, where no cache has them."""
+
 TIERS = (
     Tier(
         "fast",
@@ -46,10 +49,10 @@ TIERS = (
         ("unit", "contract", "sim"),
         options=("-n", "logical"),
     ),
-    Tier("chart", "helm", ("chart",)),
+    Tier("chart", "helm", ("chart",), options=BUILDS),
     Tier("runtime", "the engines, real small models, the vendors' clients", ("runtime",)),
-    Tier("apiserver", "the operator process, kube-apiserver, etcd", ("apiserver",), no_linux),
-    Tier("e2e", "a whole cluster: kubelet, containers, images, chart, tokens", ("e2e",), no_cluster),
+    Tier("apiserver", "the operator process, kube-apiserver, etcd", ("apiserver",), no_linux, BUILDS),
+    Tier("e2e", "a whole cluster: kubelet, containers, images, chart, tokens", ("e2e",), no_cluster, BUILDS),
 )
 
 

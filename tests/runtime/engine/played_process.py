@@ -1,12 +1,13 @@
 """The real engine process around the deterministic engine. What a prompt says makes it misbehave.
 
 `!poison` kills the process while it is being read, `!crash` in the step that takes the prompt in; `!fault` ends it
-with a reason. What begins with `!until PATH ` is read as soon as somebody writes to that pipe.
+with a reason. What begins with `!gate FOLDER ` makes a file `reached` there, and is read once there is one `open`.
 """
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from slm_runtime.engine.messages import EngineConfig, Loaded, LoadFailed, MemoryBreakdown
@@ -21,8 +22,11 @@ class Vocabulary(Letters):
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         if text == "!poison":
             os.kill(os.getpid(), signal.SIGKILL)
-        if text.startswith("!until "):
-            Path(text.split()[1]).read_bytes()
+        if text.startswith("!gate "):
+            gate = Path(text.split()[1])
+            (gate / "reached").touch()
+            while not (gate / "open").exists():
+                time.sleep(0.005)
         return {"!crash": [64], "!fault": [65], "": []}.get(text) or super().tokenize(
             text, parse_special=parse_special
         )

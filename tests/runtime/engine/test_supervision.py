@@ -312,36 +312,50 @@ async def test_embeddings_come_whole_and_beside_running_streams():
         assert not stream.ended
 
 
+class Gate:
+    """A long prompt whose reading lasts until the gate is opened."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.request = ask(f"!gate {folder} ".ljust(70_000, "x"))
+
+    async def reached(self):
+        while not (self.folder / "reached").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+    def open(self):
+        (self.folder / "open").touch()
+
+
 @pytest.fixture
-def slow(tmp_path):
-    """A long prompt whose reading lasts until the pipe is written to, and that pipe."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    return ask(f"!until {pipe} ".ljust(70_000, "x")), pipe
+def gate(tmp_path):
+    return Gate(tmp_path)
 
 
-async def test_nobody_waits_while_a_long_prompt_is_read(slow):
-    request, pipe = slow
+async def test_nobody_waits_while_a_long_prompt_is_read(gate):
     async with engine(context_length=100_000) as supervisor:
         await supervisor.ready()
-        slowly = asyncio.create_task(answer(supervisor, request))
+        slowly = asyncio.create_task(answer(supervisor, gate.request))
+        await gate.reached()
         assert text_of(await answer(supervisor, ask())) == expected("hello", 8)
         assert await supervisor.detokenize([3]) == "#"
         assert not slowly.done()
-        pipe.write_bytes(b"x")
-        assert text_of(await slowly) == expected(request.prompt[0], 8)
+        gate.open()
+        assert text_of(await slowly) == expected(gate.request.prompt[0], 8)
 
 
-async def test_a_long_prompt_whose_client_goes_while_it_is_read_is_never_computed(slow):
-    request, pipe = slow
+async def test_a_long_prompt_whose_client_goes_before_it_is_read_is_never_computed(gate):
     async with engine(context_length=100_000) as supervisor:
         await supervisor.ready()
-        slowly = asyncio.create_task(supervisor.generate(request))
+        being_read = asyncio.create_task(supervisor.generate(gate.request))
+        await gate.reached()
+        behind_it = asyncio.create_task(supervisor.generate(ask("behind".ljust(70_000, "x"))))
         await answer(supervisor, ask())
-        slowly.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await slowly
-        pipe.write_bytes(b"x")
+        for slowly in (being_read, behind_it):
+            slowly.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await slowly
+        gate.open()
         other = ask("other".ljust(70_000, "x"))
         assert text_of(await answer(supervisor, other)) == expected(other.prompt[0], 8)
         assert supervisor.stats.prompt_tokens == 6 + 70_001
