@@ -30,7 +30,7 @@ PORT ?= 8080
 .PHONY: setup
 setup: $(READY) ## The virtual environment, with the runtime's native library built once and cached
 
-$(READY): requirements/dev.txt requirements/llama-cpp-python.txt pyproject.toml tests/bootstrap.sh tests/cluster/wheel.py tests/cluster/llama.cpp.patch
+$(READY): requirements/dev.txt requirements/llama-cpp-python.txt pyproject.toml tests/bootstrap.sh tests/cluster/wheel.py $(wildcard tests/cluster/patches/*.patch)
 	@tests/bootstrap.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 

@@ -102,18 +102,15 @@ INTRODUCTION = """# Benchmarks
 Made by `make bench` (one part alone: `python -m bench serving`, likewise `engine`, `endurance`, `operator`; one load
 again: `python -m bench serving --only "16 streams"`); this page is written from `bench/results/`. Figures of one row come
 from one run in which the two sides alternate; what counts is the ratio, since absolute figures follow the machine.
-llama-server is built from the same source as our wheel and given the wheel's own CPU code, mends included
-(`tests/cluster/llama.cpp.patch`); both get the same GGUF, threads, streams and context a stream, and prompts that no other
-request shares.
+llama-server is built from the same source as our wheel, with the same flags, for the same CPU; of our patches it gets only
+what it can't run without (`tests/cluster/patches/amx.patch`), not ours of attention (`attention.patch` there). Both get the
+same GGUF, threads, streams and context a stream, and prompts that no other request shares.
 """
 
-ENGINE_NOTE = """At most 5% are asked for, greedy and with Ollama's defaults. The latter came out at 4.4 to 6.7%, run
-by run, with a model as small as this one, whose step of eight takes 20 ms. Of the 0.7 ms that the loop takes, 0.3 are
-two passes over each row of logits for its 40 likeliest tokens (`slm_runtime/sampling/truncation.py`). The rest of the
-gap is the API process and the load generator: both cores compute, so what they need is taken from the loop between
-two steps. Tried, and slower: threads that sleep instead of spinning between steps (`GOMP_SPINCOUNT`: 4.9% at 20,000,
-but 2 to 7% fewer tokens/s), looking for the likeliest near the row's peak or in the columns of the largest maxima (no
-fewer microseconds)."""
+ENGINE_NOTE = """At most 5% are asked for, greedy and with Ollama's defaults. The model is as small as they come: its step of
+eight takes less than 20 ms, in which sampling by Ollama's defaults takes 0.3 ms, two passes over each row of logits for its
+40 likeliest tokens (`slm_runtime/sampling/truncation.py`). What the API process needs is taken from the step, not from the
+loop between two steps: on a full machine its thread interrupts nobody (`slm_runtime/engine/cpus.py`)."""
 
 OPERATOR_NOTE = """A real API server, controller manager and scheduler on the same cores, pods played by a fake kubelet; etcd
 without fsync. Writes are counted in the API server's audit log. The Go peer's column was measured earlier, on a machine of

@@ -10,6 +10,7 @@ import re
 import sys
 import sysconfig
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +26,10 @@ CMAKE_FLAGS = (
     "-DLLAVA_BUILD=OFF",
     "-DLLAMA_OPENSSL=OFF",
 )
-PATCH = Path(__file__).with_name("llama.cpp.patch")
+_PATCHES = Path(__file__).with_name("patches")
+MENDED = (_PATCHES / "amx.patch",)
+"""What llama.cpp can't run without; the peers that are measured beside ours get it too."""
+PATCHES = (*MENDED, _PATCHES / "attention.patch")
 
 
 def _pip(*words: str | Path) -> list[str | Path]:
@@ -44,11 +48,21 @@ def sdist() -> Path:
     return next(folder.glob("*.tar.gz"))
 
 
+def unpack(folder: Path, patches: Sequence[Path]) -> Path:
+    """The patched sources: the one directory in `folder`."""
+    with tarfile.open(sdist()) as archive:
+        archive.extractall(folder, filter="data")
+    (tree,) = folder.iterdir()
+    for patch in patches:
+        run(["patch", "--batch", "--quiet", "--strip=1", "--directory", tree, "--input", patch])
+    return tree
+
+
 def _inputs() -> dict[str, object]:
     return {
         "version": VERSION,
         "flags": list(CMAKE_FLAGS),
-        "patch": PATCH.read_text(),
+        "patches": [patch.read_text() for patch in PATCHES],
         "abi": sysconfig.get_config_var("SOABI"),
         "machine": os.uname().machine,
     }
@@ -68,8 +82,5 @@ def _build(folder: Path) -> None:
         "CMAKE_BUILD_PARALLEL_LEVEL": str(len(os.sched_getaffinity(0))),
     }
     with TemporaryDirectory(dir=folder) as sources:
-        with tarfile.open(sdist()) as archive:
-            archive.extractall(sources, filter="data")
-        (tree,) = Path(sources).iterdir()
-        run(["patch", "--batch", "--quiet", "--strip=1", "--directory", tree, "--input", PATCH])
+        tree = unpack(Path(sources), PATCHES)
         run(_pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, tree), env=env)
