@@ -163,7 +163,7 @@ class StepLoop:
         start = 0
         for span, sequence in zip(plan.spans, plan.sequences, strict=True):
             embedding = self._embeddings[sequence.request]
-            embedding.add(sequence, rows[start : start + len(span.tokens)])
+            embedding.add(sequence, span.position, rows[start : start + len(span.tokens)])
             start += len(span.tokens)
             if sequence.remaining == 0:
                 self._scheduler.finish(sequence)
