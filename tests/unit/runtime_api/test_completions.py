@@ -30,6 +30,8 @@ async def test_prompts_of_all_kinds(
 ) -> None:
     answer = await client.completions.create(model=MODEL, prompt=prompt, n=2)
     assert [request.prompt for request in api.engine.requests] == prompts
+    # Tokens are the prompt as it is; a text gets the model's own before it.
+    assert {request.add_special for request in api.engine.requests} == {isinstance(prompts[0][0], str)}
     assert [choice.index for choice in answer.choices] == list(range(2 * len(prompts)))
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == 7 * len(prompts)

@@ -68,6 +68,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     requests = [
         GenerateRequest(
             prompt=[prompt],
+            add_special=isinstance(prompt, str),
             max_tokens=wanted.max_tokens or serving.parameters.max_tokens or DEFAULT_TOKENS,
             n=sampled,
             sampling=wanted.sampling(serving.parameters),

@@ -100,7 +100,10 @@ CHAT: Final[Fields] = {
 COMPLETION: Final[Fields] = {
     **SAMPLING,
     "model": (Use.HONOURED, ""),
-    "prompt": (Use.HONOURED, "a text, tokens, or a list of either"),
+    "prompt": (
+        Use.HONOURED,
+        "a text, tokens, or a list of either; tokens get none of the model's own before them",
+    ),
     "max_tokens": (Use.HONOURED, "16 by default, as OpenAI's; at least 1"),
     "logprobs": (Use.HONOURED, "up to 20"),
     "echo": (Use.HONOURED, "not together with logprobs"),
