@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from slm_runtime.engine.messages import Embedded
 from slm_runtime.engine.prepare import PreparedEmbedding
 from slm_runtime.engine.protocol import Rows
-from slm_runtime.scheduler.plan import Sequence
+from slm_runtime.scheduler.plan import Sequence, Wanted
 
 
 class EmbeddingState:
@@ -21,7 +21,7 @@ class EmbeddingState:
                 client=prepared.request.client,
                 tokens=tokens,
                 limit=len(tokens),
-                generates=False,
+                wanted=Wanted.HIDDEN_STATES,
             )
             for place, tokens in enumerate(prepared.inputs)
         ]
