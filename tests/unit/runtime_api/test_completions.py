@@ -88,7 +88,6 @@ async def test_best_of(client: openai.AsyncOpenAI, api: Running) -> None:
         {"prompt": ["a", 1]},
         {"prompt": "x", "best_of": 1, "n": 2},
         {"prompt": "x", "best_of": 2, "stream": True},
-        {"prompt": "x", "echo": True, "logprobs": 1},
         {"prompt": "x", "suffix": "y"},
         {"prompt": ["x"] * 65, "n": 2},
     ],
