@@ -353,6 +353,8 @@ class EngineSupervisor:
                     message.id, EngineBusy(text, retry_after=message.retry_after, waiting=message.waiting)
                 )
             case Embedded() | Scored() | Tokenized() | Detokenized():
+                if isinstance(message, Embedded | Scored):
+                    self._deaths = 0
                 answer = self._answers.pop(message.id, None)
                 if answer is not None and not answer.done():
                     answer.set_result(message)

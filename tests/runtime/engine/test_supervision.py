@@ -383,6 +383,19 @@ async def test_a_crash_fails_what_is_scored():
         assert text_of(await answer(supervisor, ask())) == expected("hello", 8)
 
 
+async def test_deaths_with_scores_or_embeddings_answered_between_are_not_in_a_row():
+    async with engine() as supervisor:
+        await supervisor.ready()
+        for served in (
+            lambda: supervisor.score(ScoreRequest(inputs=["a"])),
+            lambda: supervisor.embed(EmbedRequest(inputs=["a"])),
+        ) * 2:
+            with pytest.raises(EngineUnavailable, match="SIGKILL"):
+                await supervisor.score(ScoreRequest(inputs=[[3, 64, 3]]))
+            await served()
+        assert supervisor.restarts == 4
+
+
 def test_long_texts_are_scored_beside_others_not_ahead_of_them():
     assert is_heavy(Score(1, ScoreRequest(inputs=["x" * 40_000] * 2)))
     assert not is_heavy(Score(1, ScoreRequest(inputs=["x"])))
