@@ -132,9 +132,15 @@ async def generating(
 
 @asynccontextmanager
 async def generating_all(
-    serving: Serving, exchange: Exchange, requests: list[GenerateRequest], params: dict[str, str]
+    serving: Serving,
+    exchange: Exchange,
+    requests: list[GenerateRequest],
+    params: dict[str, str],
+    began: float | None = None,
 ) -> AsyncIterator[list[Tracked]]:
     """Submit requests; inside, they run; when the client goes or the block is left, they are cancelled.
+
+    `began`: when what they are a part of did, on the monotonic clock, if that isn't now.
 
     Raises
     ------
@@ -142,7 +148,7 @@ async def generating_all(
         The engine refused it.
     Disconnected
     """
-    began = time.monotonic()
+    began = time.monotonic() if began is None else began
     exchange.outcome["model"] = serving.name
     async with cancelled_on_disconnect(exchange), AsyncExitStack() as stack:
         tracked = []

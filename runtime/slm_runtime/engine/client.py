@@ -10,7 +10,16 @@ EngineError
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from slm_runtime.engine.messages import Embedded, EmbedRequest, Event, GenerateRequest, Loaded, Stats
+from slm_runtime.engine.messages import (
+    Embedded,
+    EmbedRequest,
+    Event,
+    GenerateRequest,
+    Loaded,
+    Scored,
+    ScoreRequest,
+    Stats,
+)
 
 EngineState = Literal["Starting", "Ready", "Restarting", "Unloaded", "Reloading", "Closing", "Failed"]
 """`Failed` is final: the model can't be loaded, or the process died three times in a row.
@@ -132,6 +141,10 @@ class EngineClient(Protocol):
 
     async def embed(self, request: EmbedRequest) -> Embedded:
         """The mean of each input's hidden states. Raises an EngineError."""
+        ...
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        """The log probabilities of each input's tokens. Raises an EngineError."""
         ...
 
     async def tokenize(

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from slm_runtime.engine.messages import Embedded
 from slm_runtime.engine.prepare import PreparedEmbedding
 from slm_runtime.engine.protocol import Rows
-from slm_runtime.scheduler.plan import Sequence
+from slm_runtime.scheduler.plan import Sequence, Wanted
 
 
 class EmbeddingState:
@@ -21,7 +21,7 @@ class EmbeddingState:
                 client=prepared.request.client,
                 tokens=tokens,
                 limit=len(tokens),
-                generates=False,
+                wanted=Wanted.HIDDEN_STATES,
             )
             for place, tokens in enumerate(prepared.inputs)
         ]
@@ -33,11 +33,13 @@ class EmbeddingState:
     def open(self) -> bool:
         return self._open > 0
 
-    def add(self, sequence: Sequence, rows: Rows) -> None:
-        """Hidden states of the sequence's next tokens: shape (tokens, embedding length)."""
+    def add(self, sequence: Sequence, position: int, rows: Rows) -> None:
+        """Hidden states of the sequence's tokens from `position` on: shape (tokens, embedding length).
+
+        A sequence that gave way to others begins anew, at position 0.
+        """
         part = rows.sum(axis=0, dtype=np.float64)
-        earlier = self._sums.get(sequence.choice)
-        self._sums[sequence.choice] = part if earlier is None else earlier + part
+        self._sums[sequence.choice] = part if position == 0 else self._sums[sequence.choice] + part
 
     def end(self) -> None:
         """One more input is through."""

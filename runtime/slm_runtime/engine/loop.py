@@ -17,14 +17,18 @@ from slm_runtime.engine.messages import (
     Stats,
     StepOutput,
 )
-from slm_runtime.engine.prepare import Prepared, PreparedEmbedding
+from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScoring
 from slm_runtime.engine.protocol import Engine, NoCells, Rows
-from slm_runtime.scheduler.plan import Copy, Plan, Sequence
+from slm_runtime.engine.scoring import ScoringState
+from slm_runtime.scheduler.plan import Copy, Plan, Sequence, Wanted
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
 
 _STATS_SECONDS: Final = 0.25
 _FIRST_GUESS: Final = 1.0
 """Seconds a request takes, before any was measured."""
+
+Reading = EmbeddingState | ScoringState
+"""Of requests that are through when their inputs are taken in."""
 
 
 class StepLoop:
@@ -45,7 +49,12 @@ class StepLoop:
         self._clock = clock
         self._scheduler = Scheduler(engine.capabilities, policy)
         self._generations: dict[int, GenerationState] = {}
-        self._embeddings: dict[int, EmbeddingState] = {}
+        self._readings: dict[int, Reading] = {}
+        self._compute = {
+            Wanted.NEXT_TOKEN: engine.step,
+            Wanted.HIDDEN_STATES: engine.embed,
+            Wanted.LOGITS: engine.score,
+        }
         self._ended: deque[float] = deque(maxlen=64)
         """When the latest requests of this busy time ended: what the speed of the queue is measured by."""
         self._totals = Stats(kv_cells=engine.capabilities.cells or 0)
@@ -54,7 +63,7 @@ class StepLoop:
     @property
     def idle(self) -> bool:
         """Nothing to do until a request comes."""
-        return not (self._generations or self._embeddings)
+        return not (self._generations or self._readings)
 
     def submit(self, prepared: Prepared) -> None:
         if self._scheduler.waiting >= self._queue_limit:
@@ -68,18 +77,26 @@ class StepLoop:
         self._send(Accepted(prepared.id, len(prepared.tokens)))
 
     def embed(self, prepared: PreparedEmbedding) -> None:
+        self._read(EmbeddingState(prepared))
+
+    def score(self, prepared: PreparedScoring) -> None:
+        self._read(ScoringState(prepared, self._engine.vocabulary))
+
+    def _read(self, reading: Reading) -> None:
         if self._scheduler.waiting >= self._queue_limit:
-            self._send(Busy(prepared.id, self._retry_after(), self._scheduler.waiting))
+            self._send(Busy(reading.id, self._retry_after(), self._scheduler.waiting))
             return
-        embedding = EmbeddingState(prepared)
-        self._embeddings[prepared.id] = embedding
-        for sequence in embedding.sequences:
+        if not reading.open:
+            self._send(reading.result())
+            return
+        self._readings[reading.id] = reading
+        for sequence in reading.sequences:
             self._totals.prompt_tokens += len(sequence.tokens)
             self._scheduler.submit(sequence)
 
     def cancel(self, request: int) -> None:
         """Free all that the request holds; it is told nothing more."""
-        known = self._generations.pop(request, None) or self._embeddings.pop(request, None)
+        known = self._generations.pop(request, None) or self._readings.pop(request, None)
         if known is not None:
             self._scheduler.remove(lambda sequence: sequence.request == request)
             if self.idle:
@@ -93,13 +110,13 @@ class StepLoop:
         output = StepOutput()
         self._expire(began, output)
         plan = self._scheduler.plan()
-        rows, engine_seconds = self._compute(plan, output)
+        rows, engine_seconds = self._carry_out(plan, output)
         if rows is not None:
             self._scheduler.advance(plan, engine_seconds)
-            if plan.embeds:
-                self._collect(plan, rows)
-            else:
+            if plan.wanted is Wanted.NEXT_TOKEN:
                 self._choose(plan.rows, rows, output)
+            else:
+                self._collect(plan, rows)
             self._totals.steps += 1
         now = self._clock()
         self._totals.engine_seconds += engine_seconds
@@ -125,8 +142,8 @@ class StepLoop:
                 )
                 self._close(late, "deadline", message, output)
 
-    def _compute(self, plan: Plan, output: StepOutput) -> tuple[Rows | None, float]:
-        """Carry the plan out; None where there is nothing to choose from."""
+    def _carry_out(self, plan: Plan, output: StepOutput) -> tuple[Rows | None, float]:
+        """The rows of what was wanted, if the step was carried out; and the engine's seconds."""
         for operation in plan.operations:
             if isinstance(operation, Copy):
                 self._engine.copy(operation.source, operation.target, operation.length)
@@ -143,8 +160,7 @@ class StepLoop:
                 self._totals.cached_tokens += sequence.cached_tokens
             self._send(Started([sequence.request for sequence in plan.started]))
         try:
-            compute = self._engine.embed if plan.embeds else self._engine.step
-            return compute(plan.spans), self._clock() - began
+            return self._compute[plan.wanted](plan.spans), self._clock() - began
         except NoCells:
             if not self._scheduler.retreat():
                 self._fail(plan.sequences, output)
@@ -162,23 +178,23 @@ class StepLoop:
     def _collect(self, plan: Plan, rows: Rows) -> None:
         start = 0
         for span, sequence in zip(plan.spans, plan.sequences, strict=True):
-            embedding = self._embeddings[sequence.request]
-            embedding.add(sequence, rows[start : start + len(span.tokens)])
+            reading = self._readings[sequence.request]
+            reading.add(sequence, span.position, rows[start : start + len(span.tokens)])
             start += len(span.tokens)
             if sequence.remaining == 0:
                 self._scheduler.finish(sequence)
-                embedding.end()
-            if not embedding.open:
-                del self._embeddings[embedding.id]
+                reading.end()
+            if not reading.open:
+                del self._readings[reading.id]
                 self._ended.append(self._clock())
-                self._send(embedding.result())
+                self._send(reading.result())
 
     def _fail(self, sequences: list[Sequence], output: StepOutput) -> None:
         message = "the engine found no room for even one more token of this request"
         for sequence in sequences:
             if sequence.generates:
                 self._scheduler.finish(sequence)
-            elif sequence.request in self._embeddings:
+            elif sequence.request in self._readings:
                 self.cancel(sequence.request)
                 self._send(Refused(sequence.request, message))
         self._close([sequence for sequence in sequences if sequence.generates], "error", message, output)

@@ -134,6 +134,26 @@ class Embed(Message):
     request: EmbedRequest
 
 
+class ScoreRequest(Value, kw_only=True):
+    """How likely the model finds each token of the inputs, after those before it."""
+
+    inputs: list[str | list[int]]
+    top: int = 0
+    """Of the likeliest tokens in each place, so many are told too."""
+    most: int | None = None
+    """Log probabilities, `top` + 1 a token; more are refused. None: any number."""
+    add_special: bool = True
+    """As of GenerateRequest, like the next."""
+    parse_special: bool = True
+    deadline: float | None = None
+    client: str = ""
+
+
+class Score(Message):
+    id: int
+    request: ScoreRequest
+
+
 class Tokenize(Message):
     id: int
     text: str
@@ -337,6 +357,17 @@ class Embedded(Message):
     prompt_tokens: int
 
 
+class ScoredInput(Value):
+    first: bytes
+    """What its first token stands for: nothing comes before that it could be likely after."""
+    rest: list[TokenLogprobs]
+
+
+class Scored(Message):
+    id: int
+    inputs: list[ScoredInput]
+
+
 class Tokenized(Message):
     id: int
     tokens: list[int]
@@ -347,7 +378,7 @@ class Detokenized(Message):
     text: str
 
 
-ToEngine = EngineConfig | Submit | Cancel | Embed | Tokenize | Detokenize
+ToEngine = EngineConfig | Submit | Cancel | Embed | Score | Tokenize | Detokenize
 FromEngine = (
     Loaded
     | Fault
@@ -358,6 +389,7 @@ FromEngine = (
     | Started
     | StepOutput
     | Embedded
+    | Scored
     | Tokenized
     | Detokenized
 )

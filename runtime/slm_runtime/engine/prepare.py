@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from slm_runtime.engine.messages import Embed, EmbedRequest, GenerateRequest, Refused, Sampling, Submit
+from slm_runtime.engine.messages import (
+    Embed,
+    EmbedRequest,
+    GenerateRequest,
+    Refused,
+    Sampling,
+    Score,
+    ScoreRequest,
+    Submit,
+)
 from slm_runtime.engine.protocol import Capabilities, Tokens, Vocabulary
 from slm_runtime.sampling.constraint import GrammarMatcher, Grammars, InvalidConstraint
 from slm_runtime.scheduler.plan import tokens_of
@@ -39,6 +48,15 @@ class PreparedEmbedding:
     inputs: list[Tokens]
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedScoring:
+    """A sound request for scores."""
+
+    id: int
+    request: ScoreRequest
+    inputs: list[Tokens]
+
+
 class _Invalid(Exception):
     def __init__(self, param: str | None, message: str) -> None:
         super().__init__(message)
@@ -55,7 +73,8 @@ class Preparer:
     def __init__(self, vocabulary: Vocabulary, capabilities: Capabilities) -> None:
         self._vocabulary = vocabulary
         self._context_length = capabilities.context_length
-        self._embedding_tokens = capabilities.embedding_tokens
+        self._embeds = capabilities.embedding_tokens > 0
+        self._scores = capabilities.scored_tokens > 0
         self._grammars = Grammars(vocabulary)
 
     def prepare(self, submit: Submit) -> Prepared | Refused:
@@ -74,7 +93,7 @@ class Preparer:
             return Refused(submit.id, str(error), "prompt", "context_length_exceeded")
 
     def prepare_embedding(self, embed: Embed) -> PreparedEmbedding | Refused:
-        if self._embedding_tokens == 0:
+        if not self._embeds:
             return Refused(embed.id, "this engine makes no embeddings")
         try:
             inputs = [
@@ -87,6 +106,20 @@ class Preparer:
         if not inputs:
             return Refused(embed.id, "there is no input", "input")
         return PreparedEmbedding(embed.id, embed.request, inputs)
+
+    def prepare_scoring(self, score: Score) -> PreparedScoring | Refused:
+        request = score.request
+        if not self._scores:
+            return Refused(score.id, "this engine has no log probabilities of prompts", "logprobs")
+        try:
+            _check_logprobs(request.top)
+            inputs = [self._scored_input(part, request) for part in request.inputs]
+            _check_amount(request, sum(map(len, inputs)))
+        except _Invalid as error:
+            return Refused(score.id, str(error), error.param)
+        except _TooLong as error:
+            return Refused(score.id, str(error), "prompt", "context_length_exceeded")
+        return PreparedScoring(score.id, request, inputs)
 
     def encode(self, parts: list[str | list[int]], *, add_special: bool, parse_special: bool) -> list[int]:
         tokens: list[int] = []
@@ -126,18 +159,32 @@ class Preparer:
             )
         return tokens_of(tokens[: self._context_length])
 
+    def _scored_input(self, part: str | list[int], request: ScoreRequest) -> Tokens:
+        self._glance([part], "the prompt")
+        tokens = self._begun(
+            self.encode([part], add_special=request.add_special, parse_special=request.parse_special)
+        )
+        if len(tokens) > self._context_length:
+            raise _TooLong(
+                f"the prompt has {len(tokens)} tokens, and exceeds the context length of {self._context_length}: "
+                "shorten it, or raise the context length of the deployment"
+            )
+        return tokens_of(tokens)
+
+    def _begun(self, tokens: list[int]) -> list[int]:
+        """A prompt that isn't empty."""
+        if tokens:
+            return tokens
+        if self._vocabulary.bos is None:
+            raise _Invalid("prompt", "the prompt is empty; this model needs at least one token to begin with")
+        return [self._vocabulary.bos]
+
     def _prompt(self, request: GenerateRequest) -> list[int]:
         if request.keep_on_overflow is None:
             self._glance(request.prompt, "the prompt")
-        tokens = self.encode(
-            request.prompt, add_special=request.add_special, parse_special=request.parse_special
+        tokens = self._begun(
+            self.encode(request.prompt, add_special=request.add_special, parse_special=request.parse_special)
         )
-        if not tokens:
-            if self._vocabulary.bos is None:
-                raise _Invalid(
-                    "prompt", "the prompt is empty; this model needs at least one token to begin with"
-                )
-            tokens = [self._vocabulary.bos]
         most = self._context_length - 1
         if len(tokens) > most and request.keep_on_overflow is not None:
             keep = min(max(0, request.keep_on_overflow), most // 2)
@@ -174,9 +221,22 @@ def _check_request(request: GenerateRequest) -> None:
         )
     if any(not 0 < len(stop) <= _MAX_STOP_LENGTH for stop in request.stop):
         raise _Invalid("stop", f"a stop string must have 1 to {_MAX_STOP_LENGTH} characters")
-    if request.logprobs is not None and not 0 <= request.logprobs <= _MAX_LOGPROBS:
+    if request.logprobs is not None:
+        _check_logprobs(request.logprobs)
+
+
+def _check_logprobs(top: int) -> None:
+    if not 0 <= top <= _MAX_LOGPROBS:
+        raise _Invalid("logprobs", f"logprobs is {top}; it must be between 0 and {_MAX_LOGPROBS}")
+
+
+def _check_amount(request: ScoreRequest, tokens: int) -> None:
+    amount = tokens * (request.top + 1)
+    if request.most is not None and amount > request.most:
         raise _Invalid(
-            "logprobs", f"logprobs is {request.logprobs}; it must be between 0 and {_MAX_LOGPROBS}"
+            "prompt",
+            f"{tokens} tokens of prompts with {request.top + 1} log probabilities each are {amount}, more than the "
+            f"{request.most} that one answer can hold: send fewer prompts at once, or ask for fewer logprobs",
         )
 
 

@@ -30,12 +30,13 @@ from slm_runtime.engine.messages import (
     Loaded,
     LoadFailed,
     Refused,
+    Score,
     Submit,
     ToEngine,
     Tokenize,
     Tokenized,
 )
-from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, Preparer
+from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScoring, Preparer
 from slm_runtime.engine.protocol import Engine, EngineFault, Vocabulary
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,9 @@ _HEAVY_WAITING: Final = 128
 _HEAVY_RETRY_SECONDS: Final = 5.0
 
 Channel = BlockingChannel[ToEngine]
-Work = Submit | Embed | Tokenize
-Inbox = queue.SimpleQueue[Prepared | PreparedEmbedding | Cancel]
-
+Work = Submit | Embed | Score | Tokenize
+Sound = Prepared | PreparedEmbedding | PreparedScoring
+Inbox = queue.SimpleQueue[Sound | Cancel]
 
 Load = Callable[[EngineConfig], tuple[Engine, Loaded] | LoadFailed]
 
@@ -107,6 +108,8 @@ def serve(loop: StepLoop, inbox: Inbox) -> None:
                 loop.submit(item)
             elif isinstance(item, PreparedEmbedding):
                 loop.embed(item)
+            elif isinstance(item, PreparedScoring):
+                loop.score(item)
             else:
                 loop.cancel(item.id)
         loop.step()
@@ -146,13 +149,13 @@ class Reader:
 
     def _handle(self, message: ToEngine) -> None:
         match message:
-            case Submit() | Embed() | Tokenize() if is_heavy(message):
+            case Submit() | Embed() | Score() | Tokenize() if is_heavy(message):
                 if len(self._heavy) >= _HEAVY_WAITING:
                     self._channel.send(Busy(message.id, _HEAVY_RETRY_SECONDS, len(self._heavy)))
                 else:
                     self._heavy[message.id] = message
                     self._heavy_ids.put(message.id)
-            case Submit() | Embed() | Tokenize():
+            case Submit() | Embed() | Score() | Tokenize():
                 self._give(self._done(message))
             case Cancel():
                 with self._lock:
@@ -175,13 +178,13 @@ class Reader:
                 if self._heavy.pop(message.id, None) is not None:
                     self._give(done)
 
-    def _give(self, done: Prepared | PreparedEmbedding | Tokenized | Refused) -> None:
+    def _give(self, done: Sound | Tokenized | Refused) -> None:
         if isinstance(done, Tokenized | Refused):
             self._channel.send(done)
         else:
             self._inbox.put(done)
 
-    def _done(self, message: Work) -> Prepared | PreparedEmbedding | Tokenized | Refused:
+    def _done(self, message: Work) -> Sound | Tokenized | Refused:
         """One request must not end all others, whatever is wrong with it."""
         try:
             match message:
@@ -189,6 +192,8 @@ class Reader:
                     return self._preparer.prepare(message)
                 case Embed():
                     return self._preparer.prepare_embedding(message)
+                case Score():
+                    return self._preparer.prepare_scoring(message)
                 case Tokenize():
                     tokens = self._preparer.encode(
                         [message.text], add_special=message.add_special, parse_special=message.parse_special
@@ -204,7 +209,7 @@ def is_heavy(message: Work) -> bool:
     match message:
         case Submit():
             return message.request.constraint is not None or _length(message.request.prompt) > _HEAVY_TEXT
-        case Embed():
+        case Embed() | Score():
             return _length(message.request.inputs) > _HEAVY_TEXT
         case Tokenize():
             return len(message.text) > _HEAVY_TEXT

@@ -44,6 +44,8 @@ class Capabilities:
     """Positions that all sequences share, a copied prefix counted once; None: each has a row of its own."""
     embedding_tokens: int = 0
     """Tokens whose hidden states one step can give; 0: the engine makes no embeddings."""
+    scored_tokens: int = 0
+    """Tokens whose logits one step can give; 0: the engine scores no prompts."""
     mixed: bool = True
     """Prompts and single tokens go together in one step."""
     prefill_rows: int | None = None
@@ -118,7 +120,14 @@ class Engine(Protocol):
     def embed(self, spans: Sequence[Span]) -> Rows:
         """Take the spans in like `step`, and return the last hidden state of every token, in their order.
 
-        Shape (tokens, embedding length). Raises NoCells, or EngineFault.
+        Shape (tokens, embedding length), of at most `embedding_tokens`. Raises NoCells, or EngineFault.
+        """
+        ...
+
+    def score(self, spans: Sequence[Span]) -> Rows:
+        """Take the spans in like `step`, and return a row of logits for every token, in their order.
+
+        At most `scored_tokens` of them. Raises NoCells, or EngineFault.
         """
         ...
 

@@ -38,6 +38,9 @@ from slm_runtime.engine.messages import (
     Loaded,
     LoadFailed,
     Refused,
+    Score,
+    Scored,
+    ScoreRequest,
     Started,
     Stats,
     StepOutput,
@@ -56,7 +59,8 @@ _RELOAD_SECONDS: Final = 300.0
 _SUSPICIOUS_LOSSES: Final = 2
 """A request that two processes died over before they could accept it isn't given to a third."""
 
-Answer = Embedded | Tokenized | Detokenized
+Question = Embed | Score | Tokenize | Detokenize
+Answer = Embedded | Scored | Tokenized | Detokenized
 
 
 class EngineSupervisor:
@@ -178,13 +182,14 @@ class EngineSupervisor:
         return generation
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        left = None if request.deadline is None else max(0.0, request.deadline - time.monotonic())
-        try:
-            async with asyncio.timeout(left):
-                answer = await self._ask(Embed(next(self._ids), request))
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the embeddings were made") from None
+        answer = await self._ask(Embed(next(self._ids), request), request.deadline)
         if not isinstance(answer, Embedded):
+            raise TypeError(f"the engine answered with {type(answer).__name__}")
+        return answer
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        answer = await self._ask(Score(next(self._ids), request), request.deadline)
+        if not isinstance(answer, Scored):
             raise TypeError(f"the engine answered with {type(answer).__name__}")
         return answer
 
@@ -347,7 +352,9 @@ class EngineSupervisor:
                 self._refuse(
                     message.id, EngineBusy(text, retry_after=message.retry_after, waiting=message.waiting)
                 )
-            case Tokenized() | Detokenized() | Embedded():
+            case Embedded() | Scored() | Tokenized() | Detokenized():
+                if isinstance(message, Embedded | Scored):
+                    self._deaths = 0
                 answer = self._answers.pop(message.id, None)
                 if answer is not None and not answer.done():
                     answer.set_result(message)
@@ -395,20 +402,28 @@ class EngineSupervisor:
             self._send(Cancel(identity))
             self._notify()
 
-    async def _ask(self, message: Embed | Tokenize | Detokenize) -> Answer:
+    async def _ask(self, question: Question, deadline: float | None = None) -> Answer:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            async with asyncio.timeout(left):
+                return await self._answer(question)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the engine was through with it") from None
+
+    async def _answer(self, question: Question) -> Answer:
         self._require_engine()
         await self.ready()
         self._note_work()
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._answers[message.id] = answer
-        self._send(message)
+        self._answers[question.id] = answer
+        self._send(question)
         try:
             return await answer
         except asyncio.CancelledError:
-            self._send(Cancel(message.id))
+            self._send(Cancel(question.id))
             raise
         finally:
-            self._answers.pop(message.id, None)
+            self._answers.pop(question.id, None)
 
     def _require_engine(self) -> None:
         if self._state in ("Failed", "Closing"):
@@ -421,7 +436,7 @@ class EngineSupervisor:
         if not (self._generations or self._answers):
             self._last_sign = time.monotonic()
 
-    def _send(self, message: Submit | Cancel | Embed | Tokenize | Detokenize) -> None:
+    def _send(self, message: Submit | Cancel | Question) -> None:
         if self._process is not None:
             self._process.connection.send(message)
 

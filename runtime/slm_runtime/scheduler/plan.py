@@ -2,6 +2,7 @@
 
 from array import array
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from slm_runtime.engine.protocol import Span, Tokens
 from slm_runtime.scheduler.cells import Run
@@ -41,6 +42,17 @@ class Resident:
     """When it was last of use, on the scheduler's own clock of plans."""
 
 
+class Wanted(Enum):
+    """What a sequence is in a step for; all of one step want the same."""
+
+    NEXT_TOKEN = auto()
+    """It generates, from the logits of its last token."""
+    HIDDEN_STATES = auto()
+    """Of each of its tokens; when these are taken in, it ends."""
+    LOGITS = auto()
+    """Likewise."""
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """One choice of one request, from submission to its end."""
@@ -52,8 +64,7 @@ class Sequence:
     """The prompt, then what was generated."""
     limit: int
     """Tokens, prompt included, at which it must end."""
-    generates: bool = True
-    """False: it ends when its tokens are taken in; their hidden states are what is wanted."""
+    wanted: Wanted = Wanted.NEXT_TOKEN
     prompt_tokens: int = field(init=False)
     arrival: int = 0
     resident: Resident | None = None
@@ -67,6 +78,10 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.prompt_tokens = len(self.tokens)
+
+    @property
+    def generates(self) -> bool:
+        return self.wanted is Wanted.NEXT_TOKEN
 
     @property
     def computed(self) -> int:
@@ -103,10 +118,10 @@ class Plan:
     """One for each span."""
     started: list[Sequence]
     """Those that take part for the first time."""
-    embeds: bool
-    """Step it for hidden states: none of its sequences generates."""
+    wanted: Wanted
+    """By each of its sequences."""
 
     @property
     def rows(self) -> list[Sequence]:
-        """One for each row of logits, in their order."""
+        """Of sequences that generate: one for each row of logits, in their order."""
         return [sequence for span, sequence in zip(self.spans, self.sequences, strict=True) if span.logits]

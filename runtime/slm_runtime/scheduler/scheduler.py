@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from slm_runtime.engine.protocol import Capabilities, Span
-from slm_runtime.scheduler.plan import Plan, Sequence
+from slm_runtime.scheduler.plan import Plan, Sequence, Wanted
 from slm_runtime.scheduler.residents import Residents, common_prefix
 from slm_runtime.scheduler.waiting import FairQueue
 
@@ -44,7 +44,13 @@ class Scheduler:
         self._mixing = False
         """The step that was planned last is for prompts while others generate."""
         self._prefill_turn = False
-        self._embedding_turn = False
+        self._whole_tokens = {
+            Wanted.HIDDEN_STATES: capabilities.embedding_tokens,
+            Wanted.LOGITS: capabilities.scored_tokens,
+        }
+        """In one step, of sequences of which each token's own is wanted."""
+        self._turns = list(Wanted)
+        """Whose step was longest ago comes first."""
         self._short = False
         """Since the last step that was carried out, one was not: nobody new comes in."""
         self.preemptions = 0
@@ -101,7 +107,7 @@ class Scheduler:
             spans=[self._span(sequence, count) for sequence, count in chosen],
             sequences=[sequence for sequence, _ in chosen],
             started=started,
-            embeds=bool(chosen) and not chosen[0][0].generates,
+            wanted=chosen[0][0].wanted if chosen else Wanted.NEXT_TOKEN,
         )
 
     def advance(self, plan: Plan, seconds: float) -> None:
@@ -160,19 +166,28 @@ class Scheduler:
             self._running.sort(key=lambda s: s.arrival)
 
     def _choose(self) -> list[tuple[Sequence, int]]:
-        """Who takes part, with how many tokens; those that generate come first."""
+        """Who takes part, with how many tokens: those that want the same, in turns with those that want something else."""
         for sequence in self._running:
             if sequence.resident is None:
                 self._settle(sequence)
-        embeddings = [s for s in self._running if not s.generates and s.resident is not None]
-        settled = [s for s in self._running if s.generates and s.resident is not None]
-        if embeddings:
-            self._embedding_turn = not settled or not self._embedding_turn
-            if self._embedding_turn:
-                room = min(self._capabilities.embedding_tokens, self._step_tokens)
-                return self._share_out(embeddings, min(room, self._mixed_tokens) if settled else room)
-        single = [s for s in settled if s.remaining == 1]
-        prompts = [s for s in settled if s.remaining > 1]
+        settled = [s for s in self._running if s.resident is not None]
+        present = {s.wanted for s in settled}
+        turn = next((wanted for wanted in self._turns if wanted in present), Wanted.NEXT_TOKEN)
+        self._turns.remove(turn)
+        self._turns.append(turn)
+        taking_part = [s for s in settled if s.wanted is turn]
+        if turn is Wanted.NEXT_TOKEN:
+            return self._choose_generating(taking_part)
+        self._mixing = False
+        room = min(self._whole_tokens[turn], self._step_tokens)
+        if Wanted.NEXT_TOKEN in present:
+            room = min(room, self._mixed_tokens)
+        return self._share_out(taking_part, room)
+
+    def _choose_generating(self, sequences: list[Sequence]) -> list[tuple[Sequence, int]]:
+        """Single tokens come first."""
+        single = [s for s in sequences if s.remaining == 1]
+        prompts = [s for s in sequences if s.remaining > 1]
         self._mixing = bool(single and prompts)
         if not self._capabilities.mixed and single and prompts:
             self._prefill_turn = not self._prefill_turn
@@ -212,7 +227,7 @@ class Scheduler:
         if self._leads(sequence):
             return
         if not sequence.generates:
-            # The hidden states of all its tokens are wanted, so none can be spared.
+            # Something of each of its tokens is wanted, so none can be spared.
             sequence.resident = self._residents.open(sequence.tokens, 0)
             return
         limit = len(sequence.tokens) - 1

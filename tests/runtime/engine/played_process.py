@@ -60,6 +60,7 @@ def load(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:
             step_tokens=64,
             cells=context * 4,
             embedding_tokens=16,
+            scored_tokens=16,
         )
     )
     info = Loaded(

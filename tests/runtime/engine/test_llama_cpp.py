@@ -193,6 +193,26 @@ def test_hidden_states_come_for_every_token_and_leave_logits_as_they_were(engine
     np.testing.assert_allclose(engine.step([span(3, 0, TOKENS)])[0], whole, atol=1e-3)
 
 
+@pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside another"])
+def test_scores_are_the_logits_after_each_token(engine, others):
+    tokens = TOKENS[:20]
+    one_by_one = [engine.step([span(0, place, [token])])[0].copy() for place, token in enumerate(tokens)]
+    beside = [span(3, 0, TOKENS[5:10])] * others
+    rows = engine.score([*beside, span(1, 0, tokens[:15])]).copy()[5 * others :]
+    rest = engine.score([span(1, 15, tokens[15:])]).copy()
+    # Rounding differs with the tokens of a step.
+    assert rest.shape == (5, engine.vocabulary.size)
+    np.testing.assert_allclose(np.concatenate([rows, rest]), one_by_one, atol=5e-3)
+    np.testing.assert_allclose(
+        engine.step([span(1, 20, TOKENS[20:])])[0], prefill(engine, 2, TOKENS), atol=5e-3
+    )
+
+
+def test_a_step_gives_as_many_rows_as_it_promises(engine):
+    most = engine.capabilities.scored_tokens
+    assert engine.score([span(0, 0, [20] * most)]).shape == (most, engine.vocabulary.size)
+
+
 def test_text_round_trips(engine):
     vocabulary = engine.vocabulary
     for text in ("hello world", "größe €", "  two", "<|im_start|>user"):

@@ -30,6 +30,9 @@ from slm_runtime.engine.messages import (
     Loaded,
     MemoryBreakdown,
     RequestFinished,
+    Scored,
+    ScoredInput,
+    ScoreRequest,
     Stats,
     Timings,
     TokenLogprob,
@@ -160,6 +163,9 @@ class ScriptedEngine:
         self.restarts = 0
         self.stalled_seconds = 0.0
         self.requests: list[GenerateRequest] = []
+        self.scores: list[ScoreRequest] = []
+        self.scores_left = 0
+        """Cancelled before they were answered."""
         self.generations: list[ScriptedGeneration] = []
         self._failed = asyncio.Event()
         self.loaded = asyncio.Event()
@@ -193,6 +199,25 @@ class ScriptedEngine:
         if self.script.refuse is not None:
             raise self.script.refuse
         return Embedded(1, [list(self.script.embedding) for _ in request.inputs], 3 * len(request.inputs))
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        """A prompt's tokens are its bytes; a text gets `<s>` before it. The n-th of them has a logprob of -n."""
+        if self.script.refuse is not None:
+            raise self.script.refuse
+        self.scores.append(request)
+        if self.script.gate is not None:
+            try:
+                await self.script.gate.wait()
+            except asyncio.CancelledError:
+                self.scores_left += 1
+                raise
+        return Scored(1, [self._scored(one, request) for one in request.inputs])
+
+    def _scored(self, prompt: str | list[int], request: ScoreRequest) -> ScoredInput:
+        text = prompt.encode() if isinstance(prompt, str) else bytes(prompt)
+        first, *rest = [b"<s>"] * request.add_special + [text[i : i + 1] for i in range(len(text))]
+        chosen = [TokenLogprob(place, piece, -float(place)) for place, piece in enumerate(rest, 1)]
+        return ScoredInput(first, [TokenLogprobs(one, [one] * request.top) for one in chosen])
 
     async def tokenize(self, text: str, **_: Any) -> list[int]:
         return list(text.encode())

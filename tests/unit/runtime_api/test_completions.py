@@ -30,6 +30,8 @@ async def test_prompts_of_all_kinds(
 ) -> None:
     answer = await client.completions.create(model=MODEL, prompt=prompt, n=2)
     assert [request.prompt for request in api.engine.requests] == prompts
+    # Tokens are the prompt as it is; a text gets the model's own before it.
+    assert {request.add_special for request in api.engine.requests} == {isinstance(prompts[0][0], str)}
     assert [choice.index for choice in answer.choices] == list(range(2 * len(prompts)))
     assert answer.usage is not None
     assert answer.usage.prompt_tokens == 7 * len(prompts)
@@ -86,7 +88,6 @@ async def test_best_of(client: openai.AsyncOpenAI, api: Running) -> None:
         {"prompt": ["a", 1]},
         {"prompt": "x", "best_of": 1, "n": 2},
         {"prompt": "x", "best_of": 2, "stream": True},
-        {"prompt": "x", "echo": True, "logprobs": 1},
         {"prompt": "x", "suffix": "y"},
         {"prompt": ["x"] * 65, "n": 2},
     ],

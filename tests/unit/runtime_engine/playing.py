@@ -40,6 +40,12 @@ class Letters:
         return token < 3
 
 
+def row_of(held: Sequence[int]) -> Rows:
+    row = np.zeros(VOCABULARY, np.float32)
+    row[next_token(held)] = 1
+    return row
+
+
 def next_token(held: Sequence[int]) -> int:
     """Never the end token: how long an answer is, is the tests' to say."""
     return 3 + zlib.crc32(array("i", held).tobytes()) % LETTERS
@@ -70,6 +76,17 @@ class PlayedEngine:
         pairs = [(token, span.position + i) for span in spans for i, token in enumerate(span.tokens)]
         return np.array(pairs, np.float32)
 
+    def score(self, spans: Sequence[Span]) -> Rows:
+        assert sum(len(span.tokens) for span in spans) <= self.capabilities.scored_tokens
+        self.step(spans)
+        held = [[token for _, token in self.held[span.sequence]] for span in spans]
+        prefixes = [
+            all_[:end]
+            for all_, span in zip(held, spans, strict=True)
+            for end in range(span.position + 1, len(all_) + 1)
+        ]
+        return np.array([row_of(prefix) for prefix in prefixes], np.float32)
+
     def step(self, spans: Sequence[Span]) -> Rows:
         can = self.capabilities
         assert spans
@@ -92,9 +109,7 @@ class PlayedEngine:
                 cells.append((self._cells, token))
             assert len(cells) <= can.context_length
             if span.logits:
-                row = np.zeros(VOCABULARY, np.float32)
-                row[next_token([token for _, token in cells])] = 1
-                rows.append(row)
+                rows.append(row_of([token for _, token in cells]))
         return np.array(rows, np.float32).reshape(len(rows), VOCABULARY)
 
     def copy(self, source: int, target: int, length: int) -> None:

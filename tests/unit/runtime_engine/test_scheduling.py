@@ -1,26 +1,30 @@
 """The scheduler on the deterministic engine, under random arrivals, cancellations, shortages and deadlines."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slm_runtime.engine.protocol import Capabilities, NoCells
-from slm_runtime.scheduler.plan import Copy, Sequence, tokens_of
+from slm_runtime.engine.protocol import Capabilities, NoCells, Rows
+from slm_runtime.scheduler.plan import Copy, Plan, Sequence, Wanted, tokens_of
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
-from tests.unit.runtime_engine.playing import PlayedEngine, next_token
+from tests.unit.runtime_engine.playing import PlayedEngine, next_token, row_of
 
-UNIFIED = Capabilities(context_length=200, rows=4, sequences=12, step_tokens=64, cells=800)
-TIGHT = Capabilities(context_length=200, rows=4, sequences=12, step_tokens=64, cells=256)
-ROWS = Capabilities(
-    context_length=200, rows=4, sequences=4, step_tokens=64, cells=None, mixed=False, prefill_rows=1
+UNIFIED = Capabilities(
+    context_length=200,
+    rows=4,
+    sequences=12,
+    step_tokens=64,
+    cells=800,
+    embedding_tokens=16,
+    scored_tokens=24,
 )
-WHOLE = Capabilities(
-    context_length=200, rows=4, sequences=4, step_tokens=64, cells=800, partial_removal=False
-)
-NO_COPY = Capabilities(context_length=200, rows=3, sequences=3, step_tokens=64, cells=None, prefix_copy=False)
+TIGHT = replace(UNIFIED, cells=256)
+ROWS = replace(UNIFIED, sequences=4, cells=None, mixed=False, prefill_rows=1)
+WHOLE = replace(UNIFIED, sequences=4, partial_removal=False)
+NO_COPY = replace(UNIFIED, rows=3, sequences=3, cells=None, prefix_copy=False)
 ALL = {"unified": UNIFIED, "tight": TIGHT, "rows": ROWS, "whole": WHOLE, "no copy": NO_COPY}
 
 
@@ -29,6 +33,13 @@ def alone(prompt: list[int], count: int) -> list[int]:
     for _ in range(count):
         held.append(next_token(held))
     return held[len(prompt) :]
+
+
+def whole(prompt: list[int], wanted: Wanted) -> list[list[float]]:
+    """What the engine gives for each token of it."""
+    if wanted is Wanted.HIDDEN_STATES:
+        return [[token, place] for place, token in enumerate(prompt)]
+    return [row_of(prompt[:end]).tolist() for end in range(1, len(prompt) + 1)]
 
 
 @dataclass
@@ -41,12 +52,24 @@ class World:
     """Seconds that a step of so many tokens takes."""
     finished: dict[int, Sequence] = field(default_factory=dict)
     open: dict[int, Sequence] = field(default_factory=dict)
+    collected: dict[int, list[list[float]]] = field(default_factory=dict)
+    """Of sequences of which each token's own is wanted."""
+    turns: list[Wanted] = field(default_factory=list)
+    """Of the steps that were carried out."""
 
     def __post_init__(self) -> None:
         self.scheduler = Scheduler(self.engine.capabilities, self.policy)
 
-    def submit(self, request: int, prompt: list[int], count: int, client: str = "") -> Sequence:
-        sequence = Sequence(request, 0, client, tokens_of(prompt), len(prompt) + count)
+    def submit(
+        self,
+        request: int,
+        prompt: list[int],
+        count: int,
+        client: str = "",
+        wanted: Wanted = Wanted.NEXT_TOKEN,
+    ) -> Sequence:
+        limit = len(prompt) + count * (wanted is Wanted.NEXT_TOKEN)
+        sequence = Sequence(request, 0, client, tokens_of(prompt), limit, wanted)
         self.open[request] = sequence
         self.scheduler.submit(sequence)
         return sequence
@@ -59,18 +82,19 @@ class World:
             else:
                 self.engine.cut(operation.sequence, operation.length)
         if plan.spans:
+            compute = {
+                Wanted.NEXT_TOKEN: self.engine.step,
+                Wanted.HIDDEN_STATES: self.engine.embed,
+                Wanted.LOGITS: self.engine.score,
+            }[plan.wanted]
             try:
-                rows = self.engine.step(plan.spans)
+                rows = compute(plan.spans)
             except NoCells:
                 assert self.scheduler.retreat()
             else:
+                self.turns.append(plan.wanted)
                 self.scheduler.advance(plan, self.pace(sum(len(span.tokens) for span in plan.spans)))
-                for sequence, row in zip(plan.rows, rows, strict=True):
-                    sequence.tokens.append(int(row.argmax()))
-                    if len(sequence.tokens) == sequence.limit:
-                        self.scheduler.finish(sequence)
-                        self.finished[sequence.request] = sequence
-                        self.open = {key: other for key, other in self.open.items() if other is not sequence}
+                self.take(plan, rows)
         # What is still to be carried out isn't freed in the engine yet.
         pending = self.scheduler.plan().operations if not self.open else []
         for operation in pending:
@@ -78,6 +102,27 @@ class World:
                 self.engine.copy(operation.source, operation.target, operation.length)
             else:
                 self.engine.cut(operation.sequence, operation.length)
+
+    def take(self, plan: Plan, rows: Rows) -> None:
+        assert {sequence.wanted for sequence in plan.sequences} == {plan.wanted}
+        if plan.wanted is Wanted.NEXT_TOKEN:
+            for sequence, row in zip(plan.rows, rows, strict=True):
+                sequence.tokens.append(int(row.argmax()))
+                if len(sequence.tokens) == sequence.limit:
+                    self.end(sequence)
+            return
+        given = rows.tolist()
+        for span, sequence in zip(plan.spans, plan.sequences, strict=True):
+            collected = self.collected.setdefault(sequence.request, [])
+            collected[span.position :] = [given.pop(0) for _ in span.tokens]
+            if sequence.remaining == 0:
+                self.end(sequence)
+        assert not given
+
+    def end(self, sequence: Sequence) -> None:
+        self.scheduler.finish(sequence)
+        self.finished[sequence.request] = sequence
+        self.open = {key: other for key, other in self.open.items() if other is not sequence}
 
     def drain(self, steps: int = 5000) -> None:
         for _ in range(steps):
@@ -96,6 +141,7 @@ requests = st.lists(
         st.integers(1, 30),  # tokens asked for
         st.sampled_from(["", "a", "b"]),
         st.one_of(st.none(), st.integers(0, 12)),  # cancelled after so many steps
+        st.sampled_from([Wanted.NEXT_TOKEN, *Wanted]),
     ),
     min_size=1,
     max_size=14,
@@ -105,28 +151,30 @@ requests = st.lists(
 @pytest.mark.parametrize("capabilities", ALL.values(), ids=ALL.keys())
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(requests=requests, shortages=st.lists(st.integers(0, 5), max_size=10))
-def test_every_request_gets_the_text_it_would_get_alone(capabilities, requests, shortages):
+def test_every_request_gets_what_it_would_get_alone(capabilities, requests, shortages):
     # Steps refused in a row; halving a step of 64 tokens more often than that ends at nothing.
     refusals = iter([refused for count in shortages for refused in [*[True] * count, False]])
     world = World(PlayedEngine(capabilities, refuse=lambda: next(refusals, False)))
     systems = [[10 + which] + [11 + (7 * i + which) % 40 for i in range(120)] for which in range(3)]
     cancelled: dict[int, int] = {}
     clock = 0
-    for number, (wait, which, length, tail, count, client, cancel) in enumerate(requests):
+    for number, (wait, which, length, tail, count, client, cancel, wanted) in enumerate(requests):
         for _ in range(wait):
             world.step()
             clock += 1
             for request in [r for r, at in cancelled.items() if at <= clock and r in world.open]:
                 gone = world.scheduler.remove(lambda s, request=request: s.request == request)
                 assert gone == [world.open.pop(request)]
-        world.submit(number, systems[which][: 1 + length] + tail, count, client)
+        world.submit(number, systems[which][: 1 + length] + tail, count, client, wanted)
         if cancel is not None:
             cancelled[number] = clock + cancel
     world.drain()
-    for number, (_, which, length, tail, count, _, _) in enumerate(requests):
-        if number in world.finished:
-            prompt = systems[which][: 1 + length] + tail
+    for number, (_, which, length, tail, count, _, _, wanted) in enumerate(requests):
+        prompt = systems[which][: 1 + length] + tail
+        if number in world.finished and wanted is Wanted.NEXT_TOKEN:
             assert list(world.finished[number].tokens) == prompt + alone(prompt, count)
+        elif number in world.finished:
+            assert world.collected[number] == whole(prompt, wanted)
         else:
             assert number in cancelled
     assert world.scheduler.running == world.scheduler.waiting == 0
@@ -137,10 +185,10 @@ def test_every_request_gets_the_text_it_would_get_alone(capabilities, requests, 
 @given(requests=requests)
 def test_cells_never_exceed_the_plan_and_the_account_is_exact(requests):
     world = World(PlayedEngine(TIGHT))
-    for number, (wait, which, length, tail, count, client, _) in enumerate(requests):
+    for number, (wait, which, length, tail, count, client, _, wanted) in enumerate(requests):
         for _ in range(wait):
             world.step()
-        world.submit(number, [10 + which] * (1 + length) + tail, count, client)
+        world.submit(number, [10 + which] * (1 + length) + tail, count, client, wanted)
     while world.open:
         world.step()
         assert world.engine.cells_used <= 256
@@ -194,6 +242,28 @@ def test_running_streams_keep_their_pace_while_a_long_prompt_comes_in():
     for step in world.engine.steps[before:]:
         assert {span.sequence for span in step if len(span.tokens) == 1} >= {0, 1, 2}
         assert sum(len(span.tokens) for span in step) <= 3 + 64
+
+
+def test_what_is_wanted_of_others_takes_turns_with_running_streams():
+    world = World(PlayedEngine(UNIFIED))
+    world.submit(0, [4] * 5, 190)
+    world.submit(1, [5] * 180, 0, wanted=Wanted.HIDDEN_STATES)
+    world.submit(2, [6] * 180, 0, wanted=Wanted.LOGITS)
+    while {1, 2} <= set(world.open):
+        world.step()
+    assert [world.turns[start::3] for start in range(3)] == [[turn] * 8 for turn in Wanted]
+    while set(world.open) > {0}:
+        world.step()
+    assert world.turns[24:] == [Wanted.NEXT_TOKEN, Wanted.HIDDEN_STATES] * 4
+
+
+def test_a_scored_prompt_is_computed_whole_and_serves_the_generation_after_it():
+    world = World(PlayedEngine(UNIFIED))
+    prompt = [1, *range(3, 60)]
+    for number, wanted in enumerate((Wanted.LOGITS, Wanted.LOGITS, Wanted.NEXT_TOKEN)):
+        world.submit(number, prompt, 3, wanted=wanted)
+        world.drain()
+    assert [world.finished[number].cached_tokens for number in range(3)] == [0, 0, len(prompt) - 1]
 
 
 @pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "in turns"])

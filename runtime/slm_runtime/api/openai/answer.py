@@ -1,8 +1,9 @@
 """Pieces of OpenAI's answers that its endpoints share."""
 
+import codecs
 from typing import Any, Final
 
-from slm_runtime.engine.messages import FinishReason, TokenLogprob, TokenLogprobs, Usage
+from slm_runtime.engine.messages import FinishReason, ScoredInput, TokenLogprob, TokenLogprobs, Usage
 
 FINISH: Final[dict[FinishReason, str]] = {"stop": "stop", "length": "length"}
 """The engine's reasons that are answers; the others are errors."""
@@ -39,20 +40,53 @@ def _logprob(token: TokenLogprob) -> dict[str, Any]:
     }
 
 
-def completion_logprobs(tokens: list[TokenLogprobs], offset: int = 0) -> dict[str, Any]:
-    """The older shape, of /v1/completions: four lists side by side."""
-    texts = [token.chosen.text.decode(errors="replace") for token in tokens]
-    offsets = []
-    for text in texts:
-        offsets.append(offset)
-        offset += len(text)
+class _Places:
+    """Where tokens begin in the text that they make together: in characters, of which one may have several tokens."""
+
+    def __init__(self, offset: int = 0) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._next = offset
+
+    def of(self, tokens: list[bytes]) -> list[int]:
+        places = []
+        for token in tokens:
+            places.append(self._next)
+            self._next += len(self._decoder.decode(token))
+        return places
+
+
+class CompletionLogprobs:
+    """The older shape, of /v1/completions: four lists side by side. One choice's tokens, as they come."""
+
+    def __init__(self, offset: int = 0) -> None:
+        """`offset`: characters of the choice's text that come before."""
+        self._places = _Places(offset)
+
+    def of(self, tokens: list[TokenLogprobs]) -> dict[str, Any]:
+        return {
+            "tokens": [token.chosen.text.decode(errors="replace") for token in tokens],
+            "token_logprobs": [_finite(token.chosen.logprob) for token in tokens],
+            "top_logprobs": [
+                {one.text.decode(errors="replace"): _finite(one.logprob) for one in token.top}
+                for token in tokens
+            ],
+            "text_offset": self._places.of([token.chosen.text for token in tokens]),
+        }
+
+
+def prompt_logprobs(prompt: ScoredInput, text: str) -> dict[str, Any]:
+    """In the same shape, of a prompt that is echoed as `text`.
+
+    Nothing comes before the first token: null is what it has. What the engine put before the text has no width.
+    """
+    pieces = [prompt.first, *(token.chosen.text for token in prompt.rest)]
+    before = max(0, b"".join(pieces).decode(errors="replace").rfind(text))
+    rest = CompletionLogprobs().of(prompt.rest)
     return {
-        "tokens": texts,
-        "token_logprobs": [_finite(token.chosen.logprob) for token in tokens],
-        "top_logprobs": [
-            {one.text.decode(errors="replace"): _finite(one.logprob) for one in token.top} for token in tokens
-        ],
-        "text_offset": offsets,
+        "tokens": [prompt.first.decode(errors="replace"), *rest["tokens"]],
+        "token_logprobs": [None, *rest["token_logprobs"]],
+        "top_logprobs": [None, *rest["top_logprobs"]],
+        "text_offset": [min(max(0, place - before), len(text)) for place in _Places().of(pieces)],
     }
 
 

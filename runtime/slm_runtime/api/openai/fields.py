@@ -100,10 +100,16 @@ CHAT: Final[Fields] = {
 COMPLETION: Final[Fields] = {
     **SAMPLING,
     "model": (Use.HONOURED, ""),
-    "prompt": (Use.HONOURED, "a text, tokens, or a list of either"),
-    "max_tokens": (Use.HONOURED, "16 by default, as OpenAI's; at least 1"),
-    "logprobs": (Use.HONOURED, "up to 20"),
-    "echo": (Use.HONOURED, "not together with logprobs"),
+    "prompt": (
+        Use.HONOURED,
+        "a text, tokens, or a list of either; tokens get none of the model's own before them",
+    ),
+    "max_tokens": (Use.HONOURED, "16 by default, as OpenAI's; 0: the prompt alone is looked at"),
+    "logprobs": (
+        Use.HONOURED,
+        "up to 20; with echo, of the prompt's tokens too, the first of which has none",
+    ),
+    "echo": (Use.HONOURED, ""),
     "best_of": (Use.HONOURED, "by mean log probability"),
     "suffix": (Use.REFUSED, "the models here don't fill in the middle"),
 }

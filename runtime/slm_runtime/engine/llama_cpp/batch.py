@@ -32,8 +32,8 @@ class Batch:
             logits=self._logits.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
-    def fill(self, spans: Sequence[Span]) -> int:
-        """Returns how many rows of logits they want."""
+    def fill(self, spans: Sequence[Span], *, every: bool = False) -> int:
+        """Returns how many rows of logits they want, or are to have: one for every token."""
         start = rows = 0
         for span in spans:
             end = start + len(span.tokens)
@@ -44,10 +44,10 @@ class Batch:
                 self._position[start:end] = self._offsets[: end - start]
                 self._position[start:end] += span.position
             self._sequence[start:end] = span.sequence
-            self._logits[start:end] = 0
+            self._logits[start:end] = every
             if span.logits:
                 self._logits[end - 1] = 1
                 rows += 1
             start = end
         self.native.n_tokens = start
-        return rows
+        return start if every else rows

@@ -23,8 +23,8 @@ _MAX_SEQUENCES: Final = 256
 """llama.cpp's own bound on sequence numbers in a unified store."""
 _CELL_PADDING: Final = 256
 _TILE: Final = 64
-_EMBEDDING_TOKENS: Final = 32
-"""Tokens whose hidden states one step can give: each costs a row of logits in the compute buffer."""
+_WHOLE_TOKENS: Final = 32
+"""Tokens whose hidden states or logits one step can give: each costs a row of logits in the compute buffer."""
 _KV_TYPES: Final = {"f16": native.GGML_TYPE_F16, "q8_0": native.GGML_TYPE_Q8_0, "q4_0": native.GGML_TYPE_Q4_0}
 _NO_ROWS: Final[Rows] = np.empty((0, 0), np.float32)
 
@@ -51,17 +51,19 @@ class LlamaCppEngine:
         trained: int = native.llama_model_n_ctx_train(self._model)
         context_length = config.context_length or min(trained, _DEFAULT_CONTEXT)
         self._embedding_length: int = native.llama_model_n_embd_out(self._model)
-        self._outputs = max(config.parallel, _EMBEDDING_TOKENS)
+        self._outputs = max(config.parallel, _WHOLE_TOKENS)
         self._context = self._make_context(config, context_length)
         self._memory = native.llama_get_memory(self._context)
         recurrent = native.llama_model_is_recurrent(self._model) or native.llama_model_is_hybrid(self._model)
+        outputs = min(self._outputs, native.llama_n_batch(self._context))
         self.capabilities = Capabilities(
             context_length=context_length,
             sequences=config.parallel if recurrent else _MAX_SEQUENCES,
             rows=config.parallel,
             step_tokens=native.llama_n_batch(self._context),
             cells=native.llama_n_ctx(self._context),
-            embedding_tokens=0 if recurrent else min(self._outputs, native.llama_n_batch(self._context)),
+            embedding_tokens=0 if recurrent else outputs,
+            scored_tokens=outputs,
             # On a CPU, attention works on tiles of prompt tokens. A single token in one of them costs as much as all of
             # it, and less than half a tile is computed token by token.
             mixed=self._log.layers[0] > 0,
@@ -86,6 +88,11 @@ class LlamaCppEngine:
         finally:
             native.llama_set_embeddings(self._context, False)
         return self._rows(native.llama_get_embeddings, self._batch.native.n_tokens, self._embedding_length)
+
+    def score(self, spans: Sequence[Span]) -> Rows:
+        rows = self._batch.fill(spans, every=True)
+        self._decode()
+        return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
 
     def copy(self, source: int, target: int, length: int) -> None:
         native.llama_memory_seq_cp(self._memory, source, target, 0, length)

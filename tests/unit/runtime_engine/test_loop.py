@@ -1,0 +1,145 @@
+"""The step loop on the deterministic engine: what it sends for requests that only read their inputs."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from slm_runtime.engine.loop import StepLoop
+from slm_runtime.engine.messages import (
+    Busy,
+    Embedded,
+    EmbedRequest,
+    GenerateRequest,
+    Message,
+    Refused,
+    Sampling,
+    Scored,
+    ScoredInput,
+    ScoreRequest,
+    StepOutput,
+)
+from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScoring
+from slm_runtime.engine.protocol import Capabilities, Tokens
+from slm_runtime.sampling.logprobs import logprobs
+from slm_runtime.scheduler.plan import tokens_of
+from tests.unit.runtime_engine.playing import Letters, PlayedEngine, row_of
+
+CAPABILITIES = Capabilities(
+    context_length=200,
+    rows=4,
+    sequences=12,
+    step_tokens=64,
+    cells=800,
+    embedding_tokens=16,
+    scored_tokens=16,
+)
+LONG, SHORT, SINGLE = (tokens_of(t) for t in ([5, *range(3, 50)], [7, *range(3, 40)], [9]))
+SECOND_GIVES_WAY = [False, False, True, True]
+
+
+class World:
+    """A loop, and all that it sent. `refusals` says of each step whether it finds no cells."""
+
+    def __init__(self, refusals: Sequence[bool] = ()) -> None:
+        self.sent: list[Message] = []
+        coming = iter(refusals)
+        self.engine = PlayedEngine(CAPABILITIES, refuse=lambda: next(coming, False))
+        self.loop = StepLoop(self.engine, self.sent.append, queue_limit=8)
+
+    def score(self, identity: int, *inputs: Tokens, top: int = 2) -> None:
+        self.loop.score(PreparedScoring(identity, ScoreRequest(inputs=[], top=top), list(inputs)))
+
+    def drain(self, steps: int = 500) -> None:
+        for _ in range(steps):
+            if self.loop.idle:
+                return
+            self.loop.step()
+        raise AssertionError("it doesn't come to an end")
+
+    def answers(self) -> list[Message]:
+        return [message for message in self.sent if isinstance(message, Embedded | Scored | Refused | Busy)]
+
+    @property
+    def preemptions(self) -> int:
+        outputs = [message.stats for message in self.sent if isinstance(message, StepOutput)]
+        return next(stats.preemptions for stats in reversed(outputs) if stats is not None)
+
+
+def scored(tokens: Tokens, top: int = 2) -> ScoredInput:
+    """From the row after each prefix, one by one."""
+    rest = [
+        logprobs(row_of(tokens[:end]), tokens[end], top, Letters())  # type: ignore[arg-type]
+        for end in range(1, len(tokens))
+    ]
+    return ScoredInput(Letters().piece(tokens[0], special=True), rest)
+
+
+@pytest.mark.parametrize("refusals", [[], SECOND_GIVES_WAY], ids=["room", "shortage"])
+def test_an_embedding_is_the_mean_even_if_it_gave_way(refusals):
+    world = World(refusals)
+    world.loop.embed(PreparedEmbedding(1, EmbedRequest(inputs=[], normalize=False), [LONG, SHORT]))
+    world.drain()
+    assert world.preemptions == bool(refusals)
+    (embedded,) = world.answers()
+    for vector, tokens in zip(embedded.vectors, [LONG, SHORT], strict=True):
+        assert vector == pytest.approx([sum(tokens) / len(tokens), (len(tokens) - 1) / 2])
+
+
+@pytest.mark.parametrize("refusals", [[], SECOND_GIVES_WAY], ids=["room", "shortage"])
+def test_each_token_s_score_is_from_the_row_before_it_even_if_it_gave_way(refusals):
+    world = World(refusals)
+    world.score(1, LONG, SINGLE, SHORT)
+    world.drain()
+    assert world.preemptions == bool(refusals)
+    assert world.answers() == [Scored(1, [scored(LONG), scored(SINGLE), scored(SHORT)])]
+
+
+def test_what_has_nothing_to_be_computed_is_answered_at_once():
+    world = World()
+    world.score(1, SINGLE)
+    assert world.loop.idle
+    assert world.answers() == [Scored(1, [ScoredInput(Letters().piece(9, special=True), [])])]
+
+
+def test_what_is_cancelled_half_way_is_forgotten_and_others_go_on():
+    world = World()
+    world.score(1, LONG)
+    world.score(2, SHORT, top=0)
+    world.loop.step()
+    world.loop.step()
+    world.loop.cancel(1)
+    world.drain()
+    assert world.answers() == [Scored(2, [scored(SHORT, top=0)])]
+
+
+def test_a_full_queue_is_said_so():
+    world = World()
+    world.score(1, *[LONG] * 9)
+    world.score(2, SHORT)
+    (busy,) = world.answers()
+    assert isinstance(busy, Busy)
+    assert (busy.id, busy.waiting) == (2, 9)
+
+
+def test_what_finds_no_room_even_alone_is_refused():
+    world = World([True] * 50)
+    world.score(1, LONG)
+    world.drain()
+    (refused,) = world.answers()
+    assert isinstance(refused, Refused)
+    assert "no room" in refused.message
+
+
+def test_scores_come_beside_a_generation_and_leave_its_text_alone():
+    def text(*inputs: Tokens) -> str:
+        world = World()
+        request = GenerateRequest(prompt=[], sampling=Sampling(temperature=0))
+        world.loop.submit(Prepared(1, request, SHORT, len(SHORT) + 40, None))
+        if inputs:
+            world.score(2, *inputs)
+        world.drain()
+        outputs = [message for message in world.sent if isinstance(message, StepOutput)]
+        assert [answer.inputs for answer in world.answers()] == [[scored(i) for i in inputs]] * bool(inputs)
+        return "".join(delta.text for output in outputs for delta in output.deltas)
+
+    assert text(LONG, SHORT) == text()
