@@ -73,6 +73,8 @@ def main() -> None:
     for name in arguments.measurement:
         if name not in MEASUREMENTS:
             parser.error(f"no measurement is called {name}; there are: {', '.join(MEASUREMENTS)}")
+    if not any(arguments.only in row.name for row in serving.rows()):
+        parser.error(f"no row of serving has {arguments.only!r} in its name")
     for name in arguments.measurement:
         MEASUREMENTS[name](arguments.rounds, arguments.only)
     page.write()
