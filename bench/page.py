@@ -107,10 +107,14 @@ what it can't run without (`tests/cluster/patches/amx.patch`), not ours of atten
 same GGUF, threads, streams and context a stream, and prompts that no other request shares.
 """
 
-ENGINE_NOTE = """At most 5% are asked for, greedy and with Ollama's defaults. The model is as small as they come: its step of
-eight takes less than 20 ms, in which sampling by Ollama's defaults takes 0.3 ms, two passes over each row of logits for its
-40 likeliest tokens (`slm_runtime/sampling/truncation.py`). What the API process needs is taken from the step, not from the
-loop between two steps: on a full machine its thread interrupts nobody (`slm_runtime/engine/cpus.py`)."""
+ENGINE_NOTE = """At most 5% are asked for, greedy and with Ollama's defaults. The latter are beyond that with a model
+as small as this one, whose step of eight takes less than 20 ms, and the more so the faster its attention became. Of
+the 0.7 ms that the loop takes, 0.3 are two passes over each row of logits for its 40 likeliest tokens
+(`slm_runtime/sampling/truncation.py`). The rest is the API process and the load generator: both cores compute, so
+what they need is taken from the loop between two steps. Tried: an API thread that interrupts nobody (SCHED_BATCH: 4.6
+and 4.8%, but what it needs is then taken from the step; as many tokens/s with eight streams, 9% fewer with one);
+threads that sleep instead of spinning between steps (`GOMP_SPINCOUNT`: 4.9% at 20,000, but 2 to 7% fewer tokens/s);
+looking for the likeliest near the row's peak or in the columns of the largest maxima (no fewer microseconds)."""
 
 OPERATOR_NOTE = """A real API server, controller manager and scheduler on the same cores, pods played by a fake kubelet; etcd
 without fsync. Writes are counted in the API server's audit log. The Go peer's column was measured earlier, on a machine of

@@ -24,7 +24,6 @@ from slm_runtime.api.ops import ops_app
 from slm_runtime.api.routes import routes
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineClient, EngineError
-from slm_runtime.engine.cpus import let_others_finish
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.supervisor import EngineSupervisor
 from slm_runtime.errors import EngineFailed, RuntimeFailure
@@ -118,7 +117,6 @@ class Life:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
-        let_others_finish()
         beat = asyncio.create_task(self._beat())
         await self._engine.start()
         accepting = asyncio.create_task(self._server.serve([self._listener]))

@@ -1,6 +1,5 @@
-"""How many CPUs this process may really use, which a quota or an affinity may cut, and who goes first on them."""
+"""How many CPUs this process may really use: not the host's cores, which a quota or an affinity may cut."""
 
-import contextlib
 import math
 import os
 from pathlib import Path
@@ -16,24 +15,6 @@ def available_cpus(root: Path = Path("/")) -> int:
     """
     quotas = [quota for folder in _cgroups(root) if (quota := _quota(folder)) is not None]
     return max(1, math.floor(min([len(os.sched_getaffinity(0)), *quotas])))
-
-
-def let_others_finish() -> None:
-    """From now on this thread, and all that it starts, interrupts nobody: when woken, it waits for a CPU's next turn.
-
-    On a full machine each message of the engine would otherwise stop the step loop that has just sent it.
-    """
-    _schedule(os.SCHED_BATCH)
-
-
-def interrupt_others() -> None:
-    """As every thread does that wasn't told anything else."""
-    _schedule(os.SCHED_OTHER)
-
-
-def _schedule(policy: int) -> None:
-    with contextlib.suppress(OSError):  # a sandbox may forbid it
-        os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 def _cgroups(root: Path) -> list[Path]:

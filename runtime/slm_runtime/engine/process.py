@@ -17,7 +17,6 @@ from typing import Final
 import msgspec
 
 from slm_runtime.engine.channel import BlockingChannel, ChannelError
-from slm_runtime.engine.cpus import interrupt_others
 from slm_runtime.engine.loop import StepLoop
 from slm_runtime.engine.messages import (
     Busy,
@@ -63,7 +62,6 @@ def main(descriptor: int, load: Load | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    interrupt_others()
     decoder: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
     channel = Channel(socket.socket(fileno=descriptor), decoder)
     early = channel.receive()

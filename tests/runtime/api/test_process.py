@@ -128,16 +128,6 @@ def test_an_idle_model_leaves_memory_and_comes_back(tiny_model: Tiny, tmp_path: 
         assert server.report().engine_restarts == 0
 
 
-def test_the_api_doesnt_interrupt_the_engine(tiny_model: Tiny, tmp_path: Path) -> None:
-    with serving(*tiny_model, tmp_path) as server:
-        pid = server.process.pid
-        (engine,) = [child for child in children(pid) if "engine" in command(child)]
-        assert os.sched_getscheduler(pid) == os.SCHED_BATCH
-        assert os.sched_getscheduler(engine) == os.SCHED_OTHER
-        # Probes have a thread of their own, which is as urgent as any.
-        assert os.SCHED_OTHER in {os.sched_getscheduler(thread) for thread in threads(pid)}
-
-
 def test_probes_answer_while_the_api_is_flooded(tiny_model: Tiny, tmp_path: Path) -> None:
     with serving(*tiny_model, tmp_path) as server:
         stop = threading.Event()
@@ -202,7 +192,3 @@ def children(pid: int) -> list[int]:
 
 def command(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-
-
-def threads(pid: int) -> list[int]:
-    return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
