@@ -2,19 +2,18 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from slm_runtime.engine.messages import Embedded
 from slm_runtime.engine.prepare import PreparedEmbedding
 from slm_runtime.engine.protocol import Rows
+from slm_runtime.engine.reading import Reading
 from slm_runtime.scheduler.plan import Sequence, Wanted
 
 
-class EmbeddingState:
-    """Choice i of it is input i."""
-
+class EmbeddingState(Reading):
     def __init__(self, prepared: PreparedEmbedding) -> None:
-        self.id = prepared.id
-        self.sequences = [
+        sequences = [
             Sequence(
                 request=prepared.id,
                 choice=place,
@@ -25,26 +24,17 @@ class EmbeddingState:
             )
             for place, tokens in enumerate(prepared.inputs)
         ]
+        super().__init__(prepared.id, sequences)
         self._normalize = prepared.request.normalize
         self._sums: dict[int, NDArray[np.float64]] = {}
-        self._open = len(self.sequences)
 
-    @property
-    def open(self) -> bool:
-        return self._open > 0
-
+    @override
     def add(self, sequence: Sequence, position: int, rows: Rows) -> None:
-        """Hidden states of the sequence's tokens from `position` on: shape (tokens, embedding length).
-
-        A sequence that gave way to others begins anew, at position 0.
-        """
+        """Hidden states: shape (tokens, embedding length)."""
         part = rows.sum(axis=0, dtype=np.float64)
         self._sums[sequence.choice] = part if position == 0 else self._sums[sequence.choice] + part
 
-    def end(self) -> None:
-        """One more input is through."""
-        self._open -= 1
-
+    @override
     def result(self) -> Embedded:
         vectors: list[list[float]] = []
         for sequence in self.sequences:

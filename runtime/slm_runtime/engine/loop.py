@@ -19,6 +19,7 @@ from slm_runtime.engine.messages import (
 )
 from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScoring
 from slm_runtime.engine.protocol import Engine, NoCells, Rows
+from slm_runtime.engine.reading import Reading
 from slm_runtime.engine.scoring import ScoringState
 from slm_runtime.scheduler.plan import Copy, Plan, Sequence, Wanted
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
@@ -26,9 +27,6 @@ from slm_runtime.scheduler.scheduler import Policy, Scheduler
 _STATS_SECONDS: Final = 0.25
 _FIRST_GUESS: Final = 1.0
 """Seconds a request takes, before any was measured."""
-
-Reading = EmbeddingState | ScoringState
-"""Of requests that are through when their inputs are taken in."""
 
 
 class StepLoop:
