@@ -21,7 +21,7 @@ _GENERATED_WEIGHT: Final = 2
 class Policy:
     """Of prompts that come in while others generate: the pace of these against the newcomers' first tokens."""
 
-    mixed_seconds: float = 0.35
+    mixed_seconds: float = 0.45
     """What a step that takes in prompts should last."""
     mixed_tokens: int = 128
     """Prompt tokens in the first such step; those after it follow from what the one before took."""
