@@ -125,7 +125,7 @@ class Life:
                 await self._unless_stopped(asyncio.Event().wait())
                 await self._drain(accepting)
         finally:
-            await self._engine.close(0)
+            await self._engine.close()
             self._server.should_exit = self._server.force_exit = True
             await accepting
             await self._renderer.close()
@@ -199,5 +199,5 @@ class Life:
         hurry.cancel()
         if not accepting.done():
             _log.warning("Stopping with requests unfinished")
-            await self._engine.close(0)
+            await self._engine.close()
             await asyncio.wait((accepting,), timeout=LAST_WORDS_SECONDS)

@@ -8,9 +8,11 @@ from slm_runtime.api.auth import ANONYMOUS, authorize, is_keyless
 from slm_runtime.api.bodies import Bodies
 from slm_runtime.api.cors import Cors
 from slm_runtime.api.errors import ApiError, ServerFault
+from slm_runtime.api.generation import api_error
 from slm_runtime.api.http import Asgi, Disconnected, Exchange, Handler, Receive, Scope, Send
 from slm_runtime.api.routing import Router
 from slm_runtime.api.serving import Serving
+from slm_runtime.engine.client import EngineError
 
 _audit = logging.getLogger("slm.audit")
 _log = logging.getLogger("slm.api")
@@ -56,7 +58,8 @@ async def _answer_errors(exchange: Exchange, answer: Handler) -> None:
         await answer(exchange)
     except Disconnected:
         exchange.outcome["finish"] = "disconnected"
-    except ApiError as error:
+    except (ApiError, EngineError) as raised:
+        error = api_error(raised, {}) if isinstance(raised, EngineError) else raised
         exchange.outcome["error"] = error.message
         await exchange.respond_error(error)
     except asyncio.CancelledError:

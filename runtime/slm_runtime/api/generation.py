@@ -43,10 +43,14 @@ def api_error(error: EngineError, params: dict[str, str]) -> ApiError:
     if isinstance(error, EngineBusy):
         return TooBusy(str(error), retry_after=error.retry_after)
     if isinstance(error, EngineUnavailable):
-        return Unavailable(str(error), code="engine_unavailable", retry_after=RESTART_RETRY_SECONDS)
+        return _unavailable(str(error))
     if isinstance(error, DeadlineExceeded):
         return Unavailable(str(error), code="deadline_exceeded")
     return ServerFault(str(error))
+
+
+def _unavailable(message: str) -> Unavailable:
+    return Unavailable(message, code="engine_unavailable", retry_after=RESTART_RETRY_SECONDS)
 
 
 @asynccontextmanager
@@ -204,7 +208,7 @@ async def gather(tracked: Tracked, n: int) -> Gathered:
                 choices[event.choice].reason = event.reason
             else:
                 for choice in choices:
-                    if choice.reason in {"error", "constraint", "deadline", "cancelled"}:
+                    if choice.reason not in {"stop", "length"}:
                         raise broken(choice.reason, event.message)
                 return Gathered(choices, event)
     raise broken("error", None)
@@ -236,6 +240,8 @@ def broken(reason: FinishReason, message: str | None) -> ApiError:
     """What is told of an answer that broke off."""
     if reason == "deadline":
         return Unavailable(message or "The request reached its deadline.", code="deadline_exceeded")
+    if reason == "unavailable":
+        return _unavailable(message or "The engine is not available.")
     if reason == "constraint":
         return BadRequest(
             f"The answer can't go on in the form that was asked for: {message}.", code="invalid_value"

@@ -4,10 +4,9 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from slm_runtime.api.generation import REQUEST_SECONDS, api_error, cancelled_on_disconnect
+from slm_runtime.api.generation import REQUEST_SECONDS, cancelled_on_disconnect
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.serving import Serving
-from slm_runtime.engine.client import EngineError
 from slm_runtime.engine.messages import (
     ChoiceFinished,
     Event,
@@ -26,17 +25,13 @@ async def score(
 
     Raises
     ------
-    ApiError, Disconnected
+    EngineError, Disconnected
     """
     exchange.outcome["model"] = serving.name
     request.deadline = began + REQUEST_SECONDS
     request.client = exchange.caller
     async with cancelled_on_disconnect(exchange):
-        try:
-            scored = await serving.engine.score(request)
-        except EngineError as error:
-            raise api_error(error, {}) from error
-    return scored.inputs
+        return (await serving.engine.score(request)).inputs
 
 
 class NoTokens:

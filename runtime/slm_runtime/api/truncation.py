@@ -2,10 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
-from slm_runtime.api.generation import api_error
 from slm_runtime.api.serving import Serving
 from slm_runtime.api.turn import Turn
-from slm_runtime.engine.client import EngineError
 from slm_runtime.engine.prepare import CHARACTERS_A_TOKEN
 from slm_runtime.templates.messages import ChatMessage
 
@@ -60,8 +58,5 @@ async def _fits(serving: Serving, turn: Turn, tokens: int) -> bool:
         return True
     if len(turn.prompt) > CHARACTERS_A_TOKEN * tokens:
         return False
-    try:
-        held = await serving.engine.tokenize(turn.prompt, add_special=True, parse_special=True)
-    except EngineError as error:
-        raise api_error(error, {}) from error
+    held = await serving.engine.tokenize(turn.prompt, add_special=True, parse_special=True)
     return len(held) <= tokens

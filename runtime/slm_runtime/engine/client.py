@@ -65,9 +65,9 @@ class RequestRefused(EngineError):
 class Generation(Protocol):
     """The events of one accepted request; ends after RequestFinished. Leaving its context cancels it.
 
-    Until it took part in a step, what goes wrong is raised: iterating raises DeadlineExceeded or EngineUnavailable
-    instead of giving the first event. After that, it is an event: a crash of the engine or a deadline ends each
-    open choice with reason `error` or `deadline`, then the request, since part of the answer may be on its way.
+    Iterating raises nothing, since part of the answer may be on its way: a deadline, a crash of the engine, or its end
+    before the request had its turn finish each open choice with reason `deadline`, `error` or `unavailable`, then the
+    request with a message that says why.
     """
 
     prompt_tokens: int
@@ -153,6 +153,6 @@ class EngineClient(Protocol):
 
     async def detokenize(self, tokens: list[int]) -> str: ...
 
-    async def close(self, grace: float = 0) -> None:
-        """Refuse what is new, let what was accepted run for `grace` seconds, then end the process."""
+    async def close(self) -> None:
+        """Refuse what is new, end the process, and say so to all that was under way."""
         ...

@@ -10,8 +10,9 @@ from typing import Final, Literal
 
 import msgspec
 
-FinishReason = Literal["stop", "length", "cancelled", "deadline", "constraint", "error"]
-"""`constraint`: the request's own grammar came to a state from which nothing follows, or that is too large to go on from."""
+FinishReason = Literal["stop", "length", "cancelled", "deadline", "constraint", "error", "unavailable"]
+"""`constraint`: the request's own grammar came to a state from which nothing follows, or that is too large to go on from.
+`error`: the engine failed while it worked on the request; `unavailable`: before it came to that."""
 
 
 class Message(msgspec.Struct, tag=True, array_like=True):

@@ -35,7 +35,6 @@ class PendingGeneration:
         """Running while no engine is there that could watch the deadline."""
         self._cancel = cancel
         self._events: deque[Event] = deque()
-        self._error: EngineError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._open = set(range(request.n))
         self._completion_tokens = 0
@@ -45,8 +44,6 @@ class PendingGeneration:
 
     async def __anext__(self) -> Event:
         while not self._events:
-            if self._error is not None:
-                raise self._error
             if self.ended:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
@@ -87,28 +84,27 @@ class PendingGeneration:
                 self._open.discard(event.choice)
             case RequestFinished():
                 self._end()
-                if not self.started and event.message is not None:
-                    self._events.clear()
-                    self._error = DeadlineExceeded(event.message)
-                    self._wake()
-                    return
         self._events.append(event)
         self._wake()
 
-    def fail(self, message: str, reason: FinishReason = "error") -> None:
-        """End it from this side: by events if an answer may have begun, else by an error."""
+    def lose(self, message: str) -> None:
+        """The engine process is gone."""
+        self._fail("error" if self.started else "unavailable", message, EngineUnavailable(message))
+
+    def expire(self, message: str) -> None:
+        """The deadline passed, and no engine was there to notice."""
+        self._fail("deadline", message, DeadlineExceeded(message))
+
+    def _fail(self, reason: FinishReason, message: str, refusal: EngineError) -> None:
         if self.ended:
             return
         if not self.accepted.done():
-            self.refuse(_error(message, reason))
+            self.refuse(refusal)
             return
-        if self.started:
-            for choice in sorted(self._open):
-                self._events.append(ChoiceFinished(self.id, choice, reason, 0))
-            usage = Usage(self.prompt_tokens, 0, self._completion_tokens)
-            self._events.append(RequestFinished(self.id, usage, Timings(0, 0, 0), message))
-        else:
-            self._error = _error(message, reason)
+        for choice in sorted(self._open):
+            self._events.append(ChoiceFinished(self.id, choice, reason, 0))
+        usage = Usage(self.prompt_tokens, 0, self._completion_tokens)
+        self._events.append(RequestFinished(self.id, usage, Timings(0, 0, 0), message))
         self._end()
         self._wake()
 
@@ -132,7 +128,3 @@ class PendingGeneration:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _error(message: str, reason: FinishReason) -> EngineError:
-    return DeadlineExceeded(message) if reason == "deadline" else EngineUnavailable(message)

@@ -207,13 +207,9 @@ class EngineSupervisor:
             raise TypeError(f"the engine answered with {type(answer).__name__}")
         return answer.text
 
-    async def close(self, grace: float = 0) -> None:
+    async def close(self) -> None:
         if self._state != "Failed":
             self._set_state("Closing")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                while self._generations and self._process is not None:
-                    await self._changed.wait()
         if self._supervision is not None:
             self._supervision.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -312,7 +308,7 @@ class EngineSupervisor:
             generation.losses += not generation.accepted.done()
             if waiting or generation.started or generation.losses == _SUSPICIOUS_LOSSES:
                 del self._generations[generation.id]
-                generation.fail(message)
+                generation.lose(message)
             else:
                 self._watch_deadline(generation)
 
@@ -324,7 +320,7 @@ class EngineSupervisor:
 
         def expire() -> None:
             self._generations.pop(generation.id, None)
-            generation.fail("the deadline passed while the engine was being started", "deadline")
+            generation.expire("the deadline passed while the engine was being started")
 
         generation.expiry = asyncio.get_running_loop().call_later(max(0, deadline - time.monotonic()), expire)
 
@@ -379,8 +375,6 @@ class EngineSupervisor:
                 generation.give(finished)
         if output.stats is not None:
             self._stats = _add(self._before, output.stats)
-        if self._state == "Closing" and not self._generations:
-            self._notify()
 
     def _submit_again(self) -> None:
         """What waited when the last process died; all that was under way is gone from the list."""
@@ -400,7 +394,6 @@ class EngineSupervisor:
     def _cancelled(self, identity: int) -> None:
         if self._generations.pop(identity, None) is not None:
             self._send(Cancel(identity))
-            self._notify()
 
     async def _ask(self, question: Question, deadline: float | None = None) -> Answer:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -48,6 +48,13 @@ class ServeProcess:
             time.sleep(0.1)
         raise AssertionError(f"not ready after {seconds} s: {self.log.read_text()}")
 
+    def wait_for(self, name: str, value: float, seconds: float = 30) -> None:
+        """Until a metric has come to a value."""
+        end = time.monotonic() + seconds
+        while self.metric(name) < value:
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.01)
+
     def stop(self) -> int:
         """As kubelet does; the exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -6,12 +6,15 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
+from slm_contract import metrics
 from slm_contract.config import ModelConfig, PromptConfig, PromptParameters
 from slm_contract.places import ExitCode
 from slm_contract.report import RuntimeReport
@@ -22,9 +25,12 @@ pytestmark = pytest.mark.runtime
 Tiny = tuple[ModelConfig, Path]
 
 
+def connect(server: ServeProcess) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.base}/v1", api_key=KEY, max_retries=0, timeout=60)
+
+
 def stream(server: ServeProcess, tokens: int) -> "openai.Stream[openai.types.chat.ChatCompletionChunk]":
-    client = openai.OpenAI(base_url=f"{server.base}/v1", api_key=KEY, max_retries=0, timeout=60)
-    return client.chat.completions.create(
+    return connect(server).chat.completions.create(
         model=server.name,
         messages=[{"role": "user", "content": "x"}],
         stream=True,
@@ -70,6 +76,39 @@ def test_while_it_drains_it_is_unready_and_answers(tiny_model: Tiny, tmp_path: P
         assert list(stream(server, 3))[-1].choices[0].finish_reason
         # A second signal means: now.
         assert server.stop() == ExitCode.OK
+
+
+def test_embeddings_under_way_are_finished(tiny_model: Tiny, tmp_path: Path) -> None:
+    with serving(*tiny_model, tmp_path) as server, ThreadPoolExecutor() as pool:
+        client = connect(server)
+        asked = pool.submit(client.embeddings.create, model=server.name, input=["word " * 200] * 64)
+        server.wait_for(metrics.RUNNING, 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert len(asked.result().data) == 64
+        assert server.process.wait(30) == ExitCode.OK
+
+
+def test_what_still_waits_at_the_end_may_be_sent_again(tiny_model: Tiny, tmp_path: Path) -> None:
+    with serving(*tiny_model, tmp_path, parallel=1) as server, ThreadPoolExecutor(12) as pool:
+
+        def ask(number: int) -> httpx.Response:
+            body = {"model": server.name, "prompt": f"{number}", "n": 8, "max_tokens": 1900}
+            headers = {"Authorization": f"Bearer {KEY}"}
+            url = f"{server.base}/v1/completions"
+            return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
+
+        asked = [pool.submit(ask, number) for number in range(12)]
+        server.wait_for(metrics.WAITING, 40)
+        server.process.send_signal(signal.SIGTERM)
+        while server.probe("/readyz") == 200:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        failed = [each.result() for each in asked if each.result().status_code != 200]
+        assert all("shutting down" in answer.text for answer in failed)
+        statuses = Counter(answer.status_code for answer in failed)
+        assert statuses[503] > statuses[500], statuses
+        assert server.process.wait(30) == ExitCode.OK
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_a_dead_engine_is_replaced(tiny_model: Tiny, tmp_path: Path) -> None:

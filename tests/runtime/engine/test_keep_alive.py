@@ -155,7 +155,7 @@ async def test_closing_an_unloaded_one_is_quick_and_final():
     async with engine() as supervisor:
         await supervisor.ready()
         await unloaded(supervisor)
-        await supervisor.close(grace=60)
+        await supervisor.close()
         assert supervisor.pid is None
         with pytest.raises(EngineUnavailable):
             await supervisor.generate(ask())

@@ -170,7 +170,6 @@ class ScriptedEngine:
         self._failed = asyncio.Event()
         self.loaded = asyncio.Event()
         self.loaded.set()
-        self.closed_with: list[float] = []
 
     async def start(self) -> None:
         return
@@ -220,13 +219,16 @@ class ScriptedEngine:
         return ScoredInput(first, [TokenLogprobs(one, [one] * request.top) for one in chosen])
 
     async def tokenize(self, text: str, **_: Any) -> list[int]:
+        if self.script.refuse is not None:
+            raise self.script.refuse
         return list(text.encode())
 
     async def detokenize(self, tokens: list[int]) -> str:
+        if self.script.refuse is not None:
+            raise self.script.refuse
         return bytes(tokens).decode()
 
-    async def close(self, grace: float = 0) -> None:
-        self.closed_with.append(grace)
+    async def close(self) -> None:
         if self.state != "Failed":
             self.state = "Closing"
         if not self.loaded.is_set():

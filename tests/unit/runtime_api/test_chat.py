@@ -6,6 +6,7 @@ import openai
 import pytest
 
 from slm_runtime.engine.client import EngineBusy, EngineUnavailable, RequestRefused
+from slm_runtime.engine.messages import FinishReason
 from tests.unit.runtime_api.scripted import MODEL, Running, Script, ScriptedEngine, post, running, until
 
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
@@ -286,6 +287,25 @@ async def test_a_crash_is_an_error_not_half_an_answer() -> None:
         with pytest.raises(openai.APIError, match="The engine died"):
             async for _ in stream:
                 pass
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"), [("unavailable", "engine_unavailable"), ("deadline", "deadline_exceeded")]
+)
+async def test_what_never_had_its_turn_may_be_sent_again(reason: FinishReason, code: str) -> None:
+    script = Script(pieces=[], reason=reason, message="The server is shutting down.")
+    async with (
+        running(ScriptedEngine(script)) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.InternalServerError, match="shutting down") as caught:
+            await client.chat.completions.create(**ASK)
+        assert (caught.value.status_code, caught.value.code) == (503, code)
+        stream = await client.chat.completions.create(**ASK, stream=True)
+        with pytest.raises(openai.APIError, match="shutting down") as broken:
+            async for _ in stream:
+                pass
+        assert broken.value.code == code
 
 
 async def test_a_schema_that_leads_nowhere_is_the_clients_fault() -> None:

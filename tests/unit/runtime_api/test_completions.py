@@ -5,6 +5,7 @@ from typing import Any
 import openai
 import pytest
 
+from slm_runtime.engine.client import EngineUnavailable
 from tests.unit.runtime_api.scripted import MODEL, Running, Script
 
 
@@ -95,6 +96,13 @@ async def test_best_of(client: openai.AsyncOpenAI, api: Running) -> None:
 async def test_what_cannot_be(client: openai.AsyncOpenAI, bad: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError):
         await client.completions.create(model=MODEL, **bad)
+
+
+async def test_an_engine_that_went_before_it_could_echo(client: openai.AsyncOpenAI, api: Running) -> None:
+    api.engine.script = Script(refuse=EngineUnavailable("restarting"))
+    with pytest.raises(openai.InternalServerError, match="restarting") as caught:
+        await client.completions.create(model=MODEL, prompt=[1, 2], echo=True)
+    assert (caught.value.status_code, caught.value.code) == (503, "engine_unavailable")
 
 
 async def test_one_of_several_breaks(client: openai.AsyncOpenAI, api: Running) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import api_error, generating
+from slm_runtime.api.generation import generating
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama import gotemplate
 from slm_runtime.api.ollama.ndjson import Answer
@@ -14,7 +14,6 @@ from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, pars
 from slm_runtime.api.parsing import OutputParser
 from slm_runtime.api.serving import Serving
 from slm_runtime.api.turn import ToolChoice, Turn, prepare_turn
-from slm_runtime.engine.client import EngineError
 from slm_runtime.engine.messages import GenerateRequest
 from slm_runtime.templates.chat import ChatFormat
 
@@ -56,12 +55,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         await answer_load(serving, exchange, "generate", wanted.model, keep_alive)
         return
     turn = await _turn(wanted, chat)
-    try:
-        tokens = await serving.engine.tokenize(
-            turn.prompt, add_special=not wanted.context, parse_special=True
-        )
-    except EngineError as error:
-        raise api_error(error, _PARAMS) from error
+    tokens = await serving.engine.tokenize(turn.prompt, add_special=not wanted.context, parse_special=True)
     tokens = [*(wanted.context or []), *tokens]
     request = GenerateRequest(
         prompt=[tokens],

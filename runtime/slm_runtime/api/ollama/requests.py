@@ -5,13 +5,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import api_error
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama.ndjson import Kind, now
 from slm_runtime.api.ollama.options import FOREVER, Options, parse_keep_alive, parse_options
 from slm_runtime.api.parsing import thoughts
 from slm_runtime.api.serving import Serving
-from slm_runtime.engine.client import EngineError
 from slm_runtime.templates.chat import ChatFormat
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
@@ -122,9 +120,6 @@ async def answer_load(
     )
     reason = "unload" if keep_alive == 0 else "load"
     if reason == "load":
-        try:
-            await serving.engine.ready()
-        except EngineError as error:
-            raise api_error(error, {}) from error
+        await serving.engine.ready()
     head = {"model": model, "created_at": now()}
     await exchange.respond_json({**head, **said, "done": True, "done_reason": reason})
