@@ -110,9 +110,9 @@ same GGUF, threads, streams and context a stream, and prompts that no other requ
 ENGINE_NOTE = """At most 5% are asked for, greedy and with Ollama's defaults. The latter are beyond that with a model
 as small as this one, whose step of eight takes less than 20 ms, and the more so the faster its attention became. Of
 the 0.7 ms that the loop takes, 0.3 are two passes over each row of logits for its 40 likeliest tokens
-(`slm_runtime/sampling/truncation.py`). The rest is the API process and the load generator: both cores compute, so
-what they need is taken from the loop between two steps. Tried: an API thread that interrupts nobody (SCHED_BATCH: 4.6
-and 4.8%, but what it needs is then taken from the step; as many tokens/s with eight streams, 9% fewer with one);
+(`slm_runtime/sampling/truncation.py`). The API thread keeps off the loop's CPU (`slm_runtime/engine/apart.py`); before, it
+mostly ran there and kept the loop waiting for another 0.5 ms. Tried: waking it by an eventfd instead (it still ran there
+in most runs); an API thread that interrupts nobody (SCHED_BATCH: as many tokens/s with eight streams, 9% fewer with one);
 threads that sleep instead of spinning between steps (`GOMP_SPINCOUNT`: 4.9% at 20,000, but 2 to 7% fewer tokens/s);
 looking for the likeliest near the row's peak or in the columns of the largest maxima (no fewer microseconds)."""
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from slm_runtime.engine.apart import Apart
 from slm_runtime.engine.client import (
     DeadlineExceeded,
     EngineBusy,
@@ -102,6 +103,7 @@ class EngineSupervisor:
         self._fault: str | None = None
         """What the dying process said of itself."""
         self._process: EngineProcess | None = None
+        self._apart = Apart()
         self._supervision: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         """Set, and replaced, with each change of state."""
@@ -252,6 +254,7 @@ class EngineSupervisor:
         finally:
             await self._process.kill()
             self._process = None
+            self._apart.come_back()
 
     async def _watch(self, process: EngineProcess) -> str | None:
         """Until it ends by itself, or has to be ended."""
@@ -375,6 +378,8 @@ class EngineSupervisor:
                 generation.give(finished)
         if output.stats is not None:
             self._stats = _add(self._before, output.stats)
+            if self._process is not None:
+                self._apart.keep_off(self._process.pid)
 
     def _submit_again(self) -> None:
         """What waited when the last process died; all that was under way is gone from the list."""

@@ -234,6 +234,20 @@ async def answer_when_back(supervisor):
     return events
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="there is no other CPU")
+async def test_the_api_thread_keeps_off_the_loops_cpu_and_a_new_process_may_use_all():
+    everywhere = os.sched_getaffinity(0)
+    async with engine() as supervisor:
+        await supervisor.ready()
+        for _ in range(2):
+            await answer(supervisor, ask())
+            assert len(os.sched_getaffinity(0)) == len(everywhere) - 1
+            assert os.sched_getaffinity(supervisor.pid) == everywhere
+            os.kill(supervisor.pid, signal.SIGKILL)
+            await answer_when_back(supervisor)
+    assert os.sched_getaffinity(0) == everywhere
+
+
 async def test_a_fault_says_why():
     async with engine() as supervisor:
         await supervisor.ready()
