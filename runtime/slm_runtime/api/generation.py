@@ -227,13 +227,17 @@ async def interleaved(all_tracked: list[Tracked]) -> AsyncGenerator[tuple[int, l
             await queue.put((index, events))
 
     async with asyncio.TaskGroup() as group:
-        for index, tracked in enumerate(all_tracked):
-            group.create_task(forward(index, tracked))
+        tasks = [group.create_task(forward(index, tracked)) for index, tracked in enumerate(all_tracked)]
         open_count = len(all_tracked)
-        while open_count:
-            index, events = await queue.get()
-            open_count -= isinstance(events[-1], RequestFinished)
-            yield index, events
+        try:
+            while open_count:
+                index, events = await queue.get()
+                open_count -= isinstance(events[-1], RequestFinished)
+                yield index, events
+        except GeneratorExit:
+            # The reader has left. The group would wrap this exception in one that nobody expects.
+            for task in tasks:
+                task.cancel()
 
 
 def broken(reason: FinishReason, message: str | None) -> ApiError:

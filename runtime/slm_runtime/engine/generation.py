@@ -1,5 +1,6 @@
 """One request in the engine process: its choices, their text, and how it ends."""
 
+import logging
 from dataclasses import dataclass, field
 
 from slm_runtime.engine.messages import (
@@ -18,6 +19,8 @@ from slm_runtime.sampling.constraint import GrammarMatcher, InvalidConstraint
 from slm_runtime.sampling.sampler import Sampler
 from slm_runtime.sampling.text import TextStream
 from slm_runtime.scheduler.plan import Sequence
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -69,6 +72,11 @@ class GenerationState:
             token, own = choice.sampler.choose(row)
         except InvalidConstraint as error:
             self.end(sequence.choice, "constraint", output, str(error))
+            return True
+        except Exception as error:
+            # One request must not end all others, whatever the model makes of it.
+            _log.exception("no token can be chosen for request %d", self.id)
+            self.end(sequence.choice, "error", output, f"no token can be chosen: {error}")
             return True
         self._completion_tokens += 1
         choice.completion_tokens += 1

@@ -25,6 +25,8 @@ from slm_runtime.scheduler.plan import Copy, Plan, Sequence, Wanted
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
 
 _STATS_SECONDS: Final = 0.25
+_QUEUE_BYTES: Final = 32 * 2**20
+"""Of sequences that wait: of requests with many inputs or choices fewer may do so."""
 _FIRST_GUESS: Final = 1.0
 """Seconds a request takes, before any was measured."""
 
@@ -64,13 +66,12 @@ class StepLoop:
         return not (self._generations or self._readings)
 
     def submit(self, prepared: Prepared) -> None:
-        if self._scheduler.waiting >= self._queue_limit:
-            self._send(Busy(prepared.id, self._retry_after(), self._scheduler.waiting))
+        if self._is_full(prepared.id):
             return
         generation = GenerationState(prepared, self._engine.vocabulary, self._clock())
         self._generations[prepared.id] = generation
-        self._totals.prompt_tokens += len(prepared.tokens)
         for sequence in generation.sequences:
+            self._totals.prompt_tokens += len(sequence.tokens)
             self._scheduler.submit(sequence)
         self._send(Accepted(prepared.id, len(prepared.tokens)))
 
@@ -81,8 +82,7 @@ class StepLoop:
         self._read(ScoringState(prepared, self._engine.vocabulary))
 
     def _read(self, reading: Reading) -> None:
-        if self._scheduler.waiting >= self._queue_limit:
-            self._send(Busy(reading.id, self._retry_after(), self._scheduler.waiting))
+        if self._is_full(reading.id):
             return
         if not reading.open:
             self._send(reading.result())
@@ -91,6 +91,14 @@ class StepLoop:
         for sequence in reading.sequences:
             self._totals.prompt_tokens += len(sequence.tokens)
             self._scheduler.submit(sequence)
+
+    def _is_full(self, request: int) -> bool:
+        """Whether the queue takes no more; the request is told so."""
+        waiting = self._scheduler.waiting
+        full = waiting >= self._queue_limit or self._scheduler.waiting_bytes >= _QUEUE_BYTES
+        if full:
+            self._send(Busy(request, self._retry_after(waiting), waiting))
+        return full
 
     def cancel(self, request: int) -> None:
         """Free all that the request holds; it is told nothing more."""
@@ -212,11 +220,11 @@ class StepLoop:
         finished: RequestFinished = generation.finish(now)
         output.finished.append(finished)
 
-    def _retry_after(self) -> float:
+    def _retry_after(self, waiting: int) -> float:
         """Seconds until the queue has room, at the pace of the latest requests."""
         ended = self._ended
         pace = (ended[-1] - ended[0]) / (len(ended) - 1) if len(ended) > 1 else _FIRST_GUESS
-        return min(max(pace * (self._scheduler.waiting - self._queue_limit + 1), 0.1), 60.0)
+        return min(max(pace * max(waiting - self._queue_limit + 1, 1), 0.1), 60.0)
 
     def _stats(self) -> Stats:
         totals, scheduler = self._totals, self._scheduler

@@ -23,6 +23,10 @@ _MAX_CHOICES: Final = 128
 _MAX_STOPS: Final = 64
 _MAX_STOP_LENGTH: Final = 4096
 _MAX_LOGPROBS: Final = 100
+_MAX_INPUTS: Final = 8192
+"""Of a request for embeddings: its answer has a vector for each."""
+_EXTREME: Final = 1e6
+"""What a logit may be changed by: far beyond that, numbers of 32 bits are no longer finite."""
 CHARACTERS_A_TOKEN: Final = 32
 """No text has as many on average; what is longer than that for all of the context isn't read at all."""
 
@@ -95,6 +99,11 @@ class Preparer:
     def prepare_embedding(self, embed: Embed) -> PreparedEmbedding | Refused:
         if not self._embeds:
             return Refused(embed.id, "this engine makes no embeddings")
+        if (count := len(embed.request.inputs)) > _MAX_INPUTS:
+            message = (
+                f"{count} inputs are more than the {_MAX_INPUTS} of one request: send some of them in another"
+            )
+            return Refused(embed.id, message, "input")
         try:
             inputs = [
                 self._input(part, place, embed.request) for place, part in enumerate(embed.request.inputs)
@@ -242,22 +251,27 @@ def _check_amount(request: ScoreRequest, tokens: int) -> None:
 
 def _check_sampling(sampling: Sampling, vocabulary: int) -> None:
     checks = (
-        ("temperature", sampling.temperature >= 0, "at least 0"),
+        ("temperature", 0 <= sampling.temperature <= _EXTREME, f"between 0 and {_EXTREME:g}"),
         ("top_k", sampling.top_k >= 0, "at least 0"),
         ("top_p", 0 <= sampling.top_p <= 1, "between 0 and 1"),
         ("min_p", 0 <= sampling.min_p <= 1, "between 0 and 1"),
         ("typical_p", 0 < sampling.typical_p <= 1, "above 0 and at most 1"),
-        ("repeat_penalty", sampling.repeat_penalty > 0, "above 0"),
+        (
+            "repeat_penalty",
+            1 / _EXTREME <= sampling.repeat_penalty <= _EXTREME,
+            f"between {1 / _EXTREME:g} and {_EXTREME:g}",
+        ),
+        ("frequency_penalty", abs(sampling.frequency_penalty) <= _EXTREME, f"at most {_EXTREME:g}"),
+        ("presence_penalty", abs(sampling.presence_penalty) <= _EXTREME, f"at most {_EXTREME:g}"),
         ("penalty_window", sampling.penalty_window >= -1, "at least -1"),
     )
     for name, fine, bounds in checks:
         if not fine or not math.isfinite(getattr(sampling, name)):
             raise _Invalid(name, f"{name} is {getattr(sampling, name)}; it must be {bounds}")
-    for name in ("frequency_penalty", "presence_penalty"):
-        if not math.isfinite(getattr(sampling, name)):
-            raise _Invalid(name, f"{name} must be a finite number")
     for token, bias in sampling.logit_bias.items():
         if not 0 <= token < vocabulary:
             raise _Invalid("logit_bias", f"logit_bias names token {token}; the model has {vocabulary} tokens")
-        if math.isnan(bias):
-            raise _Invalid("logit_bias", f"logit_bias of token {token} isn't a number")
+        if not abs(bias) <= _EXTREME:
+            raise _Invalid(
+                "logit_bias", f"logit_bias of token {token} is {bias}; it must be at most {_EXTREME:g}"
+            )

@@ -109,9 +109,11 @@ class PendingGeneration:
         self._wake()
 
     def refuse(self, error: EngineError) -> None:
-        """It was never accepted."""
-        self._end()
-        if not self.accepted.done():
+        """The engine doesn't take it: at once, or anew, after the process that had accepted it is gone."""
+        if self.accepted.done():
+            self._fail("unavailable", str(error), error)
+        else:
+            self._end()
             self.accepted.set_exception(error)
 
     def accept(self, prompt_tokens: int) -> None:

@@ -1,7 +1,7 @@
 """The chain from a row of logits to a token, for one sequence. Neighbours in the batch have no part in it."""
 
 import random
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from slm_runtime.sampling.truncation import (
     softmax,
     typical,
 )
+
+_COLDEST: Final = 1e-6
+"""Below this temperature the likeliest token is certain, and the reciprocal may be more than 32 bits can hold."""
 
 
 class Matcher(Protocol):
@@ -52,7 +55,7 @@ class Sampler:
         self._matcher = matcher
         self._top_logprobs = top_logprobs
         self._random = random.Random(None if params.seed is None else params.seed + choice)  # noqa: S311
-        self._greedy = params.temperature <= 0
+        self._greedy = params.temperature < _COLDEST
         self._scale = 1.0 if self._greedy else 1 / params.temperature
         self._tail_scale = 1.0 if params.temperature_last else self._scale
         self._bias = None

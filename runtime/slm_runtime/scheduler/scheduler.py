@@ -12,6 +12,9 @@ from slm_runtime.scheduler.waiting import FairQueue
 _WORTH_WAITING: Final = 32
 """Tokens: a prefix that another is about to compute is waited for if it spares at least these."""
 
+_SEQUENCE_BYTES: Final = 512
+_TOKEN_BYTES: Final = 4
+
 _PROMPT_WEIGHT: Final = 1
 _GENERATED_WEIGHT: Final = 2
 """What a token counts for in fairness between clients."""
@@ -61,7 +64,13 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        """Requests of which nothing runs, however many sequences each is made of."""
+        return len({s.request for s in self._waiting} - {s.request for s in self._running})
+
+    @property
+    def waiting_bytes(self) -> int:
+        """About what the sequences that wait take of memory."""
+        return sum(_SEQUENCE_BYTES + _TOKEN_BYTES * len(s.tokens) for s in self._waiting)
 
     @property
     def cells_used(self) -> int:

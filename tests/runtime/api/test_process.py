@@ -98,7 +98,7 @@ def test_what_still_waits_at_the_end_may_be_sent_again(tiny_model: Tiny, tmp_pat
             return httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
 
         asked = [pool.submit(ask, number) for number in range(12)]
-        server.wait_for(metrics.WAITING, 40)
+        server.wait_for(metrics.WAITING, 5)
         server.process.send_signal(signal.SIGTERM)
         while server.probe("/readyz") == 200:
             time.sleep(0.01)

@@ -115,6 +115,7 @@ async def test_choices_come_apart_and_share_the_prefill():
             "a" * 60, 8
         )
     assert stats.cached_tokens >= 2 * 60
+    assert stats.prompt_tokens == 3 * 61
 
 
 BAD_REQUESTS = [
@@ -137,6 +138,11 @@ BAD_REQUESTS = [
         "nan",
     ),
     (GenerateRequest(prompt=["a"], sampling=Sampling(logit_bias={99: 1})), "logit_bias", "invalid", "99"),
+    *(
+        (GenerateRequest(prompt=["a"], sampling=Sampling(**{name: 1e39})), name, "invalid", r"1e\+06")
+        for name in ("frequency_penalty", "presence_penalty", "repeat_penalty")
+    ),
+    (GenerateRequest(prompt=["a"], sampling=Sampling(logit_bias={3: 1e39})), "logit_bias", "invalid", "1e"),
     (ask(constraint=Constraint("regex", "(")), "constraint", "invalid", "regex"),
     (ask(constraint=Constraint("json_schema", "{")), "constraint", "invalid", "json_schema"),
 ]
@@ -289,6 +295,17 @@ async def test_a_wrong_model_is_said_so_at_once():
         assert supervisor.restarts == 0
 
 
+async def test_what_a_second_process_refuses_ends():
+    cancelled = []
+    generation = PendingGeneration(1, ask(n=2), cancelled.append)
+    generation.accept(6)
+    generation.refuse(EngineBusy("the server is busy", retry_after=1.0, waiting=9))
+    events = [event async for event in generation]
+    assert reasons(events) == ["unavailable", "unavailable"]
+    assert events[-1].message == "the server is busy"
+    assert cancelled == []
+
+
 async def test_a_process_that_dies_while_it_loads_is_tried_three_times():
     async with engine(model_path="die") as supervisor:
         assert "SIGSEGV" in await supervisor.failed()
@@ -336,6 +353,8 @@ async def test_embeddings_come_whole_and_beside_running_streams():
         with pytest.raises(RequestRefused, match="20002") as refused:
             await supervisor.embed(EmbedRequest(inputs=[[3] * 20001]))
         assert refused.value.code == "context_length_exceeded"
+        with pytest.raises(RequestRefused, match="8193"):
+            await supervisor.embed(EmbedRequest(inputs=["a"] * 8193))
         assert not stream.ended
 
 

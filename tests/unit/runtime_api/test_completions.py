@@ -1,4 +1,5 @@
 import base64
+import logging
 import struct
 from typing import Any
 
@@ -105,13 +106,16 @@ async def test_an_engine_that_went_before_it_could_echo(client: openai.AsyncOpen
     assert (caught.value.status_code, caught.value.code) == (503, "engine_unavailable")
 
 
-async def test_one_of_several_breaks(client: openai.AsyncOpenAI, api: Running) -> None:
+async def test_one_of_several_breaks(
+    client: openai.AsyncOpenAI, api: Running, caplog: pytest.LogCaptureFixture
+) -> None:
     api.engine.script = Script(reason="error", message="died")
     with pytest.raises(openai.InternalServerError, match="died"):
         await client.completions.create(model=MODEL, prompt=["a", "b"])
     with pytest.raises(openai.APIError, match="died"):
         async for _ in await client.completions.create(model=MODEL, prompt=["a", "b"], stream=True):
             pass
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_embeddings(client: openai.AsyncOpenAI) -> None:

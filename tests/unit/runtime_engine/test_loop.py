@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
+from slm_runtime.engine.generation import GenerationState
 from slm_runtime.engine.loop import StepLoop
 from slm_runtime.engine.messages import (
     Busy,
@@ -114,11 +116,44 @@ def test_what_is_cancelled_half_way_is_forgotten_and_others_go_on():
 
 def test_a_full_queue_is_said_so():
     world = World()
-    world.score(1, *[LONG] * 9)
-    world.score(2, SHORT)
+    for number in range(8):
+        world.score(number, LONG)
+    world.score(8, SHORT)
     (busy,) = world.answers()
     assert isinstance(busy, Busy)
-    assert (busy.id, busy.waiting) == (2, 9)
+    assert (busy.id, busy.waiting) == (8, 8)
+
+
+def test_a_request_with_many_inputs_leaves_room_for_others():
+    world = World()
+    world.score(1, *[LONG] * 20)
+    world.score(2, SHORT)
+    world.drain()
+    first, second = world.answers()
+    assert isinstance(first, Scored)
+    assert isinstance(second, Scored)
+    assert {first.id, second.id} == {1, 2}
+
+
+def test_what_waits_takes_only_so_much_memory():
+    world = World()
+    for number in range(3):
+        world.score(number, *[LONG] * 25_000)
+    (busy,) = world.answers()
+    assert isinstance(busy, Busy)
+    assert (busy.id, busy.waiting) == (2, 2)
+    assert busy.retry_after > 0
+
+
+def test_a_row_that_gives_no_token_ends_its_own_request_only():
+    request = GenerateRequest(prompt=[], sampling=Sampling(top_k=5))
+    generation = GenerationState(Prepared(1, request, LONG, 100, None), Letters(), 0.0)  # type: ignore[arg-type]
+    (sequence,) = generation.sequences
+    output = StepOutput()
+    assert generation.choose(sequence, np.full(300, np.nan, np.float32), 0.0, output)
+    assert not generation.open
+    assert [choice.reason for choice in output.choices] == ["error"]
+    assert "no token can be chosen" in (generation.finish(0.0).message or "")
 
 
 def test_what_finds_no_room_even_alone_is_refused():

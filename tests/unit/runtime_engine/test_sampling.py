@@ -182,6 +182,27 @@ def test_the_penalty_window_forgets():
     assert [one.choose(row.copy())[0] for _ in range(6)] == [5, 6, 5, 6, 5, 6]
 
 
+EXTREMES = {
+    "temperature": (0.0, 1e-320, 1e-6, 1e6),
+    "top_k": (0, 1, 40),
+    "top_p": (0.0, 1e-320, 1.0),
+    "min_p": (0.0, 1e-320, 1.0),
+    "typical_p": (1e-320, 1.0),
+    "repeat_penalty": (1e-6, 1e6),
+    "frequency_penalty": (-1e6, 1e6),
+    "presence_penalty": (-1e6, 1e6),
+    "temperature_last": (False, True),
+}
+
+
+@settings(max_examples=500)
+@given(st.fixed_dictionaries({name: st.sampled_from(values) for name, values in EXTREMES.items()}))
+def test_whatever_is_let_in_draws_a_token(params):
+    one = sampler(penalize_prompt=True, **params)
+    for _ in range(3):
+        assert 0 <= one.choose(row_of(200))[0] < 200
+
+
 def test_bias_forbids_and_forces():
     row = row_of(50)
     best = int(row.argmax())
