@@ -107,13 +107,13 @@ what it can't run without (`tests/cluster/patches/amx.patch`), not ours of atten
 same GGUF, threads, streams and context a stream, and prompts that no other request shares.
 """
 
-ENGINE_NOTE = """At most 5% are asked for, greedy and with Ollama's defaults; the other samplings are reported. The API thread
-keeps off the loop's CPU (`slm_runtime/engine/apart.py`): before, Linux mostly woke it there, and it kept the loop, and so
-the whole batch, waiting for half a millisecond a step (2 to 3% of the tokens/s). Of what the loop itself takes with Ollama's
-defaults, nearly half are two passes over each row of logits for its 40 likeliest tokens (`slm_runtime/sampling/truncation.py`).
-Tried against the same wait: waking by an eventfd (still on the loop's CPU in most runs); an API thread that interrupts nobody
-(SCHED_BATCH: as many tokens/s with eight streams, 9% fewer with one); threads that sleep instead of spinning between steps
-(`GOMP_SPINCOUNT`: 2 to 7% fewer tokens/s)."""
+ENGINE_NOTE = """At most 5% are asked for, greedy and with Ollama's defaults; the other samplings are reported. The
+API thread keeps off the loop's CPU (`slm_runtime/engine/apart.py`): before, Linux mostly woke it there, and it kept
+the loop, and so the whole batch, waiting for half a millisecond a step (2 to 3% of the tokens/s). Of what the loop
+itself takes with Ollama's defaults, nearly half are two passes over each row of logits for its 40 likeliest tokens
+(`slm_runtime/sampling/truncation.py`). Tried against the same wait: waking by an eventfd (still on the loop's CPU in
+most runs); an API thread that interrupts nobody (SCHED_BATCH: as many tokens/s with eight streams, 9% fewer with
+one); threads that sleep instead of spinning between steps (`GOMP_SPINCOUNT`: 2 to 7% fewer tokens/s)."""
 
 OPERATOR_NOTE = """A real API server, controller manager and scheduler on the same cores, pods played by a fake kubelet; etcd
 without fsync. Writes are counted in the API server's audit log. The Go peer's column was measured earlier, on a machine of
