@@ -30,6 +30,8 @@ async def render_chat(
         raise ServerFault(f"{chat.problem}. {_REMEDY}")
     try:
         return await chat.prompt(messages, tools=tools, variables=variables)
+    except RecursionError:
+        raise BadRequest("The messages are nested too deeply.", param="messages") from None
     except TemplateFailed as error:
         if error.kind == "refused":
             sentence = f"The model's chat template refuses these messages: {error.message}"

@@ -4,9 +4,11 @@ Each adaptation has a probe: a conversation, and words that its prompt must hold
 or refuses, and doesn't once the conversation is adapted, it gets all its conversations adapted like that.
 """
 
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
@@ -94,16 +96,19 @@ def one_call_each(messages: Messages) -> Messages:
     single: Messages = []
     for message, results in _with_results(messages):
         calls = message.get("tool_calls") or []
+        left = OrderedDict(enumerate(results))
+        of_id: defaultdict[str | None, deque[int]] = defaultdict(deque)
+        for place, result in enumerate(results):
+            of_id[result.get("tool_call_id")].append(place)
         for index, call in enumerate(calls):
             content = "" if index else message["content"]
             single.append({**message, "content": content, "tool_calls": [call]})
-            if index < len(calls) - 1 and results:
-                answer = next(
-                    (one for one in results if one.get("tool_call_id") == call.get("id")), results[0]
-                )
-                results.remove(answer)
-                single.append(answer)
-        single += [*([] if calls else [message]), *results]
+            if index < len(calls) - 1 and left:
+                own = of_id[call.get("id")]
+                while own and own[0] not in left:
+                    own.popleft()
+                single.append(left.pop(own[0] if own else next(iter(left))))
+        single += [*([] if calls else [message]), *left.values()]
     return single
 
 
@@ -141,18 +146,16 @@ def _with_results(messages: Messages) -> Iterator[tuple[ChatMessage, Messages]]:
 
 
 def _joined(messages: Messages, roles: set[str]) -> Messages:
+    def turn(numbered: tuple[int, ChatMessage]) -> int | str:
+        number, message = numbered
+        joins = message["role"] in roles and not message.get("tool_calls")
+        return message["role"] if joins else number
+
     joined: Messages = []
-    for message in messages:
-        last = joined[-1] if joined else None
-        if (
-            last is not None
-            and message["role"] == last["role"]
-            and message["role"] in roles
-            and not (message.get("tool_calls") or last.get("tool_calls"))
-        ):
-            joined[-1] = {**last, "content": f"{last['content']}\n\n{message['content']}"}
-        else:
-            joined.append(message)
+    for _, numbered in groupby(enumerate(messages), turn):
+        first, *others = [message for _, message in numbered]
+        contents = [message["content"] for message in (first, *others)]
+        joined.append({**first, "content": "\n\n".join(contents)} if others else first)
     return joined
 
 

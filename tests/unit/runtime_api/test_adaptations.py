@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from typing_extensions import override
 
+from slm_runtime.templates.adaptations import join_turns, one_call_each
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.renderer import TemplateFailed
 from tests.unit.runtime_api.scripted import LOADED, Inline
@@ -208,3 +209,27 @@ async def test_a_template_without_an_end_is_asked_once() -> None:
     chat = await ChatFormat.of(LOADED, slow)
     assert "took longer" in (chat.problem or "")
     assert slow.asked == 1
+
+
+def test_long_conversations_are_adapted_in_linear_time() -> None:
+    """Each of these would take minutes if what comes later cost more."""
+    turns = [said("user", "x" * 25) for _ in range(300_000)]
+    (joined,) = join_turns(turns)
+    assert len(joined["content"]) == 27 * 300_000 - 2
+    count = 100_000
+    talk = [calls(*[call("Paris", id="x")] * count), *[said("tool", "", tool_call_id="y")] * count]
+    assert len(one_call_each(talk)) == 2 * count
+
+
+def test_results_follow_their_calls_whatever_their_order() -> None:
+    made = [call(one, id=one) for one in ("a", "b", "c")]
+    results = [said("tool", one, tool_call_id=one) for one in ("c", "z", "a")]
+    told = one_call_each([calls(*made), *results])
+    assert [m["content"] if m["role"] == "tool" else m["tool_calls"][0]["id"] for m in told] == [
+        "a",
+        "a",
+        "b",
+        "c",
+        "c",
+        "z",
+    ]

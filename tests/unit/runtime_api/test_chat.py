@@ -308,6 +308,16 @@ async def test_what_never_had_its_turn_may_be_sent_again(reason: FinishReason, c
         assert broken.value.code == code
 
 
+async def test_arguments_nested_as_deep_as_may_be_are_read_or_refused(http: httpx.AsyncClient) -> None:
+    for depth in range(850, 1010):
+        nested = '{"a":' + "[" * depth + "]" * depth + "}"
+        function = {"name": "f", "arguments": nested}
+        asked = {"role": "assistant", "tool_calls": [{"id": "a", "type": "function", "function": function}]}
+        talk = [*ASK["messages"], asked, {"role": "tool", "tool_call_id": "a", "content": "1"}]
+        answer = await http.post("/v1/chat/completions", json={"model": MODEL, "messages": talk})
+        assert answer.status_code in {200, 400}, (depth, answer.text)
+
+
 async def test_a_schema_that_leads_nowhere_is_the_clients_fault() -> None:
     script = Script(reason="constraint", message="the grammar allows nothing more")
     async with (

@@ -189,6 +189,11 @@ async def test_keeping_longer_than_for_ever_is_for_ever(http: httpx.AsyncClient,
     assert loaded["expires_at"] > "2026"
 
 
+async def test_a_duration_without_end_is_refused(http: httpx.AsyncClient) -> None:
+    for path, body in (("chat", {"messages": HI}), ("generate", {"prompt": "x"}), ("embed", {"input": "x"})):
+        assert "invalid duration" in await refused(http, path, **body, keep_alive="9" * 250_000)
+
+
 async def test_what_was_unloaded_is_not_listed_until_somebody_asks(http: httpx.AsyncClient) -> None:
     for path, body in (("generate", {}), ("chat", {"messages": HI}), ("embed", {"input": "x"})):
         await ask(http, path, **body, keep_alive=0)

@@ -90,6 +90,25 @@ async def test_tools_and_reasoning_are_items() -> None:
         assert (await client.responses.create(model=MODEL, input=history, tools=[TOOL])).status == "completed"  # type: ignore[arg-type,list-item]
 
 
+async def test_text_and_the_calls_after_it_are_one_turn() -> None:
+    engine = ScriptedEngine()
+    call = {"type": "function_call", "call_id": "a", "name": "weather", "arguments": "{}"}
+    history = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Look."},
+        call,
+        {**call, "call_id": "b"},
+        {"type": "function_call_output", "call_id": "a", "output": "rain"},
+    ]
+    async with running(engine) as api, httpx.AsyncClient(base_url=api.base, trust_env=False) as http:
+        answer = await http.post("/v1/responses", json={"model": MODEL, "input": history})
+    assert answer.status_code == 200, answer.text
+    _, turn, rest = str(engine.requests[0].prompt[0]).split("<|im_start|>assistant\n")
+    assert turn.startswith("Look.\n<tool_call>")
+    assert turn.count("<tool_call>") == 2
+    assert rest == ""
+
+
 async def test_a_schema_and_a_limit(client: openai.AsyncOpenAI, api: Running) -> None:
     api.engine.script = Script(reason="length")
     schema: Any = {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object"}}}

@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import httpx
 import msgspec
 import openai
 import pytest
@@ -198,6 +199,11 @@ async def test_mistral_marks_its_reasoning_with_special_tokens() -> None:
     message, engine = await answered(template, ["[THINK]", "Hm", ".", "[/THINK]", "Rain."])
     assert (message.content, message.reasoning_content) == ("Rain.", "Hm.")
     assert engine.requests[0].show_special
+    async with running(engine) as api, httpx.AsyncClient(base_url=api.base, trust_env=False) as http:
+        body = {"model": MODEL, "prompt": "Weather?", "stream": False}
+        generated = (await http.post("/api/generate", json=body)).json()
+    assert (generated["response"], generated["thinking"]) == ("Rain.", "Hm.")
+    assert engine.requests[1].show_special
 
 
 async def test_an_argument_is_what_the_tool_declares() -> None:

@@ -65,6 +65,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         stop=options.stop_strings,
         logprobs=wanted.logprob_count(),
         constraint=turn.constraint,
+        show_special=turn.show_special,
         keep_on_overflow=wanted.keep_on_overflow(options),
     )
     answer = Answer("generate", wanted.model, turn.parser(), hide_thinking=wanted.think is False)

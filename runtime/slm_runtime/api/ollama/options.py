@@ -24,6 +24,8 @@ _LARGEST: Final = 2**63 - 1
 _WHERE: Final = re.compile(r"at `\$\.(?P<option>\w+)")
 _UNIT: Final = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<unit>ns|us|µs|ms|s|m|h)")
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION_CHARACTERS: Final = 1000
+"""Digits without a unit are read again from each of them on."""
 
 FOREVER: Final = -1.0
 LONGEST: Final = 100 * 365 * 86400.0
@@ -135,7 +137,7 @@ def parse_keep_alive(given: float | str | None) -> float | None:
         return None if given is None else min(float(given), LONGEST)
     text = given.strip()
     sign, digits = (-1.0 if text.startswith("-") else 1.0), text[text[:1] in {"-", "+"} :]
-    units = list(_UNIT.finditer(digits))
+    units = list(_UNIT.finditer(digits)) if len(digits) <= _DURATION_CHARACTERS else []
     if digits == "0":
         return 0.0
     if not units or "".join(unit[0] for unit in units) != digits:

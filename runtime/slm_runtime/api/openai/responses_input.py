@@ -73,12 +73,12 @@ def _append(messages: list[Message], item: dict[str, Any], where: str) -> None:
 
 
 def _append_call(messages: list[Message], item: CallItem) -> None:
-    """Calls side by side are one message of the assistant's."""
-    call = ToolCall(FunctionCall(item.name, item.arguments), item.call_id)
-    if messages and messages[-1].role == "assistant" and messages[-1].tool_calls:
-        messages[-1].tool_calls.append(call)
-    else:
-        messages.append(Message("assistant", None, tool_calls=[call]))
+    """Calls side by side, and the text before them, are one message of the assistant's."""
+    if not messages or messages[-1].role != "assistant":
+        messages.append(Message("assistant", None))
+    turn = messages[-1]
+    turn.tool_calls = turn.tool_calls or []
+    turn.tool_calls.append(ToolCall(FunctionCall(item.name, item.arguments), item.call_id))
 
 
 def _text(content: str | list[Part], where: str) -> str:
