@@ -27,8 +27,9 @@ def write_tiny_gguf(
     context_length: int = 2048,
     chat_template: str | None = CHATML,
     name: str = "tiny",
+    sliding_window: int | None = None,
 ) -> Path:
-    """Write about half a MiB to `path` and return it."""
+    """Write about half a MiB to `path` and return it; with a sliding window it is a Gemma 3, whose layers differ."""
     embedding, heads, kv_heads, feed_forward = 64, 2, 1, 128
     head = embedding // heads
     tokens, scores, types = _vocabulary()
@@ -37,7 +38,11 @@ def write_tiny_gguf(
     def matrix(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         return random.normal(0, 0.4 / np.sqrt(columns) * 4, (rows, columns)).astype(np.float32)
 
-    writer = GGUFWriter(path, "llama")
+    writer = GGUFWriter(path, "llama" if sliding_window is None else "gemma3")
+    if sliding_window is not None:
+        writer.add_sliding_window(sliding_window)
+        writer.add_key_length(head)
+        writer.add_value_length(head)
     writer.add_name(name)
     writer.add_file_type(LlamaFileType.ALL_F32)
     writer.add_context_length(context_length)
@@ -67,6 +72,11 @@ def write_tiny_gguf(
         writer.add_tensor(f"{prefix}.attn_k.weight", matrix(kv_heads * head, embedding))
         writer.add_tensor(f"{prefix}.attn_v.weight", matrix(kv_heads * head, embedding))
         writer.add_tensor(f"{prefix}.attn_output.weight", matrix(embedding, embedding))
+        if sliding_window is not None:
+            writer.add_tensor(f"{prefix}.attn_q_norm.weight", np.ones(head, np.float32))
+            writer.add_tensor(f"{prefix}.attn_k_norm.weight", np.ones(head, np.float32))
+            writer.add_tensor(f"{prefix}.post_attention_norm.weight", np.ones(embedding, np.float32))
+            writer.add_tensor(f"{prefix}.post_ffw_norm.weight", np.ones(embedding, np.float32))
         writer.add_tensor(f"{prefix}.ffn_norm.weight", np.ones(embedding, np.float32))
         writer.add_tensor(f"{prefix}.ffn_gate.weight", matrix(feed_forward, embedding))
         writer.add_tensor(f"{prefix}.ffn_up.weight", matrix(feed_forward, embedding))

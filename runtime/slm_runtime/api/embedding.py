@@ -2,12 +2,17 @@
 
 import math
 import time
+from typing import Final
 
+from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.generation import REQUEST_SECONDS, api_error, cancelled_on_disconnect
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineError
 from slm_runtime.engine.messages import Embedded, EmbedRequest
+
+NUMBERS: Final = 1 << 21
+"""Of all vectors in an answer, which takes some dozens of bytes for each while it is made."""
 
 
 async def embed(
@@ -25,6 +30,13 @@ async def embed(
     ------
     ApiError, Disconnected
     """
+    width = serving.engine.info.embedding_length
+    if len(inputs) * width > NUMBERS:
+        raise BadRequest(
+            f"{len(inputs)} inputs are more than the {NUMBERS // width} whose vectors, of {width} numbers each, one answer "
+            f"holds: send some of them in another request",
+            param="input",
+        )
     exchange.outcome["model"] = serving.name
     request = EmbedRequest(
         inputs=inputs,

@@ -23,8 +23,6 @@ _MAX_CHOICES: Final = 128
 _MAX_STOPS: Final = 64
 _MAX_STOP_LENGTH: Final = 4096
 _MAX_LOGPROBS: Final = 100
-_MAX_INPUTS: Final = 8192
-"""Of a request for embeddings: its answer has a vector for each."""
 _EXTREME: Final = 1e6
 """What a logit may be changed by: far beyond that, numbers of 32 bits are no longer finite."""
 CHARACTERS_A_TOKEN: Final = 32
@@ -99,11 +97,6 @@ class Preparer:
     def prepare_embedding(self, embed: Embed) -> PreparedEmbedding | Refused:
         if not self._embeds:
             return Refused(embed.id, "this engine makes no embeddings")
-        if (count := len(embed.request.inputs)) > _MAX_INPUTS:
-            message = (
-                f"{count} inputs are more than the {_MAX_INPUTS} of one request: send some of them in another"
-            )
-            return Refused(embed.id, message, "input")
         try:
             inputs = [
                 self._input(part, place, embed.request) for place, part in enumerate(embed.request.inputs)

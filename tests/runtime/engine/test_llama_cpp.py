@@ -11,6 +11,7 @@ import pytest
 
 from slm_runtime.engine.llama_cpp.engine import LoadError
 from slm_runtime.engine.protocol import NoCells, Span
+from tests.support.gguf import write_tiny_gguf
 
 pytestmark = pytest.mark.runtime
 
@@ -153,6 +154,35 @@ def test_every_free_cell_is_found_and_the_right_ones_are_read(make_engine, tiny,
         # One wrong token among 500 makes a difference of at least 0.03.
         np.testing.assert_allclose(wanted, row, atol=0.025)
         engine.cut(0, 0)
+    engine.close()
+
+
+def test_a_sliding_window_loses_no_prefix_to_others(make_engine, tmp_path):
+    """llama.cpp takes cells outside of a sequence's window for others while it still looks for free ones."""
+    path = write_tiny_gguf(tmp_path / "sliding.gguf", blocks=6, sliding_window=64)
+    engine = make_engine(path, parallel=4, batch_size=64, threads=2)
+    drawn = random.Random(1)
+
+    def some(count):
+        return [drawn.randrange(10, 250) for _ in range(count)]
+
+    def fill(number):
+        for start in range(0, 2048, 64):
+            engine.step([span(number, start, others[start : start + 64])])
+
+    kept, others = some(400), some(2048)
+    for position in range(400):
+        spans = [span(number, position, [tokens[position]]) for number, tokens in enumerate((kept, others))]
+        engine.step(spans)
+    wanted = prefill(engine, 2, kept[:61])
+    engine.cut(2, 0)
+    for number in (2, 1):
+        engine.cut(number, 0)
+        with pytest.raises(NoCells):
+            fill(number)
+    engine.cut(2, 0)
+    engine.copy(0, 3, 60)
+    np.testing.assert_allclose(engine.step([span(3, 60, [kept[60]])])[0], wanted, atol=1e-4)
     engine.close()
 
 

@@ -3,6 +3,7 @@ import logging
 import struct
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
@@ -116,6 +117,18 @@ async def test_one_of_several_breaks(
         async for _ in await client.completions.create(model=MODEL, prompt=["a", "b"], stream=True):
             pass
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_prompt_that_can_t_fit_is_not_echoed(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"2049 tokens.* 2048") as caught:
+        await client.completions.create(model=MODEL, prompt=[1] * 2049, echo=True)
+    assert caught.value.code == "context_length_exceeded"
+
+
+async def test_vectors_that_would_fill_memory_are_not_made(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/api/embed", json={"model": MODEL, "input": ["a"] * 32769})
+    assert answer.status_code == 400
+    assert "32768" in answer.json()["error"]
 
 
 async def test_embeddings(client: openai.AsyncOpenAI) -> None:

@@ -133,7 +133,15 @@ class _Prompt:
 
 
 async def _echo(serving: Serving, prompt: str | list[int]) -> str:
-    return prompt if isinstance(prompt, str) else await serving.engine.detokenize(prompt)
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) > (most := serving.engine.info.context_length):
+        raise BadRequest(
+            f"The prompt has {len(prompt)} tokens, which exceeds the context length of {most}.",
+            param="prompt",
+            code="context_length_exceeded",
+        )
+    return await serving.engine.detokenize(prompt)
 
 
 def _score_request(wanted: CompletionRequest, prompts: list[str | list[int]]) -> ScoreRequest:

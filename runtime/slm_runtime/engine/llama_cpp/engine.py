@@ -81,13 +81,13 @@ class LlamaCppEngine:
         return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
 
     def embed(self, spans: Sequence[Span]) -> Rows:
-        self._batch.fill(spans)
+        rows = self._batch.fill(spans, every=True)
         native.llama_set_embeddings(self._context, True)
         try:
             self._decode()
         finally:
             native.llama_set_embeddings(self._context, False)
-        return self._rows(native.llama_get_embeddings, self._batch.native.n_tokens, self._embedding_length)
+        return self._rows(native.llama_get_embeddings, rows, self._embedding_length)
 
     def score(self, spans: Sequence[Span]) -> Rows:
         rows = self._batch.fill(spans, every=True)
