@@ -18,6 +18,7 @@ from tests.cluster.errors import HarnessError
 from tests.cluster.sandbox import Sandbox
 
 CANDIDATES = tuple(f"10.{second}.0.0/16" for second in range(213, 253))
+INTERFACES = Path("/sys/class/net")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 RESOLVER_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 
@@ -142,8 +143,14 @@ class Link:
 
     def disconnect(self) -> None:
         """Remove interface, route and rules, whichever are there."""
-        if (Path("/sys/class/net") / self.interface).exists():
-            run(["ip", "link", "delete", self.interface])
+        device = INTERFACES / self.interface
+        if device.exists():
+            try:
+                run(["ip", "link", "delete", self.interface])
+            except HarnessError:
+                # The kernel takes it away with the node's network namespace, a moment after that has gone.
+                if device.exists():
+                    raise
         for table in ("nat", "filter"):
             for line in run(["iptables-save", "-t", table]).splitlines():
                 words = shlex.split(line)

@@ -1,7 +1,13 @@
 """The single node's addresses."""
 
 import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
 
+import pytest
+
+from tests.cluster import network
+from tests.cluster.errors import HarnessError
 from tests.cluster.network import CANDIDATES, Range
 
 
@@ -22,3 +28,23 @@ def test_every_part_lies_in_the_range() -> None:
         cut = Range(candidate)
         parts = [ipaddress.ip_network(part) for part in (cut.services, cut.pods, cut.host, cut.node)]
         assert all(whole.supernet_of(part) for part in parts)  # type: ignore[arg-type]
+
+
+def test_an_interface_that_the_kernel_takes_first_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes with its network namespace, whenever the kernel comes to that; no real one shows it at will."""
+    (tmp_path / "slm-x").mkdir()
+    asked = []
+
+    def run(argv: Sequence[str]) -> str:
+        asked.append(argv[0])
+        if argv[0] != "ip":
+            return ""
+        (tmp_path / "slm-x").rmdir()
+        raise HarnessError('Cannot find device "slm-x"')
+
+    monkeypatch.setattr(network, "INTERFACES", tmp_path)
+    monkeypatch.setattr(network, "run", run)
+    network.Link("slm-x", Range(CANDIDATES[0])).disconnect()
+    assert asked == ["ip", "iptables-save", "iptables-save"]
