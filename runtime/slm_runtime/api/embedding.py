@@ -5,10 +5,9 @@ import time
 from typing import Final
 
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import REQUEST_SECONDS, api_error, cancelled_on_disconnect
+from slm_runtime.api.generation import REQUEST_SECONDS, cancelled_on_disconnect
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.serving import Serving
-from slm_runtime.engine.client import EngineError
 from slm_runtime.engine.messages import Embedded, EmbedRequest
 
 NUMBERS: Final = 1 << 21
@@ -22,13 +21,12 @@ async def embed(
     *,
     truncate: bool = False,
     normalize: bool = True,
-    params: dict[str, str],
 ) -> Embedded:
     """Ask the engine for one vector an input.
 
     Raises
     ------
-    ApiError, Disconnected
+    ApiError, EngineError, Disconnected
     """
     width = serving.engine.info.embedding_length
     if len(inputs) * width > NUMBERS:
@@ -46,10 +44,7 @@ async def embed(
         client=exchange.caller,
     )
     async with cancelled_on_disconnect(exchange):
-        try:
-            embedded = await serving.engine.embed(request)
-        except EngineError as error:
-            raise api_error(error, params) from error
+        embedded = await serving.engine.embed(request)
     exchange.outcome["promptTokens"] = embedded.prompt_tokens
     return embedded
 

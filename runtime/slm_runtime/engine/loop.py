@@ -66,7 +66,7 @@ class StepLoop:
         return not (self._generations or self._readings)
 
     def submit(self, prepared: Prepared) -> None:
-        if self._is_full(prepared.id):
+        if self._turned_away(prepared.id):
             return
         generation = GenerationState(prepared, self._engine.vocabulary, self._clock())
         self._generations[prepared.id] = generation
@@ -82,7 +82,7 @@ class StepLoop:
         self._read(ScoringState(prepared, self._engine.vocabulary))
 
     def _read(self, reading: Reading) -> None:
-        if self._is_full(reading.id):
+        if self._turned_away(reading.id):
             return
         if not reading.open:
             self._send(reading.result())
@@ -92,8 +92,8 @@ class StepLoop:
             self._totals.prompt_tokens += len(sequence.tokens)
             self._scheduler.submit(sequence)
 
-    def _is_full(self, request: int) -> bool:
-        """Whether the queue takes no more; the request is told so."""
+    def _turned_away(self, request: int) -> bool:
+        """Tell the request, and the caller, if the queue takes no more."""
         waiting = self._scheduler.waiting
         full = waiting >= self._queue_limit or self._scheduler.waiting_bytes >= _QUEUE_BYTES
         if full:

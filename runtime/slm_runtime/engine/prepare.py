@@ -1,6 +1,5 @@
 """Turns a request into what can be queued, or says why it can't be served: the step loop sees sound requests only."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -243,6 +242,8 @@ def _check_amount(request: ScoreRequest, tokens: int) -> None:
 
 
 def _check_sampling(sampling: Sampling, vocabulary: int) -> None:
+    """What is no number is in no range."""
+    changes = f"between {-_EXTREME:g} and {_EXTREME:g}"
     checks = (
         ("temperature", 0 <= sampling.temperature <= _EXTREME, f"between 0 and {_EXTREME:g}"),
         ("top_k", sampling.top_k >= 0, "at least 0"),
@@ -254,17 +255,15 @@ def _check_sampling(sampling: Sampling, vocabulary: int) -> None:
             1 / _EXTREME <= sampling.repeat_penalty <= _EXTREME,
             f"between {1 / _EXTREME:g} and {_EXTREME:g}",
         ),
-        ("frequency_penalty", abs(sampling.frequency_penalty) <= _EXTREME, f"at most {_EXTREME:g}"),
-        ("presence_penalty", abs(sampling.presence_penalty) <= _EXTREME, f"at most {_EXTREME:g}"),
+        ("frequency_penalty", abs(sampling.frequency_penalty) <= _EXTREME, changes),
+        ("presence_penalty", abs(sampling.presence_penalty) <= _EXTREME, changes),
         ("penalty_window", sampling.penalty_window >= -1, "at least -1"),
     )
     for name, fine, bounds in checks:
-        if not fine or not math.isfinite(getattr(sampling, name)):
+        if not fine:
             raise _Invalid(name, f"{name} is {getattr(sampling, name)}; it must be {bounds}")
     for token, bias in sampling.logit_bias.items():
         if not 0 <= token < vocabulary:
             raise _Invalid("logit_bias", f"logit_bias names token {token}; the model has {vocabulary} tokens")
         if not abs(bias) <= _EXTREME:
-            raise _Invalid(
-                "logit_bias", f"logit_bias of token {token} is {bias}; it must be at most {_EXTREME:g}"
-            )
+            raise _Invalid("logit_bias", f"logit_bias of token {token} is {bias}; it must be {changes}")

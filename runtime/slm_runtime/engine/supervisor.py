@@ -441,11 +441,8 @@ class EngineSupervisor:
     def _set_state(self, state: EngineState) -> None:
         if state != self._state:
             self._state = state
-            self._notify()
-
-    def _notify(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
 
 
 def _add(before: Stats, now: Stats) -> Stats:

@@ -48,6 +48,12 @@ class ServeProcess:
             time.sleep(0.1)
         raise AssertionError(f"not ready after {seconds} s: {self.log.read_text()}")
 
+    def wait_unready(self, seconds: float = 10) -> None:
+        end = time.monotonic() + seconds
+        while self.probe("/readyz") == 200:
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.01)
+
     def wait_for(self, name: str, value: float, seconds: float = 30) -> None:
         """Until a metric has come to a value."""
         end = time.monotonic() + seconds

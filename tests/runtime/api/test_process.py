@@ -68,9 +68,7 @@ def test_what_runs_is_finished_and_new_connections_are_refused(tiny_model: Tiny,
 def test_while_it_drains_it_is_unready_and_answers(tiny_model: Tiny, tmp_path: Path) -> None:
     with serving(*tiny_model, tmp_path, drain_seconds=60, grace_seconds=60) as server:
         server.process.send_signal(signal.SIGTERM)
-        end = time.monotonic() + 10
-        while server.probe("/readyz") == 200:
-            assert time.monotonic() < end
+        server.wait_unready()
         assert server.report().phase == "Draining"
         assert server.probe("/livez") == 200
         assert list(stream(server, 3))[-1].choices[0].finish_reason
@@ -100,8 +98,7 @@ def test_what_still_waits_at_the_end_may_be_sent_again(tiny_model: Tiny, tmp_pat
         asked = [pool.submit(ask, number) for number in range(12)]
         server.wait_for(metrics.WAITING, 5)
         server.process.send_signal(signal.SIGTERM)
-        while server.probe("/readyz") == 200:
-            time.sleep(0.01)
+        server.wait_unready()
         server.process.send_signal(signal.SIGTERM)
         failed = [each.result() for each in asked if each.result().status_code != 200]
         assert all("shutting down" in answer.text for answer in failed)

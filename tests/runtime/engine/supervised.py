@@ -18,9 +18,13 @@ GREEDY = Sampling(temperature=0)
 
 
 @contextlib.asynccontextmanager
-async def engine(**config):
+async def engine(*, settings=None, **config):
+    """`settings` are the supervisor's own."""
     supervisor = EngineSupervisor(
-        EngineConfig(**{"model_path": "letters", "parallel": 2, **config}), command=COMMAND, backoff=0.01
+        EngineConfig(**{"model_path": "letters", "parallel": 2, **config}),
+        command=COMMAND,
+        backoff=0.01,
+        **(settings or {}),
     )
     await supervisor.start()
     try:

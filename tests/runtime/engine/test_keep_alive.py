@@ -1,36 +1,22 @@
 """A model that nobody asks for leaves memory, and comes back with the next request."""
 
 import asyncio
-import contextlib
 import os
 import signal
-import sys
 import time
 
 import pytest
 
 from slm_runtime.engine.client import DeadlineExceeded, EngineUnavailable
-from slm_runtime.engine.messages import EmbedRequest, EngineConfig, GenerateRequest, RequestFinished, Sampling
-from slm_runtime.engine.supervisor import EngineSupervisor
+from slm_runtime.engine.messages import EmbedRequest, RequestFinished
+from tests.runtime.engine import supervised
+from tests.runtime.engine.supervised import answer, ask
 
-COMMAND = (sys.executable, "-m", "tests.runtime.engine.played_process")
 BRIEF = 0.05
 
 
-@contextlib.asynccontextmanager
-async def engine(*, keep_alive=BRIEF, **settings):
-    supervisor = EngineSupervisor(
-        EngineConfig(model_path="letters", parallel=2, context_length=20000),
-        command=COMMAND,
-        backoff=0.01,
-        keep_alive=keep_alive,
-        **settings,
-    )
-    await supervisor.start()
-    try:
-        yield supervisor
-    finally:
-        await supervisor.close()
+def engine(*, keep_alive=BRIEF, **settings):
+    return supervised.engine(context_length=20000, settings={"keep_alive": keep_alive, **settings})
 
 
 async def unloaded(supervisor):
@@ -38,15 +24,6 @@ async def unloaded(supervisor):
     async with asyncio.timeout(20):
         while supervisor.state != "Unloaded" or supervisor.pid is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-
-
-def ask(text="hello", **fields):
-    return GenerateRequest(prompt=[text], sampling=Sampling(temperature=0), **{"max_tokens": 8, **fields})
-
-
-async def answer(supervisor, request):
-    async with await supervisor.generate(request) as generation:
-        return [event async for event in generation]
 
 
 async def test_it_leaves_when_idle_and_comes_back_when_asked():

@@ -42,9 +42,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     document: dict[str, Any] = {"model": wanted.model, "embeddings": [], "prompt_eval_count": 0}
     # As Ollama: nothing to embed is no error, but an empty answer.
     if inputs:
-        embedded = await embed(
-            serving, exchange, inputs, truncate=wanted.truncate is not False, params={"inputs": "input"}
-        )
+        embedded = await embed(serving, exchange, inputs, truncate=wanted.truncate is not False)
         dimensions = wanted.dimensions if wanted.dimensions > 0 else None
         document["embeddings"] = [shortened(vector, dimensions) for vector in embedded.vectors]
         document["prompt_eval_count"] = embedded.prompt_tokens
@@ -61,7 +59,5 @@ async def create_legacy(serving: Serving, exchange: Exchange) -> None:
     if not wanted.prompt:
         await exchange.respond_json({"embedding": []})
         return
-    embedded = await embed(
-        serving, exchange, [wanted.prompt], truncate=True, normalize=False, params={"inputs": "prompt"}
-    )
+    embedded = await embed(serving, exchange, [wanted.prompt], truncate=True, normalize=False)
     await exchange.respond_json({"embedding": embedded.vectors[0]})

@@ -32,7 +32,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     inputs = separate(wanted.input, "input")
     if len(inputs) > INPUTS or not all(inputs):
         raise BadRequest(f"'input' must hold 1 to {INPUTS} texts, none of them empty.", param="input")
-    embedded = await embed(serving, exchange, inputs, params={"inputs": "input"})
+    embedded = await embed(serving, exchange, inputs)
     width = len(embedded.vectors[0])
     if wanted.dimensions is not None and wanted.dimensions > width:
         raise BadRequest(
