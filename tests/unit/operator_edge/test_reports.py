@@ -192,7 +192,9 @@ async def test_a_pod_that_never_answers_costs_its_timeout_only(hostile, monkeypa
     assert await ask() is None
 
 
-async def test_nobody_there():
+async def test_nobody_there(monkeypatch):
     assert OPS_PORT == 8081
+    # On which somebody may well be: whoever tries `make run` next to the tests.
+    monkeypatch.setattr(reports, "OPS_PORT", free_port())
     async with reports.session() as session:
         assert await reports.HttpFetch(session)("127.0.0.1") is None
