@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import openai
@@ -63,11 +63,11 @@ def install(cluster: Cluster, loaded: Mapping[str, str]) -> str:
         )
         if history and history[-1]["description"] == mark:
             return "unchanged"
-    with NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(wanted, file)
+    with TemporaryDirectory() as folder:
+        file = chart.write(wanted, Path(folder) / "values.yaml")
         cluster.helm(
             *("upgrade", "--install", "slm-operator", str(chart.CHART), "--namespace", SYSTEM_NAMESPACE),
-            *("--create-namespace", "--values", file.name, "--description", mark),
+            *("--create-namespace", "--values", str(file), "--description", mark),
             *("--wait", "--timeout", "3m"),
         )
     return "installed" if not releases else "upgraded"
@@ -224,7 +224,7 @@ def demo() -> None:
     headline(5, "model", "kubectl apply -f examples/smollm2.yaml")
     resource = yaml.safe_load(MANIFEST.read_text())
     name = resource["metadata"]["name"]
-    cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump(namespace_manifest()))
+    cluster.kubectl("apply", "-f", "-", input=json.dumps(namespace_manifest()))
     cluster.kubectl("apply", "-n", NAMESPACE, "-f", str(MANIFEST))
     status = wait_until_ready(cluster, name)
     headline(6, "a question", f"POST {status['endpoint']}/chat/completions")

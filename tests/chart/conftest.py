@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.chart.generate import CHART
 from tests.chart.rendering import MODES, NAMESPACE, ChartRefused, Helm, Render, Rendered
-from tests.cluster import tools
+from tests.cluster import chart, tools
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +30,7 @@ def render(helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Render:
     folder = tmp_path_factory.mktemp("values")
 
     def template(values: Mapping[str, Any] | None = None, /, *flags: str | Path) -> Rendered:
-        file = folder / "values.yaml"
-        file.write_text(yaml.safe_dump(dict(values or {})))
+        file = chart.write(values or {}, folder / "values.yaml")
         place = ("--namespace", NAMESPACE, "--kube-version", tools.KUBERNETES)
         return Rendered(helm("template", "slm-operator", CHART, *place, "--values", file, *flags))
 

@@ -11,7 +11,7 @@ import yaml
 
 from tests.chart.generate import CHART
 from tests.chart.rendering import EVERYTHING, NAMESPACE
-from tests.cluster import ControlPlane, HarnessError, service_monitor_crd
+from tests.cluster import ControlPlane, HarnessError, chart, service_monitor_crd
 
 pytestmark = [
     pytest.mark.apiserver,
@@ -77,8 +77,7 @@ def may(
 
 def test_everything_is_accepted(server: ControlPlane, tmp_path: Path) -> None:
     server.kubectl("apply", "--server-side", "--filename", str(service_monitor_crd()))
-    values = tmp_path / "values.yaml"
-    values.write_text(yaml.safe_dump(dict(EVERYTHING)))
+    values = chart.write(EVERYTHING, tmp_path / "values.yaml")
     install(server, "--values", values)
     kinds = "deployment,service,serviceaccount,configmap,networkpolicy,servicemonitor,role,rolebinding"
     found = json.loads(server.kubectl("get", kinds, "--namespace", NAMESPACE, "--output", "json"))

@@ -15,7 +15,7 @@ import yaml
 
 from tests.chart.generate import CHART
 from tests.chart.rendering import NAMESPACE
-from tests.cluster import ControlPlane, HarnessError, service_monitor_crd
+from tests.cluster import ControlPlane, HarnessError, chart, service_monitor_crd
 from tests.support.ports import free_port
 
 pytestmark = [
@@ -63,7 +63,7 @@ def operator(plane: ControlPlane, folder: Path) -> Iterator[Path]:
     token = plane.kubectl("create", "token", "slm-operator", "--namespace", NAMESPACE).strip()
     kubeconfig["users"][0]["user"] = {"token": token}
     own = folder / "operator.kubeconfig"
-    own.write_text(yaml.safe_dump(kubeconfig))
+    own.write_text(json.dumps(kubeconfig))
     environment = {
         "KUBECONFIG": str(own),
         "SLM_OPERATOR_CONFIG": str(settings),
@@ -128,9 +128,10 @@ def model(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
 def test_the_granted_rights_are_enough_for_every_child(
     plane: ControlPlane, tmp_path: Path, home: str, namespaces: list[str]
 ) -> None:
-    values = tmp_path / "values.yaml"
     pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-    values.write_text(yaml.safe_dump({"watchNamespaces": namespaces, "fetch": {"caBundle": pem}}))
+    values = chart.write(
+        {"watchNamespaces": namespaces, "fetch": {"caBundle": pem}}, tmp_path / "values.yaml"
+    )
     plane.helm("install", "slm-operator", str(CHART), "--namespace", NAMESPACE, "--values", str(values))
     monitored = {"serviceMonitor": {"enabled": True}}
     models = [
@@ -145,7 +146,12 @@ def test_the_granted_rights_are_enough_for_every_child(
                 return f"{log.read_text()[-4000:]}\n{status}"
 
             plane.kubectl("wait", "--for=condition=Established", CRD)
-            plane.kubectl("apply", "--filename", "-", input=yaml.safe_dump_all(models))
+            plane.kubectl(
+                "apply",
+                "--filename",
+                "-",
+                input=json.dumps({"apiVersion": "v1", "kind": "List", "items": models}),
+            )
             for child in (
                 "deployment/served",
                 "service/served",

@@ -64,6 +64,16 @@ def test_everything_reaches_the_operator(render: Render) -> None:
     assert read.cluster_domain == "corp.local"
 
 
+@pytest.mark.parametrize(
+    "tag", ["12345678", "12345678e012", "0x12", "1_0", "1.10", "0o7", "no", "2026-01-01"]
+)
+def test_a_tag_that_looks_like_something_else_stays_text(render: Render, tag: str) -> None:
+    rendered = render({"image": {"tag": tag}, "runtime": {"image": {"repository": "corp/slm", "tag": tag}}})
+    assert settings(rendered).runtime_image == f"corp/slm:{tag}"
+    [deployment] = [each for each in rendered.objects if each["kind"] == "Deployment"]
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"].endswith(f"/slm-operator:{tag}")
+
+
 def test_a_ca_bundle_from_a_file_arrives_unchanged(render: Render, tmp_path: Path) -> None:
     pem = "# corp root\n-----BEGIN CERTIFICATE-----\nAAAA+/==\n-----END CERTIFICATE-----\n\n"
     file = tmp_path / "ca.pem"

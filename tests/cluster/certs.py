@@ -3,11 +3,11 @@
 import base64
 import datetime as dt
 import ipaddress
+import json
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -132,7 +132,7 @@ class Authority:
             "current-context": "slm",
         }
         path.touch(mode=0o600)
-        path.write_text(yaml.safe_dump(document))
+        path.write_text(json.dumps(document))
         return path
 
     def context(self, certificate: Path, key: Path) -> ssl.SSLContext:

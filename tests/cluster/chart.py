@@ -1,5 +1,6 @@
 """The chart of this checkout, and the values that install it on this machine."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ def values(loaded: Mapping[str, str]) -> dict[str, Any]:
         "runtime": {"image": _image(loaded["slm-runtime"])},
         "fetch": {"env": index.env, "caBundle": index.ca_bundle.read_text() if index.ca_bundle else ""},
     }
+
+
+def write(values: Mapping[str, Any], path: Path) -> Path:
+    """Write a values file, as JSON: Python's YAML leaves unquoted what Helm takes for a number (a tag ``12e4``)."""
+    path.write_text(json.dumps(values))
+    return path
 
 
 def _image(name: str) -> dict[str, str]:

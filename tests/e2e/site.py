@@ -13,8 +13,7 @@ from typing import Any
 import openai
 import yaml
 
-from tests.cluster import Cluster, HarnessError
-from tests.cluster.chart import CHART
+from tests.cluster import Cluster, HarnessError, chart
 
 Document = dict[str, Any]
 
@@ -45,10 +44,9 @@ class Site:
     def install(self, **extra: Any) -> None:
         """Install or upgrade with *extra* values on top; returns when the operator is ready."""
         with TemporaryDirectory() as folder:
-            path = Path(folder) / "values.yaml"
-            path.write_text(yaml.safe_dump(merged(self.values, extra)))
+            path = chart.write(merged(self.values, extra), Path(folder) / "values.yaml")
             self.cluster.helm(
-                *("upgrade", "--install", OPERATOR, str(CHART), "--namespace", SYSTEM_NAMESPACE),
+                *("upgrade", "--install", OPERATOR, str(chart.CHART), "--namespace", SYSTEM_NAMESPACE),
                 *("--create-namespace", "--values", str(path), "--wait", "--timeout", "3m"),
             )
 
@@ -104,7 +102,7 @@ class Site:
         name = f"e2e-{label}-{self._count}"
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        self.kubectl("apply", "-f", "-", input=yaml.safe_dump(manifest))
+        self.kubectl("apply", "-f", "-", input=json.dumps(manifest))
         try:
             yield Namespace(self, name)
         finally:

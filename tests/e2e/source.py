@@ -5,13 +5,13 @@ headers of that PUT say how badly.
 """
 
 import datetime
+import json
 import ssl
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -144,7 +144,8 @@ def source(ns: Namespace, image: str) -> Iterator[Source]:
             "spec": {"selector": labels, "ports": [{"port": 8443}]},
         },
     ]
-    manifest = yaml.safe_dump_all([{"apiVersion": "v1", **each} for each in objects])
+    items = [{"apiVersion": "v1", **each} for each in objects]
+    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     ns.site.kubectl("apply", "-n", ns.name, "-f", "-", input=manifest)
     ns.site.kubectl("wait", "pod/source", "-n", ns.name, "--for=condition=Ready", "--timeout=60s")
     with ns.site.cluster.reach(ns.name, "source", 8443) as address:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from tests.e2e.site import SMOLLM2, SMOLLM2_SHA256, Namespace, Site
 
@@ -49,7 +48,8 @@ def volume(site: Site) -> Iterator[None]:
         {"kind": "Pod", "metadata": {"name": "prepare-volume", "namespace": "kube-system"}, "spec": prepare},
         {"kind": "PersistentVolume", "metadata": {"name": CLASS}, "spec": volume},
     ]
-    manifest = yaml.safe_dump_all([{"apiVersion": "v1", **each} for each in objects])
+    items = [{"apiVersion": "v1", **each} for each in objects]
+    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     site.kubectl("apply", "-f", "-", input=manifest)
     done = "--for=jsonpath={.status.phase}=Succeeded"
     site.kubectl("wait", "pod/prepare-volume", "-n", "kube-system", done, "--timeout=60s")
