@@ -7,7 +7,7 @@ invalid UTF-8, cut inside characters: what streaming has to cope with.
 from pathlib import Path
 
 import numpy as np
-from gguf import GGUFWriter, LlamaFileType, TokenType
+from gguf import GGUFWriter, LlamaFileType, PoolingType, TokenType
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -28,6 +28,7 @@ def write_tiny_gguf(
     chat_template: str | None = CHATML,
     name: str = "tiny",
     sliding_window: int | None = None,
+    pooling: PoolingType | None = None,
 ) -> Path:
     """Write about half a MiB to `path` and return it; with a sliding window it is a Gemma 3, whose layers differ."""
     embedding, heads, kv_heads, feed_forward = 64, 2, 1, 128
@@ -43,6 +44,8 @@ def write_tiny_gguf(
         writer.add_sliding_window(sliding_window)
         writer.add_key_length(head)
         writer.add_value_length(head)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
     writer.add_name(name)
     writer.add_file_type(LlamaFileType.ALL_F32)
     writer.add_context_length(context_length)

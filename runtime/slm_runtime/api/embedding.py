@@ -2,7 +2,10 @@
 
 import math
 import time
+from array import array
 from typing import Final
+
+import msgspec
 
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.generation import REQUEST_SECONDS, cancelled_on_disconnect
@@ -49,10 +52,16 @@ async def embed(
     return embedded
 
 
-def shortened(vector: list[float], dimensions: int | None) -> list[float]:
-    """Keep the first dimensions, at unit length again."""
-    if dimensions is None or dimensions >= len(vector):
-        return vector
-    head = vector[:dimensions]
+def numbers(vector: bytes, dimensions: int | None = None) -> list[float]:
+    """Of an embedded vector the first dimensions, at unit length again where that leaves some out."""
+    whole: list[float] = array("f", vector).tolist()
+    if dimensions is None or dimensions >= len(whole):
+        return whole
+    head = whole[:dimensions]
     length = math.hypot(*head) or 1.0
     return [value / length for value in head]
+
+
+def encoded(values: list[float]) -> msgspec.Raw:
+    """JSON, which takes less memory than the numbers do."""
+    return msgspec.Raw(msgspec.json.encode(values))

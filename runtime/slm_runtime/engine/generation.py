@@ -144,7 +144,7 @@ class GenerationState:
                     request=prepared.id,
                     choice=index,
                     client=request.client,
-                    tokens=prepared.tokens[:],
+                    tokens=prepared.tokens,
                     limit=prepared.limit,
                 ),
                 sampler=Sampler(

@@ -76,7 +76,7 @@ class StepLoop:
         self._send(Accepted(prepared.id, len(prepared.tokens)))
 
     def embed(self, prepared: PreparedEmbedding) -> None:
-        self._read(EmbeddingState(prepared))
+        self._read(EmbeddingState(prepared, self._engine.capabilities.pooling))
 
     def score(self, prepared: PreparedScoring) -> None:
         self._read(ScoringState(prepared, self._engine.vocabulary))

@@ -354,7 +354,8 @@ class StepOutput(Message):
 
 class Embedded(Message):
     id: int
-    vectors: list[list[float]]
+    vectors: list[bytes]
+    """Each as many numbers of 32 bits as the model's embedding length, little-endian."""
     prompt_tokens: int
 
 

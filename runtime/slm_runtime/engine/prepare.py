@@ -95,7 +95,7 @@ class Preparer:
 
     def prepare_embedding(self, embed: Embed) -> PreparedEmbedding | Refused:
         if not self._embeds:
-            return Refused(embed.id, "this engine makes no embeddings")
+            return Refused(embed.id, "this model makes no embeddings")
         try:
             inputs = [
                 self._input(part, place, embed.request) for place, part in enumerate(embed.request.inputs)
@@ -150,14 +150,19 @@ class Preparer:
             part = part[: CHARACTERS_A_TOKEN * self._context_length]
         else:
             self._glance([part], f"input {place}")
-        tokens = self.encode([part], add_special=True, parse_special=False)
+        bare = self.encode([part], add_special=False, parse_special=False)
+        tokens = self._vocabulary.add_special(bare)
         if not tokens:
             raise _Invalid("input", f"input {place} is empty")
-        if len(tokens) > self._context_length and not request.truncate:
+        surplus = len(tokens) - self._context_length
+        if surplus > 0 and not request.truncate:
             raise _TooLong(
                 f"input {place} has {len(tokens)} tokens, and exceeds the context length of {self._context_length}: "
                 "shorten it, or raise the context length of the deployment"
             )
+        if surplus > 0:
+            # The model's own token at the end stays: where the vector is that of the last one, it is trained to be it.
+            tokens = self._vocabulary.add_special(bare[:-surplus])
         return tokens_of(tokens[: self._context_length])
 
     def _scored_input(self, part: str | list[int], request: ScoreRequest) -> Tokens:

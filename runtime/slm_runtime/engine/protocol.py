@@ -8,6 +8,7 @@ sequence in which step, and shares, cuts and frees sequences by number; it never
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -28,6 +29,15 @@ class NoCells(Exception):  # a state to react to, not a fault
     """The step found no room for its tokens. Nothing has changed; a smaller one may succeed."""
 
 
+class Pooling(Enum):
+    """What a model was trained to have as the vector of a text."""
+
+    MEAN = auto()
+    """Of the hidden states of its tokens."""
+    LAST = auto()
+    """The hidden state of its last token."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What the scheduler may ask of an engine."""
@@ -43,7 +53,8 @@ class Capabilities:
     cells: int | None
     """Positions that all sequences share, a copied prefix counted once; None: each has a row of its own."""
     embedding_tokens: int = 0
-    """Tokens whose hidden states one step can give; 0: the engine makes no embeddings."""
+    """Tokens whose hidden states one step can give; 0: there are no embeddings."""
+    pooling: Pooling = Pooling.MEAN
     scored_tokens: int = 0
     """Tokens whose logits one step can give; 0: the engine scores no prompts."""
     mixed: bool = True

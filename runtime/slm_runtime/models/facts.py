@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from slm_contract.report import ModelFacts
-from slm_runtime.errors import InvalidModel, UnsupportedFormat
+from slm_runtime.errors import InvalidModel, UnsupportedArchitecture, UnsupportedFormat
 from slm_runtime.models.ggml import BLOCKS, FILE_TYPES, tensor_bytes
 from slm_runtime.models.gguf import Array, Header, read_header
 
@@ -24,13 +24,15 @@ def model_facts(chunks: Iterable[bytes], *, file_name: str, size: int) -> ModelF
         No GGUF file, a damaged or incomplete one, or no language model.
     UnsupportedFormat
         A GGUF file that this runtime can't read.
+    UnsupportedArchitecture
+        A model that generates no text.
     """
     header = read_header(chunks, size)
     metadata = _Metadata(header)
     architecture = metadata.text("general.architecture")
     if not architecture:
         raise InvalidModel("The GGUF file doesn't name its general.architecture.")
-    _check_kind(metadata)
+    _check_kind(metadata, architecture)
     _check_complete(header, size)
     embedding = metadata.number(f"{architecture}.embedding_length")
     heads = metadata.largest(f"{architecture}.attention.head_count")
@@ -61,7 +63,7 @@ def model_facts(chunks: Iterable[bytes], *, file_name: str, size: int) -> ModelF
     )
 
 
-def _check_kind(metadata: "_Metadata") -> None:
+def _check_kind(metadata: "_Metadata", architecture: str) -> None:
     kind = metadata.text("general.type")
     if kind not in {None, "model"}:
         raise InvalidModel(f"The GGUF file is of type {kind!r}, not a model.")
@@ -70,6 +72,11 @@ def _check_kind(metadata: "_Metadata") -> None:
         raise UnsupportedFormat(
             f"The GGUF file is one of {parts} parts of a model.",
             "Merge the parts into one file with `llama-gguf-split --merge` and publish that.",
+        )
+    if metadata.is_false(f"{architecture}.attention.causal"):
+        raise UnsupportedArchitecture(
+            f"The model, of the architecture {architecture[:MAX_NAME]}, is an encoder: it generates no text.",
+            "Choose a model that generates text; it makes embeddings too.",
         )
 
 
@@ -117,6 +124,9 @@ class _Metadata:
         if type(value) is not int or (value < 0 and value != default) or value >= MAX_NUMBER:
             raise InvalidModel(f"{key} is {value!r}, no sensible number.")
         return value
+
+    def is_false(self, key: str) -> bool:
+        return self._values.get(key) is False
 
     def largest(self, key: str, default: int | None = None) -> int:
         """Return a number, or the largest of one for each block."""

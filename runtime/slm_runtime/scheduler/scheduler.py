@@ -70,7 +70,8 @@ class Scheduler:
     @property
     def waiting_bytes(self) -> int:
         """About what the sequences that wait take of memory."""
-        return sum(_SEQUENCE_BYTES + _TOKEN_BYTES * len(s.tokens) for s in self._waiting)
+        tokens = {id(s.tokens): len(s.tokens) for s in self._waiting}
+        return _SEQUENCE_BYTES * len(self._waiting) + _TOKEN_BYTES * sum(tokens.values())
 
     @property
     def cells_used(self) -> int:
@@ -81,7 +82,7 @@ class Scheduler:
         return self._residents.cached
 
     def submit(self, sequence: Sequence) -> None:
-        """Put it into the queue. Its tokens and limit must fit into the context."""
+        """Put it into the queue. Its tokens and limit must fit into the context; others may share them until it runs."""
         shortest = len(sequence.tokens) + sequence.generates
         if not shortest <= sequence.limit <= self._capabilities.context_length or not sequence.tokens:
             raise ValueError(
@@ -171,6 +172,8 @@ class Scheduler:
             if self._running and cells is not None and promised + len(sequence.tokens) + 1 > cells:
                 return
             self._waiting.pop(name)
+            if not sequence.started:
+                sequence.tokens = sequence.tokens[:]
             self._running.append(sequence)
             self._running.sort(key=lambda s: s.arrival)
 

@@ -8,9 +8,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from gguf import PoolingType
 
 from slm_runtime.engine.llama_cpp.engine import LoadError
-from slm_runtime.engine.protocol import NoCells, Span
+from slm_runtime.engine.protocol import NoCells, Pooling, Span
 from tests.support.gguf import write_tiny_gguf
 
 pytestmark = pytest.mark.runtime
@@ -51,6 +52,17 @@ def test_it_may_log_after_a_later_engine_is_gone(make_engine, tiny, tmp_path):
         make_engine(tmp_path / "no.gguf", parallel=1, batch_size=64, threads=1)
     gc.collect()
     first.close()
+
+
+@pytest.mark.parametrize(
+    ("written", "pooling"), [(None, Pooling.MEAN), (PoolingType.LAST, Pooling.LAST), (PoolingType.RANK, None)]
+)
+def test_embeddings_are_those_that_the_file_says_it_was_trained_for(make_engine, tmp_path, written, pooling):
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", pooling=written)
+    engine = make_engine(path, parallel=1, batch_size=64, threads=1)
+    assert (engine.capabilities.embedding_tokens > 0) == (pooling is not None)
+    assert pooling in {None, engine.capabilities.pooling}
+    engine.close()
 
 
 def test_it_says_what_it_runs(engine):

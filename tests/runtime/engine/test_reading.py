@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 
+import numpy as np
 import pytest
 
 from slm_runtime.engine.client import DeadlineExceeded, EngineUnavailable, RequestRefused
@@ -27,9 +28,11 @@ async def test_embeddings_come_whole_and_beside_running_streams():
         embedded = await supervisor.embed(request)
         assert embedded.prompt_tokens == 64
         for vector, tokens in zip(embedded.vectors, ([1, *tokens] for tokens in inputs), strict=True):
-            assert vector == [sum(tokens) / len(tokens), (len(tokens) - 1) / 2]
+            assert np.frombuffer(vector, "<f4") == pytest.approx(
+                [sum(tokens) / len(tokens), (len(tokens) - 1) / 2]
+            )
         again = await supervisor.embed(EmbedRequest(inputs=inputs))
-        assert sum(x * x for x in again.vectors[1]) == pytest.approx(1)
+        assert np.linalg.norm(np.frombuffer(again.vectors[1], "<f4")) == pytest.approx(1)
         with pytest.raises(DeadlineExceeded):
             await supervisor.embed(EmbedRequest(inputs=inputs, deadline=time.monotonic() - 1))
         with pytest.raises(RequestRefused, match="20002") as refused:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ FACTS = ModelFacts(
     weights_bytes=1,
     context_length=2048,
     block_count=2,
-    embedding_length=64,
+    embedding_length=2,
     head_count=2,
     kv_heads=(1, 1),
     key_length=32,
@@ -69,7 +70,7 @@ LOADED = Loaded(
     parallel=4,
     kv_cells=8192,
     vocab_size=300,
-    embedding_length=64,
+    embedding_length=2,
     bos=1,
     eos=2,
     bos_text="<s>",
@@ -197,7 +198,9 @@ class ScriptedEngine:
     async def embed(self, request: EmbedRequest) -> Embedded:
         if self.script.refuse is not None:
             raise self.script.refuse
-        return Embedded(1, [list(self.script.embedding) for _ in request.inputs], 3 * len(request.inputs))
+        return Embedded(
+            1, [struct.pack("<2f", *self.script.embedding)] * len(request.inputs), 3 * len(request.inputs)
+        )
 
     async def score(self, request: ScoreRequest) -> Scored:
         """A prompt's tokens are its bytes; a text gets `<s>` before it. The n-th of them has a logprob of -n."""

@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 
+from slm_runtime.api import embedding
 from slm_runtime.engine.client import EngineUnavailable
 from tests.unit.runtime_api.scripted import MODEL, Running, Script
 
@@ -125,10 +126,14 @@ async def test_a_prompt_that_can_t_fit_is_not_echoed(client: openai.AsyncOpenAI)
     assert caught.value.code == "context_length_exceeded"
 
 
-async def test_vectors_that_would_fill_memory_are_not_made(http: httpx.AsyncClient) -> None:
-    answer = await http.post("/api/embed", json={"model": MODEL, "input": ["a"] * 32769})
-    assert answer.status_code == 400
-    assert "32768" in answer.json()["error"]
+async def test_vectors_that_would_fill_memory_are_not_made(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "NUMBERS", 2 * 3)
+    for inputs, status in ((3, 200), (4, 400)):
+        answer = await http.post("/api/embed", json={"model": MODEL, "input": ["a"] * inputs})
+        assert answer.status_code == status
+    assert "more than the 3" in answer.json()["error"]
 
 
 async def test_embeddings(client: openai.AsyncOpenAI) -> None:

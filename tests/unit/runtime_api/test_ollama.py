@@ -172,10 +172,10 @@ async def test_an_empty_prompt_loads(client: ollama.AsyncClient) -> None:
 
 async def test_embeddings(client: ollama.AsyncClient) -> None:
     answer = await client.embed(MODEL, ["a", "b"])
-    assert [list(vector) for vector in answer.embeddings] == [[0.6, 0.8]] * 2
+    assert [list(vector) for vector in answer.embeddings] == [pytest.approx([0.6, 0.8])] * 2
     assert answer.prompt_eval_count == 6
     assert (await client.embed(MODEL, "")).embeddings == []
-    assert list((await client.embeddings(MODEL, "a")).embedding) == [0.6, 0.8]
+    assert list((await client.embeddings(MODEL, "a")).embedding) == pytest.approx([0.6, 0.8])
 
 
 async def test_the_catalogue(client: ollama.AsyncClient, http: httpx.AsyncClient) -> None:

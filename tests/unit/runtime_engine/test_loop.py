@@ -1,6 +1,8 @@
 """The step loop on the deterministic engine: what it sends for requests that only read their inputs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from slm_runtime.engine.messages import (
     StepOutput,
 )
 from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScoring
-from slm_runtime.engine.protocol import Capabilities, Tokens
+from slm_runtime.engine.protocol import Capabilities, Pooling, Tokens
 from slm_runtime.sampling.logprobs import logprobs
 from slm_runtime.scheduler.plan import tokens_of
 from tests.unit.runtime_engine.playing import Letters, PlayedEngine, row_of
@@ -42,10 +44,10 @@ SECOND_GIVES_WAY = [False, False, True, True]
 class World:
     """A loop, and all that it sent. `refusals` says of each step whether it finds no cells."""
 
-    def __init__(self, refusals: Sequence[bool] = ()) -> None:
+    def __init__(self, refusals: Sequence[bool] = (), **capabilities: Any) -> None:
         self.sent: list[Message] = []
         coming = iter(refusals)
-        self.engine = PlayedEngine(CAPABILITIES, refuse=lambda: next(coming, False))
+        self.engine = PlayedEngine(replace(CAPABILITIES, **capabilities), refuse=lambda: next(coming, False))
         self.loop = StepLoop(self.engine, self.sent.append, queue_limit=8)
 
     def score(self, identity: int, *inputs: Tokens, top: int = 2) -> None:
@@ -76,15 +78,22 @@ def scored(tokens: Tokens, top: int = 2) -> ScoredInput:
     return ScoredInput(Letters().piece(tokens[0], special=True), rest)
 
 
+@pytest.mark.parametrize(
+    ("pooling", "of"),
+    [
+        (Pooling.MEAN, lambda tokens: [sum(tokens) / len(tokens), (len(tokens) - 1) / 2]),
+        (Pooling.LAST, lambda tokens: [tokens[-1], len(tokens) - 1]),
+    ],
+)
 @pytest.mark.parametrize("refusals", [[], SECOND_GIVES_WAY], ids=["room", "shortage"])
-def test_an_embedding_is_the_mean_even_if_it_gave_way(refusals):
-    world = World(refusals)
+def test_an_embedding_is_pooled_even_if_it_gave_way(refusals, pooling, of):
+    world = World(refusals, pooling=pooling)
     world.loop.embed(PreparedEmbedding(1, EmbedRequest(inputs=[], normalize=False), [LONG, SHORT]))
     world.drain()
     assert world.preemptions == bool(refusals)
     (embedded,) = world.answers()
     for vector, tokens in zip(embedded.vectors, [LONG, SHORT], strict=True):
-        assert vector == pytest.approx([sum(tokens) / len(tokens), (len(tokens) - 1) / 2])
+        assert np.frombuffer(vector, "<f4") == pytest.approx(of(tokens))
 
 
 @pytest.mark.parametrize("refusals", [[], SECOND_GIVES_WAY], ids=["room", "shortage"])
@@ -143,6 +152,18 @@ def test_what_waits_takes_only_so_much_memory():
     assert isinstance(busy, Busy)
     assert (busy.id, busy.waiting) == (2, 2)
     assert busy.retry_after > 0
+
+
+def test_the_choices_of_a_request_share_its_prompt_while_they_wait():
+    world = World(context_length=100_002, cells=400_000, step_tokens=100_000)
+    prompt = tokens_of([3] * 100_000)
+    for number in range(3):
+        world.loop.submit(Prepared(number, GenerateRequest(prompt=[], n=128), prompt, 100_002, None))
+    assert not world.answers()
+    world.loop.step()
+    first, *others = world.loop._generations[0].sequences
+    assert len(first.tokens) == 100_001
+    assert {len(other.tokens) for other in others} == {100_000}
 
 
 def test_a_row_that_gives_no_token_ends_its_own_request_only():

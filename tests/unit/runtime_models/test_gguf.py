@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_contract.report import ModelFacts
-from slm_runtime.errors import InvalidModel, ModelError, UnsupportedFormat
+from slm_runtime.errors import InvalidModel, ModelError, UnsupportedArchitecture, UnsupportedFormat
 from slm_runtime.models import gguf as reader
 from slm_runtime.models.facts import model_facts
 from tests.support.gguf import write_tiny_gguf
@@ -141,6 +141,16 @@ def test_other_versions_and_byte_orders_are_unsupported(tiny: bytes) -> None:
         facts_of(b"GGUF" + struct.pack("<I", 1) + tiny[8:])
     with pytest.raises(UnsupportedFormat, match="big-endian"):
         facts_of(b"GGUF" + struct.pack(">I", 3) + tiny[8:])
+
+
+def test_an_encoder_is_no_model_to_generate_with() -> None:
+    data = header(
+        text(b"general.architecture") + struct.pack("<I", 8) + text(b"bert"),
+        text(b"bert.attention.causal") + struct.pack("<IB", 7, 0),
+        tensors=0,
+    )
+    with pytest.raises(UnsupportedArchitecture, match=r"bert.*generates no text"):
+        facts_of(data)
 
 
 def test_one_part_of_a_split_model_is_unsupported(tmp_path: Path, tiny: bytes) -> None:

@@ -2,12 +2,12 @@
 
 import base64
 import struct
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
-from slm_runtime.api.embedding import embed, shortened
+from slm_runtime.api.embedding import embed, encoded, numbers
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.openai import fields
@@ -32,19 +32,19 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     inputs = separate(wanted.input, "input")
     if len(inputs) > INPUTS or not all(inputs):
         raise BadRequest(f"'input' must hold 1 to {INPUTS} texts, none of them empty.", param="input")
-    embedded = await embed(serving, exchange, inputs)
-    width = len(embedded.vectors[0])
+    width = serving.engine.info.embedding_length
     if wanted.dimensions is not None and wanted.dimensions > width:
         raise BadRequest(
             f"'dimensions' is {wanted.dimensions}; this model's vectors have {width}.",
             param="dimensions",
             code="invalid_value",
         )
+    embedded = await embed(serving, exchange, inputs)
     data = [
         {
             "object": "embedding",
             "index": index,
-            "embedding": _encoded(shortened(vector, wanted.dimensions), wanted.encoding_format),
+            "embedding": _written(numbers(vector, wanted.dimensions), wanted.encoding_format),
         }
         for index, vector in enumerate(embedded.vectors)
     ]
@@ -52,7 +52,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     await exchange.respond_json({"object": "list", "data": data, "model": serving.name, "usage": used})
 
 
-def _encoded(vector: list[float], encoding: str | None) -> Any:
+def _written(vector: list[float], encoding: str | None) -> str | msgspec.Raw:
     if encoding != "base64":
-        return vector
+        return encoded(vector)
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -16,7 +16,7 @@ from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
 from slm_runtime.engine.messages import EngineConfig, Loaded, LoadFailed, MemoryBreakdown
-from slm_runtime.engine.protocol import Capabilities, EngineFault, NoCells, Rows, Span
+from slm_runtime.engine.protocol import Capabilities, EngineFault, NoCells, Pooling, Rows, Span
 
 _DEFAULT_CONTEXT: Final = 8192
 _MAX_SEQUENCES: Final = 256
@@ -26,6 +26,13 @@ _TILE: Final = 64
 _WHOLE_TOKENS: Final = 32
 """Tokens whose hidden states or logits one step can give: each costs a row of logits in the compute buffer."""
 _KV_TYPES: Final = {"f16": native.GGML_TYPE_F16, "q8_0": native.GGML_TYPE_Q8_0, "q4_0": native.GGML_TYPE_Q4_0}
+_POOLINGS: Final = {
+    None: Pooling.MEAN,
+    str(native.LLAMA_POOLING_TYPE_NONE): Pooling.MEAN,
+    str(native.LLAMA_POOLING_TYPE_MEAN): Pooling.MEAN,
+    str(native.LLAMA_POOLING_TYPE_LAST): Pooling.LAST,
+}
+"""By what the file says; the other ways are those of models that aren't for embeddings of texts, or don't generate."""
 _NO_ROWS: Final[Rows] = np.empty((0, 0), np.float32)
 
 
@@ -56,13 +63,15 @@ class LlamaCppEngine:
         self._memory = native.llama_get_memory(self._context)
         recurrent = native.llama_model_is_recurrent(self._model) or native.llama_model_is_hybrid(self._model)
         outputs = min(self._outputs, native.llama_n_batch(self._context))
+        pooling = _POOLINGS.get(self._metadata(f"{self._metadata('general.architecture')}.pooling_type"))
         self.capabilities = Capabilities(
             context_length=context_length,
             sequences=config.parallel if recurrent else _MAX_SEQUENCES,
             rows=config.parallel,
             step_tokens=native.llama_n_batch(self._context),
             cells=native.llama_n_ctx(self._context),
-            embedding_tokens=0 if recurrent else outputs,
+            embedding_tokens=0 if recurrent or pooling is None else outputs,
+            pooling=pooling or Pooling.MEAN,
             scored_tokens=outputs,
             # On a CPU, attention works on tiles of prompt tokens. A single token in one of them costs as much as all of
             # it, and less than half a tile is computed token by token.
@@ -211,6 +220,12 @@ class LlamaCppEngine:
             if text:
                 found[name.decode() if name else "default"] = text.decode(errors="replace")
         return found
+
+    def _metadata(self, key: str) -> str | None:
+        """A short value of the file's header, as text."""
+        buffer = ctypes.create_string_buffer(64)
+        found = native.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer)) >= 0
+        return buffer.value.decode(errors="replace") if found else None
 
     def _description(self) -> str:
         buffer = ctypes.create_string_buffer(256)
