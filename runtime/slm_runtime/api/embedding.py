@@ -1,8 +1,10 @@
 """Vectors for texts, as OpenAI's and Ollama's endpoints both need them."""
 
+import asyncio
 import math
 import time
 from array import array
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -52,16 +54,24 @@ async def embed(
     return embedded
 
 
-def numbers(vector: bytes, dimensions: int | None = None) -> list[float]:
-    """Of an embedded vector the first dimensions, at unit length again where that leaves some out."""
+async def written(
+    vectors: list[bytes],
+    dimensions: int | None = None,
+    write: Callable[[list[float]], bytes] = msgspec.json.encode,
+) -> list[msgspec.Raw]:
+    """The vectors as JSON, which takes less memory than lists of numbers; others get their turn between two of them."""
+    pieces = []
+    for vector in vectors:
+        pieces.append(msgspec.Raw(write(_shortened(vector, dimensions))))
+        await asyncio.sleep(0)
+    return pieces
+
+
+def _shortened(vector: bytes, dimensions: int | None) -> list[float]:
+    """Keep the first dimensions, at unit length again where that leaves some out."""
     whole: list[float] = array("f", vector).tolist()
     if dimensions is None or dimensions >= len(whole):
         return whole
     head = whole[:dimensions]
     length = math.hypot(*head) or 1.0
     return [value / length for value in head]
-
-
-def encoded(values: list[float]) -> msgspec.Raw:
-    """JSON, which takes less memory than the numbers do."""
-    return msgspec.Raw(msgspec.json.encode(values))

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from slm_runtime.api.embedding import embed, encoded, numbers
+from slm_runtime.api.embedding import embed, written
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama.ndjson import nanoseconds
 from slm_runtime.api.ollama.options import parse_options
@@ -44,7 +44,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     if inputs:
         embedded = await embed(serving, exchange, inputs, truncate=wanted.truncate is not False)
         dimensions = wanted.dimensions if wanted.dimensions > 0 else None
-        document["embeddings"] = [encoded(numbers(vector, dimensions)) for vector in embedded.vectors]
+        document["embeddings"] = await written(embedded.vectors, dimensions)
         document["prompt_eval_count"] = embedded.prompt_tokens
     took = nanoseconds(time.monotonic() - began)
     await exchange.respond_json({**document, "total_duration": took, "load_duration": nanoseconds(0)})
@@ -60,4 +60,4 @@ async def create_legacy(serving: Serving, exchange: Exchange) -> None:
         await exchange.respond_json({"embedding": []})
         return
     embedded = await embed(serving, exchange, [wanted.prompt], truncate=True, normalize=False)
-    await exchange.respond_json({"embedding": numbers(embedded.vectors[0])})
+    await exchange.respond_json({"embedding": (await written(embedded.vectors))[0]})

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from slm_runtime.api.embedding import embed, encoded, numbers
+from slm_runtime.api.embedding import embed, written
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.openai import fields
@@ -40,19 +40,14 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             code="invalid_value",
         )
     embedded = await embed(serving, exchange, inputs)
+    write = _in_base64 if wanted.encoding_format == "base64" else msgspec.json.encode
+    vectors = await written(embedded.vectors, wanted.dimensions, write)
     data = [
-        {
-            "object": "embedding",
-            "index": index,
-            "embedding": _written(numbers(vector, wanted.dimensions), wanted.encoding_format),
-        }
-        for index, vector in enumerate(embedded.vectors)
+        {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
     ]
     used = {"prompt_tokens": embedded.prompt_tokens, "total_tokens": embedded.prompt_tokens}
     await exchange.respond_json({"object": "list", "data": data, "model": serving.name, "usage": used})
 
 
-def _written(vector: list[float], encoding: str | None) -> str | msgspec.Raw:
-    if encoding != "base64":
-        return encoded(vector)
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+def _in_base64(vector: list[float]) -> bytes:
+    return b'"' + base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)) + b'"'
