@@ -9,6 +9,12 @@ PYTHON ?= $(shell tests/bootstrap.sh --which-python)
 READY := $(VENV)/.ready
 CLUSTER_PY = $(BIN)/python -m tests.cluster
 
+comma := ,
+# What runs on this machine is asked directly, whatever proxy leads to the outside; the node's addresses are in 10.0.0.0/8.
+NO_PROXY := $(addsuffix $(comma),$(or $(NO_PROXY),$(no_proxy)))127.0.0.1,localhost,10.0.0.0/8
+export NO_PROXY
+export no_proxy := $(NO_PROXY)
+
 ##@ Use
 
 .PHONY: demo

@@ -28,8 +28,9 @@ install_packages() { # what is missing, said before it is done
     exit 1
   fi
   echo "Installing system packages: ${missing[*]}"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  local patient=(-o DPkg::Lock::Timeout=300) # a machine that has just started may be updating itself
+  apt-get "${patient[@]}" update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get "${patient[@]}" install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
 missing=()

@@ -1,5 +1,11 @@
 """Fixtures for every tier."""
 
+from hypothesis import settings
+
 from tests.cluster.fixtures import cluster, control_plane
 
 __all__ = ["cluster", "control_plane"]
+
+# A machine that stalls must not make a property false, and what fails once must fail again.
+settings.register_profile("here", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("here")

@@ -1,6 +1,5 @@
 """The operator as a process beside a control plane, and what it wrote, from the API server's audit log."""
 
-import json
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ import yaml
 
 from tests.apiserver.kubelet import LABEL, TAINT
 from tests.cluster import ControlPlane
+from tests.support import audit
 from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -154,15 +154,10 @@ class Audit:
 
     def __init__(self, plane: ControlPlane) -> None:
         self._path = plane.audit_log
-        with self._path.open("rb") as log:
-            written = log.read()
-        # The last line may still be growing.
-        self._from = written.rfind(b"\n") + 1
+        self._from = audit.end(self._path)
 
     def events(self) -> list[dict[str, Any]]:
-        with self._path.open("rb") as log:
-            log.seek(self._from)
-            return [json.loads(line) for line in log if line.endswith(b"\n")]
+        return audit.events(self._path, self._from)
 
     def requests(self, namespace: str | None = None) -> list[dict[str, Any]]:
         """By the operator: our client's and Kopf's."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import ControlPlane, HarnessError, service_monitor_crd
+from tests.support import audit
 
 pytestmark = pytest.mark.apiserver
 
@@ -43,8 +44,7 @@ def bound(low: int, high: int) -> str:
 
 def audited(plane: ControlPlane) -> list[dict[str, Any]]:
     """Every logged request for an object, oldest first."""
-    events = [json.loads(line) for line in plane.audit_log.read_text().splitlines()]
-    return [event for event in events if "objectRef" in event]
+    return [event for event in audit.events(plane.audit_log) if "objectRef" in event]
 
 
 def test_rules_of_a_crd_are_enforced_with_their_message(control_plane: ControlPlane) -> None:

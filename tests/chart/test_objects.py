@@ -1,5 +1,7 @@
 """The operator's own objects: restricted, probed, and complete in every mode."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import yaml
 
 from tests.chart.generate import CHART, ROOT
 from tests.chart.rendering import EVERYTHING, NAMESPACE, ChartRefused, Helm, Render, Rendered
+from tests.cluster import chart, tools
 
 CLUSTER_SCOPED = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
 
@@ -29,6 +32,37 @@ def test_objects_are_labelled_and_at_home(rendered: Rendered) -> None:
             assert "namespace" not in each["metadata"]
         elif each["kind"] not in {"Role", "RoleBinding"}:
             assert each["metadata"]["namespace"] == NAMESPACE
+
+
+@pytest.mark.parametrize("overridden", [False, True])
+def test_names_that_look_like_numbers_stay_names(helm: Helm, tmp_path: Path, overridden: bool) -> None:
+    number = "4711"
+    values: dict[str, Any] = {**EVERYTHING, "watchNamespaces": [number], "priorityClassName": number}
+    if overridden:
+        values |= {
+            "nameOverride": number,
+            "fullnameOverride": number,
+            "serviceAccount": {"name": number},
+            "leaderElection": {"leaseName": number},
+        }
+    file = chart.write(values, tmp_path / "values.yaml")
+    place = ("--namespace", number, "--kube-version", tools.KUBERNETES)
+    rendered = Rendered(helm("template", number, CHART, *place, "--values", file))
+    found = [scalar for scalar in scalars(rendered.objects) if str(scalar) == number]
+    assert len(found) > 30
+    assert not [scalar for scalar in found if not isinstance(scalar, str)]
+
+
+def scalars(value: Any) -> Iterator[Any]:
+    match value:
+        case dict():
+            for each in value.values():
+                yield from scalars(each)
+        case list():
+            for each in value:
+                yield from scalars(each)
+        case _:
+            yield value
 
 
 def test_names_are_unique(rendered: Rendered) -> None:

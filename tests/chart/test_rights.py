@@ -16,6 +16,7 @@ import yaml
 from tests.chart.generate import CHART
 from tests.chart.rendering import NAMESPACE
 from tests.cluster import ControlPlane, HarnessError, chart, service_monitor_crd
+from tests.support import audit
 from tests.support.ports import free_port
 
 pytestmark = [
@@ -104,10 +105,9 @@ def exists(plane: ControlPlane, what: str, namespace: str) -> bool:
 
 def refusals(plane: ControlPlane) -> list[str]:
     """What the API server forbade the operator, from its audit log."""
-    events = [json.loads(line) for line in plane.audit_log.read_text().splitlines()]
     return [
         f"{event['verb']} {event['requestURI']}"
-        for event in events
+        for event in audit.events(plane.audit_log)
         if event["user"]["username"] == ACCOUNT and event["responseStatus"]["code"] == 403
     ]
 

@@ -5,18 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.host import host_index
+from tests.cluster.host import host_index, proxies
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "slm-operator"
 
 
 def values(loaded: Mapping[str, str]) -> dict[str, Any]:
-    """Values for the images *loaded* (name in the checkout to name in the cluster), with this machine's index and CAs."""
+    """For the images *loaded* (name in the checkout to name in the cluster), with this machine's index, proxies and CAs."""
     index = host_index()
     return {
         "image": _image(loaded["slm-operator"]),
         "runtime": {"image": _image(loaded["slm-runtime"])},
-        "fetch": {"env": index.env, "caBundle": index.ca_bundle.read_text() if index.ca_bundle else ""},
+        "fetch": {
+            "env": {**proxies(), **index.env},
+            "caBundle": index.ca_bundle.read_text() if index.ca_bundle else "",
+        },
     }
 
 

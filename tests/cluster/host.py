@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 from tests.cluster.commands import run
 from tests.cluster.errors import HarnessError
@@ -16,6 +18,7 @@ CA_BUNDLES = (
     Path("/etc/pki/tls/certs/ca-bundle.crt"),
     Path("/etc/ssl/cert.pem"),
 )
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 DEBIAN_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 CNI_PLUGINS = "/usr/lib/cni"
 """Where Debian and Ubuntu put them."""
@@ -80,10 +83,30 @@ def require(packages: tuple[Package, ...]) -> None:
     for package in missing:
         say(f"    {package.name}: {package.reason}")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    patient = ("-o", "DPkg::Lock::Timeout=300")  # a machine that has just started may be updating itself
     with step(f"installing {names}"):
-        run(["apt-get", "update", "-q"], env=quiet)
-        arguments = ["install", "-q", "-y", "--no-install-recommends"]
+        run(["apt-get", *patient, "update", "-q"], env=quiet)
+        arguments = [*patient, "install", "-q", "-y", "--no-install-recommends"]
         run(["apt-get", *arguments, *(package.name for package in missing)], env=quiet)
+
+
+def never_proxy(address: str) -> None:
+    """Let this process's clients ask *address* directly: ranges, as they stand in NO_PROXY, few of them understand."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [each for each in os.environ.get(name, "").split(",") if each]
+        if address not in known:
+            os.environ[name] = ",".join([*known, address])
+
+
+def proxies() -> dict[str, str]:
+    """This machine's, as environment variables for pods; without those on its loopback, which no pod reaches."""
+    found = getproxies_environment()
+    ways = {
+        f"{scheme.upper()}_PROXY": found[scheme]
+        for scheme in ("http", "https")
+        if scheme in found and urlsplit(found[scheme]).hostname not in LOOPBACK
+    }
+    return {**ways, "NO_PROXY": found["no"]} if ways and "no" in found else ways
 
 
 @dataclass(frozen=True)

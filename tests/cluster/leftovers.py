@@ -7,6 +7,10 @@ from tests.cluster import host
 from tests.cluster.commands import run
 from tests.cluster.sandbox import KERNEL_SETTINGS
 
+LIFETIMES = re.compile(r" expires \d+sec")
+"""Of routes that a router announces: they count down."""
+OTHERS = re.compile(r"\.(service|scope|slice|mount|socket)$")
+"""Control groups of systemd's units, which come and go by themselves."""
 COUNTERS = re.compile(r"\[\d+:\d+\]")
 SETTINGS = (*KERNEL_SETTINGS, "net/ipv4/ip_forward", "net/netfilter/nf_conntrack_max")
 
@@ -17,9 +21,13 @@ def host_state() -> dict[str, list[str]]:
         "interfaces": run(["ip", "-o", "link"]).splitlines(),
         "addresses": re.findall(r"inet6? \S+.*? scope \S+", run(["ip", "-o", "address"])),
         "rules": run(["ip", "rule"]).splitlines(),
-        "routes": run(["ip", "route", "show", "table", "all"]).splitlines(),
+        "routes": LIFETIMES.sub("", run(["ip", "route", "show", "table", "all"])).splitlines(),
         "mounts": Path("/proc/self/mounts").read_text().splitlines(),
-        "control groups": [str(path) for path in Path("/sys/fs/cgroup").glob("*/*") if path.is_dir()],
+        "control groups": [
+            str(path)
+            for path in Path("/sys/fs/cgroup").glob("*/*")
+            if path.is_dir() and not OTHERS.search(path.name)
+        ],
         "settings": [
             f"{name} = {(Path('/proc/sys') / name).read_text().strip()}"
             for name in SETTINGS

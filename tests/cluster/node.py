@@ -176,6 +176,7 @@ class SingleNode(Clients):
         """Yield the Service's own address, to which this host has a route, once it accepts connections."""
         address = self.kubectl("get", "service", "-n", namespace, service, "-o", "jsonpath={.spec.clusterIP}")
         wait_until(f"{service}:{port} accepts connections", lambda: listens(address, port), seconds=30)
+        host.never_proxy(address)
         yield f"{address}:{port}"
 
     def _sandbox(self) -> Sandbox:

@@ -172,8 +172,6 @@ TestHistories = Histories.TestCase
 TestHistories.settings = settings(
     max_examples=25,
     stateful_step_count=12,
-    deadline=None,
-    derandomize=True,
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )

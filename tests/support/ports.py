@@ -1,14 +1,23 @@
 """Ports of loopback that nobody listens on: for programs that must be told theirs."""
 
 import contextlib
+import random
 import socket
+
+_PORTS = range(11000, 30000)
+"""Below those that the kernel gives to whoever asks for any, so that only another of these could be in the way."""
 
 
 def free_ports(count: int) -> list[int]:
     """*count* different ones; each is free until somebody takes it."""
+    ports: list[int] = []
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
+        while len(ports) < count:
+            port = random.SystemRandom().choice(_PORTS)
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+    return ports
 
 
 def free_port() -> int:

@@ -150,9 +150,9 @@ class WebServer:
                         return
                     if file.hold is not None and at + len(piece) > file.hold_after:
                         file.hold.wait(30)
-                    self.wfile.write(piece)
                     with web._lock:
                         web.sent += len(piece)
+                    self.wfile.write(piece)
                 if int(headers.get("Content-Length") or len(body)) != len(body):
                     self.close_connection = True
 

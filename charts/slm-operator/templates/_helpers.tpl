@@ -16,8 +16,8 @@
 {{- end -}}
 
 {{- define "slm-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "slm-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "slm-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end -}}
 

@@ -46,10 +46,10 @@ def http(smol: ServeProcess) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(autouse=True)
-def _neighbour(smol: ServeProcess) -> Iterator[None]:
+def _neighbour(smol: ServeProcess, request: pytest.FixtureRequest) -> Iterator[None]:
     told: list[Any] = []
     begun = threading.Event()
-    tokens = 40
+    tokens = getattr(request, "param", 40)
 
     def ask() -> None:
         body = chat(stream=True, max_tokens=tokens, ignore_eos=True, stream_options={"include_usage": True})
@@ -258,6 +258,7 @@ def test_readers_that_dont_read_and_requests_that_dont_end(smol: ServeProcess, h
         assert http.post("/v1/chat/completions", json=chat()).status_code == 200
 
 
+@pytest.mark.parametrize("_neighbour", [400], indirect=True, ids=["long"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_connection_closed_by_half_frees_its_sequence(smol: ServeProcess, stream: bool) -> None:
     with connected(smol) as client:

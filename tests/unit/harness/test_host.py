@@ -1,10 +1,12 @@
-"""How this machine's Python index is told to images and pods."""
+"""How this machine's Python index and proxies are told to images and pods."""
 
+import os
 from pathlib import Path
+from urllib.request import proxy_bypass_environment
 
 import pytest
 
-from tests.cluster.host import PythonIndex, host_index
+from tests.cluster.host import PythonIndex, host_index, never_proxy, proxies
 
 
 def test_settings_become_pips_variables() -> None:
@@ -33,3 +35,32 @@ def test_a_build_finds_the_authorities_where_they_are_mounted(tmp_path: Path) ->
     index = PythonIndex({"index-url": "https://index.example/simple"}, tmp_path / "ca.crt")
     assert "cert = /run/secrets/ca.crt" in index.pip_conf("/run/secrets/ca.crt").splitlines()
     assert str(tmp_path) not in index.pip_conf("/run/secrets/ca.crt")
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        for each in (name, name.lower()):
+            # First set, so that what a test itself sets is undone too.
+            monkeypatch.setenv(each, "")
+            monkeypatch.delenv(each)
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_pods_get_the_proxies_that_they_can_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "localhost,.corp")
+    assert proxies() == {}
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:3128")
+    assert proxies() == {}
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.corp:3128")
+    assert proxies() == {"HTTPS_PROXY": "http://proxy.corp:3128", "NO_PROXY": "localhost,.corp"}
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_what_is_reached_directly_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.corp:3128")
+    monkeypatch.setenv("NO_PROXY", ".corp")
+    for _ in range(2):
+        never_proxy("10.213.1.2")
+    assert os.environ["NO_PROXY"] == ".corp,10.213.1.2"
+    assert proxy_bypass_environment("10.213.1.2")

@@ -55,7 +55,7 @@ SPECS = st.fixed_dictionaries(
 
 
 @given(SPECS, st.booleans(), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_comes_to_rest_at_every_step_of_its_life(
     wanted: dict[str, Any], monitoring: bool, ready: bool
 ) -> None:

@@ -86,6 +86,17 @@ async def test_a_body_too_large_is_refused(http: httpx.AsyncClient, monkeypatch:
         assert answer.headers["connection"] == "close"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_who_asks_while_it_drains_asks_elsewhere_next(
+    http: httpx.AsyncClient, api: Running, stream: bool
+) -> None:
+    for draining in (False, True):
+        api.serving.draining = draining
+        answer = await http.post("/v1/completions", json={"model": MODEL, "prompt": "x", "stream": stream})
+        assert answer.status_code == 200
+        assert (answer.headers.get("connection") == "close") == draining
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_large_bodies_are_not_all_held_at_once(
     http: httpx.AsyncClient, api: Running, monkeypatch: pytest.MonkeyPatch, chunked: bool

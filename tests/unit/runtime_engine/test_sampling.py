@@ -55,7 +55,7 @@ rows = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(row=rows, k=st.integers(1, 300))
 def test_likeliest_is_what_a_stable_sort_gives(row, k):
     found, logits = likeliest(row, k)
@@ -82,7 +82,7 @@ def test_likeliest_is_that_of_a_sort_on_flat_steep_and_level_rows(k):
             assert likeliest(each, k)[0].tolist() == np.argsort(-each, kind="stable")[:k].tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(row=rows, top_p=st.floats(0.01, 0.999))
 def test_nucleus_is_the_smallest_set_that_reaches_the_share(row, top_p):
     kept, logits = nucleus(row, 1.0, top_p)
@@ -93,7 +93,7 @@ def test_nucleus_is_the_smallest_set_that_reaches_the_share(row, top_p):
     assert probabilities[:-1].sum() < top_p + 1e-4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(row=rows)
 def test_every_number_draws_a_token_and_evenly_spread_ones_draw_their_share(row):
     times = 500
@@ -270,7 +270,7 @@ def test_the_first_stop_counts():
     assert stream.push(b"lo world") == ("l", "lo w")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     text=st.text("abä€", max_size=40),
     stops=st.lists(st.text("abä€", min_size=1, max_size=4), max_size=3),

@@ -149,7 +149,7 @@ requests = st.lists(
 
 
 @pytest.mark.parametrize("capabilities", ALL.values(), ids=ALL.keys())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(requests=requests, shortages=st.lists(st.integers(0, 5), max_size=10))
 def test_every_request_gets_what_it_would_get_alone(capabilities, requests, shortages):
     # Steps refused in a row; halving a step of 64 tokens more often than that ends at nothing.
@@ -181,7 +181,7 @@ def test_every_request_gets_what_it_would_get_alone(capabilities, requests, shor
     assert world.scheduler.cells_used == world.scheduler.cells_cached == world.engine.cells_used
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(requests=requests)
 def test_cells_never_exceed_the_plan_and_the_account_is_exact(requests):
     world = World(PlayedEngine(TIGHT))

