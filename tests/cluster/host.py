@@ -92,21 +92,25 @@ def require(packages: tuple[Package, ...]) -> None:
 
 def never_proxy(address: str) -> None:
     """Let this process's clients ask *address* directly: ranges, as they stand in NO_PROXY, few of them understand."""
-    for name in ("NO_PROXY", "no_proxy"):
-        known = [each for each in os.environ.get(name, "").split(",") if each]
-        if address not in known:
-            os.environ[name] = ",".join([*known, address])
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    if known != "*" and address not in known.split(","):
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = f"{known},{address}".lstrip(",")
 
 
 def proxies() -> dict[str, str]:
-    """This machine's, as environment variables for pods; without those on its loopback, which no pod reaches."""
+    """This machine's, as environment variables for pods.
+
+    Left out are those on its loopback, which no pod reaches, and those with a password, which everybody could read there.
+    """
     found = getproxies_environment()
-    ways = {
-        f"{scheme.upper()}_PROXY": found[scheme]
-        for scheme in ("http", "https")
-        if scheme in found and urlsplit(found[scheme]).hostname not in LOOPBACK
-    }
-    return {**ways, "NO_PROXY": found["no"]} if ways and "no" in found else ways
+    ways = {}
+    for scheme in ("http", "https"):
+        proxy = found.get(scheme, "")
+        parts = urlsplit(proxy if "://" in proxy else f"//{proxy}")
+        if parts.hostname and parts.hostname not in LOOPBACK and parts.password is None:
+            ways[f"{scheme.upper()}_PROXY"] = proxy
+    direct = [each for each in found.get("no", "").split(",") if each]
+    return {**ways, "NO_PROXY": ",".join([*direct, ".svc", ".cluster.local"])} if ways else {}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ def write_tiny_gguf(
     name: str = "tiny",
     sliding_window: int | None = None,
     pooling: PoolingType | None = None,
+    architecture: str = "llama",
 ) -> Path:
     """Write about half a MiB to `path` and return it; with a sliding window it is a Gemma 3, whose layers differ."""
     embedding, heads, kv_heads, feed_forward = 64, 2, 1, 128
@@ -39,7 +40,7 @@ def write_tiny_gguf(
     def matrix(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         return random.normal(0, 0.4 / np.sqrt(columns) * 4, (rows, columns)).astype(np.float32)
 
-    writer = GGUFWriter(path, "llama" if sliding_window is None else "gemma3")
+    writer = GGUFWriter(path, architecture if sliding_window is None else "gemma3")
     if sliding_window is not None:
         writer.add_sliding_window(sliding_window)
         writer.add_key_length(head)

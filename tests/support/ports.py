@@ -1,11 +1,12 @@
 """Ports of loopback that nobody listens on: for programs that must be told theirs."""
 
 import contextlib
+import errno
 import random
 import socket
 
 _PORTS = range(11000, 30000)
-"""Below those that the kernel gives to whoever asks for any, so that only another of these could be in the way."""
+"""Below those that a kernel gives to whoever asks for any: only another of these could be in the way."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -14,8 +15,12 @@ def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as held:
         while len(ports) < count:
             port = random.SystemRandom().choice(_PORTS)
-            with contextlib.suppress(OSError):
+            try:
                 held.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
                 ports.append(port)
     return ports
 

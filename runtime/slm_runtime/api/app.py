@@ -40,9 +40,7 @@ def api_app(serving: Serving, router: Router) -> Asgi:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"the API speaks HTTP, not {scope['type']}")
-        exchange = Exchange(scope, receive, send, bodies)
-        # So that nobody asks again on a connection that is about to end.
-        exchange.close_connection = serving.draining
+        exchange = Exchange(scope, receive, send, bodies, leaving=lambda: serving.draining)
         begun = time.monotonic()
         try:
             await _answer_errors(exchange, answer)

@@ -50,7 +50,14 @@ class Disconnected(Exception):
 class Exchange:
     """One request, and what became of it."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, bodies: Bodies) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        bodies: Bodies,
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: bytes = scope.get("raw_path") or self.path.encode()
@@ -61,6 +68,8 @@ class Exchange:
         self._send = send
         self._more_body = True
         self._bodies = bodies
+        self._leaving = leaving
+        """Whether the next request of this client should go to another server."""
         self.held = contextlib.AsyncExitStack()
         """What is given back when the request has been answered."""
         self.key_name = ANONYMOUS
@@ -80,6 +89,12 @@ class Exchange:
     def started(self) -> bool:
         """True once the status line is out, so that no other can be sent."""
         return self.status != 0
+
+    @property
+    def _body_to_come(self) -> bool:
+        """Closed now, the connection would be reset under a client that still sends."""
+        announced = self.header(b"content-length") or self.header(b"transfer-encoding") or b"0"
+        return self._more_body and announced != b"0"
 
     @property
     def speaks_ollama(self) -> bool:
@@ -197,7 +212,7 @@ class Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status
         headers = [*self.common_headers, *headers]
-        if self.close_connection:
+        if self.close_connection or (self._leaving() and not self._body_to_come):
             headers = [*headers, (b"connection", b"close")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 

@@ -140,7 +140,7 @@ class EngineClient(Protocol):
         ...
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        """The mean of each input's hidden states. Raises an EngineError."""
+        """A vector for each input, as the model was trained for. Raises an EngineError."""
         ...
 
     async def score(self, request: ScoreRequest) -> Scored:

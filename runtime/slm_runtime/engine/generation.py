@@ -26,9 +26,10 @@ _log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _Choice:
     sequence: Sequence
-    sampler: Sampler
-    matcher: GrammarMatcher | None
     text: TextStream
+    sampler: Sampler | None = None
+    """Made for the first token: what waits needs none."""
+    matcher: GrammarMatcher | None = None
     tokens: list[int] = field(default_factory=list)
     """Chosen and not yet sent, like their logprobs: their text is held back."""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
@@ -47,8 +48,19 @@ class GenerationState:
         self._first_token: float | None = None
         self._completion_tokens = 0
         self._message: str | None = None
-        self._choices: dict[int, _Choice] = {}
-        self._first = self._add_choices(prepared)
+        self._matcher = prepared.matcher
+        sequences = [
+            Sequence(
+                request=prepared.id,
+                choice=index,
+                client=prepared.request.client,
+                tokens=prepared.tokens,
+                limit=prepared.limit,
+            )
+            for index in range(prepared.request.n)
+        ]
+        self._choices = {each.choice: _Choice(each, TextStream(self.request.stop)) for each in sequences}
+        self._first = sequences[0]
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -69,7 +81,8 @@ class GenerationState:
         if self._first_token is None:
             self._first_token = now
         try:
-            token, own = choice.sampler.choose(row)
+            sampler = choice.sampler or self._begin(choice)
+            token, own = sampler.choose(row)
         except InvalidConstraint as error:
             self.end(sequence.choice, "constraint", output, str(error))
             return True
@@ -133,29 +146,15 @@ class GenerationState:
         choice.tokens = []
         choice.logprobs = []
 
-    def _add_choices(self, prepared: Prepared) -> Sequence:
-        request = prepared.request
-        for index in range(request.n):
-            matcher = prepared.matcher
-            if matcher is not None and index:
-                matcher = matcher.copy()
-            self._choices[index] = _Choice(
-                sequence=Sequence(
-                    request=prepared.id,
-                    choice=index,
-                    client=request.client,
-                    tokens=prepared.tokens,
-                    limit=prepared.limit,
-                ),
-                sampler=Sampler(
-                    request.sampling,
-                    self._vocabulary,
-                    prepared.tokens,
-                    choice=index,
-                    matcher=matcher,
-                    top_logprobs=request.logprobs,
-                ),
-                matcher=matcher,
-                text=TextStream(request.stop),
-            )
-        return self._choices[0].sequence
+    def _begin(self, choice: _Choice) -> Sampler:
+        if self._matcher is not None:
+            choice.matcher = self._matcher.copy()
+        choice.sampler = Sampler(
+            self.request.sampling,
+            self._vocabulary,
+            choice.sequence.tokens,
+            choice=choice.sequence.choice,
+            matcher=choice.matcher,
+            top_logprobs=self.request.logprobs,
+        )
+        return choice.sampler

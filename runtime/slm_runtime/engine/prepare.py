@@ -154,16 +154,16 @@ class Preparer:
         tokens = self._vocabulary.add_special(bare)
         if not tokens:
             raise _Invalid("input", f"input {place} is empty")
-        surplus = len(tokens) - self._context_length
-        if surplus > 0 and not request.truncate:
+        if len(tokens) > self._context_length and not request.truncate:
             raise _TooLong(
                 f"input {place} has {len(tokens)} tokens, and exceeds the context length of {self._context_length}: "
                 "shorten it, or raise the context length of the deployment"
             )
-        if surplus > 0:
-            # The model's own token at the end stays: where the vector is that of the last one, it is trained to be it.
-            tokens = self._vocabulary.add_special(bare[:-surplus])
-        return tokens_of(tokens[: self._context_length])
+        if len(tokens) > self._context_length:
+            # The model's own tokens stay: where the vector is that of the last one, it was trained to be it.
+            room = self._context_length - len(self._vocabulary.add_special([]))
+            tokens = self._vocabulary.add_special(bare[:room])
+        return tokens_of(tokens)
 
     def _scored_input(self, part: str | list[int], request: ScoreRequest) -> Tokens:
         self._glance([part], "the prompt")

@@ -155,7 +155,7 @@ class Fetch:
 
         Raises
         ------
-        ChecksumMismatch, InvalidModel, UnsupportedFormat, SourceInvalid
+        ChecksumMismatch, InvalidModel, UnsupportedFormat, UnsupportedArchitecture, SourceInvalid
         """
         part, wanted = self.folder.part, self._model.sha256
         if wanted is None:

@@ -11,6 +11,8 @@ from slm_runtime.models.gguf import Array, Header, read_header
 
 MAX_BLOCKS: Final = 512
 """The largest models have 126. More would not fit into a termination message."""
+ENCODERS: Final = {"gemma-embedding", "llama-embed", "t5encoder"}
+"""Those whose files don't say so by `attention.causal`."""
 MAX_NUMBER: Final = 1 << 31
 MAX_NAME: Final = 200
 
@@ -73,7 +75,7 @@ def _check_kind(metadata: "_Metadata", architecture: str) -> None:
             f"The GGUF file is one of {parts} parts of a model.",
             "Merge the parts into one file with `llama-gguf-split --merge` and publish that.",
         )
-    if metadata.is_false(f"{architecture}.attention.causal"):
+    if architecture in ENCODERS or not metadata.flag(f"{architecture}.attention.causal", default=True):
         raise UnsupportedArchitecture(
             f"The model, of the architecture {architecture[:MAX_NAME]}, is an encoder: it generates no text.",
             "Choose a model that generates text; it makes embeddings too.",
@@ -125,8 +127,11 @@ class _Metadata:
             raise InvalidModel(f"{key} is {value!r}, no sensible number.")
         return value
 
-    def is_false(self, key: str) -> bool:
-        return self._values.get(key) is False
+    def flag(self, key: str, *, default: bool) -> bool:
+        value = self._values.get(key, default)
+        if isinstance(value, bool):
+            return value
+        raise InvalidModel(f"{key} is neither true nor false.")
 
     def largest(self, key: str, default: int | None = None) -> int:
         """Return a number, or the largest of one for each block."""

@@ -12,7 +12,7 @@ from slm_runtime.scheduler.waiting import FairQueue
 _WORTH_WAITING: Final = 32
 """Tokens: a prefix that another is about to compute is waited for if it spares at least these."""
 
-_SEQUENCE_BYTES: Final = 512
+_SEQUENCE_BYTES: Final = 1024
 _TOKEN_BYTES: Final = 4
 
 _PROMPT_WEIGHT: Final = 1
@@ -172,7 +172,7 @@ class Scheduler:
             if self._running and cells is not None and promised + len(sequence.tokens) + 1 > cells:
                 return
             self._waiting.pop(name)
-            if not sequence.started:
+            if sequence.generates and not sequence.started:
                 sequence.tokens = sequence.tokens[:]
             self._running.append(sequence)
             self._running.sort(key=lambda s: s.arrival)

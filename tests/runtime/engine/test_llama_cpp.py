@@ -65,6 +65,13 @@ def test_embeddings_are_those_that_the_file_says_it_was_trained_for(make_engine,
     engine.close()
 
 
+def test_a_model_that_keeps_nothing_of_what_it_read_is_refused(make_engine, tmp_path):
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", architecture="llada")
+    with pytest.raises(LoadError, match="token by token") as refused:
+        make_engine(path, parallel=1, batch_size=64, threads=1)
+    assert refused.value.failure.reason == "UnsupportedArchitecture"
+
+
 def test_it_says_what_it_runs(engine):
     info = engine.info
     assert info.engine == "llama.cpp"

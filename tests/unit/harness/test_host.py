@@ -53,7 +53,13 @@ def test_pods_get_the_proxies_that_they_can_reach(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:3128")
     assert proxies() == {}
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.corp:3128")
-    assert proxies() == {"HTTPS_PROXY": "http://proxy.corp:3128", "NO_PROXY": "localhost,.corp"}
+    inside = {"NO_PROXY": "localhost,.corp,.svc,.cluster.local"}
+    assert proxies() == {"HTTPS_PROXY": "http://proxy.corp:3128", **inside}
+    for unfit in ("localhost:3128", "http://user:word@proxy.corp:3128"):
+        monkeypatch.setenv("HTTPS_PROXY", unfit)
+        assert proxies() == {}
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.corp:3128")
+    assert proxies() == {"HTTPS_PROXY": "proxy.corp:3128", **inside}
 
 
 @pytest.mark.usefixtures("no_proxies")
@@ -62,5 +68,8 @@ def test_what_is_reached_directly_is_asked_directly(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("NO_PROXY", ".corp")
     for _ in range(2):
         never_proxy("10.213.1.2")
-    assert os.environ["NO_PROXY"] == ".corp,10.213.1.2"
-    assert proxy_bypass_environment("10.213.1.2")
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == ".corp,10.213.1.2"
+    assert all(map(proxy_bypass_environment, ["10.213.1.2", "x.corp"]))
+    monkeypatch.setenv("no_proxy", "*")
+    never_proxy("10.213.1.2")
+    assert os.environ["no_proxy"] == "*"

@@ -95,6 +95,9 @@ async def test_who_asks_while_it_drains_asks_elsewhere_next(
         answer = await http.post("/v1/completions", json={"model": MODEL, "prompt": "x", "stream": stream})
         assert answer.status_code == 200
         assert (answer.headers.get("connection") == "close") == draining
+        assert ((await http.get("/v1/models")).headers.get("connection") == "close") == draining
+        unread = await http.post("/v1/unknown", json={"model": MODEL})
+        assert (unread.status_code, unread.headers.get("connection")) == (404, None)
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -143,14 +143,18 @@ def test_other_versions_and_byte_orders_are_unsupported(tiny: bytes) -> None:
         facts_of(b"GGUF" + struct.pack(">I", 3) + tiny[8:])
 
 
-def test_an_encoder_is_no_model_to_generate_with() -> None:
-    data = header(
-        text(b"general.architecture") + struct.pack("<I", 8) + text(b"bert"),
-        text(b"bert.attention.causal") + struct.pack("<IB", 7, 0),
-        tensors=0,
-    )
-    with pytest.raises(UnsupportedArchitecture, match=r"bert.*generates no text"):
-        facts_of(data)
+@pytest.mark.parametrize(
+    ("architecture", "more"),
+    [
+        (b"bert", [text(b"bert.attention.causal") + struct.pack("<IB", 7, 0)]),
+        (b"gemma-embedding", []),
+    ],
+    ids=["says so", "is known"],
+)
+def test_an_encoder_is_no_model_to_generate_with(architecture: bytes, more: list[bytes]) -> None:
+    named = text(b"general.architecture") + struct.pack("<I", 8) + text(architecture)
+    with pytest.raises(UnsupportedArchitecture, match="generates no text"):
+        facts_of(header(named, *more, tensors=0))
 
 
 def test_one_part_of_a_split_model_is_unsupported(tmp_path: Path, tiny: bytes) -> None:

@@ -61,6 +61,10 @@ class LlamaCppEngine:
         self._outputs = max(config.parallel, _WHOLE_TOKENS)
         self._context = self._make_context(config, context_length)
         self._memory = native.llama_get_memory(self._context)
+        if not self._memory or native.llama_model_has_encoder(self._model):
+            raise LoadError(
+                "UnsupportedArchitecture", f"{self._description()} generates no text token by token"
+            )
         recurrent = native.llama_model_is_recurrent(self._model) or native.llama_model_is_hybrid(self._model)
         outputs = min(self._outputs, native.llama_n_batch(self._context))
         pooling = _POOLINGS.get(self._metadata(f"{self._metadata('general.architecture')}.pooling_type"))
