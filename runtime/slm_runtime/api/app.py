@@ -77,6 +77,7 @@ async def _answer_errors(exchange: Exchange, answer: Handler) -> None:
 def _write_audit(exchange: Exchange, seconds: float) -> None:
     """Who asked for what, when, how much, and what came of it; never what was said."""
     fields = {
+        "request": exchange.id,
         "key": exchange.key_name,
         "client": exchange.client,
         "method": exchange.method,

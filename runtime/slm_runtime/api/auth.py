@@ -1,4 +1,4 @@
-"""Who may ask. Every route wants a key, but for the three that clients probe before they have one.
+"""Who may ask. Every route wants a key, but for those that clients probe before they have one.
 
 The decision is made on the request's raw path, byte for byte, before any routing: no spelling of a path
 that routes to something can look keyless (vLLM once let requests past its check on a path that the check
@@ -15,7 +15,7 @@ from typing import Final
 from slm_runtime.api.errors import Unauthorized
 
 KEYLESS_METHODS: Final = frozenset({"GET", "HEAD"})
-KEYLESS_PATHS: Final = frozenset({b"/", b"/api/version", b"/api/health"})
+KEYLESS_PATHS: Final = frozenset({b"/", b"/health", b"/api/version", b"/api/health"})
 
 ANONYMOUS: Final = "anonymous"
 """The name in the audit log of whoever needed no key."""

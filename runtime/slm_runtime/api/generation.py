@@ -183,6 +183,11 @@ class Choice:
         return "".join(text for text, _ in self.pieces)
 
 
+def of_text(logprobs: list[TokenLogprobs], tokens: list[int]) -> list[TokenLogprobs]:
+    """Those of the tokens that make the text: the token that ended it comes after them, and has no text."""
+    return logprobs[: len(tokens)]
+
+
 @dataclass
 class Gathered:
     choices: list[Choice]

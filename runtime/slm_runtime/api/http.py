@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final, NoReturn
 
@@ -82,6 +83,8 @@ class Exchange:
         self.common_headers: Headers = []
         """What the answer carries, whichever it is."""
         self.close_connection = False
+        self.id = f"req_{secrets.token_hex(12)}"
+        """Told in the answer and in the audit log."""
         self.complete = False
         """The whole answer was handed to the server."""
 
@@ -211,7 +214,7 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         self.status = status
-        headers = [*self.common_headers, *headers]
+        headers = [*self.common_headers, *headers, (b"x-request-id", self.id.encode())]
         if self.close_connection or (self._leaving() and not self._body_to_come):
             headers = [*headers, (b"connection", b"close")]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

@@ -45,6 +45,7 @@ async def _openapi(_: Serving, exchange: Exchange) -> None:
 ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
     (Operation("GET", "/", "That something runs here; what Ollama's clients ask first."), _root),
     (Operation("GET", "/openapi.json", "This document."), _openapi),
+    (Operation("GET", "/health", "Whether requests are answered."), _health),
     (Operation("GET", "/v1/models", "The model that is served, as a list."), models.index),
     (Operation("GET", "/v1/models/{rest}", "The model that is served."), models.show),
     (

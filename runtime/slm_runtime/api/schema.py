@@ -39,6 +39,21 @@ def schema_text(schema: dict[str, Any], param: str) -> str:
         raise BadRequest(f"'{param}' is nested too deeply.", param=param) from None
 
 
+def inside(schema: dict[str, Any], pointer: str, param: str) -> dict[str, Any]:
+    """The schema as a part of another, in which it stands at `pointer`: closed, within bounds, its references right.
+
+    Raises
+    ------
+    BadRequest
+    """
+    own: dict[str, Any] = msgspec.json.decode(schema_text(schema, param))
+    for one in _schemas(own):
+        reference = one.get("$ref")
+        if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+            one["$ref"] = f"#{pointer}{reference[1:]}"
+    return own
+
+
 def _close(schema: dict[str, Any]) -> None:
     """Close every object, unless objects are composed of parts: one closed part would shut out the others."""
     schemas = list(_schemas(schema))

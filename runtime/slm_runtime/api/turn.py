@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.parsing import OutputParser, thoughts
 from slm_runtime.api.prompt import render_chat
-from slm_runtime.api.schema import schema_text
+from slm_runtime.api.schema import inside, schema_text
 from slm_runtime.api.tool_formats import FORCED, tool_formats
 from slm_runtime.engine.messages import Constraint
 from slm_runtime.templates.chat import ChatFormat
@@ -63,7 +63,7 @@ async def prepare_turn(
     if choice.mode == "none":
         tools = []
     forced = _forced(tools, choice)
-    constraint = forced or constraint
+    constraint = forced or _or_a_call(constraint, tools)
     if constraint is not None:
         # The answer has its form from its first token on: there is no room for reasoning before it.
         variables = {"enable_thinking": False, **(variables or {})}
@@ -110,16 +110,31 @@ def _forced(tools: list[Tool], choice: ToolChoice) -> Constraint | None:
             f"'tool_choice' demands {choice.name or 'a tool'!r}, which is not among 'tools'.",
             param="tool_choice",
         )
-    calls = [_call_schema(function) for function in allowed]
-    schema = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    return Constraint("json_schema", schema_text(schema, "tools"))
+    return _any_of([_call_schema(function) for function in allowed])
 
 
-def _call_schema(function: dict[str, Any]) -> dict[str, Any]:
+def _or_a_call(constraint: Constraint | None, tools: list[Tool]) -> Constraint | None:
+    """The form is that of an answer; where tools are offered, the model may call one instead."""
+    if constraint is None or constraint.kind != "json_schema" or not tools:
+        return constraint
+    return _any_of([constraint.text, *(_call_schema(tool["function"]) for tool in tools)])
+
+
+def _any_of(schemas: list[str]) -> Constraint:
+    if len(schemas) == 1:
+        return Constraint("json_schema", schemas[0])
+    return Constraint("json_schemas", f"[{','.join(schemas)}]")
+
+
+def _call_schema(function: dict[str, Any]) -> str:
     parameters = function.get("parameters") or {"type": "object"}
-    return {
+    call = {
         "type": "object",
-        "properties": {"name": {"const": function["name"]}, "arguments": parameters},
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": inside(parameters, "/properties/arguments", "tools"),
+        },
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
+    return schema_text(call, "tools")

@@ -76,9 +76,9 @@ class Sampling(Value, kw_only=True):
 class Constraint(Value):
     """Structured output: the text that is generated always matches."""
 
-    kind: Literal["json_object", "json_schema", "regex", "lark", "gbnf"]
+    kind: Literal["json_object", "json_schema", "json_schemas", "regex", "lark", "gbnf"]
     text: str = ""
-    """The schema as JSON text, the pattern, or the grammar."""
+    """The schema as JSON text, a list of schemas of which one matches, the pattern, or the grammar."""
 
 
 class GenerateRequest(Value, kw_only=True):

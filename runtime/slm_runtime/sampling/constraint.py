@@ -1,8 +1,9 @@
 """Structured output: what the grammar allows next, by llguidance."""
 
-from typing import Final
+from typing import Any, Final
 
 import llguidance
+import msgspec
 import numpy as np
 from llguidance.gbnf_to_lark import gbnf_to_lark
 from numpy.typing import NDArray
@@ -113,6 +114,8 @@ def _grammar(constraint: Constraint) -> str:
                 return str(matcher.grammar_from_json_schema(_ANY_OBJECT, _JSON_DEFAULTS))
             case "json_schema":
                 return str(matcher.grammar_from_json_schema(constraint.text, _JSON_DEFAULTS))
+            case "json_schemas":
+                return str(matcher.grammar_from_lark(_alternatives(msgspec.json.decode(constraint.text))))
             case "regex":
                 return str(matcher.grammar_from_regex(constraint.text))
             case "lark":
@@ -121,6 +124,14 @@ def _grammar(constraint: Constraint) -> str:
                 return str(matcher.grammar_from_lark(gbnf_to_lark(constraint.text)))
     except Exception as error:  # the converters raise whatever their parsers stumble over
         raise InvalidConstraint(f"this {constraint.kind} can't be read: {error}") from error
+
+
+def _alternatives(schemas: list[dict[str, Any]]) -> str:
+    """In Lark's notation, where each schema is a document of its own, to which its references refer."""
+    names = [f"schema{place}" for place in range(len(schemas))]
+    documents = [msgspec.json.encode({**schema, "x-guidance": _JSON_DEFAULTS}).decode() for schema in schemas]
+    rules = [f"{name}: %json {document}" for name, document in zip(names, documents, strict=True)]
+    return "\n".join([f"start: {' | '.join(names)}", *rules])
 
 
 def _first_line(matcher: "llguidance.LLMatcher") -> str:

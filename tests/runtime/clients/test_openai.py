@@ -103,10 +103,11 @@ def test_logprobs_are_of_the_text(client: openai.OpenAI, smol: ServeProcess) -> 
         model=smol.name,
         messages=QUESTION,
         temperature=0,
-        max_tokens=5,
+        max_tokens=60,
         logprobs=True,
         top_logprobs=3,  # type: ignore[arg-type]
     )
+    assert answer.choices[0].finish_reason == "stop"
     logprobs = answer.choices[0].logprobs
     assert logprobs is not None
     assert logprobs.content is not None

@@ -21,6 +21,12 @@ class City(BaseModel):
     large: bool
 
 
+class Country(BaseModel):
+    """Tell what a country has."""
+
+    capital: City
+
+
 class Capital(BaseModel):
     """Tell a capital."""
 
@@ -68,6 +74,28 @@ def test_a_tools_arguments_are_parsed_while_they_stream(
     (call,) = final.choices[0].message.tool_calls or []
     assert final.choices[0].finish_reason == "tool_calls"
     assert call.function.parsed_arguments == done[0].parsed_arguments == Capital(city="Paris")
+
+
+def test_a_tools_parameters_may_refer_to_their_definitions(client: openai.OpenAI, smol: ServeProcess) -> None:
+    tools = [openai.pydantic_function_tool(Country), openai.pydantic_function_tool(Capital)]
+    named: Any = {"type": "function", "function": {"name": "Country"}}
+    for choice in ("required", named):
+        answer = client.chat.completions.parse(**asked(smol), tools=tools, tool_choice=choice)
+        (call,) = answer.choices[0].message.tool_calls or []
+        assert isinstance(call.function.parsed_arguments, Country | Capital)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_agent_with_tools_and_a_typed_answer_gets_one_or_the_other(
+    client: openai.OpenAI, smol: ServeProcess, stream: bool
+) -> None:
+    wish = {"response_format": City, "tools": [openai.pydantic_function_tool(Country)]}
+    if stream:
+        with client.chat.completions.stream(**asked(smol), **wish) as events:
+            message = events.get_final_completion().choices[0].message
+    else:
+        message = client.chat.completions.parse(**asked(smol), **wish).choices[0].message
+    assert isinstance(message.parsed, City) != bool(message.tool_calls)
 
 
 async def test_a_called_tools_result_is_taken_back(

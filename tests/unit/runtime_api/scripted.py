@@ -164,6 +164,7 @@ class ScriptedEngine:
         self.restarts = 0
         self.stalled_seconds = 0.0
         self.requests: list[GenerateRequest] = []
+        self.embeddings: list[EmbedRequest] = []
         self.scores: list[ScoreRequest] = []
         self.scores_left = 0
         """Cancelled before they were answered."""
@@ -198,6 +199,7 @@ class ScriptedEngine:
     async def embed(self, request: EmbedRequest) -> Embedded:
         if self.script.refuse is not None:
             raise self.script.refuse
+        self.embeddings.append(request)
         return Embedded(
             1, [struct.pack("<2f", *self.script.embedding)] * len(request.inputs), 3 * len(request.inputs)
         )

@@ -51,6 +51,16 @@ async def test_streams(client: openai.AsyncOpenAI) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
+async def test_nothing_is_written_before_there_is_something_to_tell(
+    http: httpx.AsyncClient, api: Running
+) -> None:
+    """Clients measure their wait by the first chunk, whatever is in it."""
+    api.engine.script = Script(pieces=[], reason="error", message="died")
+    answer = await http.post("/v1/chat/completions", json={**ASK, "stream": True})
+    assert '"role"' not in answer.text
+    assert "died" in answer.text
+
+
 async def test_a_stream_without_usage_has_none_and_ends_with_done(http: httpx.AsyncClient) -> None:
     answer = await http.post("/v1/chat/completions", json={**ASK, "stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -361,6 +371,7 @@ async def test_a_client_that_goes_away_frees_its_sequence(stream: bool) -> None:
 
 async def test_models(client: openai.AsyncOpenAI) -> None:
     assert [model.id async for model in await client.models.list()] == [MODEL]
-    assert (await client.models.retrieve(MODEL)).id == MODEL
+    model = await client.models.retrieve(MODEL)
+    assert (model.id, model.to_dict()["root"]) == (MODEL, MODEL)
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("other")

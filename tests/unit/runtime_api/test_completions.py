@@ -136,6 +136,12 @@ async def test_vectors_that_would_fill_memory_are_not_made(
     assert "more than the 3" in answer.json()["error"]
 
 
+async def test_vectors_of_what_is_too_long_if_asked(client: openai.AsyncOpenAI, api: Running) -> None:
+    for extra, truncate in (({}, False), ({"truncate_prompt_tokens": -1}, True)):
+        await client.embeddings.create(model=MODEL, input="a", extra_body=extra)
+        assert api.engine.embeddings[-1].truncate == truncate
+
+
 async def test_embeddings(client: openai.AsyncOpenAI) -> None:
     answer = await client.embeddings.create(model=MODEL, input=["a", "b"])
     assert [item.index for item in answer.data] == [0, 1]

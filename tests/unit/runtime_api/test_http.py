@@ -86,6 +86,13 @@ async def test_a_body_too_large_is_refused(http: httpx.AsyncClient, monkeypatch:
         assert answer.headers["connection"] == "close"
 
 
+async def test_every_answer_says_which_request_it_is_of(http: httpx.AsyncClient) -> None:
+    answers = [await http.get(path) for path in ("/v1/models", "/v1/unknown", "/")]
+    ids = {answer.headers["x-request-id"] for answer in answers}
+    assert len(ids) == 3
+    assert all(each.startswith("req_") for each in ids)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_who_asks_while_it_drains_asks_elsewhere_next(
     http: httpx.AsyncClient, api: Running, stream: bool

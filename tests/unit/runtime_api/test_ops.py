@@ -95,7 +95,7 @@ async def test_an_unloaded_model_is_ready_and_said_to_be_unloaded(
     assert f"{names.MODEL_LOADED} 0.0" in metrics
     assert f"{names.READY} 1.0" in metrics
     assert (await http.get("/api/ps")).json() == {"models": []}
-    assert (await http.get("/api/health")).status_code == 200
+    assert [(await http.get(path)).status_code for path in ("/health", "/api/health")] == [200, 200]
 
 
 async def test_an_engine_that_makes_no_progress_is_dead(ops: Ops, api: Running) -> None:

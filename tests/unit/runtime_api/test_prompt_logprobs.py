@@ -57,7 +57,7 @@ async def test_what_the_engine_puts_before_a_text_has_no_width(client: openai.As
     (choice,) = (await answered(client, prompt="sö<s>", echo=True, logprobs=0)).values()
     assert choice["logprobs"]["tokens"] == ["<s>", "s", "\ufffd", "\ufffd", "<", "s", ">", *ANSWER]
     assert choice["logprobs"]["text_offset"] == [0, 0, 1, 1, 2, 3, 4, 5, 10, 12, 17]
-    assert choice["logprobs"]["top_logprobs"][:2] == [None, {}]
+    assert choice["logprobs"]["top_logprobs"][:2] == [None, {"s": -1.0}]
     (empty,) = (await answered(client, prompt="", echo=True, logprobs=0, max_tokens=0)).values()
     assert empty["logprobs"] == {
         "tokens": ["<s>"],

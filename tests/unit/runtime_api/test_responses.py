@@ -146,6 +146,17 @@ async def test_of_the_tools_some_are_allowed(client: openai.AsyncOpenAI, api: Ru
     assert "clock" not in str(api.engine.requests[0].prompt)
 
 
+async def test_what_a_benchmark_adds_is_honoured(client: openai.AsyncOpenAI, api: Running) -> None:
+    await client.responses.create(model=MODEL, input="x", extra_body={"ignore_eos": True})
+    assert api.engine.requests[-1].ignore_eos
+
+
+async def test_a_reference_to_what_is_not_stored_says_what_to_do(client: openai.AsyncOpenAI) -> None:
+    reference: Any = [{"type": "item_reference", "id": "msg_1"}]
+    with pytest.raises(openai.BadRequestError, match="`store` to false"):
+        await client.responses.create(model=MODEL, input=reference)
+
+
 async def test_a_bad_item_is_named(http: httpx.AsyncClient) -> None:
     for item, param in (({"role": "king", "content": "x"}, "role"), ({"role": "user"}, "content")):
         answer = await http.post("/v1/responses", json={"model": MODEL, "input": [item]})

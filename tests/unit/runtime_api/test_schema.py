@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.schema import SCHEMA_BYTES, schema_text
+from slm_runtime.api.schema import SCHEMA_BYTES, inside, schema_text
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -23,6 +23,22 @@ def allows(schema: dict[str, Any], document: Any) -> bool:
 def test_an_object_has_the_properties_it_lists_and_no_others() -> None:
     assert allows(CITY, {"city": "Paris"})
     assert not allows(CITY, {"city": "Paris", "country": "France"})
+
+
+def test_a_part_of_a_schema_keeps_its_references() -> None:
+    tree = {
+        "type": "object",
+        "properties": {"city": {"$ref": "#/$defs/City"}, "parts": {"type": "array", "items": {"$ref": "#"}}},
+        "required": ["city"],
+        "$defs": {"City": {"type": "string", "const": "#/$defs/City"}},
+    }
+    whole = {"type": "object", "properties": {"call": inside(tree, "/properties/call", "tools")}}
+    valid = Draft202012Validator(whole).is_valid
+    leaf = {"city": "#/$defs/City"}
+    assert valid({"call": {**leaf, "parts": [leaf]}})
+    assert not valid({"call": {**leaf, "parts": [{"city": 1}]}})
+    assert not valid({"call": {"city": "x"}})
+    assert tree["properties"]["city"] == {"$ref": "#/$defs/City"}  # type: ignore[index]
 
 
 def test_objects_are_closed_wherever_they_stand() -> None:

@@ -81,6 +81,23 @@ async def test_a_demanded_call_is_constrained(choice: Any) -> None:
     assert json.loads(constraint.text)["properties"]["name"] == {"const": "weather"}
 
 
+async def test_the_form_of_an_answer_leaves_room_for_a_call() -> None:
+    """A form is that of the text; an agent with tools and a typed answer still calls its tools."""
+    schema = {"type": "object", "properties": {"rain": {"type": "boolean"}}, "required": ["rain"]}
+    wish = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    answer, engine = await ask(['{"name":"weather",', '"arguments":{"city":"Rome"}}'], response_format=wish)
+    (call,) = answer.choices[0].message.tool_calls
+    assert call.function.name == "weather"
+    constraint = engine.requests[0].constraint
+    assert constraint is not None
+    assert constraint.kind == "json_schemas"
+    form, called = json.loads(constraint.text)
+    assert "rain" in form["properties"]
+    assert called["properties"]["name"] == {"const": "weather"}
+    answer, _ = await ask(['{"rain": true}'], response_format=wish)
+    assert answer.choices[0].message.content == '{"rain": true}'
+
+
 @pytest.mark.parametrize("mode", ["auto", "required"])
 async def test_of_the_tools_some_are_allowed(mode: str) -> None:
     other = {"type": "function", "function": {"name": "clock"}}

@@ -53,6 +53,24 @@ def test_what_is_forced_is_forced_without_a_blank():
     assert matcher.complete or allowed(matcher) <= {128, 129}
 
 
+def test_of_several_schemas_each_has_its_own_references():
+    def schema(kind):
+        definition = {"type": "object", "properties": {"y": {"type": kind}}, "required": ["y"]}
+        root = {"type": "object", "properties": {kind: {"$ref": "#/$defs/X"}}, "required": [kind]}
+        return {**root, "$defs": {"X": definition}}
+
+    schemas = json.dumps([schema("integer"), schema("boolean")])
+    for text in ('{"integer": {"y": 1}}', '{"boolean":\n{"y": true}}'):
+        matcher = compile_("json_schemas", schemas)
+        walk(matcher, text)
+        assert matcher.complete or allowed(matcher) <= {128, 129}
+    matcher = compile_("json_schemas", schemas)
+    walk(matcher, '{"boolean": {"y": ')
+    assert allowed(matcher) & set(b"0123456789") == set()
+    with pytest.raises(InvalidConstraint, match="nowhere"):
+        compile_("json_schemas", json.dumps([{"$ref": "#/$defs/nowhere"}, {}]))
+
+
 def test_each_kind_allows_what_it_says():
     schema = json.dumps({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
     walk(compile_("json_schema", schema), '{"a": 1}')

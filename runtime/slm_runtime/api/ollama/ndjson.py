@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from slm_runtime.api.generation import Tracked, broken, gather
+from slm_runtime.api.generation import Tracked, broken, gather, of_text
 from slm_runtime.api.http import Exchange, Headers
 from slm_runtime.api.parsing import OutputParser, Part, Reasoning, Text, ToolCall
 from slm_runtime.engine.messages import (
@@ -91,8 +91,8 @@ class Answer:
             "".join(part.text for part in parts if isinstance(part, Reasoning)),
             [part for part in parts if isinstance(part, ToolCall)],
         )
-        if choice.logprobs:
-            document["logprobs"] = _logprobs(choice.logprobs)
+        if logprobs := of_text(choice.logprobs, choice.tokens):
+            document["logprobs"] = _logprobs(logprobs)
         if context is not None:
             document["context"] = context + choice.tokens
         await exchange.respond_json({**document, **_counts(_REASONS[choice.reason], gathered.end)})
@@ -104,7 +104,10 @@ class Answer:
         text = "".join(part.text for part in parts if isinstance(part, Text))
         document = self._document(when, text, "", [])
         others = [part for part in parts if not isinstance(part, Text)]
-        logprobs = {"done": False, "logprobs": _logprobs(delta.logprobs)}
+        own = of_text(delta.logprobs, delta.tokens)
+        if not own and not delta.text:
+            return b""
+        logprobs = {"done": False, "logprobs": _logprobs(own)}
         return line({**document, **logprobs}) + b"".join(self._part(part, when) for part in others)
 
     def _part(self, part: Part, when: str) -> bytes:

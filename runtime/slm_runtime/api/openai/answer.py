@@ -66,8 +66,12 @@ class CompletionLogprobs:
         return {
             "tokens": [token.chosen.text.decode(errors="replace") for token in tokens],
             "token_logprobs": [_finite(token.chosen.logprob) for token in tokens],
+            # The token itself is always there, whatever is likelier.
             "top_logprobs": [
-                {one.text.decode(errors="replace"): _finite(one.logprob) for one in token.top}
+                {
+                    one.text.decode(errors="replace"): _finite(one.logprob)
+                    for one in [token.chosen, *token.top]
+                }
                 for token in tokens
             ],
             "text_offset": self._places.of([token.chosen.text for token in tokens]),

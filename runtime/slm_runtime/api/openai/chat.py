@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from slm_runtime.api import sse
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import Choice, Tracked, broken, gather, generating
+from slm_runtime.api.generation import Choice, Tracked, broken, gather, generating, of_text
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.openai import fields, tooling
 from slm_runtime.api.openai.answer import FINISH, chat_logprobs, usage
@@ -123,10 +123,11 @@ def _choice(index: int, choice: Choice, parts: list[Part], request: GenerateRequ
         message["reasoning_content"] = reasoning
     if calls:
         message["tool_calls"] = [_tool_call(call) for call in calls]
+    logprobs = of_text(choice.logprobs, choice.tokens)
     return {
         "index": index,
         "message": message,
-        "logprobs": None if request.logprobs is None else chat_logprobs(choice.logprobs),
+        "logprobs": None if request.logprobs is None else chat_logprobs(logprobs),
         "finish_reason": "tool_calls" if calls else FINISH[choice.reason],
     }
 
@@ -159,7 +160,10 @@ class _ChunkWriter:
         parts: list[Part] = [Text(delta.text)] if parser.plain else parser.feed(delta.text, len(delta.tokens))
         if delta.logprobs is None:
             return b"".join(self._part(delta.choice, part) for part in parts)
-        logprobs = chat_logprobs(delta.logprobs)
+        own = of_text(delta.logprobs, delta.tokens)
+        if not own and not delta.text:
+            return b""
+        logprobs = chat_logprobs(own)
         chunk = sse.event(self._chunk(delta.choice, {}, logprobs=logprobs))
         if len(parts) == 1 and isinstance(parts[0], Text):
             chunk = sse.event(self._chunk(delta.choice, {"content": parts[0].text}, logprobs=logprobs))
@@ -202,8 +206,9 @@ class _ChunkWriter:
 
 async def _stream(exchange: Exchange, tracked: Tracked, chunks: _ChunkWriter) -> None:
     await exchange.start(200, sse.HEADERS)
-    await exchange.write(chunks.role())
     failed: ChoiceFinished | None = None
+    # With the first token, by whose arrival clients measure how long they waited for it.
+    role = chunks.role()
     async for events in tracked.batches():
         out = []
         for event in events:
@@ -213,11 +218,12 @@ async def _stream(exchange: Exchange, tracked: Tracked, chunks: _ChunkWriter) ->
                 if failed is not None:
                     await sse.write_failure(exchange, broken(failed.reason, event.message))
                     return
-                await exchange.write(b"".join([*out, chunks.end(event)]), more=False)
+                await exchange.write(b"".join([role, *out, chunks.end(event)]), more=False)
                 return
             elif event.reason in FINISH:
                 out.append(chunks.finish(event))
             else:
                 failed = event
         if written := b"".join(out):
-            await exchange.write(written)
+            await exchange.write(role + written)
+            role = b""

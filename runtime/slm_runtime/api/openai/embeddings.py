@@ -23,6 +23,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     input: Prompts
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1)] | None = None
+    truncate_prompt_tokens: Literal[-1] | None = None
 
 
 async def create(serving: Serving, exchange: Exchange) -> None:
@@ -39,7 +40,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             param="dimensions",
             code="invalid_value",
         )
-    embedded = await embed(serving, exchange, inputs)
+    embedded = await embed(serving, exchange, inputs, truncate=wanted.truncate_prompt_tokens is not None)
     write = _in_base64 if wanted.encoding_format == "base64" else msgspec.json.encode
     vectors = await written(embedded.vectors, wanted.dimensions, write)
     data = [

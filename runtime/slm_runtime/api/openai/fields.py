@@ -123,6 +123,7 @@ EMBEDDING: Final[Fields] = {
         "up to the model's own; shortened and normalised again; meant for models trained for it",
     ),
     "user": (Use.NO_EFFECT, _HOSTED),
+    "truncate_prompt_tokens": (Use.EXTENSION, "vLLM's; -1: what exceeds the context is cut off at its end"),
 }
 
 RESPONSE: Final[Fields] = {
@@ -160,6 +161,7 @@ RESPONSE: Final[Fields] = {
     "access_programs": (Use.REFUSED, _HOSTED),
     "image": (Use.REFUSED, "the models here write text"),
     "moderation": (Use.REFUSED, "nothing here moderates"),
+    "ignore_eos": SAMPLING["ignore_eos"],
 }
 
 

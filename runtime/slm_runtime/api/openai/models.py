@@ -21,4 +21,7 @@ def _model(serving: Serving) -> dict[str, Any]:
         "object": "model",
         "created": serving.created,
         "owned_by": "slm-operator",
+        # vLLM's, which its benchmark reads.
+        "root": serving.name,
+        "parent": None,
     }

@@ -96,6 +96,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stream_options: StreamOptions | None = None
     metadata: dict[str, str] | None = None
     include: list[str] | None = None
+    ignore_eos: bool | None = None
 
     def choice(self) -> tooling.Choice | None:
         if isinstance(self.tool_choice, FunctionChoice | AllowedChoice):
@@ -146,6 +147,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         max_tokens=max_tokens,
         sampling=sampling,
         stop=serving.stop_strings(None),
+        ignore_eos=bool(wanted.ignore_eos),
         constraint=turn.constraint,
         show_special=turn.show_special,
         keep_on_overflow=4 if wanted.truncation == "auto" else None,

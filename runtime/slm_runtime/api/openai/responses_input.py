@@ -63,6 +63,12 @@ def _append(messages: list[Message], item: dict[str, Any], where: str) -> None:
         elif kind == "function_call_output":
             result = msgspec.convert(item, ResultItem)
             messages.append(Message("tool", _text(result.output, where), tool_call_id=result.call_id))
+        elif kind == "item_reference":
+            raise BadRequest(
+                f"'{where}' refers to an item of an earlier response, but nothing is stored here: send the items "
+                "themselves (in clients that refer by themselves, set `store` to false).",
+                param=where,
+            )
         elif kind != "reasoning":
             # Reasoning of earlier turns is not shown to the model again; the rest are of tools that nobody has here.
             raise BadRequest(
