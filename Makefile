@@ -11,9 +11,8 @@ CLUSTER_PY = $(BIN)/python -m tests.cluster
 
 comma := ,
 # What runs on this machine is asked directly, whatever proxy leads to the outside; the node's addresses are in 10.0.0.0/8.
-ASKED_DIRECTLY := $(or $(no_proxy),$(NO_PROXY))
-ifneq ($(ASKED_DIRECTLY),*)
-export NO_PROXY := $(addsuffix $(comma),$(ASKED_DIRECTLY))127.0.0.1,localhost,10.0.0.0/8
+ifeq ($(filter *,$(NO_PROXY) $(no_proxy)),)
+export NO_PROXY := $(addsuffix $(comma),$(NO_PROXY))$(addsuffix $(comma),$(no_proxy))127.0.0.1,localhost,10.0.0.0/8
 export no_proxy := $(NO_PROXY)
 endif
 

@@ -30,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure()
     try:
         places = Places.from_environment()
+        # As process 1 of a container a signal without a handler is ignored. What is on the volume is right at
+        # every moment, so there is nothing to clean up; once it serves, another handler lets it drain.
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
         if options.command == "serve":
             return _serve(options, places)
-        # As process 1 of a container a signal without a handler is ignored. What is on the volume is right at
-        # every moment, so there is nothing to clean up.
-        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
         if options.command == "fetch":
             return _fetch(places)
         return _inspect(options, places)

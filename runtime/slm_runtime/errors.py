@@ -177,6 +177,12 @@ class EngineFailed(RuntimeFailure):
     default_remedy = "Look at the pod's log for the native library's last words."
 
 
+def of_engine(reason: str, message: str) -> RuntimeFailure:
+    """What the engine failed with, by the reason that it gave."""
+    known = {each.reason: each for each in (InvalidModel, UnsupportedArchitecture, OutOfMemory, EngineFailed)}
+    return known[FailureReason(reason)](message)
+
+
 class KeysMissing(RuntimeFailure):
     reason = FailureReason.KEYS_MISSING
     permanent = False

@@ -26,7 +26,8 @@ from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineClient, EngineError
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.supervisor import EngineSupervisor
-from slm_runtime.errors import EngineFailed, RuntimeFailure
+from slm_runtime.errors import RuntimeFailure, of_engine
+from slm_runtime.fetching.termination import leave
 from slm_runtime.listeners import Server, ServerThread, listen
 from slm_runtime.logs import configure
 from slm_runtime.models.folder import ModelFolder
@@ -50,7 +51,8 @@ def main(config: RuntimeConfig, places: Places | None = None) -> int:
         return _serve(config, places)
     except RuntimeFailure as failure:
         _log.error(failure.message, extra={"fields": {"remedy": failure.remedy}})
-        _leave_message(places, failure)
+        report = RuntimeReport(command="serve", phase="Failed", failure=failure.to_failure())
+        leave(report, (places or Places()).termination_message)
         return failure.exit_code
 
 
@@ -85,15 +87,6 @@ def engine_config(config: RuntimeConfig, path: Path) -> EngineConfig:
     )
 
 
-def _leave_message(places: Places | None, failure: RuntimeFailure) -> None:
-    """Tell the operator by the termination message, where there is a kubelet to read it."""
-    path = (places or Places()).termination_message
-    report = RuntimeReport(command="serve", phase="Failed", failure=failure.to_failure())
-    with contextlib.suppress(OSError):
-        if path.exists():
-            path.write_bytes(report.to_json().encode()[: contract.TERMINATION_MESSAGE_LIMIT])
-
-
 class Life:
     """The event loop's part: one object, since what the signals set is read at every stage."""
 
@@ -111,7 +104,7 @@ class Life:
 
         Raises
         ------
-        EngineFailed
+        RuntimeFailure
             The engine gave up.
         """
         loop = asyncio.get_running_loop()
@@ -165,7 +158,7 @@ class Life:
 
         Raises
         ------
-        EngineFailed
+        RuntimeFailure
         """
         working = asyncio.create_task(work)
         stopping = asyncio.create_task(self._stop.wait())
@@ -174,11 +167,11 @@ class Life:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if failing.done():
-                raise EngineFailed(failing.result())
+                raise of_engine(self._engine.failure_reason, failing.result())
             if working.done():
                 working.result()
         except EngineError as error:
-            raise EngineFailed(str(error)) from error
+            raise of_engine(self._engine.failure_reason, str(error)) from error
         finally:
             for task in tasks:
                 task.cancel()

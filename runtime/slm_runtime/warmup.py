@@ -6,7 +6,7 @@ from typing import Final
 
 from slm_contract.report import Performance
 from slm_runtime.engine.client import EngineClient
-from slm_runtime.engine.messages import ChoiceFinished, Delta, GenerateRequest, Sampling
+from slm_runtime.engine.messages import Delta, GenerateRequest, RequestFinished, Sampling
 from slm_runtime.errors import EngineFailed
 
 TOKENS: Final = 32
@@ -33,8 +33,8 @@ async def warm_up(engine: EngineClient, load_seconds: float) -> Performance:
     tokens = 0
     async with await engine.generate(request) as generation:
         async for event in generation:
-            if isinstance(event, ChoiceFinished) and event.reason == "error":
-                raise EngineFailed("The engine failed while it made its first tokens.")
+            if isinstance(event, RequestFinished) and event.message is not None:
+                raise EngineFailed(f"The engine failed while it made its first tokens: {event.message}.")
             if not isinstance(event, Delta) or not event.tokens:
                 continue
             last = time.monotonic()

@@ -92,9 +92,10 @@ def require(packages: tuple[Package, ...]) -> None:
 
 def never_proxy(address: str) -> None:
     """Let this process's clients ask *address* directly: ranges, as they stand in NO_PROXY, few of them understand."""
-    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
-    if known != "*" and address not in known.split(","):
-        os.environ["NO_PROXY"] = os.environ["no_proxy"] = f"{known},{address}".lstrip(",")
+    lists = [os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")]
+    if "*" not in lists:
+        known = [each for one in lists for each in one.split(",") if each]
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys([*known, address]))
 
 
 def proxies() -> dict[str, str]:
@@ -103,6 +104,8 @@ def proxies() -> dict[str, str]:
     Left out are those on its loopback, which no pod reaches, and those with a password, which everybody could read there.
     """
     found = getproxies_environment()
+    if found.get("no") == "*":
+        return {}
     ways = {}
     for scheme in ("http", "https"):
         proxy = found.get(scheme, "")

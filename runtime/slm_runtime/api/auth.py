@@ -7,12 +7,15 @@ had not foreseen).
 
 import hashlib
 import hmac
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from slm_runtime.api.errors import Unauthorized
+
+_log = logging.getLogger("slm.auth")
 
 KEYLESS_METHODS: Final = frozenset({"GET", "HEAD"})
 KEYLESS_PATHS: Final = frozenset({b"/", b"/health", b"/api/version", b"/api/health"})
@@ -54,7 +57,11 @@ class KeyRing:
         now = self._clock()
         if now - self._read_at >= self._refresh:
             self._read_at = now
-            self._digests = dict(_read_keys(self._folder))
+            try:
+                self._digests = dict(_read_keys(self._folder))
+            except OSError as error:
+                # No file may be open beyond a limit, say: that doesn't make a key invalid.
+                _log.warning("The keys can't be read; those read before are kept: %s", error)
         return self._digests
 
 
@@ -62,7 +69,7 @@ def _read_keys(folder: Path) -> list[tuple[str, bytes]]:
     keys = []
     try:
         files = sorted(folder.iterdir())
-    except OSError:
+    except FileNotFoundError:
         return []
     for file in files:
         # Kubernetes keeps its own bookkeeping here as `..data` and `..2026_…`.
@@ -70,7 +77,7 @@ def _read_keys(folder: Path) -> list[tuple[str, bytes]]:
             continue
         try:
             text = file.read_bytes().strip()
-        except OSError:
+        except (FileNotFoundError, IsADirectoryError):
             continue
         if text:
             keys.append((file.name, _digest(text)))

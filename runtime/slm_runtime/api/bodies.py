@@ -20,7 +20,7 @@ class Bodies:
 
     @asynccontextmanager
     async def turn(self, size: int) -> AsyncIterator[None]:
-        """Hold `size` bytes, once others have given up enough; first come, first served."""
+        """Hold `size` bytes, once others have given up enough."""
         async with self._changed:
             await self._changed.wait_for(lambda: size <= self._free)
             self._free -= size

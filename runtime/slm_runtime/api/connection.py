@@ -5,17 +5,18 @@ unread. Each of these holds memory and a descriptor, so each has an end here.
 """
 
 import asyncio
+import math
 from typing import Any, Final
 
 import msgspec
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_SECONDS: Final = 15.0
 """From the connection, or a request's first byte, to the end of its headers."""
 HEAD_BYTES: Final = 64 * 1024
 STALL_SECONDS: Final = 30.0
-"""A client that lets our write buffer stay full this long is gone."""
+"""A client that takes nothing of what waits for it this long is gone."""
 CONNECTIONS: Final = 4096
 LINGER_SECONDS: Final = 2.0
 """How long what follows a refused head is read and thrown away."""
@@ -35,6 +36,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
+        self._unread = math.inf
+        """Bytes that waited for the client when the connection had been idle for long."""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -52,12 +55,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if not self._refused:
-            super().data_received(data)
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._idle and not self.transport.is_closing():
+            # No request begins with these bytes, and uvicorn no longer counts the connection as idle.
+            self._await_head()
 
     @override
     def on_message_begin(self) -> None:
         self._head_bytes = 0
+        self._unread = math.inf
         self._await_head()
         super().on_message_begin()
 
@@ -79,7 +87,7 @@ class BoundedProtocol(HttpToolsProtocol):
     @override
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stall_timer = self.loop.call_later(self.stall_seconds, self.transport.abort)
+        self._watch_reader()
 
     @override
     def resume_writing(self) -> None:
@@ -88,10 +96,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @override
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size() > 0:
-            self.transport.abort()
-        else:
+        before, self._unread = self._unread, self.transport.get_write_buffer_size()
+        if self._unread == 0:
             super().timeout_keep_alive_handler()
+        elif self._unread < before:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            self.transport.abort()
 
     @override
     def send_400_response(self, msg: str) -> None:
@@ -108,6 +121,25 @@ class BoundedProtocol(HttpToolsProtocol):
         # Closing with bytes unread resets the connection, and the client would never see the answer.
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    @property
+    def _idle(self) -> bool:
+        """Every request was answered, and no time runs for another."""
+        cycle: RequestResponseCycle | None = self.cycle
+        waiting = self._head_timer is not None and not self._head_timer.cancelled()
+        return cycle is not None and cycle.response_complete and not waiting
+
+    def _watch_reader(self) -> None:
+        """The whole of a large answer is one write, so what tells is whether less and less is left of it."""
+        left = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < left:
+                self._watch_reader()
+            else:
+                self.transport.abort()
+
+        self._stall_timer = self.loop.call_later(self.stall_seconds, look)
 
     def _await_head(self) -> None:
         _cancel(self._head_timer)

@@ -17,6 +17,7 @@ SCHEMA_BYTES: Final = 256 * 1024
 _NAMED: Final = ("properties", "$defs", "definitions", "patternProperties")
 _LISTED: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE: Final = ("items", "additionalProperties")
+_VALUES: Final = frozenset({"const", "enum", "default", "examples"})
 _DECIDED: Final = frozenset({"additionalProperties", "unevaluatedProperties", "patternProperties"})
 _PARTS: Final = frozenset({"$ref", "anyOf", "oneOf", "allOf"})
 
@@ -29,14 +30,27 @@ def schema_text(schema: dict[str, Any], param: str) -> str:
     BadRequest
     """
     try:
-        text = msgspec.json.encode(schema)
-        if len(text) > SCHEMA_BYTES:
-            raise BadRequest(f"'{param}' is longer than {SCHEMA_BYTES} bytes.", param=param)
-        own = msgspec.json.decode(text)
+        own = msgspec.json.decode(encoded(schema, param))
         _close(own)
         return msgspec.json.encode(own).decode()
     except RecursionError:
         raise BadRequest(f"'{param}' is nested too deeply.", param=param) from None
+
+
+def encoded(document: Any, param: str) -> bytes:
+    """As JSON, within bounds.
+
+    Raises
+    ------
+    BadRequest
+    """
+    try:
+        text = msgspec.json.encode(document)
+    except RecursionError:
+        raise BadRequest(f"'{param}' is nested too deeply.", param=param) from None
+    if len(text) > SCHEMA_BYTES:
+        raise BadRequest(f"'{param}' is longer than {SCHEMA_BYTES} bytes.", param=param)
+    return text
 
 
 def inside(schema: dict[str, Any], pointer: str, param: str) -> dict[str, Any]:
@@ -47,10 +61,19 @@ def inside(schema: dict[str, Any], pointer: str, param: str) -> dict[str, Any]:
     BadRequest
     """
     own: dict[str, Any] = msgspec.json.decode(schema_text(schema, param))
-    for one in _schemas(own):
-        reference = one.get("$ref")
+    stack: list[tuple[Any, bool]] = [(own, False)]
+    while stack:
+        value, named = stack.pop()
+        if isinstance(value, list):
+            stack += ((each, False) for each in value)
+        if not isinstance(value, dict) or (not named and isinstance(value.get("$id"), str)):
+            continue  # what has an address of its own is what its references are relative to
+        reference = value.get("$ref")
         if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
-            one["$ref"] = f"#{pointer}{reference[1:]}"
+            value["$ref"] = f"#{pointer}{reference[1:]}"
+        stack += (
+            (each, not named and key in _NAMED) for key, each in value.items() if named or key not in _VALUES
+        )
     return own
 
 

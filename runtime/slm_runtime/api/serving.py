@@ -17,7 +17,7 @@ from slm_contract.report import (
 from slm_runtime.api.auth import KeyRing
 from slm_runtime.api.errors import ModelNotFound, Unavailable
 from slm_runtime.engine.client import EngineClient
-from slm_runtime.errors import AccelerationDegraded, ConfigError, EngineFailed, KeysMissing
+from slm_runtime.errors import AccelerationDegraded, ConfigError, KeysMissing, of_engine
 from slm_runtime.metrics import Gauges, Metrics
 from slm_runtime.templates.chat import ChatFormat
 
@@ -156,7 +156,8 @@ class Serving:
     def failure(self) -> Failure | None:
         """What keeps the pod from serving until a person changes something."""
         if self.engine.state == "Failed":
-            return EngineFailed(self.engine.failure or "The engine failed.").to_failure()
+            failed = of_engine(self.engine.failure_reason, self.engine.failure or "The engine failed.")
+            return failed.to_failure()
         if self.keys is not None and not len(self.keys):
             return KeysMissing("Every request needs an API key, and the key Secret holds none.").to_failure()
         if self.prompt.template is not None and self.chat is not None and self.chat.problem is not None:

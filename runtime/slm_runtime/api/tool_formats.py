@@ -10,6 +10,7 @@ from typing import Final
 from slm_runtime.api.parsing import ToolFormat
 from slm_runtime.api.tool_readers import (
     read_deepseek,
+    read_exact,
     read_fenced,
     read_json,
     read_mistral,
@@ -21,6 +22,8 @@ from slm_runtime.templates.chat import ChatFormat
 GENERIC: Final = ToolFormat("generic", "<tool_call>", "</tool_call>", read_tagged)
 FORCED: Final = ToolFormat("forced", "", "", read_json, openers=("{",))
 """For answers that a constraint made one call: the whole text is the object."""
+EITHER: Final = ToolFormat("either", "", "", read_exact, openers=('{"name"',))
+"""For answers that a constraint made one call or something else."""
 BARE: Final = ToolFormat(
     "bare",
     "",

@@ -77,6 +77,12 @@ def read_json(text: str) -> list[Call] | None:
     return None if not calls or None in calls else [call for call in calls if call is not None]
 
 
+def read_exact(text: str) -> list[Call] | None:
+    """One object with a name and arguments, and nothing else."""
+    document = _object(text)
+    return None if document is None or document.keys() != {"name", "arguments"} else read_json(text)
+
+
 def read_fenced(text: str) -> list[Call] | None:
     """Likewise, perhaps in a fence of Markdown's."""
     fenced = _FENCE.fullmatch(text)

@@ -1,14 +1,14 @@
 """One turn of a conversation: what is asked of the engine, and how what it writes is to be read."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from slm_runtime.api.errors import BadRequest
 from slm_runtime.api.parsing import OutputParser, thoughts
 from slm_runtime.api.prompt import render_chat
-from slm_runtime.api.schema import inside, schema_text
-from slm_runtime.api.tool_formats import FORCED, tool_formats
+from slm_runtime.api.schema import encoded, inside, schema_text
+from slm_runtime.api.tool_formats import EITHER, FORCED, tool_formats
 from slm_runtime.engine.messages import Constraint
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.messages import ChatMessage
@@ -37,6 +37,8 @@ class Turn:
     """Some families mark their calls or their reasoning with special tokens."""
     parser: Callable[[], OutputParser]
     """Makes one for each choice."""
+    params: dict[str, str] = field(default_factory=dict)
+    """The engine's names for what it refuses, where the tools are at fault, whatever the endpoint calls it."""
 
 
 async def prepare_turn(
@@ -63,7 +65,8 @@ async def prepare_turn(
     if choice.mode == "none":
         tools = []
     forced = _forced(tools, choice)
-    constraint = forced or _or_a_call(constraint, tools)
+    either = None if forced else _or_a_call(constraint, tools)
+    constraint = forced or either or constraint
     if constraint is not None:
         # The answer has its form from its first token on: there is no room for reasoning before it.
         variables = {"enable_thinking": False, **(variables or {})}
@@ -78,8 +81,8 @@ async def prepare_turn(
         thinks, thinking = None, False
     prompt += begun
     if forced is not None:
-        return Turn(prompt, forced, False, lambda: OutputParser((FORCED,)))
-    formats = tool_formats(chat) if tools else ()
+        return Turn(prompt, forced, False, lambda: OutputParser((FORCED,)), {"constraint": "tools"})
+    formats = (EITHER,) if either else tool_formats(chat) if tools else ()
     offered = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
     return Turn(
         prompt,
@@ -110,30 +113,30 @@ def _forced(tools: list[Tool], choice: ToolChoice) -> Constraint | None:
             f"'tool_choice' demands {choice.name or 'a tool'!r}, which is not among 'tools'.",
             param="tool_choice",
         )
-    return _any_of([_call_schema(function) for function in allowed])
+    encoded([function.get("parameters") for function in allowed], "tools")
+    calls = [
+        _call_schema({"const": function["name"]}, function.get("parameters") or {"type": "object"})
+        for function in allowed
+    ]
+    return (
+        Constraint("json_schema", calls[0])
+        if len(calls) == 1
+        else Constraint("json_schemas", f"[{','.join(calls)}]")
+    )
 
 
 def _or_a_call(constraint: Constraint | None, tools: list[Tool]) -> Constraint | None:
-    """The form is that of an answer; where tools are offered, the model may call one instead."""
+    """A form is that of the answer: where tools are offered, the model may call one instead, with what it will."""
     if constraint is None or constraint.kind != "json_schema" or not tools:
-        return constraint
-    return _any_of([constraint.text, *(_call_schema(tool["function"]) for tool in tools)])
+        return None
+    call = _call_schema({"enum": [tool["function"]["name"] for tool in tools]}, {"type": "object"})
+    return Constraint("json_schemas", f"[{constraint.text},{call}]")
 
 
-def _any_of(schemas: list[str]) -> Constraint:
-    if len(schemas) == 1:
-        return Constraint("json_schema", schemas[0])
-    return Constraint("json_schemas", f"[{','.join(schemas)}]")
-
-
-def _call_schema(function: dict[str, Any]) -> str:
-    parameters = function.get("parameters") or {"type": "object"}
+def _call_schema(name: dict[str, Any], arguments: dict[str, Any]) -> str:
     call = {
         "type": "object",
-        "properties": {
-            "name": {"const": function["name"]},
-            "arguments": inside(parameters, "/properties/arguments", "tools"),
-        },
+        "properties": {"name": name, "arguments": inside(arguments, "/properties/arguments", "tools")},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }

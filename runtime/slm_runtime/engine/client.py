@@ -16,6 +16,7 @@ from slm_runtime.engine.messages import (
     Event,
     GenerateRequest,
     Loaded,
+    LoadFailureReason,
     Scored,
     ScoreRequest,
     Stats,
@@ -100,6 +101,11 @@ class EngineClient(Protocol):
     @property
     def failure(self) -> str | None:
         """Why the state is `Failed`, or why the last process died; a sentence for people."""
+        ...
+
+    @property
+    def failure_reason(self) -> LoadFailureReason:
+        """What kind of failure it is, where the state is `Failed`."""
         ...
 
     @property

@@ -148,7 +148,7 @@ class GenerationState:
 
     def _begin(self, choice: _Choice) -> Sampler:
         if self._matcher is not None:
-            choice.matcher = self._matcher.copy()
+            choice.matcher = self._matcher if self.request.n == 1 else self._matcher.copy()
         choice.sampler = Sampler(
             self.request.sampling,
             self._vocabulary,

@@ -214,10 +214,13 @@ class Loaded(Message, kw_only=True):
     load_seconds: float
 
 
+LoadFailureReason = Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]
+
+
 class LoadFailed(Message):
     """The last frame of an engine process that can't serve this model."""
 
-    reason: Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]
+    reason: LoadFailureReason
     message: str
 
 

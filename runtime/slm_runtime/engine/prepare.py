@@ -163,7 +163,7 @@ class Preparer:
             # The model's own tokens stay: where the vector is that of the last one, it was trained to be it.
             room = self._context_length - len(self._vocabulary.add_special([]))
             tokens = self._vocabulary.add_special(bare[:room])
-        return tokens_of(tokens)
+        return tokens_of(tokens[: self._context_length])
 
     def _scored_input(self, part: str | list[int], request: ScoreRequest) -> Tokens:
         self._glance([part], "the prompt")

@@ -38,6 +38,7 @@ from slm_runtime.engine.messages import (
     GenerateRequest,
     Loaded,
     LoadFailed,
+    LoadFailureReason,
     Refused,
     Score,
     Scored,
@@ -94,6 +95,7 @@ class EngineSupervisor:
         self._reload_seconds = reload_seconds
         self._state: EngineState = "Starting"
         self._failure: str | None = None
+        self._failure_reason: LoadFailureReason = "EngineFailed"
         self._info: Loaded | None = None
         self._stats = Stats()
         self._before = Stats()
@@ -119,6 +121,10 @@ class EngineSupervisor:
     @property
     def failure(self) -> str | None:
         return self._failure
+
+    @property
+    def failure_reason(self) -> LoadFailureReason:
+        return self._failure_reason
 
     @property
     def info(self) -> Loaded:
@@ -221,18 +227,18 @@ class EngineSupervisor:
     async def _supervise(self) -> None:
         while True:
             how = await self._live()
+            # What was counted stays; what ran or waited is gone with the process.
+            self._before = self._stats = _add(self._stats, Stats())
             if self._state in ("Failed", "Closing"):
                 self._lose_requests(self._failure or how or "the server is shutting down", waiting=True)
                 return
             if how is None:
-                self._before = self._stats = _add(self._stats, Stats())
                 while self._state == "Unloaded":
                     await self._changed.wait()
                 continue
             self._deaths += 1
             self._failure = self._fault or how
             log.error("%s (death %d in a row)", self._failure, self._deaths)
-            self._before = self._stats
             if self._deaths >= _DEATHS_IN_A_ROW:
                 self._fail(f"{self._failure}, {self._deaths} times in a row")
                 return
@@ -325,6 +331,8 @@ class EngineSupervisor:
             self._generations.pop(generation.id, None)
             generation.expire("the deadline passed while the engine was being started")
 
+        if generation.expiry is not None:
+            generation.expiry.cancel()
         generation.expiry = asyncio.get_running_loop().call_later(max(0, deadline - time.monotonic()), expire)
 
     def _receive(self, message: FromEngine) -> None:
@@ -363,6 +371,7 @@ class EngineSupervisor:
                     self._set_state("Ready")
                     self._submit_again()
             case LoadFailed():
+                self._failure_reason = message.reason
                 self._fail(message.message)
             case Fault():
                 self._fault = message.message

@@ -1,17 +1,20 @@
-"""The last words of a fetch or an inspection: kubelet hands them to the operator."""
+"""The last words of a container: kubelet hands them to the operator."""
 
 import contextlib
 from pathlib import Path
 from typing import Final
 
 from slm_contract.places import TERMINATION_MESSAGE, TERMINATION_MESSAGE_LIMIT
-from slm_contract.report import FetchReport
+from slm_contract.report import FetchReport, RuntimeReport
 
 MESSAGE_CHARACTERS: Final = 1000
 REMEDY_CHARACTERS: Final = 500
 
 
-def leave(report: FetchReport, path: Path) -> None:
+Report = FetchReport | RuntimeReport
+
+
+def leave(report: Report, path: Path) -> None:
     """Write the report where kubelet looks, if there is a kubelet."""
     if str(path) == TERMINATION_MESSAGE and not path.exists():
         return
@@ -19,7 +22,7 @@ def leave(report: FetchReport, path: Path) -> None:
         path.write_bytes(bounded_json(report))
 
 
-def bounded_json(report: FetchReport) -> bytes:
+def bounded_json(report: Report) -> bytes:
     """At most :data:`TERMINATION_MESSAGE_LIMIT` bytes of JSON that is still whole: what is too long is texts."""
     encoded = report.to_json().encode()
     message, remedy = MESSAGE_CHARACTERS, REMEDY_CHARACTERS

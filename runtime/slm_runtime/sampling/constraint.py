@@ -17,7 +17,7 @@ _JSON_DEFAULTS: Final = {"whitespace_pattern": r"[ \n\t]{1,16}"}
 _BEFORE: Final = "\x02"
 """No tokenizer joins it with what follows."""
 _MAX_SOURCE: Final = 256 * 1024
-"""Bytes of a schema, pattern or grammar."""
+"""Characters of a schema, pattern or grammar."""
 
 
 _MAX_REASON: Final = 300
@@ -59,8 +59,12 @@ class Grammars:
         """Raises InvalidConstraint."""
         if len(constraint.text) > _MAX_SOURCE:
             raise InvalidConstraint(
-                f"a {constraint.kind} of {len(constraint.text)} bytes is longer than {_MAX_SOURCE}"
+                f"a {constraint.kind} of {len(constraint.text)} characters is longer than {_MAX_SOURCE}"
             )
+        if constraint.kind == "json_schemas":
+            for schema in msgspec.json.decode(constraint.text, type=list[msgspec.Raw]):
+                # What is wrong with one is told best by itself.
+                self.compile(Constraint("json_schema", bytes(schema).decode()))
         grammar = _grammar(constraint)
         if self._tokenizer is None:
             wrapper = llguidance.TokenizerWrapper(_Tokens(self._vocabulary))

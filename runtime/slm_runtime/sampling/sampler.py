@@ -54,7 +54,9 @@ class Sampler:
         self._vocabulary = vocabulary
         self._matcher = matcher
         self._top_logprobs = top_logprobs
-        self._random = random.Random(None if params.seed is None else params.seed + choice)  # noqa: S311
+        # Without the modulus -1 and 1 would draw the same.
+        seed = None if params.seed is None else (params.seed + choice) % 2**64
+        self._random = random.Random(seed)  # noqa: S311
         self._greedy = params.temperature < _COLDEST
         self._scale = 1.0 if self._greedy else 1 / params.temperature
         self._tail_scale = 1.0 if params.temperature_last else self._scale

@@ -29,6 +29,8 @@ class Policy:
     mixed_tokens: int = 128
     """Prompt tokens in the first such step; those after it follow from what the one before took."""
     fewest_mixed_tokens: int = 32
+    longest_seconds: float = 30.0
+    """What any step may last: so long a slow engine gives no sign of life."""
 
 
 class Scheduler:
@@ -43,6 +45,8 @@ class Scheduler:
         """In the order of arrival, which is also that of `arrival`."""
         self._arrivals = 0
         self._step_tokens = capabilities.step_tokens
+        self._bearable_tokens = capabilities.step_tokens
+        """Prompt tokens that a step takes in within the longest time, at the pace of the one before."""
         self._mixed_tokens = self._in_grains(self._policy.mixed_tokens)
         self._mixing = False
         """The step that was planned last is for prompts while others generate."""
@@ -151,8 +155,11 @@ class Scheduler:
             sequence.resident = None
 
     def _learn(self, plan: Plan, seconds: float) -> None:
-        """Adjust how much of prompts goes into a step in which others generate."""
+        """Adjust how much of prompts goes into a step, above all into one in which others generate."""
         taken = sum(len(span.tokens) for span in plan.spans if len(span.tokens) > 1)
+        if taken:
+            bearable = taken / max(seconds, 1e-6) * self._policy.longest_seconds
+            self._bearable_tokens = max(1, round(min(bearable, self._capabilities.step_tokens)))
         if not self._mixing or taken < self._mixed_tokens:
             return
         ratio = min(max(self._policy.mixed_seconds / max(seconds, 1e-6), 0.5), 2.0)
@@ -210,7 +217,7 @@ class Scheduler:
         if single:
             room = min(room, self._mixed_tokens)
         chosen = [(sequence, 1) for sequence in single[: self._step_tokens]]
-        return chosen + self._share_out(prompts, room)
+        return chosen + self._share_out(prompts, min(room, self._bearable_tokens))
 
     def _share_out(self, prompts: list[Sequence], room: int) -> list[tuple[Sequence, int]]:
         """Short ones first, for they are soon done; a quarter is the oldest's, so that it gets there too.

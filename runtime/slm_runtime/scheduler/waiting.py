@@ -1,4 +1,4 @@
-"""The bounded queue, fair between clients.
+"""The queue, fair between clients.
 
 Each client has a counter of the tokens it was served (the virtual token counter of Sheng et al., "Fairness
 in Serving Large Language Models", 2024); the client with the lowest goes next. A client that comes (back)

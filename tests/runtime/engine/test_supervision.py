@@ -20,6 +20,7 @@ from slm_runtime.engine.messages import (
 )
 from slm_runtime.engine.requests import PendingGeneration
 from tests.runtime.engine.supervised import answer, ask, engine, expected, reasons, text_of
+from tests.unit.runtime_api.scripted import until
 from tests.unit.runtime_engine.playing import Letters
 
 
@@ -183,6 +184,19 @@ async def test_a_process_killed_from_outside_is_replaced():
         assert supervisor.restarts == 3
 
 
+async def test_what_ran_when_a_process_died_isn_t_counted_as_running():
+    async with engine() as supervisor:
+        await supervisor.ready()
+        stream = await supervisor.generate(ask("stream", max_tokens=None, ignore_eos=True))
+        await anext(stream)
+        await until(lambda: supervisor.stats.running == 1)
+        made = supervisor.stats.generated_tokens
+        os.kill(supervisor.pid, signal.SIGKILL)
+        assert [event async for event in stream][-1].message
+        assert (supervisor.stats.running, supervisor.stats.kv_cells_used) == (0, 0)
+        assert supervisor.stats.generated_tokens >= made
+
+
 async def answer_when_back(supervisor):
     """A request that goes to the dying process and isn't started there waits for the next one."""
     events = await answer(supervisor, ask())
@@ -241,6 +255,7 @@ async def test_a_request_that_kills_its_readers_isn_t_given_to_a_third():
 async def test_a_wrong_model_is_said_so_at_once():
     async with engine(model_path="wrong") as supervisor:
         assert await supervisor.failed() == "wrong is no model"
+        assert supervisor.failure_reason == "InvalidModel"
         with pytest.raises(EngineUnavailable, match="wrong is no model"):
             await supervisor.ready()
         assert supervisor.restarts == 0

@@ -70,6 +70,10 @@ def test_what_is_reached_directly_is_asked_directly(monkeypatch: pytest.MonkeyPa
         never_proxy("10.213.1.2")
     assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == ".corp,10.213.1.2"
     assert all(map(proxy_bypass_environment, ["10.213.1.2", "x.corp"]))
+    monkeypatch.setenv("NO_PROXY", ".site")
+    never_proxy("10.213.1.2")
+    assert os.environ["no_proxy"] == ".site,.corp,10.213.1.2"
     monkeypatch.setenv("no_proxy", "*")
     never_proxy("10.213.1.2")
     assert os.environ["no_proxy"] == "*"
+    assert proxies() == {}

@@ -29,6 +29,7 @@ from slm_runtime.engine.messages import (
     FinishReason,
     GenerateRequest,
     Loaded,
+    LoadFailureReason,
     MemoryBreakdown,
     RequestFinished,
     Scored,
@@ -160,6 +161,7 @@ class ScriptedEngine:
         self.info = info
         self.state: EngineState = "Ready"
         self.failure: str | None = None
+        self.failure_reason: LoadFailureReason = "EngineFailed"
         self.stats = Stats(running=1, kv_cells=8192, prompt_tokens=70, generated_tokens=30)
         self.restarts = 0
         self.stalled_seconds = 0.0
@@ -184,8 +186,8 @@ class ScriptedEngine:
         await self._failed.wait()
         return self.failure or "?"
 
-    def fail(self, why: str) -> None:
-        self.state, self.failure = "Failed", why
+    def fail(self, why: str, reason: LoadFailureReason = "EngineFailed") -> None:
+        self.state, self.failure, self.failure_reason = "Failed", why, reason
         self._failed.set()
 
     async def generate(self, request: GenerateRequest) -> ScriptedGeneration:

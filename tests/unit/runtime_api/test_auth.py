@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ def keys(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_every_route_wants_a_key_but_three(keys: Path) -> None:
+async def test_every_route_wants_a_key_but_some(keys: Path) -> None:
     async with (
         running(keys=keys) as api,
         httpx.AsyncClient(base_url=api.base, trust_env=False) as http,
@@ -118,6 +119,21 @@ def test_keys_rotate_without_a_restart(tmp_path: Path) -> None:
     now[0] += 1
     assert (ring.owner(b"one"), ring.owner(b"two"), ring.owner(b"")) == (None, "primary", None)
     assert len(ring) == 1
+
+
+def test_keys_that_cannot_be_read_now_stay_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(tmp_path, "1", {"primary": "one"})
+    ring = KeyRing(tmp_path, refresh=0)
+    assert ring.owner(b"one") == "primary"
+
+    def full(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", full)
+        assert ring.owner(b"one") == "primary"
+    (tmp_path / "primary").unlink()
+    assert ring.owner(b"one") is None
 
 
 def test_a_folder_that_is_not_there_holds_no_key(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a client may do wrong below the level of any API."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -180,6 +181,43 @@ async def test_a_reader_that_stops_reading_is_cut_off(monkeypatch: pytest.Monkey
         await reader.readexactly(1)
         await until(lambda: bool(engine.generations) and engine.generations[0].cancelled)
         writer.transport.abort()
+
+
+async def test_a_reader_that_reads_slowly_gets_all_of_it(
+    api: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "stall_seconds", 0.2)
+    size = 12_000_000
+    api.engine.script = Script(pieces=["x" * size])
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=64 * 1024)
+    writer.write(post("/v1/chat/completions", ASK))
+    received = 0
+    while received < size:
+        piece = await asyncio.wait_for(reader.read(600_000), 10)
+        assert piece, f"cut off after {received} bytes"
+        received += len(piece)
+        await asyncio.sleep(0.01)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n\r\n", post("/v1/unknown", b"x" * 100)[:-1]],
+    ids=["a blank line", "a body's rest"],
+)
+async def test_what_begins_no_request_keeps_no_connection(
+    api: Running, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.3)
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+    writer.write(sent[:-2])
+    assert await asyncio.wait_for(reader.read(10), 10) == b"HTTP/1.1 2" if b"GET" in sent else b"HTTP/1.1 4"
+    for byte in sent[-2:]:
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0.05)
+    with contextlib.suppress(ConnectionError):
+        await asyncio.wait_for(reader.read(), 10)
+    writer.close()
 
 
 async def test_the_audit_log_tells_who_and_how_much_but_no_text(

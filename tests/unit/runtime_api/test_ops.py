@@ -12,6 +12,7 @@ from slm_contract.report import RuntimeReport
 from slm_runtime.api.ops import ops_app
 from slm_runtime.api.serving import LOOP_SECONDS, STALL_SECONDS
 from slm_runtime.engine.client import EngineState
+from slm_runtime.engine.messages import LoadFailureReason
 from slm_runtime.listeners import ServerThread, listen
 from tests.unit.runtime_api.scripted import MODEL, Running, running
 
@@ -105,12 +106,13 @@ async def test_an_engine_that_makes_no_progress_is_dead(ops: Ops, api: Running) 
     assert ops.status("/livez") == 503
 
 
-async def test_a_failed_engine(ops: Ops, api: Running) -> None:
-    api.engine.fail("died three times")
+@pytest.mark.parametrize("reason", ["EngineFailed", "OutOfMemory", "UnsupportedArchitecture", "InvalidModel"])
+async def test_a_failed_engine(ops: Ops, api: Running, reason: LoadFailureReason) -> None:
+    api.engine.fail("died three times", reason)
     assert [ops.status(path) for path in ("/startupz", "/livez", "/readyz")] == [503, 503, 503]
     report = RuntimeReport.model_validate_json(ops.get("/report").content)
     assert report.failure is not None
-    assert report.failure.reason == "EngineFailed"
+    assert report.failure.reason == reason
     assert report.phase == "Failed"
 
 

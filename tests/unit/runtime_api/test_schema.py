@@ -26,19 +26,35 @@ def test_an_object_has_the_properties_it_lists_and_no_others() -> None:
 
 
 def test_a_part_of_a_schema_keeps_its_references() -> None:
-    tree = {
+    tree: dict[str, Any] = {
         "type": "object",
-        "properties": {"city": {"$ref": "#/$defs/City"}, "parts": {"type": "array", "items": {"$ref": "#"}}},
+        "properties": {
+            "city": {"$ref": "#/$defs/City"},
+            "parts": {"type": "array", "items": {"$ref": "#"}},
+            "default": {"$ref": "#/components/Number", "default": {"$ref": "#"}},
+        },
         "required": ["city"],
         "$defs": {"City": {"type": "string", "const": "#/$defs/City"}},
+        "components": {
+            "Number": {"allOf": [{"$ref": "#/components/Integer"}]},
+            "Integer": {"type": "integer"},
+        },
     }
-    whole = {"type": "object", "properties": {"call": inside(tree, "/properties/call", "tools")}}
+    whole: dict[str, Any] = {
+        "type": "object",
+        "properties": {"call": inside(tree, "/properties/call", "tools")},
+    }
     valid = Draft202012Validator(whole).is_valid
     leaf = {"city": "#/$defs/City"}
     assert valid({"call": {**leaf, "parts": [leaf]}})
     assert not valid({"call": {**leaf, "parts": [{"city": 1}]}})
     assert not valid({"call": {"city": "x"}})
-    assert tree["properties"]["city"] == {"$ref": "#/$defs/City"}  # type: ignore[index]
+    assert valid({"call": {**leaf, "default": 1}})
+    assert not valid({"call": {**leaf, "default": "x"}})
+    assert whole["properties"]["call"]["properties"]["default"]["default"] == {"$ref": "#"}
+    assert tree["properties"]["city"] == {"$ref": "#/$defs/City"}
+    addressed = {"$id": "https://corp.example/tree", **tree}
+    assert inside(addressed, "/properties/call", "tools")["properties"]["city"] == {"$ref": "#/$defs/City"}
 
 
 def test_objects_are_closed_wherever_they_stand() -> None:

@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from slm_runtime.api.parsing import OutputParser
+from slm_runtime.engine.client import RequestRefused
 from slm_runtime.templates.tools import teach
 from tests.unit.runtime_api.scripted import LOADED, MODEL, Script, ScriptedEngine, running
 
@@ -93,9 +94,34 @@ async def test_the_form_of_an_answer_leaves_room_for_a_call() -> None:
     assert constraint.kind == "json_schemas"
     form, called = json.loads(constraint.text)
     assert "rain" in form["properties"]
-    assert called["properties"]["name"] == {"const": "weather"}
-    answer, _ = await ask(['{"rain": true}'], response_format=wish)
-    assert answer.choices[0].message.content == '{"rain": true}'
+    assert called["properties"] == {"name": {"enum": ["weather"]}, "arguments": {"type": "object"}}
+    marked = '{"rain": "<tool_call><function=weather></function></tool_call>"}'
+    for text in ('{"rain": true}', '{"name": "weather", "rain": true}', marked):
+        answer, _ = await ask([text], response_format=wish)
+        assert answer.choices[0].message.content == text
+        assert not answer.choices[0].message.tool_calls
+
+
+async def test_what_is_wrong_with_a_demanded_tool_is_told_of_the_tools() -> None:
+    engine = ScriptedEngine(Script(refuse=RequestRefused("no", param="constraint", code="invalid")))
+    async with (
+        running(engine) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        for wish, param in (
+            ({"tool_choice": "required"}, "tools"),
+            ({"response_format": {"type": "json_object"}}, "response_format"),
+        ):
+            with pytest.raises(openai.BadRequestError) as refused:
+                await client.chat.completions.create(model=MODEL, messages=MESSAGES, tools=[TOOL], **wish)  # type: ignore[arg-type]
+            assert refused.value.param == param
+
+
+async def test_tools_are_bounded_together() -> None:
+    large = {"type": "object", "description": "x" * 200_000}
+    tools = [{"type": "function", "function": {"name": name, "parameters": large}} for name in "ab"]
+    with pytest.raises(openai.BadRequestError, match="'tools' is longer than"):
+        await ask([], tool_choice="required", extra_body={"tools": tools})
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])

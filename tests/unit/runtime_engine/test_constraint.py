@@ -60,7 +60,11 @@ def test_of_several_schemas_each_has_its_own_references():
         return {**root, "$defs": {"X": definition}}
 
     schemas = json.dumps([schema("integer"), schema("boolean")])
-    for text in ('{"integer": {"y": 1}}', '{"boolean":\n{"y": true}}'):
+    for text in (
+        '{"integer": {"y": 1}}',
+        '{"boolean":\n{"y": true}}',
+        f'{{"boolean":{" " * 16}{{"y": true}}}}',
+    ):
         matcher = compile_("json_schemas", schemas)
         walk(matcher, text)
         assert matcher.complete or allowed(matcher) <= {128, 129}

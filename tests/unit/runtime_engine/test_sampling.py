@@ -24,6 +24,13 @@ def sampler(top_logprobs=None, matcher=None, choice=0, **params):
     )
 
 
+def test_choices_of_any_seed_draw_differently():
+    row = np.zeros(5000, np.float32)
+    first = [sampler(seed=-1, choice=choice).choose(row.copy())[0] for choice in range(3)]
+    assert len(set(first)) == 3
+    assert first == [sampler(seed=-1, choice=choice).choose(row.copy())[0] for choice in range(3)]
+
+
 def row_of(size=5000, seed=0, spread=3.0):
     return (np.random.default_rng(seed).standard_normal(size) * spread).astype(np.float32)
 

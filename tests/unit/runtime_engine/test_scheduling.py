@@ -244,6 +244,27 @@ def test_running_streams_keep_their_pace_while_a_long_prompt_comes_in():
         assert sum(len(span.tokens) for span in step) <= 3 + 64
 
 
+def test_no_step_of_a_slow_engine_lasts_for_ever():
+    capabilities = Capabilities(context_length=2100, rows=4, sequences=8, step_tokens=512, cells=8400)
+    scheduler = Scheduler(capabilities, Policy(longest_seconds=30))
+
+    def taken(identity: int, prompt: int, pace: float) -> list[int]:
+        """Prompt tokens of each step, of an engine that takes in so many a second."""
+        sequence = Sequence(identity, 0, "", tokens_of([3 + identity] * prompt), prompt + 1)
+        scheduler.submit(sequence)
+        steps = []
+        while sequence.remaining:
+            plan = scheduler.plan()
+            steps.append(sum(len(span.tokens) for span in plan.spans))
+            scheduler.advance(plan, steps[-1] / pace)
+        scheduler.finish(sequence)
+        return steps
+
+    assert taken(1, 5, pace=2) == [5]
+    assert taken(2, 200, pace=4) == [60, 120, 20]
+    assert taken(3, 1500, pace=400) == [120, 512, 512, 356]
+
+
 def test_what_is_wanted_of_others_takes_turns_with_running_streams():
     world = World(PlayedEngine(UNIFIED))
     world.submit(0, [4] * 5, 190)

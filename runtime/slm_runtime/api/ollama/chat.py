@@ -122,5 +122,5 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         keep_on_overflow=wanted.keep_on_overflow(options),
     )
     answer = Answer("chat", wanted.model, turn.parser(), hide_thinking=wanted.think is False)
-    async with generating(serving, exchange, request, _PARAMS) as tracked:
+    async with generating(serving, exchange, request, {**_PARAMS, **turn.params}) as tracked:
         await (answer.stream if wanted.streams else answer.whole)(exchange, tracked, None)

@@ -66,11 +66,11 @@ class CompletionLogprobs:
         return {
             "tokens": [token.chosen.text.decode(errors="replace") for token in tokens],
             "token_logprobs": [_finite(token.chosen.logprob) for token in tokens],
-            # The token itself is always there, whatever is likelier.
+            # The token itself is always there, and counts where others read alike, as parts of characters do.
             "top_logprobs": [
                 {
                     one.text.decode(errors="replace"): _finite(one.logprob)
-                    for one in [token.chosen, *token.top]
+                    for one in [*reversed(token.top), token.chosen]
                 }
                 for token in tokens
             ],

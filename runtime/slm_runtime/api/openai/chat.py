@@ -94,7 +94,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         "model": serving.name,
         "system_fingerprint": serving.fingerprint,
     }
-    async with generating(serving, exchange, request, _PARAMS) as tracked:
+    async with generating(serving, exchange, request, {**_PARAMS, **turn.params}) as tracked:
         if wanted.stream:
             head["object"] = "chat.completion.chunk"
             await _stream(exchange, tracked, _ChunkWriter(head, turn, request.n, include_usage))
@@ -163,7 +163,7 @@ class _ChunkWriter:
         own = of_text(delta.logprobs, delta.tokens)
         if not own and not delta.text:
             return b""
-        logprobs = chat_logprobs(own)
+        logprobs = chat_logprobs(own) if own else None
         chunk = sse.event(self._chunk(delta.choice, {}, logprobs=logprobs))
         if len(parts) == 1 and isinstance(parts[0], Text):
             chunk = sse.event(self._chunk(delta.choice, {"content": parts[0].text}, logprobs=logprobs))

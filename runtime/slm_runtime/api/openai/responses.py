@@ -154,7 +154,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     )
     head = _head(serving, wanted, sampling)
     output, parser = Output(), turn.parser()
-    async with generating(serving, exchange, request, _PARAMS) as tracked:
+    async with generating(serving, exchange, request, {**_PARAMS, **turn.params}) as tracked:
         if wanted.stream:
             await _stream(exchange, tracked, head, output, parser)
             return

@@ -1,6 +1,7 @@
 """The Engine protocol on llama.cpp: one model, one context, one unified key/value store."""
 
 import ctypes
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,12 +60,12 @@ class LlamaCppEngine:
         context_length = config.context_length or min(trained, _DEFAULT_CONTEXT)
         self._embedding_length: int = native.llama_model_n_embd_out(self._model)
         self._outputs = max(config.parallel, _WHOLE_TOKENS)
+        if native.llama_model_has_encoder(self._model):
+            raise self._no_generator()
         self._context = self._make_context(config, context_length)
         self._memory = native.llama_get_memory(self._context)
-        if not self._memory or native.llama_model_has_encoder(self._model):
-            raise LoadError(
-                "UnsupportedArchitecture", f"{self._description()} generates no text token by token"
-            )
+        if not self._memory:
+            raise self._no_generator()
         recurrent = native.llama_model_is_recurrent(self._model) or native.llama_model_is_hybrid(self._model)
         outputs = min(self._outputs, native.llama_n_batch(self._context))
         pooling = _POOLINGS.get(self._metadata(f"{self._metadata('general.architecture')}.pooling_type"))
@@ -157,6 +158,9 @@ class LlamaCppEngine:
             raise LoadError("OutOfMemory", f"{name} doesn't fit into memory: {why}")
         raise LoadError("InvalidModel", f"llama.cpp can't load {name}: {why or 'no reason given'}")
 
+    def _no_generator(self) -> LoadError:
+        return LoadError("UnsupportedArchitecture", f"{self._description()} generates no text token by token")
+
     def _make_context(self, config: EngineConfig, context_length: int) -> Any:
         params = native.llama_context_default_params()
         cells = context_length * config.parallel
@@ -240,7 +244,7 @@ class LlamaCppEngine:
 def resident_bytes() -> int:
     """Of this process, as the kernel counts them."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _text(vocabulary: LlamaVocabulary, token: int | None) -> str:
