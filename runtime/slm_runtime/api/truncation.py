@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from slm_runtime.api.serving import Serving
 from slm_runtime.api.turn import Turn
-from slm_runtime.engine.prepare import CHARACTERS_A_TOKEN
+from slm_runtime.engine.messages import CHARACTERS_A_TOKEN
 from slm_runtime.templates.messages import ChatMessage
 
 Prepare = Callable[[list[ChatMessage]], Awaitable[Turn]]

@@ -399,5 +399,8 @@ FromEngine = (
     | Detokenized
 )
 
+CHARACTERS_A_TOKEN: Final = 32
+"""No text has as many on average; what is longer than that for all of the context isn't read at all."""
+
 MAX_FRAME: Final = 256 * 1024 * 1024
 """Bytes; a longer frame means that the stream is out of step."""

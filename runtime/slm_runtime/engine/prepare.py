@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from slm_runtime.engine.messages import (
+    CHARACTERS_A_TOKEN,
     Embed,
     EmbedRequest,
     GenerateRequest,
@@ -24,8 +25,6 @@ _MAX_STOP_LENGTH: Final = 4096
 _MAX_LOGPROBS: Final = 100
 _EXTREME: Final = 1e6
 """What a logit may be changed by: far beyond that, numbers of 32 bits are no longer finite."""
-CHARACTERS_A_TOKEN: Final = 32
-"""No text has as many on average; what is longer than that for all of the context isn't read at all."""
 
 
 @dataclass(frozen=True, slots=True)
