@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from slm_runtime.api.errors import ApiError, BadRequest, ServerFault, TooBusy, Unavailable
 from slm_runtime.api.http import Disconnected, Exchange
@@ -32,6 +34,11 @@ from slm_runtime.metrics import Metrics
 REQUEST_SECONDS: Final = 1800.0
 """No request lives longer, its time in the queue included."""
 RESTART_RETRY_SECONDS: Final = 5.0
+LOGPROBS: Final = 1 << 19
+"""Of all tokens in one whole answer, alternatives included; a stream has no such bound."""
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(TokenLogprobs).decode
 
 
 def api_error(error: EngineError, params: dict[str, str]) -> ApiError:
@@ -175,12 +182,22 @@ class Choice:
     pieces: list[tuple[str, int]] = field(default_factory=list)
     """Text as it came, and how many tokens each piece has."""
     tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    packed: list[bytes] = field(default_factory=list)
+    """The tokens' logprobs: as objects, those of many alternatives take ten times the memory."""
     reason: FinishReason = "stop"
 
     @property
     def text(self) -> str:
         return "".join(text for text, _ in self.pieces)
+
+    @property
+    def logprobs(self) -> Iterator[TokenLogprobs]:
+        return map(_unpack, self.packed)
+
+    @property
+    def text_logprobs(self) -> Iterator[TokenLogprobs]:
+        """See `of_text`."""
+        return map(_unpack, self.packed[: len(self.tokens)])
 
 
 def of_text(logprobs: list[TokenLogprobs], tokens: list[int]) -> list[TokenLogprobs]:
@@ -208,7 +225,7 @@ async def gather(tracked: Tracked, n: int) -> Gathered:
             if isinstance(event, Delta):
                 choices[event.choice].pieces.append((event.text, len(event.tokens)))
                 choices[event.choice].tokens += event.tokens
-                choices[event.choice].logprobs += event.logprobs or []
+                choices[event.choice].packed += map(_pack, event.logprobs or [])
             elif isinstance(event, ChoiceFinished):
                 choices[event.choice].reason = event.reason
             else:

@@ -102,6 +102,8 @@ class GenerateRequest(Value, kw_only=True):
     """Special tokens appear in the generated text: for tool formats that are marked by them."""
     logprobs: int | None = None
     """None: none; 0: of the chosen tokens; k: also the k likeliest in each place."""
+    most_logprobs: int | None = None
+    """That an answer can hold, of all choices and alternatives; None: any number."""
     constraint: Constraint | None = None
     keep_on_overflow: int | None = None
     """None: a prompt too long is refused; k: its first k tokens stay, the oldest of the rest go (Ollama)."""

@@ -83,8 +83,10 @@ class Preparer:
             _check_request(request)
             _check_sampling(request.sampling, self._vocabulary.size)
             tokens = self._prompt(request)
+            limit = self._limit(request, len(tokens))
+            _check_answer(request, limit - len(tokens))
             matcher = self._grammars.compile(request.constraint) if request.constraint else None
-            return Prepared(submit.id, request, tokens_of(tokens), self._limit(request, len(tokens)), matcher)
+            return Prepared(submit.id, request, tokens_of(tokens), limit, matcher)
         except _Invalid as error:
             return Refused(submit.id, str(error), error.param)
         except InvalidConstraint as error:
@@ -233,6 +235,18 @@ def _check_request(request: GenerateRequest) -> None:
 def _check_logprobs(top: int) -> None:
     if not 0 <= top <= _MAX_LOGPROBS:
         raise _Invalid("logprobs", f"logprobs is {top}; it must be between 0 and {_MAX_LOGPROBS}")
+
+
+def _check_answer(request: GenerateRequest, tokens: int) -> None:
+    if request.logprobs is None or request.most_logprobs is None:
+        return
+    amount = request.n * tokens * (request.logprobs + 1)
+    if amount > request.most_logprobs:
+        raise _Invalid(
+            "max_tokens",
+            f"{request.n} times up to {tokens} tokens with {request.logprobs + 1} log probabilities each are {amount}, more "
+            f"than the {request.most_logprobs} that one answer can hold: lower max_tokens, or let the answer stream",
+        )
 
 
 def _check_amount(request: ScoreRequest, tokens: int) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from slm_runtime.engine.messages import Embed, EmbedRequest
-from slm_runtime.engine.prepare import PreparedEmbedding, Preparer
+from slm_runtime.engine.messages import Embed, EmbedRequest, GenerateRequest, Refused, Submit
+from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, Preparer
 from slm_runtime.engine.protocol import Capabilities
 from tests.unit.runtime_engine.playing import Letters
 
@@ -33,3 +33,15 @@ def test_a_text_that_is_cut_off_stays_framed_and_fits(end: int) -> None:
         assert tokens[0] == 1
         assert len(tokens) == min(len(text) + 2, 10)
         assert end == 1 or tokens[-1] == end
+
+
+def test_log_probabilities_that_would_fill_memory_are_refused_before_they_are_made():
+    preparer = Preparer(Letters(), CAPABILITIES)
+    wish = {"prompt": ["abc"], "n": 2, "logprobs": 4}
+    for most, max_tokens, fine in ((60, None, True), (59, None, False), (59, 5, True), (None, None, True)):
+        request = GenerateRequest(**wish, max_tokens=max_tokens, most_logprobs=most)
+        prepared = preparer.prepare(Submit(1, request))
+        assert isinstance(prepared, Prepared) == fine
+        if isinstance(prepared, Refused):
+            assert prepared.param == "max_tokens"
+            assert "2 times up to 6 tokens with 5" in prepared.message

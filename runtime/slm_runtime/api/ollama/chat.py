@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import generating
+from slm_runtime.api.generation import LOGPROBS, generating
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama.ndjson import Answer
 from slm_runtime.api.ollama.options import parse_format
@@ -117,6 +117,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         sampling=options.sampling(),
         stop=options.stop_strings,
         logprobs=wanted.logprob_count(),
+        most_logprobs=None if wanted.streams else LOGPROBS,
         constraint=turn.constraint,
         show_special=turn.show_special,
         keep_on_overflow=wanted.keep_on_overflow(options),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import generating
+from slm_runtime.api.generation import LOGPROBS, generating
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.ollama import gotemplate
 from slm_runtime.api.ollama.ndjson import Answer
@@ -64,6 +64,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         sampling=options.sampling(),
         stop=options.stop_strings,
         logprobs=wanted.logprob_count(),
+        most_logprobs=None if wanted.streams else LOGPROBS,
         constraint=turn.constraint,
         show_special=turn.show_special,
         keep_on_overflow=wanted.keep_on_overflow(options),

@@ -1,5 +1,6 @@
 """Ollama's answers: the same pieces, one JSON object a line, or all at once."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -91,8 +92,8 @@ class Answer:
             "".join(part.text for part in parts if isinstance(part, Reasoning)),
             [part for part in parts if isinstance(part, ToolCall)],
         )
-        if logprobs := of_text(choice.logprobs, choice.tokens):
-            document["logprobs"] = _logprobs(logprobs)
+        if choice.packed:
+            document["logprobs"] = _logprobs(choice.text_logprobs)
         if context is not None:
             document["context"] = context + choice.tokens
         await exchange.respond_json({**document, **_counts(_REASONS[choice.reason], gathered.end)})
@@ -170,12 +171,16 @@ def nanoseconds(seconds: float) -> int:
     return max(1, round(seconds * 1e9))
 
 
-def _logprobs(tokens: list[TokenLogprobs]) -> list[dict[str, Any]]:
+def _logprobs(tokens: Iterable[TokenLogprobs]) -> list[msgspec.Raw]:
     return [
-        {
-            **_logprob(token.chosen),
-            **({"top_logprobs": [_logprob(one) for one in token.top]} if token.top else {}),
-        }
+        msgspec.Raw(
+            _encode(
+                {
+                    **_logprob(token.chosen),
+                    **({"top_logprobs": [_logprob(one) for one in token.top]} if token.top else {}),
+                }
+            )
+        )
         for token in tokens
     ]
 

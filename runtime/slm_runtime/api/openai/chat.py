@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from slm_runtime.api import sse
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import Choice, Tracked, broken, gather, generating, of_text
+from slm_runtime.api.generation import LOGPROBS, Choice, Tracked, broken, gather, generating, of_text
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.openai import fields, tooling
 from slm_runtime.api.openai.answer import FINISH, chat_logprobs, usage
@@ -84,6 +84,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         stop=serving.stop_strings(wanted.stop_strings()),
         ignore_eos=bool(wanted.ignore_eos),
         logprobs=wanted.logprob_count(),
+        most_logprobs=None if wanted.stream else LOGPROBS,
         constraint=turn.constraint,
         show_special=turn.show_special,
     )
@@ -123,11 +124,10 @@ def _choice(index: int, choice: Choice, parts: list[Part], request: GenerateRequ
         message["reasoning_content"] = reasoning
     if calls:
         message["tool_calls"] = [_tool_call(call) for call in calls]
-    logprobs = of_text(choice.logprobs, choice.tokens)
     return {
         "index": index,
         "message": message,
-        "logprobs": None if request.logprobs is None else chat_logprobs(logprobs),
+        "logprobs": None if request.logprobs is None else chat_logprobs(choice.text_logprobs),
         "finish_reason": "tool_calls" if calls else FINISH[choice.reason],
     }
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from slm_runtime.api import sse
 from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import Choice, Tracked, broken, gather, generating_all, interleaved
+from slm_runtime.api.generation import LOGPROBS, Choice, Tracked, broken, gather, generating_all, interleaved
 from slm_runtime.api.http import Exchange
 from slm_runtime.api.openai import fields
 from slm_runtime.api.openai.answer import FINISH, CompletionLogprobs, prompt_logprobs, total, usage
@@ -82,6 +82,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             stop=serving.stop_strings(wanted.stop_strings()),
             ignore_eos=bool(wanted.ignore_eos),
             logprobs=0 if choosing else wanted.logprobs,
+            most_logprobs=None if wanted.stream else LOGPROBS // len(prompts),
         )
         for prompt in prompts
     ]
@@ -162,12 +163,12 @@ def _best(choices: list[Choice], n: int) -> list[Choice]:
 
 
 def _mean_logprob(choice: Choice) -> float:
-    return sum(token.chosen.logprob for token in choice.logprobs) / max(1, len(choice.logprobs))
+    return sum(token.chosen.logprob for token in choice.logprobs) / max(1, len(choice.packed))
 
 
 def _logprobs(prompt: _Prompt, choice: Choice) -> dict[str, Any]:
     """Of the prompt, if they were asked for, and of what follows it."""
-    own = CompletionLogprobs(len(prompt.echo)).of(choice.logprobs)
+    own = CompletionLogprobs(len(prompt.echo)).of(list(choice.logprobs))
     return own if prompt.logprobs is None else {name: prompt.logprobs[name] + own[name] for name in own}
 
 
