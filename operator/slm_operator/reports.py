@@ -46,7 +46,8 @@ class Reports:
         self._queue = queue
         self._fetch = fetch
         self._interval = interval
-        self._silent: dict[str, tuple[int, float]] = {}
+        self._silent: dict[tuple[str, bool], tuple[int, float]] = {}
+        """By pod uid and whether it was Ready: one that has become so is asked at once."""
 
     async def run(self) -> None:
         """Ask for ever."""
@@ -58,7 +59,7 @@ class Reports:
         """Ask each pod that is worth it, a few at once."""
         pods = self._store.pods()
         uids = {pod["metadata"]["uid"] for _, pod in pods}
-        self._silent = {uid: silence for uid, silence in self._silent.items() if uid in uids}
+        self._silent = {each: silence for each, silence in self._silent.items() if each[0] in uids}
         slots = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
             for key, pod in pods:
@@ -71,10 +72,11 @@ class Reports:
             return False
         if status.get("phase") not in {"Pending", "Running"}:
             return False
-        _, next_try = self._silent.get(metadata["uid"], (0, 0.0))
+        ready = _is_true(status, "Ready")
+        _, next_try = self._silent.get((metadata["uid"], ready), (0, 0.0))
         if asyncio.get_running_loop().time() < next_try:
             return False
-        if not _is_true(status, "Ready"):
+        if not ready:
             return True
         report = self._store.reports.get(metadata["uid"])
         if report is not None:
@@ -90,15 +92,16 @@ class Reports:
 
     async def _ask(self, key: Key, pod: Document, slots: asyncio.Semaphore) -> None:
         uid = pod["metadata"]["uid"]
+        known = (uid, _is_true(pod["status"], "Ready"))
         async with slots:
             body = await self._fetch(pod["status"]["podIP"])
         report = parse(body)
         if report is None:
-            failures = self._silent.get(uid, (0, 0.0))[0] + 1
+            failures = self._silent.get(known, (0, 0.0))[0] + 1
             pause = min(LONGEST_PAUSE, self._interval * 2.0 ** min(failures, 10))
-            self._silent[uid] = (failures, asyncio.get_running_loop().time() + pause)
+            self._silent[known] = (failures, asyncio.get_running_loop().time() + pause)
             return
-        self._silent.pop(uid, None)
+        self._silent.pop(known, None)
         if self._store.reports.get(uid) != report:
             self._store.reports[uid] = report
             self._queue.add(key, Lane.REPORT)

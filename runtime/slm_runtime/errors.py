@@ -158,6 +158,7 @@ class ModelMissing(ModelError):
 
 
 class OutOfMemory(RuntimeFailure):
+    permanent = False
     reason = FailureReason.OUT_OF_MEMORY
     exit_code = ExitCode.OUT_OF_MEMORY
     default_remedy = "Raise spec.resources, or lower spec.runtime.contextLength or spec.runtime.parallel."
@@ -179,7 +180,11 @@ class EngineFailed(RuntimeFailure):
 
 def of_engine(reason: str, message: str) -> RuntimeFailure:
     """What the engine failed with, by the reason that it gave."""
-    known = {each.reason: each for each in (InvalidModel, UnsupportedArchitecture, OutOfMemory, EngineFailed)}
+    known = {each.reason: each for each in (UnsupportedArchitecture, OutOfMemory, EngineFailed)}
+    if reason == InvalidModel.reason:
+        return InvalidModel(
+            message, "Publish the file anew under another name; the one on the volume is of no use."
+        )
     return known[FailureReason(reason)](message)
 
 

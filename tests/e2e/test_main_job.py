@@ -61,6 +61,7 @@ def test_without_the_key_nothing_is_answered(ns: Namespace) -> None:
 
 
 def test_the_status_says_what_was_decided_and_measured(ns: Namespace) -> None:
+    ns.site.eventually("what it runs on was reported", lambda: "acceleration" in ns.status("smollm2"))
     status = ns.status("smollm2")
     assert status["placement"]["selected"] == "cpu"
     assert {each["hardware"] for each in status["placement"]["rejected"]} >= {"npu-intel", "gpu-nvidia"}

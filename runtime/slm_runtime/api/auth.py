@@ -77,7 +77,7 @@ def _read_keys(folder: Path) -> list[tuple[str, bytes]]:
             continue
         try:
             text = file.read_bytes().strip()
-        except (FileNotFoundError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, PermissionError):
             continue
         if text:
             keys.append((file.name, _digest(text)))

@@ -15,9 +15,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 HEAD_SECONDS: Final = 15.0
 """From the connection, or a request's first byte, to the end of its headers."""
 HEAD_BYTES: Final = 64 * 1024
-STALL_SECONDS: Final = 30.0
+STALL_SECONDS: Final = 60.0
 """A client that takes nothing of what waits for it this long is gone."""
 CONNECTIONS: Final = 4096
+REST_SECONDS: Final = 60.0
+"""For what is left of a body whose request was answered before it came."""
 LINGER_SECONDS: Final = 2.0
 """How long what follows a refused head is read and thrown away."""
 
@@ -29,6 +31,7 @@ class HeadTooLarge(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     head_seconds = HEAD_SECONDS
     stall_seconds = STALL_SECONDS
+    rest_seconds = REST_SECONDS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,7 +63,14 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._idle and not self.transport.is_closing():
             # No request begins with these bytes, and uvicorn no longer counts the connection as idle.
-            self._await_head()
+            self._await_head(self.rest_seconds)
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size() > 0:
+            _cancel(self._stall_timer)
+            self._watch_reader()
 
     @override
     def on_message_begin(self) -> None:
@@ -141,9 +151,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
         self._stall_timer = self.loop.call_later(self.stall_seconds, look)
 
-    def _await_head(self) -> None:
+    def _await_head(self, seconds: float | None = None) -> None:
         _cancel(self._head_timer)
-        self._head_timer = self.loop.call_later(self.head_seconds, self.transport.abort)
+        self._head_timer = self.loop.call_later(seconds or self.head_seconds, self.transport.abort)
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size

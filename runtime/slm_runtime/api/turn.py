@@ -113,11 +113,7 @@ def _forced(tools: list[Tool], choice: ToolChoice) -> Constraint | None:
             f"'tool_choice' demands {choice.name or 'a tool'!r}, which is not among 'tools'.",
             param="tool_choice",
         )
-    encoded([function.get("parameters") for function in allowed], "tools")
-    calls = [
-        _call_schema({"const": function["name"]}, function.get("parameters") or {"type": "object"})
-        for function in allowed
-    ]
+    calls = _call_schemas(allowed)
     return (
         Constraint("json_schema", calls[0])
         if len(calls) == 1
@@ -126,11 +122,24 @@ def _forced(tools: list[Tool], choice: ToolChoice) -> Constraint | None:
 
 
 def _or_a_call(constraint: Constraint | None, tools: list[Tool]) -> Constraint | None:
-    """A form is that of the answer: where tools are offered, the model may call one instead, with what it will."""
+    """A form is that of the answer: where tools are offered, the model may call one instead."""
     if constraint is None or constraint.kind != "json_schema" or not tools:
         return None
-    call = _call_schema({"enum": [tool["function"]["name"] for tool in tools]}, {"type": "object"})
-    return Constraint("json_schemas", f"[{constraint.text},{call}]")
+    functions = [tool["function"] for tool in tools]
+    try:
+        calls = _call_schemas(functions[:TOOLS])
+    except BadRequest:
+        # Nobody demands a call: what is too large or too deep to be followed is no reason to refuse.
+        calls = [_call_schema({"enum": [each["name"] for each in functions]}, {"type": "object"})]
+    return Constraint("json_schemas", f"[{','.join([constraint.text, *calls])}]")
+
+
+def _call_schemas(functions: list[dict[str, Any]]) -> list[str]:
+    encoded([each.get("parameters") for each in functions], "tools")
+    return [
+        _call_schema({"const": each["name"]}, each.get("parameters") or {"type": "object"})
+        for each in functions
+    ]
 
 
 def _call_schema(name: dict[str, Any], arguments: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Turns a request into what can be queued, or says why it can't be served: the step loop sees sound requests only."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -83,8 +84,7 @@ class Preparer:
             _check_request(request)
             _check_sampling(request.sampling, self._vocabulary.size)
             tokens = self._prompt(request)
-            limit = self._limit(request, len(tokens))
-            _check_answer(request, limit - len(tokens))
+            limit = min(self._limit(request, len(tokens)), len(tokens) + _answer_room(request))
             matcher = self._grammars.compile(request.constraint) if request.constraint else None
             return Prepared(submit.id, request, tokens_of(tokens), limit, matcher)
         except _Invalid as error:
@@ -237,16 +237,18 @@ def _check_logprobs(top: int) -> None:
         raise _Invalid("logprobs", f"logprobs is {top}; it must be between 0 and {_MAX_LOGPROBS}")
 
 
-def _check_answer(request: GenerateRequest, tokens: int) -> None:
+def _answer_room(request: GenerateRequest) -> int:
+    """Tokens of each choice whose log probabilities one answer can hold; more are refused where they are asked for."""
     if request.logprobs is None or request.most_logprobs is None:
-        return
-    amount = request.n * tokens * (request.logprobs + 1)
-    if amount > request.most_logprobs:
+        return sys.maxsize
+    room = request.most_logprobs // (request.n * (request.logprobs + 1))
+    if request.max_tokens is not None and request.max_tokens > room:
         raise _Invalid(
             "max_tokens",
-            f"{request.n} times up to {tokens} tokens with {request.logprobs + 1} log probabilities each are {amount}, more "
-            f"than the {request.most_logprobs} that one answer can hold: lower max_tokens, or let the answer stream",
+            f"{request.n} times {request.max_tokens} tokens with {request.logprobs + 1} log probabilities each are more "
+            f"than the {request.most_logprobs} that one answer can hold: ask for at most {room} tokens, or let it stream",
         )
+    return room
 
 
 def _check_amount(request: ScoreRequest, tokens: int) -> None:

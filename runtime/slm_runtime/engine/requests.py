@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from slm_runtime.engine.client import DeadlineExceeded, EngineError, EngineUnavailable
 from slm_runtime.engine.messages import (
@@ -17,6 +17,9 @@ from slm_runtime.engine.messages import (
     Timings,
     Usage,
 )
+
+UNREAD: Final = 1 << 17
+"""Tokens and log probabilities that are kept for a client that takes them more slowly than they are made."""
 
 
 class PendingGeneration:
@@ -86,6 +89,9 @@ class PendingGeneration:
                 self._end()
         self._events.append(event)
         self._wake()
+        if len(self._events) * (1 + (self.request.logprobs or 0)) > UNREAD:
+            self._fail("error", "the answer was read too slowly to be kept", EngineUnavailable("unread"))
+            self._cancel(self.id)
 
     def lose(self, message: str) -> None:
         """The engine process is gone."""

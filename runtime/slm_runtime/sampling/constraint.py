@@ -62,9 +62,7 @@ class Grammars:
                 f"a {constraint.kind} of {len(constraint.text)} characters is longer than {_MAX_SOURCE}"
             )
         if constraint.kind == "json_schemas":
-            for schema in msgspec.json.decode(constraint.text, type=list[msgspec.Raw]):
-                # What is wrong with one is told best by itself.
-                self.compile(Constraint("json_schema", bytes(schema).decode()))
+            constraint = self._usable(constraint)
         grammar = _grammar(constraint)
         if self._tokenizer is None:
             wrapper = llguidance.TokenizerWrapper(_Tokens(self._vocabulary))
@@ -73,6 +71,16 @@ class Grammars:
         if matcher.is_error():
             raise InvalidConstraint(f"this {constraint.kind} can't be used: {_first_line(matcher)}")
         return GrammarMatcher(matcher, self._vocabulary.size)
+
+    def _usable(self, constraint: Constraint) -> Constraint:
+        """Of the schemas the first must be one that can be followed to the letter; the others are, as far as they can be."""
+        first, *others = msgspec.json.decode(constraint.text, type=list[msgspec.Raw])
+        self.compile(Constraint("json_schema", bytes(first).decode()))
+        usable = [first, *(each for each in others if self._fits(_alternatives([each])))]
+        return Constraint("json_schemas", msgspec.json.encode(usable).decode())
+
+    def _fits(self, grammar: str) -> bool:
+        return not llguidance.LLMatcher(self._tokenizer, grammar, log_level=0).is_error()
 
 
 class GrammarMatcher:
@@ -119,7 +127,7 @@ def _grammar(constraint: Constraint) -> str:
             case "json_schema":
                 return str(matcher.grammar_from_json_schema(constraint.text, _JSON_DEFAULTS))
             case "json_schemas":
-                return str(matcher.grammar_from_lark(_alternatives(msgspec.json.decode(constraint.text))))
+                return _alternatives(msgspec.json.decode(constraint.text, type=list[msgspec.Raw]))
             case "regex":
                 return str(matcher.grammar_from_regex(constraint.text))
             case "lark":
@@ -130,12 +138,18 @@ def _grammar(constraint: Constraint) -> str:
         raise InvalidConstraint(f"this {constraint.kind} can't be read: {error}") from error
 
 
-def _alternatives(schemas: list[dict[str, Any]]) -> str:
-    """In Lark's notation, where each schema is a document of its own, to which its references refer."""
-    names = [f"schema{place}" for place in range(len(schemas))]
-    documents = [msgspec.json.encode({**schema, "x-guidance": _JSON_DEFAULTS}).decode() for schema in schemas]
-    rules = [f"{name}: %json {document}" for name, document in zip(names, documents, strict=True)]
-    return "\n".join([f"start: {' | '.join(names)}", *rules])
+def _alternatives(schemas: list[msgspec.Raw]) -> str:
+    """In Lark's notation, where each schema is a document of its own, to which its references refer.
+
+    All have the same options, or llguidance would take the first alternative for good.
+    """
+    options = {**_JSON_DEFAULTS, "lenient": True}
+    rules = []
+    for place, schema in enumerate(schemas):
+        document = {**msgspec.json.decode(schema, type=dict[str, Any]), "x-guidance": options}
+        rules.append(f"schema{place}: %json {msgspec.json.encode(document).decode()}")
+    names = " | ".join(f"schema{place}" for place in range(len(schemas)))
+    return str(llguidance.LLMatcher.grammar_from_lark("\n".join([f"start: {names}", *rules])))
 
 
 def _first_line(matcher: "llguidance.LLMatcher") -> str:

@@ -45,9 +45,9 @@ class Scheduler:
         """In the order of arrival, which is also that of `arrival`."""
         self._arrivals = 0
         self._step_tokens = capabilities.step_tokens
-        self._bearable_tokens = capabilities.step_tokens
-        """Prompt tokens that a step takes in within the longest time, at the pace of the one before."""
         self._mixed_tokens = self._in_grains(self._policy.mixed_tokens)
+        self._bearable_tokens = self._mixed_tokens
+        """Prompt tokens that a step takes in within the longest time, at the pace of the one before."""
         self._mixing = False
         """The step that was planned last is for prompts while others generate."""
         self._prefill_turn = False
@@ -156,7 +156,7 @@ class Scheduler:
 
     def _learn(self, plan: Plan, seconds: float) -> None:
         """Adjust how much of prompts goes into a step, above all into one in which others generate."""
-        taken = sum(len(span.tokens) for span in plan.spans if len(span.tokens) > 1)
+        taken = sum(len(span.tokens) for span in plan.spans if len(span.tokens) > 1 or not span.logits)
         if taken:
             bearable = taken / max(seconds, 1e-6) * self._policy.longest_seconds
             self._bearable_tokens = max(1, round(min(bearable, self._capabilities.step_tokens)))
@@ -211,7 +211,8 @@ class Scheduler:
         if not self._capabilities.mixed and single and prompts:
             self._prefill_turn = not self._prefill_turn
             if self._prefill_turn:
-                return self._share_out(prompts, min(self._mixed_tokens, self._step_tokens))
+                room = min(self._mixed_tokens, self._step_tokens, self._bearable_tokens)
+                return self._share_out(prompts, room)
             prompts = []
         room = self._step_tokens - len(single)
         if single:

@@ -89,7 +89,7 @@ def test_a_tools_parameters_may_refer_to_their_definitions(client: openai.OpenAI
 def test_an_agent_with_tools_and_a_typed_answer_gets_one_or_the_other(
     client: openai.OpenAI, smol: ServeProcess, stream: bool
 ) -> None:
-    wish = {"response_format": City, "tools": [openai.pydantic_function_tool(Country)]}
+    wish: dict[str, Any] = {"response_format": City, "tools": [openai.pydantic_function_tool(Country)]}
     if stream:
         with client.chat.completions.stream(**asked(smol), **wish) as events:
             message = events.get_final_completion().choices[0].message

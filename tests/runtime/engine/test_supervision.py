@@ -18,7 +18,7 @@ from slm_runtime.engine.messages import (
     RequestFinished,
     Sampling,
 )
-from slm_runtime.engine.requests import PendingGeneration
+from slm_runtime.engine.requests import UNREAD, PendingGeneration
 from tests.runtime.engine.supervised import answer, ask, engine, expected, reasons, text_of
 from tests.unit.runtime_api.scripted import until
 from tests.unit.runtime_engine.playing import Letters
@@ -195,6 +195,19 @@ async def test_what_ran_when_a_process_died_isn_t_counted_as_running():
         assert [event async for event in stream][-1].message
         assert (supervisor.stats.running, supervisor.stats.kv_cells_used) == (0, 0)
         assert supervisor.stats.generated_tokens >= made
+
+
+async def test_what_nobody_reads_is_not_kept_for_ever():
+    async with engine(context_length=20000) as supervisor:
+        await supervisor.ready()
+        request = ask("unread", max_tokens=None, ignore_eos=True, logprobs=20)
+        unread = await supervisor.generate(request)
+        await until(lambda: unread.ended)
+        events = [event async for event in unread]
+        assert [e.reason for e in events if isinstance(e, ChoiceFinished)] == ["error"]
+        assert "too slowly" in events[-1].message
+        assert len(events) * 21 < UNREAD + 100
+        await until(lambda: supervisor.stats.running == 0)
 
 
 async def answer_when_back(supervisor):

@@ -128,6 +128,21 @@ def test_a_silent_pod_is_asked_ever_more_rarely():
     simulate(scenario())
 
 
+def test_a_pod_that_was_silent_is_asked_as_soon_as_it_is_ready():
+    async def scenario():
+        pods = Pods(None)
+        store, _, each = stage(pods, pod(1, ready=False))
+        running = asyncio.create_task(each.run())
+        await asyncio.sleep(300)
+        store.observe(POD, pod(2, ready=True))
+        pods.body = READY.to_json().encode()
+        await asyncio.sleep(2.5)
+        running.cancel()
+        assert store.reports["uid-Pod"].phase == "Ready"
+
+    simulate(scenario())
+
+
 @pytest.mark.parametrize(
     "body", [None, b"", b"<html>", b'{"version": 7}', b"[]", b'{"command": "serve", "phase": 1}']
 )

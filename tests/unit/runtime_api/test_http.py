@@ -208,7 +208,7 @@ async def test_a_reader_that_reads_slowly_gets_all_of_it(
 async def test_what_begins_no_request_keeps_no_connection(
     api: Running, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    monkeypatch.setattr(BoundedProtocol, "head_seconds", 0.3)
+    monkeypatch.setattr(BoundedProtocol, "rest_seconds", 0.3)
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     writer.write(sent[:-2])
     assert await asyncio.wait_for(reader.read(10), 10) == b"HTTP/1.1 2" if b"GET" in sent else b"HTTP/1.1 4"

@@ -94,7 +94,8 @@ async def test_the_form_of_an_answer_leaves_room_for_a_call() -> None:
     assert constraint.kind == "json_schemas"
     form, called = json.loads(constraint.text)
     assert "rain" in form["properties"]
-    assert called["properties"] == {"name": {"enum": ["weather"]}, "arguments": {"type": "object"}}
+    assert called["properties"]["name"] == {"const": "weather"}
+    assert called["properties"]["arguments"]["required"] == ["city"]
     marked = '{"rain": "<tool_call><function=weather></function></tool_call>"}'
     for text in ('{"rain": true}', '{"name": "weather", "rain": true}', marked):
         answer, _ = await ask([text], response_format=wish)
@@ -117,11 +118,16 @@ async def test_what_is_wrong_with_a_demanded_tool_is_told_of_the_tools() -> None
             assert refused.value.param == param
 
 
-async def test_tools_are_bounded_together() -> None:
+async def test_tools_are_bounded_together_where_they_are_demanded() -> None:
     large = {"type": "object", "description": "x" * 200_000}
     tools = [{"type": "function", "function": {"name": name, "parameters": large}} for name in "ab"]
     with pytest.raises(openai.BadRequestError, match="'tools' is longer than"):
         await ask([], tool_choice="required", extra_body={"tools": tools})
+    form = {"type": "json_object", "schema": {"type": "object"}}
+    _, engine = await ask(["{}"], response_format=form, extra_body={"tools": tools})
+    constraint = engine.requests[0].constraint
+    assert constraint is not None
+    assert json.loads(constraint.text)[1]["properties"]["name"] == {"enum": ["a", "b"]}
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])

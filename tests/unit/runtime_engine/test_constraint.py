@@ -71,8 +71,17 @@ def test_of_several_schemas_each_has_its_own_references():
     matcher = compile_("json_schemas", schemas)
     walk(matcher, '{"boolean": {"y": ')
     assert allowed(matcher) & set(b"0123456789") == set()
-    with pytest.raises(InvalidConstraint, match="nowhere"):
+    with pytest.raises(InvalidConstraint, match=r"this json_schema can't be used.*nowhere"):
         compile_("json_schemas", json.dumps([{"$ref": "#/$defs/nowhere"}, {}]))
+
+
+def test_of_several_schemas_only_the_first_must_be_one_that_can_be_followed():
+    lists = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    with pytest.raises(InvalidConstraint, match="uniqueItems"):
+        compile_("json_schemas", json.dumps([lists, {"type": "boolean"}]))
+    matcher = compile_("json_schemas", json.dumps([{"type": "boolean"}, {"$ref": "#/nowhere"}, lists]))
+    assert allowed(matcher) - set(b" \n\t") == set(b"tf[")
+    walk(matcher, "[1")
 
 
 def test_each_kind_allows_what_it_says():

@@ -38,10 +38,13 @@ def test_a_text_that_is_cut_off_stays_framed_and_fits(end: int) -> None:
 def test_log_probabilities_that_would_fill_memory_are_refused_before_they_are_made():
     preparer = Preparer(Letters(), CAPABILITIES)
     wish = {"prompt": ["abc"], "n": 2, "logprobs": 4}
-    for most, max_tokens, fine in ((60, None, True), (59, None, False), (59, 5, True), (None, None, True)):
+    for most, max_tokens, tokens in ((60, None, 6), (59, None, 5), (59, 5, 5), (None, 6, 6), (59, 6, None)):
         request = GenerateRequest(**wish, max_tokens=max_tokens, most_logprobs=most)
         prepared = preparer.prepare(Submit(1, request))
-        assert isinstance(prepared, Prepared) == fine
-        if isinstance(prepared, Refused):
+        if tokens is None:
+            assert isinstance(prepared, Refused)
             assert prepared.param == "max_tokens"
-            assert "2 times up to 6 tokens with 5" in prepared.message
+            assert "at most 5 tokens" in prepared.message
+        else:
+            assert isinstance(prepared, Prepared)
+            assert prepared.limit - len(prepared.tokens) == tokens

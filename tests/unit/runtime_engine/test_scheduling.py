@@ -260,9 +260,12 @@ def test_no_step_of_a_slow_engine_lasts_for_ever():
         scheduler.finish(sequence)
         return steps
 
-    assert taken(1, 5, pace=2) == [5]
-    assert taken(2, 200, pace=4) == [60, 120, 20]
-    assert taken(3, 1500, pace=400) == [120, 512, 512, 356]
+    assert taken(1, 200, pace=100) == [128, 72]
+    assert taken(2, 5, pace=2) == [5]
+    assert taken(3, 200, pace=4) == [60, 120, 20]
+    assert taken(4, 1500, pace=400) == [120, 512, 512, 356]
+    assert taken(5, 3, pace=0.02) == [3]
+    assert taken(6, 200, pace=20) == [1, 199]
 
 
 def test_what_is_wanted_of_others_takes_turns_with_running_streams():

@@ -92,8 +92,8 @@ class Answer:
             "".join(part.text for part in parts if isinstance(part, Reasoning)),
             [part for part in parts if isinstance(part, ToolCall)],
         )
-        if choice.packed:
-            document["logprobs"] = _logprobs(choice.text_logprobs)
+        if logprobs := _logprobs(choice.text_logprobs):
+            document["logprobs"] = logprobs
         if context is not None:
             document["context"] = context + choice.tokens
         await exchange.respond_json({**document, **_counts(_REASONS[choice.reason], gathered.end)})
