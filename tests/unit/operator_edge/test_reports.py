@@ -133,7 +133,7 @@ def test_a_pod_that_was_silent_is_asked_as_soon_as_it_is_ready():
         pods = Pods(None)
         store, _, each = stage(pods, pod(1, ready=False))
         running = asyncio.create_task(each.run())
-        await asyncio.sleep(300)
+        await asyncio.sleep(310)
         store.observe(POD, pod(2, ready=True))
         pods.body = READY.to_json().encode()
         await asyncio.sleep(2.5)
