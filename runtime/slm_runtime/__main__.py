@@ -100,7 +100,7 @@ def config_from_environment() -> RuntimeConfig:
 
 def _fetch(places: Places) -> int:
     from slm_runtime.fetching.command import fetch_command
-    from slm_runtime.fetching.termination import leave
+    from slm_runtime.termination import leave
 
     try:
         return fetch_command(config_from_environment().model, Site(places))
@@ -111,7 +111,7 @@ def _fetch(places: Places) -> int:
 
 def _inspect(options: argparse.Namespace, places: Places) -> int:
     from slm_runtime.fetching.inspect import inspect, inspect_command, table
-    from slm_runtime.fetching.termination import leave
+    from slm_runtime.termination import leave
 
     if options.source is None:
         try:

@@ -27,13 +27,13 @@ from slm_runtime.engine.client import EngineClient, EngineError
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.supervisor import EngineSupervisor
 from slm_runtime.errors import RuntimeFailure, of_engine
-from slm_runtime.fetching.termination import leave
 from slm_runtime.listeners import Server, ServerThread, listen
 from slm_runtime.logs import configure
 from slm_runtime.models.folder import ModelFolder
 from slm_runtime.places import Places
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.renderer import TemplateRenderer
+from slm_runtime.termination import leave
 from slm_runtime.warmup import warm_up
 
 HEARTBEAT_SECONDS: Final = 0.5

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -37,6 +37,7 @@ RESTART_RETRY_SECONDS: Final = 5.0
 LOGPROBS: Final = 1 << 19
 """Of all tokens in one whole answer, alternatives included; a stream has no such bound."""
 
+_Logprobs = TypeVar("_Logprobs")
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(TokenLogprobs).decode
 
@@ -175,6 +176,11 @@ async def generating_all(
         yield tracked
 
 
+def of_text(logprobs: list[_Logprobs], tokens: list[int]) -> list[_Logprobs]:
+    """Those of the tokens that make the text: the token that ended it comes after them, and has no text."""
+    return logprobs[: len(tokens)]
+
+
 @dataclass
 class Choice:
     """One finished choice, gathered."""
@@ -197,12 +203,7 @@ class Choice:
     @property
     def text_logprobs(self) -> Iterator[TokenLogprobs]:
         """See `of_text`."""
-        return map(_unpack, self.packed[: len(self.tokens)])
-
-
-def of_text(logprobs: list[TokenLogprobs], tokens: list[int]) -> list[TokenLogprobs]:
-    """Those of the tokens that make the text: the token that ended it comes after them, and has no text."""
-    return logprobs[: len(tokens)]
+        return map(_unpack, of_text(self.packed, self.tokens))
 
 
 @dataclass

@@ -80,7 +80,8 @@ def read_json(text: str) -> list[Call] | None:
 def read_exact(text: str) -> list[Call] | None:
     """One object with a name and arguments, and nothing else."""
     document = _object(text)
-    return None if document is None or document.keys() != {"name", "arguments"} else read_json(text)
+    call = _call(document) if document is not None and document.keys() == {"name", "arguments"} else None
+    return None if call is None else [call]
 
 
 def read_fenced(text: str) -> list[Call] | None:

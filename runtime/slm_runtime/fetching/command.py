@@ -29,9 +29,9 @@ from slm_runtime.errors import (
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.ops import operations
 from slm_runtime.fetching.patience import Patience
-from slm_runtime.fetching.termination import leave
 from slm_runtime.models.folder import RememberedFailure, storage_errors
 from slm_runtime.models.sources.site import Site
+from slm_runtime.termination import leave
 
 FIRST_LOOK_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 60.0

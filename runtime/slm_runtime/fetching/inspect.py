@@ -8,12 +8,12 @@ from slm_contract.places import ExitCode
 from slm_contract.report import FetchReport, ModelFacts
 from slm_runtime.errors import RuntimeFailure, SourceNotFound
 from slm_runtime.fetching.patience import Patience
-from slm_runtime.fetching.termination import bounded_json, leave
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import storage_errors
 from slm_runtime.models.sources.artifact import Artifact, FileBlob, PlainFile
 from slm_runtime.models.sources.resolve import open_artifact
 from slm_runtime.models.sources.site import Site
+from slm_runtime.termination import bounded_json, leave
 
 
 def inspect_command(model: ModelConfig, site: Site, patience: Patience | None = None) -> int:

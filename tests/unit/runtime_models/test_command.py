@@ -27,10 +27,10 @@ from slm_runtime.__main__ import main
 from slm_runtime.fetching.command import fetch_command
 from slm_runtime.fetching.part import PartState
 from slm_runtime.fetching.patience import Patience
-from slm_runtime.fetching.termination import bounded_json
 from slm_runtime.models.folder import ModelFolder
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
+from slm_runtime.termination import bounded_json
 from tests.support.ports import free_port
 from tests.support.web import File, WebServer
 
