@@ -1,140 +1,145 @@
-"""Desired and observed → what to apply and what to delete. What says the same already is left alone."""
+"""Desired and observed → steps. What says the same already is left alone; what isn't ours is never touched."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from slm_operator.crd.names import INTENT_ANNOTATION
-from slm_operator.crd.quantities import parse_quantity
+from slm_operator.crd.names import INTENT_ANNOTATION, KIND
 from slm_operator.digest import digest
-from slm_operator.snapshot import ChildRef, Delete, Document, Plan
+from slm_operator.ownership import Loss, leftover, lost, rewritten
+from slm_operator.snapshot import Apply, ChildRef, Create, Delete, Document, Plan, Step, ref_of
 
-_IMMUTABLE: Final = frozenset({"Job"})
-"""Another template is another object, by name: one that exists is as it was made."""
-_QUANTITIES: Final = frozenset({"requests", "limits"})
-_QUANTITY_FIELDS: Final = frozenset({"sizeLimit"})
-_KEYS: Final = ("name", "mountPath", "containerPort", "port")
-"""Fields by which the elements of a list are told apart, first that all elements have."""
-_ATOMIC: Final = frozenset({"tolerations", "command", "drop", "accessModes", "items", "endpoints"})
-"""Lists that are one value: another element in them is another value."""
+_IMMUTABLE: Final = frozenset({"Job", "ControllerRevision"})
+"""Another content is another object, by name: one that exists is as it was made."""
 
 
 @dataclass(frozen=True)
-class Intent:
-    """An object as it shall be."""
+class Contention:
+    """Fields of a child that somebody else writes too."""
 
-    document: Document
-    digest: str
+    ref: ChildRef
+    losses: tuple[Loss, ...] = ()
+    """Fields that another manager has taken."""
+    rewritten: tuple[str, ...] = ()
+    """Fields that are ours and hold another value: a webhook changes them whenever we write."""
 
-    @property
-    def ref(self) -> ChildRef:
-        return ref_of(self.document)
 
-
-def intent(document: Mapping[str, Any], name: str | None = None) -> Intent:
-    """Put the intent's digest on the object: a field that is dropped from it later shows by it.
-
-    Parameters
-    ----------
-    name
-        The digest, where it isn't that of the whole document.
-    """
-    told = digest(document) if name is None else name
+def intent(document: Mapping[str, Any]) -> Document:
+    """Put the document's digest on it: a field that is dropped from it later shows by it."""
     metadata = {
         **document["metadata"],
-        "annotations": {**document["metadata"].get("annotations", {}), INTENT_ANNOTATION: told},
+        "annotations": {**document["metadata"].get("annotations", {}), INTENT_ANNOTATION: digest(document)},
     }
-    return Intent({**document, "metadata": metadata}, told)
-
-
-def ref_of(document: Document) -> ChildRef:
-    return ChildRef(str(document["kind"]), str(document["metadata"]["name"]))
+    return {**document, "metadata": metadata}
 
 
 def owned_by(document: Document, uid: str) -> bool:
-    """Whether the object belongs to the SLMDeployment of this uid, not to one of the same name before it."""
-    return any(
-        reference.get("uid") == uid and reference.get("controller")
-        for reference in document["metadata"].get("ownerReferences", ())
+    """Whether the SLMDeployment of this uid controls the object, not one of the same name before it."""
+    controller = _controller(document)
+    return controller is not None and controller.get("uid") == uid
+
+
+def of_predecessor(document: Document, name: str, uid: str) -> bool:
+    """Whether the object belonged to an SLMDeployment of this name that is gone: the garbage collector is on its way."""
+    controller = _controller(document)
+    return (
+        controller is not None
+        and (controller.get("kind"), controller.get("name")) == (KIND, name)
+        and controller.get("uid") != uid
     )
 
 
 def make_plan(
-    desired: Sequence[Intent],
-    observed: Mapping[ChildRef, Document],
+    desired: Iterable[Document],
+    ours: Mapping[ChildRef, Document],
     *,
-    uid: str,
-    create: Sequence[Document] = (),
+    taken: Collection[ChildRef],
+    key: Document | None = None,
+    spared: Collection[ChildRef] = (),
+    yielding: Collection[ChildRef] = (),
 ) -> Plan:
-    """What to do so that the desired objects are there, and nothing else of ours."""
-    apply = tuple(
-        each.document
-        for each in desired
-        if each.ref not in observed
-        or (owned_by(observed[each.ref], uid) and not is_as_intended(each, observed[each.ref]))
+    """The steps after which the desired objects are there, and nothing else of ours.
+
+    Parameters
+    ----------
+    ours
+        Children that this SLMDeployment controls.
+    taken
+        Names that somebody else's objects have.
+    key
+        The key Secret, where it has to be made.
+    spared
+        What stays although nobody asks for it: something that runs still needs it.
+    yielding
+        What is left alone for a while, since another writer keeps changing it.
+    """
+    documents = [each for each in desired if ref_of(each) not in taken]
+    steps: list[Step] = [] if key is None else [Create(key, once=True)]
+    revisions = frozenset(
+        ref for each in documents if (ref := ref_of(each)).kind == "ControllerRevision" and ref not in ours
     )
-    wanted = {each.ref for each in desired}
-    delete = tuple(
+    for each in documents:
+        ref = ref_of(each)
+        needs = revisions if ref.kind == "Deployment" else frozenset[ChildRef]()
+        if ref not in ours:
+            steps.append(Create(intent(each), needs))
+        elif ref not in yielding and not _is_going(ours[ref]) and not is_as_intended(each, ours[ref]):
+            steps.append(_apply(intent(each), ours[ref], needs))
+    wanted = {ref_of(each) for each in documents}
+    steps += [
         Delete(
             api_version=str(document["apiVersion"]),
             ref=ref,
             uid=str(document["metadata"]["uid"]),
             resource_version=str(document["metadata"]["resourceVersion"]),
         )
-        for ref, document in sorted(observed.items())
-        if ref not in wanted and owned_by(document, uid) and "deletionTimestamp" not in document["metadata"]
-    )
-    return Plan(create=tuple(create), apply=apply, delete=delete)
+        for ref, document in sorted(ours.items())
+        if ref not in wanted and ref not in spared and not _is_going(document)
+    ]
+    return Plan(tuple(steps))
 
 
-def taken(desired: Sequence[Intent], observed: Mapping[ChildRef, Document], uid: str) -> tuple[ChildRef, ...]:
-    """Names that somebody else's objects have: never touched."""
-    return tuple(
-        each.ref for each in desired if each.ref in observed and not owned_by(observed[each.ref], uid)
-    )
+def is_as_intended(document: Document, live: Document) -> bool:
+    """Whether applying the document would change nothing: it was what we applied last, and every field of it is still ours.
 
-
-def is_as_intended(wanted: Intent, live: Document) -> bool:
-    """Whether applying the intent would change nothing: every field of it is so, the digest of the last intent included.
-
-    Fields of others, and what the API server filled in, aren't in the intent and don't count.
+    Fields of others, and what the API server filled in, don't count; nor does a value that a webhook puts in place of ours,
+    since it would do so again.
     """
-    if wanted.ref.kind in _IMMUTABLE:
-        return bool(live["metadata"].get("annotations", {}).get(INTENT_ANNOTATION) == wanted.digest)
-    return _contains(live, wanted.document)
-
-
-def _contains(live: Any, wanted: Any, path: tuple[str, ...] = ()) -> bool:
-    if isinstance(wanted, Mapping):
-        return isinstance(live, Mapping) and all(
-            key in live and _contains(live[key], value, (*path, key)) for key, value in wanted.items()
-        )
-    if isinstance(wanted, (list, tuple)):
-        return isinstance(live, (list, tuple)) and _list_contains(live, wanted, path)
-    if wanted == live:
+    wanted = intent(document)
+    if ref_of(document).kind in _IMMUTABLE:
         return True
-    in_quantities = len(path) > 1 and path[-2] in _QUANTITIES
-    return (in_quantities or (bool(path) and path[-1] in _QUANTITY_FIELDS)) and _same_quantity(live, wanted)
+    return _told(live) == _told(wanted) and not lost(wanted, live)
 
 
-def _list_contains(live: Sequence[Any], wanted: Sequence[Any], path: tuple[str, ...]) -> bool:
-    key = None if path and path[-1] in _ATOMIC else _list_key(wanted)
-    if key is None:
-        return len(live) == len(wanted) and all(
-            _contains(one, other, path) for one, other in zip(live, wanted, strict=True)
-        )
-    found = {each.get(key): each for each in live if isinstance(each, Mapping)}
-    return all(each[key] in found and _contains(found[each[key]], each, path) for each in wanted)
+def contentions(desired: Iterable[Document], ours: Mapping[ChildRef, Document]) -> tuple[Contention, ...]:
+    """Where others write what is ours. An intent of ours that isn't applied yet is no contention."""
+    found = []
+    for each in desired:
+        live, wanted = ours.get(ref_of(each)), intent(each)
+        if live is None or ref_of(each).kind in _IMMUTABLE or _told(live) != _told(wanted):
+            continue
+        losses = tuple(loss for loss in lost(wanted, live) if loss.manager is not None)
+        changed = rewritten(wanted, live)
+        if losses or changed:
+            found.append(Contention(ref_of(each), losses, changed))
+    return tuple(found)
 
 
-def _list_key(elements: Sequence[Any]) -> str | None:
-    if not elements or not all(isinstance(each, Mapping) for each in elements):
-        return None
-    return next((key for key in _KEYS if all(key in each for each in elements)), None)
+def _apply(wanted: Document, live: Document, needs: frozenset[ChildRef]) -> Apply:
+    identity = {key: live["metadata"][key] for key in ("uid", "resourceVersion")}
+    document = {**wanted, "metadata": {**wanted["metadata"], **identity}}
+    return Apply(document, needs, consolidate=leftover(wanted, live))
 
 
-def _same_quantity(live: Any, wanted: Any) -> bool:
-    try:
-        return parse_quantity(live) == parse_quantity(wanted)
-    except ValueError:
-        return False
+def _told(document: Document) -> str | None:
+    annotations: Mapping[str, str] = document["metadata"].get("annotations") or {}
+    return annotations.get(INTENT_ANNOTATION)
+
+
+def _is_going(document: Document) -> bool:
+    return "deletionTimestamp" in document["metadata"]
+
+
+def _controller(document: Document) -> Mapping[str, Any] | None:
+    references: Iterable[Mapping[str, Any]] = document["metadata"].get("ownerReferences") or ()
+    return next((each for each in references if each.get("controller")), None)

@@ -3,7 +3,6 @@
 One way only: `reconcile` observes a Snapshot, `decide(snapshot)` answers a Decision, `reconcile` acts on it.
 """
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,6 +20,10 @@ class ChildRef(NamedTuple):
 
     kind: str
     name: str
+
+
+def ref_of(document: Document) -> ChildRef:
+    return ChildRef(str(document["kind"]), str(document["metadata"]["name"]))
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,46 @@ class Snapshot:
     """By pod uid; a pod that can't be reached is absent, and its fields stay unknown."""
     monitoring: bool = False
     """Whether the cluster serves ServiceMonitor."""
-    new_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    new_key: str = ""
     """A fresh API key, in case one has to be made: the core has no randomness of its own."""
-    refusal: Refusal | None = None
-    """Set only when the plan of this very snapshot was tried and refused."""
+    clues: Mapping[str, str] = field(default_factory=dict)
+    """By uid of a Job or pod: what its events say of why nothing comes to life."""
+    may_upgrade: bool = True
+    """Whether this one may take a new image or bundle now: over the whole cluster only a few do at a time."""
+    yielding: frozenset[ChildRef] = frozenset()
+    """Children that another writer keeps changing: left alone for a while."""
+    refusals: tuple[Refusal, ...] = ()
+    """Set only when the plan of this very snapshot was tried, and this much of it refused."""
+
+
+@dataclass(frozen=True)
+class Create:
+    """By POST: what isn't known may be there all the same, and then it is somebody else's until it is looked at."""
+
+    document: Document
+    needs: frozenset[ChildRef] = frozenset()
+    """Children that must be there before; where one of them was refused, this isn't tried."""
+    once: bool = False
+    """True: that it exists is success (a key Secret, which is never read)."""
+
+    @property
+    def ref(self) -> ChildRef:
+        return ref_of(self.document)
+
+
+@dataclass(frozen=True)
+class Apply:
+    """By server-side apply, the full intent, over the very object that was observed."""
+
+    document: Document
+    """Its metadata carries uid and resourceVersion."""
+    needs: frozenset[ChildRef] = frozenset()
+    consolidate: bool = False
+    """True: fields go that our POST still owns; its ownership is made the apply's first."""
+
+    @property
+    def ref(self) -> ChildRef:
+        return ref_of(self.document)
 
 
 @dataclass(frozen=True)
@@ -82,20 +121,20 @@ class Delete:
     ref: ChildRef
     uid: str
     resource_version: str
+    needs: frozenset[ChildRef] = frozenset()
+
+
+Step = Create | Apply | Delete
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: create, apply, delete. Empty at rest."""
+    """What to do, in this order; empty at rest."""
 
-    create: tuple[Document, ...] = ()
-    """By POST; a 409 is success (the key Secret: random content can't be applied twice)."""
-    apply: tuple[Document, ...] = ()
-    """By server-side apply, the full intent, forced."""
-    delete: tuple[Delete, ...] = ()
+    steps: tuple[Step, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.create or self.apply or self.delete)
+        return bool(self.steps)
 
 
 @dataclass(frozen=True)
@@ -105,3 +144,7 @@ class Decision:
     """The whole status; written once, only where it differs in meaning from the live one."""
     requeue_after: float | None = None
     """Seconds until the same snapshot would be decided otherwise, with time alone."""
+    contested: tuple[ChildRef, ...] = ()
+    """Children whose fields somebody else has taken: the plan takes them back."""
+    upgrading: bool = False
+    """Whether it is on its way to a revision that only the operator's configuration asks for."""

@@ -26,19 +26,19 @@ HARDWARE_LABEL: Final = f"{GROUP}/hardware"
 MODEL_LABEL: Final = f"{GROUP}/model"
 """On the pods of inspect and pre-pull Jobs only: the key of the model that they read."""
 
+REVISION_LABEL: Final = f"{GROUP}/revision"
+"""On serving pods only: the revision that they were made from. Never in a selector."""
+
 INTENT_ANNOTATION: Final = f"{GROUP}/intent"
 """Hash of the whole intent that was last applied to this object."""
-INPUTS_ANNOTATION: Final = f"{GROUP}/inputs"
-"""On the Deployment: hash of what its pod template was rendered from."""
-SITE_ANNOTATION: Final = f"{GROUP}/site"
-"""On the Deployment: hash of the operator's own settings that the template was rendered with."""
-DECISION_ANNOTATION: Final = f"{GROUP}/decision"
-"""On the Deployment: what was decided for it (class, rejections, image, context, memory), as JSON."""
-FACTS_ANNOTATION: Final = f"{GROUP}/model-facts"
-"""On the Deployment: facts of the models read so far, JSON by model key."""
+ROLLOUT_ANNOTATION: Final = f"{GROUP}/rollout"
+"""On the Deployment: the revision it is made from, since when, what to go back to, and what was tried; as JSON."""
 
 API_KEY_FILE: Final = "api-key"
-"""The one entry of a generated key Secret."""
+"""The entry of a generated key Secret that people read."""
+KEY_OWNER_PREFIX: Final = "owner-"
+"""A generated key Secret has an empty entry of this and the SLMDeployment's uid: nobody could have made one before that uid
+was given, and kubelet mounts none that lacks the entry."""
 RUNTIME_NAME: Final = "slm-runtime"
 
 
@@ -67,12 +67,20 @@ def key_secret_name(instance: str) -> str:
     return f"{instance}-api-key"
 
 
+def key_owner_entry(uid: str) -> str:
+    return f"{KEY_OWNER_PREFIX}{uid}"
+
+
 def ca_bundle_name(instance: str) -> str:
     return f"{instance}-ca"
 
 
 def claim_name(instance: str) -> str:
     return f"{instance}-models"
+
+
+def revision_name(instance: str, digest: str) -> str:
+    return f"{instance}-{digest}"
 
 
 def job_name(instance: str, purpose: str, digest: str) -> str:

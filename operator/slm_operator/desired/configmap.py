@@ -5,7 +5,7 @@ from typing import Any
 from slm_contract import places
 from slm_operator.crd.names import ca_bundle_name
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.desired.inputs import child
+from slm_operator.desired.child import child
 from slm_operator.settings import Settings
 
 

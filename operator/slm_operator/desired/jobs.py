@@ -7,13 +7,15 @@ five minutes): a source that comes back is noticed by itself, and the reason sta
 from typing import Any, Final
 
 from slm_contract.config import HardwareConfig, ModelConfig, RuntimeConfig
-from slm_operator.crd.names import MODEL_LABEL, job_name, labels
+from slm_operator.crd.names import MODEL_LABEL, job_name, labels, selector
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.desired.inputs import child
-from slm_operator.desired.pod import fetch_container, fetch_volumes, pod_basics
+from slm_operator.desired.child import child
+from slm_operator.pod.template import fetch_container, pod_basics
+from slm_operator.pod.volumes import fetch_volumes
 from slm_operator.digest import digest
 from slm_operator.settings import HardwareClass, Settings
 
+HOSTNAME: Final = "kubernetes.io/hostname"
 RESTARTS: Final = 2_147_483_647
 """The most that a Job can count: it never gives up."""
 
@@ -38,9 +40,22 @@ def pull_job(
     hardware_class: HardwareClass,
     artifact: ModelConfig,
     image: str,
+    *,
+    beside_pods: bool = False,
 ) -> dict[str, Any]:
-    """Fetches the model into the claim, on a node of the class: a volume is bound where it is first used."""
-    return _job(resource, settings, hardware_class, artifact, image, command="fetch", volume=True)
+    """Fetches the model into the claim, on a node of the class: a volume is bound where it is first used.
+
+    Parameters
+    ----------
+    beside_pods
+        Whether serving pods have the claim already, which only one node can have: the Job's pod goes to theirs.
+    """
+    job = _job(resource, settings, hardware_class, artifact, image, command="fetch", volume=True)
+    if beside_pods:
+        term = {"labelSelector": {"matchLabels": selector(resource.name)}, "topologyKey": HOSTNAME}
+        affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+        job["spec"]["template"]["spec"]["affinity"] = affinity
+    return job
 
 
 def _job(

@@ -5,7 +5,7 @@ from typing import Any
 from slm_contract import places
 from slm_operator.crd.names import labels
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.desired.inputs import child
+from slm_operator.desired.child import child
 
 
 def service_monitor(resource: SLMDeployment, *, served: bool) -> dict[str, Any] | None:

@@ -4,29 +4,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slm_operator.crd.names import claim_name
+from slm_operator.crd.names import key_secret_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.claim import model_claim
 from slm_operator.desired.configmap import ca_bundle
-from slm_operator.desired.deployment import kept_deployment, rendered_deployment
-from slm_operator.desired.inputs import uses_claim
+from slm_operator.desired.deployment import deployment
 from slm_operator.desired.jobs import inspect_job, pull_job
 from slm_operator.desired.monitor import service_monitor
+from slm_operator.desired.revisions import controller_revision
 from slm_operator.desired.secret import key_secret
 from slm_operator.desired.service import service
 from slm_operator.model.known import model_key
+from slm_operator.observed.pods import nodes_of
 from slm_operator.placement.choose import Candidate
-from slm_operator.plan import Intent, intent
-from slm_operator.resolve import Resolution
+from slm_operator.pod.volumes import claim_of, one_pod_only, uses_claim, volumes_of
+from slm_operator.revision.history import History
+from slm_operator.revision.revision import Revision
 from slm_operator.snapshot import ChildRef, Document, Snapshot
+from slm_operator.target.target import Target
+from slm_operator.target.wanted import image_of
 
 
 @dataclass(frozen=True)
 class Desired:
     """The objects, and what the Deployment waits for where it isn't among them."""
 
-    objects: tuple[Intent, ...]
-    create: tuple[dict[str, Any], ...] = ()
+    objects: tuple[dict[str, Any], ...]
+    """In the order in which they are written."""
+    running: Revision | None
+    """The revision that the Deployment among them is made from; None where there is none."""
+    key: dict[str, Any] | None = None
+    """The key Secret, where it has to be made."""
     waiting: str | None = None
     """`Inspecting` or `Pulling`: a Job has to end before pods are made from the present spec."""
 
@@ -34,99 +42,111 @@ class Desired:
 def desired_objects(
     snapshot: Snapshot,
     resource: SLMDeployment,
-    resolution: Resolution,
-    live: Document | None,
+    target: Target,
+    history: History,
     *,
+    children: Mapping[ChildRef, Document],
+    pods: tuple[Document, ...],
     key_missing: bool,
 ) -> Desired:
     """List every child as it shall be.
 
     Parameters
     ----------
-    live
-        The Deployment, if it is there and ours.
+    children
+        Those that are ours.
+    pods
+        Of the current revision.
     key_missing
         Whether pods wait for a volume, which may be the key Secret.
     """
-    settings = snapshot.settings
-    jobs, waiting = _jobs(snapshot, resource, resolution, live)
-    if resolution.rendering is not None and not resolution.settled and waiting is None:
-        deployment = rendered_deployment(resolution.rendering, resolution.facts or {})
-    elif live is not None:
-        deployment = kept_deployment(resource, live, resolution.rendering if resolution.settled else None)
-    else:
-        deployment = None
-    plain = (
-        ca_bundle(resource, settings),
-        model_claim(resource),
+    live = children.get(ChildRef("Deployment", resource.name))
+    jobs, waiting = _jobs(snapshot, resource, target, history, children=children, pods=pods)
+    running = history.current if waiting is not None else target.revision
+    objects: list[dict[str, Any] | None] = [
+        ca_bundle(resource, snapshot.settings),
+        model_claim(resource, children),
         *jobs,
-        service(resource),
-        service_monitor(resource, served=snapshot.monitoring),
-    )
-    objects = [intent(each) for each in plain if each is not None]
-    create: tuple[dict[str, Any], ...] = ()
-    if deployment is not None:
-        objects.append(intent(deployment.intent, deployment.digest))
+        *(controller_revision(resource, each) for each in history.kept(history.current, history.fallback, running)),
+    ]
+    key = None
+    if running is not None and target.rollout is not None:
+        rollout = target.rollout if running is target.revision or history.rollout is None else history.rollout
+        before = history.known.get(rollout.fallback or "")
+        objects.append(deployment(resource, running, rollout, before))
         secret = key_secret(resource, snapshot.new_key)
-        create = (secret,) if secret is not None and (key_missing or not _mounts(live, secret)) else ()
-    return Desired(tuple(objects), create, waiting)
+        if secret is not None and (key_missing or not _mounts_key(live, resource)):
+            key = secret
+    objects += [service(resource), service_monitor(resource, served=snapshot.monitoring)]
+    return Desired(tuple(each for each in objects if each is not None), running, key, waiting)
 
 
 def _jobs(
-    snapshot: Snapshot, resource: SLMDeployment, resolution: Resolution, live: Document | None
+    snapshot: Snapshot,
+    resource: SLMDeployment,
+    target: Target,
+    history: History,
+    *,
+    children: Mapping[ChildRef, Document],
+    pods: tuple[Document, ...],
 ) -> tuple[list[dict[str, Any]], str | None]:
     """The Jobs that have to end before the Deployment is made or changed, and the name of that wait."""
-    settings, pending = snapshot.settings, resolution.placement is not None and resolution.placement.pending
-    image = resource.spec.runtime.image
-    if uses_claim(resource.spec.cache):
-        if resolution.rendering is not None and not resolution.settled:
-            chosen = resolution.rendering
-            candidates: tuple[Candidate, ...] = (Candidate(chosen.hardware_class, chosen.artifact),)
-        else:
-            candidates = resolution.headers
-        jobs = [
-            pull_job(
+    settings, revision = snapshot.settings, target.revision
+    if not uses_claim(resource.spec.cache):
+        return [
+            inspect_job(
                 resource,
                 settings,
                 each.hardware_class,
                 each.artifact,
-                image or each.hardware_class.image or settings.runtime_image,
+                image_of(resource, settings, each.hardware_class),
             )
-            for each in candidates
-            if not _holds(live, resource, each)
-        ]
-        unfinished = any(not _succeeded(snapshot.children, job) for job in jobs)
-        return jobs, "Pulling" if unfinished or pending else None
-    return [
-        inspect_job(
+            for each in (target.headers if target.pending else ())
+        ], "Inspecting" if target.pending else None
+    current = history.current
+    candidates = target.headers
+    if revision is not None and revision is not current:
+        candidates = (Candidate(revision.hardware_class, revision.artifact),)
+    wanted = [each for each in candidates if not _holds(current, resource, each)]
+    if wanted and pods and one_pod_only(resource.spec.cache) and not target.pending:
+        # The volume is the old pod's until it goes: the new one fetches into it by itself.
+        return [], None
+    beside = nodes_of(pods) if _mounts_claim(current, resource) else ()
+    jobs = [
+        pull_job(
             resource,
             settings,
             each.hardware_class,
             each.artifact,
-            image or each.hardware_class.image or settings.runtime_image,
+            image_of(resource, settings, each.hardware_class),
+            beside_pods=bool(beside) and "ReadWriteOnce" in resource.spec.cache.access_modes,
         )
-        for each in resolution.headers
-    ], "Inspecting" if pending else None
+        for each in wanted
+    ]
+    unfinished = any(not _succeeded(children, job) for job in jobs)
+    return jobs, "Pulling" if unfinished or target.pending else None
 
 
-def _mounts(live: Document | None, secret: Document) -> bool:
+def _mounts_key(live: Document | None, resource: SLMDeployment) -> bool:
     """Whether the Deployment already has the key: then it was made before."""
-    volumes = [] if live is None else live["spec"]["template"]["spec"].get("volumes", ())
-    return any(volume.get("secret", {}).get("secretName") == secret["metadata"]["name"] for volume in volumes)
-
-
-def _holds(live: Document | None, resource: SLMDeployment, candidate: Candidate) -> bool:
-    """Whether the Deployment already serves this model from this claim: then it was pulled before."""
     if live is None:
         return False
-    template = live["spec"]["template"]
-    name = resource.spec.cache.claim_name or claim_name(resource.name)
-    claims = {
-        volume["persistentVolumeClaim"].get("claimName")
-        for volume in template["spec"].get("volumes", ())
-        if "persistentVolumeClaim" in volume
-    }
-    return name in claims and model_key(template) == candidate.artifact.key
+    return key_secret_name(resource.name) in volumes_of(live["spec"]["template"]["spec"])["Secret"]
+
+
+def _mounts_claim(revision: Revision | None, resource: SLMDeployment) -> bool:
+    if revision is None:
+        return False
+    return claim_of(resource) in volumes_of(revision.template["spec"])["PersistentVolumeClaim"]
+
+
+def _holds(current: Revision | None, resource: SLMDeployment, candidate: Candidate) -> bool:
+    """Whether this model is served from this claim already: then it was pulled before."""
+    return (
+        current is not None
+        and _mounts_claim(current, resource)
+        and model_key(current.template) == candidate.artifact.key
+    )
 
 
 def _succeeded(children: Mapping[ChildRef, Document], job: Document) -> bool:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from slm_contract.config import AuthMode
-from slm_operator.crd.names import API_KEY_FILE, key_secret_name
+from slm_operator.crd.names import API_KEY_FILE, key_owner_entry, key_secret_name
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.desired.inputs import child
+from slm_operator.desired.child import child
 
 
 def key_secret(resource: SLMDeployment, key: str) -> dict[str, Any] | None:
@@ -16,5 +16,5 @@ def key_secret(resource: SLMDeployment, key: str) -> dict[str, Any] | None:
     return {
         **child(resource, "v1", "Secret", key_secret_name(resource.name)),
         "type": "Opaque",
-        "stringData": {API_KEY_FILE: key},
+        "stringData": {API_KEY_FILE: key, key_owner_entry(resource.metadata.uid): ""},
     }

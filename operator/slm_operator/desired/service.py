@@ -4,7 +4,7 @@ from typing import Any
 
 from slm_operator.crd.names import selector
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.desired.inputs import child
+from slm_operator.desired.child import child
 
 
 def service(resource: SLMDeployment) -> dict[str, Any]:

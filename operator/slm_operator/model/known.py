@@ -1,6 +1,5 @@
-"""What is known of models: facts kept on the Deployment, and those that pods have reported when they ended."""
+"""What pods have been told, and what they said of their model when they ended."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,31 +8,7 @@ from pydantic import ValidationError
 from slm_contract import places
 from slm_contract.config import RuntimeConfig
 from slm_contract.report import FetchReport, ModelFacts
-from slm_operator.crd.names import FACTS_ANNOTATION
 from slm_operator.snapshot import Document
-
-
-def facts_to_json(facts: Mapping[str, ModelFacts]) -> str:
-    """For the Deployment's annotation: equal facts give equal text."""
-    return json.dumps(
-        {key: json.loads(facts[key].to_json()) for key in sorted(facts)},
-        separators=(",", ":"),
-        ensure_ascii=False,
-    )
-
-
-def kept_facts(deployment: Document | None) -> dict[str, ModelFacts]:
-    """By model key, from the Deployment's annotation; what can't be read is read from the source again."""
-    if deployment is None:
-        return {}
-    text = deployment["metadata"].get("annotations", {}).get(FACTS_ANNOTATION, "{}")
-    found: dict[str, ModelFacts] = {}
-    try:
-        for key, value in dict(json.loads(text)).items():
-            found[str(key)] = ModelFacts.model_validate(value)
-    except (ValueError, TypeError):
-        return found
-    return found
 
 
 def reported_facts(pods: Iterable[Document]) -> dict[str, ModelFacts]:

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts
+from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.crd.spec import Engine, FlashAttention, Hardware, Recover, Spec
-from slm_operator.digest import digest
+from slm_operator.crd.spec import Engine, FlashAttention, Hardware
 from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
-from slm_operator.placement.history import Cause, Record, Rejected
 from slm_operator.placement.nodes import offer
+from slm_operator.placement.rejection import Cause, Rejected
 from slm_operator.settings import HardwareClass
-from slm_operator.snapshot import Node
+from slm_operator.snapshot import Node, Snapshot
 
 
 @dataclass(frozen=True)
@@ -36,38 +36,6 @@ class Placement:
     """Those whose artifact's header had a say, read or not: it must stay known until the choice is written down."""
     pending: bool = False
     """True where the header of the selected one hasn't been read, and `selected` may change with it."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a placement is decided from; equal questions have equal answers."""
-
-    resource: SLMDeployment
-    classes: tuple[HardwareClass, ...]
-    nodes: tuple[Node, ...] | None
-    """None where the operator may not see nodes: then the scheduler alone decides."""
-    facts: Mapping[str, ModelFacts]
-    """By model key: the headers that have been read."""
-    memory_given: int | None
-    """Bytes, where `spec.resources` says what a replica gets."""
-
-
-def placement_digest(spec: Spec) -> str:
-    """The parts of a spec that a placement is decided from; while they are the same, it is kept."""
-    hardware = spec.hardware
-    return digest(
-        {
-            "preference": hardware.preference,
-            "nodeSelector": hardware.node_selector,
-            "tolerations": [
-                each.model_dump(mode="json", exclude_defaults=True) for each in hardware.tolerations
-            ],
-            "engine": spec.runtime.engine,
-            "model": spec.model.model_dump(
-                mode="json", include={"source", "sha256", "variants"}, exclude_defaults=True
-            ),
-        }
-    )
 
 
 def artifact_for(resource: SLMDeployment, hardware_class: HardwareClass) -> ModelConfig:
@@ -98,25 +66,32 @@ def candidates(
 
 
 def place(
-    question: Question, *, previous: Record | None = None, barred: Mapping[str, Rejected] | None = None
+    snapshot: Snapshot,
+    resource: SLMDeployment,
+    facts: Mapping[str, ModelFacts],
+    *,
+    previous: str | None = None,
+    barred: Mapping[str, Rejected] | None = None,
 ) -> Placement:
     """Select a class.
 
     Parameters
     ----------
+    facts
+        By model key: the headers that have been read.
     previous
-        The placement in use, where it was decided from the same parts of the spec: it is kept if it still can be.
+        The class in use, where it was decided from the same parts of the spec: it is kept if it still can be.
     barred
         By class: what the scheduler has refused before, with its words.
     """
-    found, unknown = candidates(question.resource, question.classes)
+    classes = snapshot.settings.classes
+    found, unknown = candidates(resource, classes)
     refused = barred or {}
-    if previous is not None and previous.hardware_class not in refused:
-        kept = [each for each in found if each.hardware_class.name == previous.hardware_class]
-        for candidate in kept:
-            answer = _judge(question, candidate, standing=True)
+    for candidate in found:
+        if candidate.hardware_class.name == previous and previous not in refused:
+            answer = _judge(snapshot, resource, facts, candidate, standing=True)
             if isinstance(answer, Placement):
-                return replace(answer, rejected=previous.rejected, reason=previous.reason)
+                return answer
     rejected = list(unknown)
     headers: list[Candidate] = []
     for candidate in found:
@@ -124,7 +99,7 @@ def place(
         if name in refused:
             rejected.append(refused[name])
             continue
-        answer = _judge(question, candidate)
+        answer = _judge(snapshot, resource, facts, candidate)
         if isinstance(answer, Rejected):
             rejected.append(answer)
             headers += [candidate] if answer.cause is Cause.NO_MEMORY else []
@@ -132,39 +107,40 @@ def place(
         return replace(
             answer,
             rejected=tuple(rejected),
-            reason=_summary(question, answer.reason, rejected),
+            reason=_summary(resource, classes, answer.reason, rejected),
             headers=(*headers, *answer.headers),
         )
     return Placement(
-        rejected=tuple(rejected), reason=_summary(question, "", rejected), headers=tuple(headers)
+        rejected=tuple(rejected), reason=_summary(resource, classes, "", rejected), headers=tuple(headers)
     )
 
 
-def recovered(question: Question, record: Record) -> bool:
-    """Whether a class that no node offered is offered now, and the spec wants to come back for it."""
-    if (
-        question.resource.spec.hardware.fallback.recover is not Recover.WHEN_NODES_APPEAR
-        or question.nodes is None
-    ):
-        return False
-    nodeless = {each.hardware for each in record.rejected if each.cause is Cause.NO_NODES}
-    return any(
-        offer(question.nodes, each, question.resource.spec.hardware).nodes > 0
-        for each in question.classes
-        if each.name in nodeless
-    )
+def memory_given(resource: SLMDeployment) -> int | None:
+    """Bytes that `spec.resources` gives a replica; None where they are fitted."""
+    given = resource.spec.resources
+    if given is None:
+        return None
+    text = given.limits.get("memory", given.requests.get("memory"))
+    return None if text is None else int(parse_quantity(text))
 
 
-def _judge(question: Question, candidate: Candidate, *, standing: bool = False) -> Placement | Rejected:
+def _judge(
+    snapshot: Snapshot,
+    resource: SLMDeployment,
+    facts: Mapping[str, ModelFacts],
+    candidate: Candidate,
+    *,
+    standing: bool = False,
+) -> Placement | Rejected:
     """Hold one class against engine, nodes and memory; one that is in use isn't asked for its nodes again."""
-    spec, chosen = question.resource.spec, candidate.hardware_class
+    spec, chosen = resource.spec, candidate.hardware_class
     if spec.runtime.engine not in {Engine.AUTO, chosen.engine}:
         return Rejected(
             hardware=chosen.name,
             cause=Cause.NO_ARTIFACT,
             reason=f"it runs {chosen.engine.value}, the spec asks for {spec.runtime.engine.value}",
         )
-    available, seen = _memory(question.nodes, chosen, spec.hardware)
+    available, seen = _memory(snapshot.nodes, chosen, spec.hardware)
     if seen is not None and not standing:
         return Rejected(hardware=chosen.name, cause=Cause.NO_NODES, reason=seen)
     if chosen.image_required and chosen.image is None and spec.runtime.image is None and not standing:
@@ -174,23 +150,23 @@ def _judge(question: Question, candidate: Candidate, *, standing: bool = False) 
             reason=f"it needs a runtime image with {chosen.provider}: "
             f"set hardwareClasses.{chosen.name}.image in the operator's chart",
         )
-    facts = question.facts.get(candidate.artifact.key)
-    reason = f"{chosen.name}: {_fitting(question.nodes, chosen, spec.hardware)}"
-    if facts is None:
-        pending = question.memory_given is None
+    header, given = facts.get(candidate.artifact.key), memory_given(resource)
+    reason = f"{chosen.name}: {_fitting(snapshot.nodes, chosen, spec.hardware)}"
+    if header is None:
+        pending = given is None
         return Placement(
             rejected=(), selected=candidate, reason=reason, headers=(candidate,) * pending, pending=pending
         )
     fitted = fit(
-        facts,
+        header,
         context_length=spec.runtime.context_length,
         parallel=spec.runtime.parallel or DEFAULT_PARALLEL,
         batch=spec.runtime.batch_size or DEFAULT_BATCH,
         flash_attention=spec.runtime.flash_attention is not FlashAttention.DISABLED,
-        available=question.memory_given if question.memory_given is not None else available,
+        available=given if given is not None else available,
         **({"kv_type": spec.runtime.kv_cache_type} if spec.runtime.kv_cache_type else {}),
     )
-    if not fitted.fits and question.memory_given is None:
+    if not fitted.fits and given is None:
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
     return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted)
 
@@ -214,7 +190,9 @@ def _fitting(nodes: tuple[Node, ...] | None, hardware_class: HardwareClass, hard
     return "1 node fits" if count == 1 else f"{count} nodes fit"
 
 
-def _summary(question: Question, selected: str, rejected: Iterable[Rejected]) -> str:
+def _summary(
+    resource: SLMDeployment, known: Sequence[HardwareClass], selected: str, rejected: Iterable[Rejected]
+) -> str:
     """One line: what was taken, then what wasn't; what nobody offers is named as the preference names it, in one go."""
     listed = list(rejected)
     missing = {
@@ -223,8 +201,8 @@ def _summary(question: Question, selected: str, rejected: Iterable[Rejected]) ->
         if each.cause is Cause.NO_NODES and each.reason.startswith("no node offers")
     }
     names: list[str] = []
-    for name in question.resource.spec.hardware.preference:
-        classes = [each.name for each in question.classes if name in {each.name, each.family}]
+    for name in resource.spec.hardware.preference:
+        classes = [each.name for each in known if name in {each.name, each.family}]
         names += (
             [name]
             if classes and missing.issuperset(classes)

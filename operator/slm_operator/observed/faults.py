@@ -1,8 +1,7 @@
-"""What is wrong with the pods, read from what kubelet, scheduler and runtime say of them. One fault, the most telling."""
+"""What is wrong with pods, Jobs and the Deployment, read from what kubelet, scheduler, controllers and runtime say."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -10,12 +9,11 @@ from pydantic import BaseModel, ValidationError
 
 from slm_contract.places import ExitCode
 from slm_contract.report import Failure, FailureReason, RuntimeReport
+from slm_operator.crd.names import KEY_OWNER_PREFIX
+from slm_operator.faults import Fault
 from slm_operator.model.known import container_statuses
-from slm_operator.placement.history import parse_time
+from slm_operator.observed.pods import VOLUME_SECONDS, condition, is_ready, parse_time, waiting_since
 from slm_operator.snapshot import Document
-
-VOLUME_SECONDS: Final = 30
-"""A pod that was scheduled this long ago and has no sandbox yet waits for a volume."""
 
 _MODEL_REASONS: Final = frozenset(
     {
@@ -69,23 +67,9 @@ _PULL: Final = {
     "ErrImageNeverPull",
     "ImageInspectError",
 }
+_CONTAINERS: Final = frozenset({"fetch", "inspect", "serve"})
+_DOWNLOADING: Final = frozenset({"Fetching", "Verifying"})
 _CONFIG: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong, for people and for the condition that it speaks to."""
-
-    reason: str
-    message: str
-    remedy: str
-    condition: str | None = None
-    """The step that it stops; None where only Ready tells."""
-    stalled: bool = False
-    """True where nothing gets better unless somebody changes something."""
-    pod: str | None = None
-    exit_code: int | None = None
-    time: datetime | None = None
 
 
 class _Ended(BaseModel):
@@ -94,46 +78,63 @@ class _Ended(BaseModel):
     failure: Failure | None = None
 
 
-def find_fault(pods: Iterable[Document], reports: Mapping[str, RuntimeReport], now: datetime) -> Fault | None:
-    """The most telling fault of these pods: one that needs somebody before one that may heal, then by pod name."""
+def pod_faults(
+    pods: Iterable[Document],
+    reports: Mapping[str, RuntimeReport],
+    clues: Mapping[str, str],
+    now: datetime,
+) -> tuple[Fault, ...]:
+    """What ails these pods: what needs somebody before what may heal, then by pod name.
+
+    Parameters
+    ----------
+    clues
+        By uid of the pod: what events say of one that doesn't come to life.
+    """
     found = [
         fault
         for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"]))
-        for fault in _pod_faults(pod, reports.get(str(pod["metadata"].get("uid"))), now)
+        for fault in _pod_faults(
+            pod,
+            reports.get(str(pod["metadata"].get("uid"))),
+            clues.get(str(pod["metadata"].get("uid")), ""),
+            now,
+        )
     ]
-    return min(found, key=lambda fault: not fault.stalled, default=None)
+    return tuple(sorted(found, key=lambda fault: not fault.stalled))
 
 
-def creation_fault(deployment: Document) -> Fault | None:
-    """Pods that can't even be made: a quota, Pod Security or an admission policy forbids them."""
-    for condition in deployment.get("status", {}).get("conditions", ()):
-        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
-            # Each try names another pod.
-            words = _POD_NAME.sub("pods ", str(condition.get("message", "")))
-            return Fault(
-                reason=str(condition.get("reason") or "FailedCreate"),
-                message=f"no pod can be made: {words}",
-                remedy="raise the quota, or change what forbids the pod; it is tried again",
+def deployment_faults(deployment: Document) -> Iterator[Fault]:
+    """What the Deployment's controller says: pods that can't be made, pods that don't get ready in time."""
+    for each in deployment.get("status", {}).get("conditions", ()):
+        if each.get("type") == "ReplicaFailure" and each.get("status") == "True":
+            yield _not_made(str(each.get("reason") or "FailedCreate"), str(each.get("message", "")))
+        if each.get("type") == "Progressing" and each.get("reason") == "ProgressDeadlineExceeded":
+            yield Fault(
+                reason="ProgressDeadlineExceeded",
+                message=f"no pod of the present spec became ready in the time it was given: {each.get('message', '')}",
+                remedy="look at the pods' events and logs; what is tried goes on",
             )
-    return None
 
 
-def is_ready(pod: Document) -> bool:
-    conditions = pod.get("status", {}).get("conditions", ())
-    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)
+def job_faults(jobs: Iterable[Document], clues: Mapping[str, str]) -> Iterator[Fault]:
+    """Jobs whose pods can't be made; a Job's status is silent about that, its events aren't."""
+    for job in jobs:
+        words = clues.get(str(job["metadata"].get("uid")))
+        if words and not int(job.get("status", {}).get("active") or 0):
+            yield _not_made("FailedCreate", words)
 
 
-def volume_wait(pods: Iterable[Document], now: datetime) -> float | None:
-    """Seconds until the first pod that waits for its volumes counts as stuck, 0 where one does; None where none waits."""
-    waits = [
-        max(0.0, VOLUME_SECONDS - (now - since).total_seconds())
-        for pod in pods
-        if (since := _waiting_since(pod)) is not None
-    ]
-    return min(waits, default=None)
+def _not_made(reason: str, words: str) -> Fault:
+    return Fault(
+        reason=reason,
+        # Each try names another pod.
+        message=f"no pod can be made: {_POD_NAME.sub('pods ', words)}",
+        remedy="raise the quota, or change what forbids the pod; it is tried again",
+    )
 
 
-def _pod_faults(pod: Document, report: RuntimeReport | None, now: datetime) -> Iterator[Fault]:
+def _pod_faults(pod: Document, report: RuntimeReport | None, clue: str, now: datetime) -> Iterator[Fault]:
     if is_ready(pod):
         return
     name = str(pod["metadata"]["name"])
@@ -141,17 +142,13 @@ def _pod_faults(pod: Document, report: RuntimeReport | None, now: datetime) -> I
     if report is not None and report.failure is not None:
         yield _from_failure(report.failure, pod=name)
         return
-    if (
-        report is not None
-        and report.download is not None
-        and report.download.state in {"Fetching", "Verifying"}
-    ):
-        return
-    for container in container_statuses(pod):
+    for container in _ours_first(container_statuses(pod)):
         fault = _container_fault(container, name)
         if fault is not None:
             yield fault
             return
+    if report is not None and report.download is not None and report.download.state in _DOWNLOADING:
+        return
     if status.get("phase") == "Failed":
         yield Fault(
             reason=str(status.get("reason") or "PodFailed"),
@@ -161,16 +158,37 @@ def _pod_faults(pod: Document, report: RuntimeReport | None, now: datetime) -> I
         )
         return
     yield from _scheduling_fault(pod, name)
-    since = _waiting_since(pod)
-    if since is not None and now - since >= timedelta(seconds=VOLUME_SECONDS):
-        volumes = ", ".join(_referenced(pod))
+    yield from _volume_fault(pod, name, clue, now)
+
+
+def _ours_first(statuses: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """An injected sidecar that waits for our container says nothing of why ours doesn't start."""
+    return sorted(statuses, key=lambda each: each.get("name") not in _CONTAINERS)
+
+
+def _volume_fault(pod: Document, name: str, clue: str, now: datetime) -> Iterator[Fault]:
+    since = waiting_since(pod)
+    if since is None or now - since < timedelta(seconds=VOLUME_SECONDS):
+        return
+    if KEY_OWNER_PREFIX in clue:
         yield Fault(
-            reason="VolumesNotReady",
-            message=f"pod {name} waits for its volumes: {volumes}",
-            remedy="make the Secrets, ConfigMaps and claims that the spec names, in this namespace",
+            reason="NameTaken",
+            message=f"the Secret that the API key belongs into is somebody else's, and no key in it counts: {clue}",
+            remedy="delete or rename that Secret, or name it in spec.auth.secretRef",
+            stalled=True,
             pod=name,
             time=since,
         )
+        return
+    volumes = ", ".join(_referenced(pod))
+    yield Fault(
+        reason="VolumesNotReady",
+        message=f"pod {name} has a node and isn't started there: "
+        + (clue or f"it waits for its volumes ({volumes}) or its network"),
+        remedy="make what is named, in this namespace; where all of it exists, look at the pod's events",
+        pod=name,
+        time=since,
+    )
 
 
 def _container_fault(container: Mapping[str, Any], pod: str) -> Fault | None:
@@ -254,34 +272,17 @@ def _from_failure(
 
 
 def _scheduling_fault(pod: Document, name: str) -> Iterator[Fault]:
-    for condition in pod.get("status", {}).get("conditions", ()):
-        if (
-            condition.get("type") == "PodScheduled"
-            and condition.get("status") == "False"
-            and condition.get("reason") == "Unschedulable"
-        ):
-            yield Fault(
-                reason="Unschedulable",
-                message=str(condition.get("message", "")),
-                remedy="free or add a node, ask for less in spec.resources or spec.runtime, or name another class in "
-                "spec.hardware.preference",
-                condition="Placed",
-                pod=name,
-                time=parse_time(condition["lastTransitionTime"]),
-            )
-
-
-def _waiting_since(pod: Document) -> datetime | None:
-    """When a pod got a node, if it has no sandbox on it yet."""
-    conditions = {each.get("type"): each for each in pod.get("status", {}).get("conditions", ())}
-    scheduled, sandbox = conditions.get("PodScheduled"), conditions.get("PodReadyToStartContainers")
-    if scheduled is None or sandbox is None:
-        return None
-    if scheduled.get("status") != "True" or sandbox.get("status") != "False":
-        return None
-    if pod.get("status", {}).get("phase") != "Pending":
-        return None
-    return parse_time(scheduled["lastTransitionTime"])
+    judged = condition(pod, "PodScheduled")
+    if judged.get("status") == "False" and judged.get("reason") == "Unschedulable":
+        yield Fault(
+            reason="Unschedulable",
+            message=str(judged.get("message", "")),
+            remedy="free or add a node, ask for less in spec.resources or spec.runtime, or name another class in "
+            "spec.hardware.preference",
+            condition="Placed",
+            pod=name,
+            time=parse_time(judged["lastTransitionTime"]),
+        )
 
 
 def _referenced(pod: Document) -> Iterator[str]:

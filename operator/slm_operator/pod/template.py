@@ -4,12 +4,12 @@ from typing import Any, Final
 
 from slm_contract import places
 from slm_contract.config import AuthMode, RuntimeConfig
-from slm_contract.report import ModelFacts
-from slm_operator.crd.names import HARDWARE_LABEL, ca_bundle_name, claim_name, key_secret_name, labels
-from slm_operator.crd.quantities import MIB, memory_quantity
+from slm_operator.crd.names import HARDWARE_LABEL, labels
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.desired.inputs import Rendering, uses_claim
-from slm_operator.placement.history import Record
+from slm_operator.pod.budget import start_seconds
+from slm_operator.pod.config import runtime_config
+from slm_operator.pod.volumes import ca_source, fetch_volumes, key_volumes
+from slm_operator.revision.revision import Revision
 from slm_operator.settings import HardwareClass, Settings
 
 USER: Final = 65532
@@ -18,12 +18,6 @@ CPU_REQUEST: Final = "250m"
 """Small and fixed: what a model uses is bursts, and a request that follows the node's size would not schedule."""
 FETCH_MEMORY: Final = "256Mi"
 """The fetcher streams: its memory doesn't grow with the model."""
-UNKNOWN_MODEL_VOLUME: Final = "32Gi"
-"""The largest model that this operator is made for, in 32 bits, where its size isn't known yet."""
-READ_SPEED: Final = 25 * MIB
-"""Bytes a second that a slow disk gives: the start-up budget of a model is its size by this."""
-UNKNOWN_START_SECONDS: Final = 900
-LEAST_START_SECONDS: Final = 120
 STARTUP_PERIOD: Final = 2
 GRACE_MARGIN: Final = 15
 """Seconds between the runtime's own end of grace and kubelet's."""
@@ -35,33 +29,32 @@ _RESTRICTED: Final[dict[str, Any]] = {
 }
 
 
-def start_seconds(facts: ModelFacts | None) -> int:
-    """How long a model may take to load before kubelet starts the container anew."""
-    if facts is None:
-        return UNKNOWN_START_SECONDS
-    return LEAST_START_SECONDS + facts.size_bytes // READ_SPEED
+def pod_template(
+    resource: SLMDeployment, settings: Settings, revision: Revision, *, key_owned: bool = True
+) -> dict[str, Any]:
+    """The template of the serving pods, for a revision that has none yet.
 
-
-def pod_template(rendering: Rendering) -> dict[str, Any]:
-    """The template of the serving pods."""
-    resource, config = rendering.resource, rendering.config
+    Parameters
+    ----------
+    key_owned
+        See :func:`~slm_operator.pod.volumes.key_volumes`.
+    """
+    config = runtime_config(resource, revision)
     return {
         "metadata": {
-            "labels": {**labels(resource.name), HARDWARE_LABEL: rendering.hardware_class.name},
+            "labels": {**labels(resource.name), HARDWARE_LABEL: revision.hardware_class.name},
             "annotations": {"kubectl.kubernetes.io/default-container": "serve"},
         },
         "spec": {
-            **pod_basics(rendering.settings, resource, rendering.hardware_class),
+            **pod_basics(settings, resource, revision.hardware_class),
             "terminationGracePeriodSeconds": int(config.grace_seconds) + GRACE_MARGIN,
             "initContainers": [
-                fetch_container(
-                    rendering.settings, resource, config, image=rendering.record.image, command="fetch"
-                )
+                fetch_container(settings, resource, config, image=revision.image, command="fetch")
             ],
-            "containers": [_serve_container(rendering)],
+            "containers": [_serve_container(resource, settings, revision, config)],
             "volumes": [
-                *fetch_volumes(rendering.settings, resource, rendering.facts),
-                *_key_volumes(resource),
+                *fetch_volumes(settings, resource, revision.own_facts),
+                *key_volumes(resource, owned=key_owned),
             ],
         },
     }
@@ -116,7 +109,7 @@ def fetch_container(
                 {"name": name, "mountPath": path, "readOnly": True}
                 for name, path, asked in (
                     ("credentials", places.CREDENTIALS_DIR, resource.spec.model.credentials is not None),
-                    ("ca", places.CA_BUNDLE.rpartition("/")[0], _ca_source(settings, resource) is not None),
+                    ("ca", places.CA_BUNDLE.rpartition("/")[0], ca_source(settings, resource) is not None),
                 )
                 if asked
             ),
@@ -124,32 +117,9 @@ def fetch_container(
     }
 
 
-def fetch_volumes(
-    settings: Settings, resource: SLMDeployment, facts: ModelFacts | None
-) -> list[dict[str, Any]]:
-    """The volumes that :func:`fetch_container` mounts."""
-    volumes: list[dict[str, Any]] = [
-        _model_volume(resource, facts),
-        {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
-    ]
-    credentials = resource.spec.model.credentials
-    if credentials is not None:
-        volumes.append(
-            {
-                "name": "credentials",
-                "secret": {"secretName": credentials.secret_ref.name, "defaultMode": 0o440},
-            }
-        )
-    ca = _ca_source(settings, resource)
-    if ca is not None:
-        name, key = ca
-        items = [{"key": key, "path": places.CA_BUNDLE.rpartition("/")[2]}]
-        volumes.append({"name": "ca", "configMap": {"name": name, "items": items, "defaultMode": 0o444}})
-    return volumes
-
-
-def _serve_container(rendering: Rendering) -> dict[str, Any]:
-    resource, config = rendering.resource, rendering.config
+def _serve_container(
+    resource: SLMDeployment, settings: Settings, revision: Revision, config: RuntimeConfig
+) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = [
         {"name": "models", "mountPath": places.MODEL_DIR, "readOnly": True},
         {"name": "tmp", "mountPath": TMP},
@@ -158,20 +128,20 @@ def _serve_container(rendering: Rendering) -> dict[str, Any]:
         mounts.append({"name": "keys", "mountPath": places.KEYS_DIR, "readOnly": True})
     return {
         "name": "serve",
-        "image": rendering.record.image,
-        "imagePullPolicy": rendering.settings.image_pull_policy,
+        "image": revision.image,
+        "imagePullPolicy": settings.image_pull_policy,
         "command": ["slm-runtime", "serve"],
         "env": _environment(config, *_own_environment(resource)),
         "ports": [
             {"name": "api", "containerPort": places.API_PORT, "protocol": "TCP"},
             {"name": "ops", "containerPort": places.OPS_PORT, "protocol": "TCP"},
         ],
-        "resources": _serve_resources(resource, rendering.hardware_class, rendering.record),
+        "resources": _serve_resources(resource, revision),
         "securityContext": _RESTRICTED,
         "startupProbe": _probe(
             places.STARTUP_PATH,
             period=STARTUP_PERIOD,
-            failures=start_seconds(rendering.facts) // STARTUP_PERIOD,
+            failures=start_seconds(revision.own_facts) // STARTUP_PERIOD,
         ),
         "livenessProbe": _probe(places.LIVENESS_PATH, period=10, failures=3),
         "readinessProbe": _probe(places.READINESS_PATH, period=3, failures=2),
@@ -179,59 +149,19 @@ def _serve_container(rendering: Rendering) -> dict[str, Any]:
     }
 
 
-def _serve_resources(
-    resource: SLMDeployment, hardware_class: HardwareClass, record: Record
-) -> dict[str, Any]:
-    given = resource.spec.resources
+def _serve_resources(resource: SLMDeployment, revision: Revision) -> dict[str, Any]:
+    given, device = resource.spec.resources, revision.hardware_class.resource
     requests = {key: str(value) for key, value in given.requests.items()} if given else {}
     limits = {key: str(value) for key, value in given.limits.items()} if given else {}
     if "memory" not in requests and "memory" not in limits:
-        requests["memory"] = limits["memory"] = record.memory.request
-    requests.setdefault("memory", limits.get("memory", record.memory.request))
+        requests["memory"] = limits["memory"] = revision.memory.request
+    requests.setdefault("memory", limits.get("memory", revision.memory.request))
     limits.setdefault("memory", requests["memory"])
     if "cpu" not in limits:
         requests.setdefault("cpu", CPU_REQUEST)
-    if hardware_class.resource is not None:
-        requests[hardware_class.resource.name] = limits[hardware_class.resource.name] = str(
-            hardware_class.resource.count
-        )
+    if device is not None:
+        requests[device.name] = limits[device.name] = str(device.count)
     return {"requests": requests, "limits": limits}
-
-
-def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str, Any]:
-    cache = resource.spec.cache
-    if uses_claim(cache):
-        return {
-            "name": "models",
-            "persistentVolumeClaim": {"claimName": cache.claim_name or claim_name(resource.name)},
-        }
-    if cache.size is not None:
-        limit = str(cache.size)
-    elif facts is not None:
-        # A member of a wheel is packed as a rule: for a moment the volume holds it and the model.
-        copies = 2 if resource.spec.model.source.startswith("pypi://") else 1
-        limit = memory_quantity(copies * facts.size_bytes + facts.size_bytes // 8 + 64 * MIB)
-    else:
-        limit = UNKNOWN_MODEL_VOLUME
-    return {"name": "models", "emptyDir": {"sizeLimit": limit}}
-
-
-def _key_volumes(resource: SLMDeployment) -> list[dict[str, Any]]:
-    auth = resource.spec.auth
-    if auth.mode is AuthMode.NONE:
-        return []
-    name = auth.secret_ref.name if auth.secret_ref is not None else key_secret_name(resource.name)
-    return [{"name": "keys", "secret": {"secretName": name, "defaultMode": 0o440, "optional": False}}]
-
-
-def _ca_source(settings: Settings, resource: SLMDeployment) -> tuple[str, str] | None:
-    """ConfigMap and entry with the CAs for the sources."""
-    own = resource.spec.model.ca_bundle
-    if own is not None:
-        return own.config_map_ref.name, own.config_map_ref.key
-    if settings.fetch.ca_bundle is not None:
-        return ca_bundle_name(resource.name), places.CA_BUNDLE.rpartition("/")[2]
-    return None
 
 
 def _own_environment(resource: SLMDeployment) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,1 @@
+"""What the cluster says of pods and objects, read into a few words. Pure."""

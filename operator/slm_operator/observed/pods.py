@@ -1,0 +1,102 @@
+"""Pods of an SLMDeployment: which are meant, which are ready, which wait for a node or a volume."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from slm_operator.crd.names import COMPONENT_LABEL, HARDWARE_LABEL, MODEL_LABEL, REVISION_LABEL
+from slm_operator.model.known import runtime_config
+from slm_operator.snapshot import Document
+
+VOLUME_SECONDS = 30
+"""A pod that was scheduled this long ago and has no sandbox yet waits for a volume."""
+
+
+def pods_of_template(pods: Iterable[Document], template: Document) -> tuple[Document, ...]:
+    """Serving pods of a template; those of an earlier one are on their way out, and so is what ails them.
+
+    They are told by the revision's label, which webhooks leave alone, whatever they do to images and containers. A template
+    that is older than the label is told by what its pods are told.
+    """
+    revision = _label(template, REVISION_LABEL)
+    config = None if revision is not None else runtime_config(template["spec"])
+    return tuple(
+        pod
+        for pod in pods
+        if _label(pod, COMPONENT_LABEL) in {None, "runtime"}
+        and not _going(pod)
+        and (
+            _label(pod, REVISION_LABEL) == revision
+            if revision is not None
+            else _label(pod, REVISION_LABEL) is None and runtime_config(pod.get("spec", {})) == config
+        )
+    )
+
+
+def pods_of_jobs(pods: Iterable[Document], model_keys: Iterable[str]) -> tuple[Document, ...]:
+    """Pods of the Jobs that read these models."""
+    keys = frozenset(model_keys)
+    return tuple(pod for pod in pods if _label(pod, MODEL_LABEL) in keys and not _going(pod))
+
+
+def is_ready(pod: Document) -> bool:
+    return condition(pod, "Ready").get("status") == "True"
+
+
+def condition(pod: Document, kind: str) -> Mapping[str, str]:
+    """One of the pod's conditions; empty where it has none of that type."""
+    conditions: Iterable[Mapping[str, str]] = pod.get("status", {}).get("conditions", ())
+    return next((each for each in conditions if each.get("type") == kind), {})
+
+
+def unscheduled(pods: Iterable[Document], hardware_class: str) -> str | None:
+    """The scheduler's words where it has found no node for any pod of the class.
+
+    One that runs, or that the scheduler hasn't judged yet, makes it a partial shortage, which stays: None.
+    """
+    words: list[str] = []
+    for pod in pods:
+        if _label(pod, HARDWARE_LABEL) != hardware_class or _going(pod):
+            continue
+        judged = condition(pod, "PodScheduled")
+        if judged.get("status") != "False" or judged.get("reason") != "Unschedulable":
+            return None
+        words.append(str(judged.get("message", "")))
+    return min(words, default=None)
+
+
+def waiting_since(pod: Document) -> datetime | None:
+    """When a pod got a node, if it has no sandbox on it yet."""
+    scheduled, sandbox = condition(pod, "PodScheduled"), condition(pod, "PodReadyToStartContainers")
+    if scheduled.get("status") != "True" or sandbox.get("status") != "False":
+        return None
+    if pod.get("status", {}).get("phase") != "Pending":
+        return None
+    return parse_time(scheduled["lastTransitionTime"])
+
+
+def volume_wait(pods: Iterable[Document], now: datetime) -> float | None:
+    """Seconds until the first pod that waits for its volumes counts as stuck, 0 where one does; None where none waits."""
+    waits = [
+        max(0.0, VOLUME_SECONDS - (now - since).total_seconds())
+        for pod in pods
+        if (since := waiting_since(pod)) is not None
+    ]
+    return min(waits, default=None)
+
+
+def nodes_of(pods: Iterable[Document]) -> tuple[str, ...]:
+    """Names of the nodes that the pods are on."""
+    return tuple(sorted({name for pod in pods if (name := pod.get("spec", {}).get("nodeName"))}))
+
+
+def parse_time(text: str) -> datetime:
+    """A Kubernetes timestamp."""
+    return datetime.fromisoformat(text)
+
+
+def _label(document: Document, name: str) -> str | None:
+    return (document["metadata"].get("labels") or {}).get(name)
+
+
+def _going(pod: Document) -> bool:
+    return "deletionTimestamp" in pod["metadata"]

@@ -1,0 +1,31 @@
+"""Why a class was passed over, as it is kept and said."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class Cause(StrEnum):
+    """Says whether the class may be tried again."""
+
+    UNKNOWN = "Unknown"
+    NO_ARTIFACT = "NoArtifact"
+    NO_NODES = "NoNodes"
+    NO_IMAGE = "NoImage"
+    NO_MEMORY = "NoMemory"
+    UNSCHEDULED = "Unscheduled"
+
+
+class Kept(BaseModel):
+    """What is kept on objects in the cluster: an older version's reading of a newer one's must not fail."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", protected_namespaces=()
+    )
+
+
+class Rejected(Kept):
+    hardware: str
+    cause: Cause
+    reason: str

@@ -1,0 +1,1 @@
+"""The pod: what it is told, and the template it is made from. Pure."""

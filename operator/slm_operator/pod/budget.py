@@ -1,0 +1,34 @@
+"""How long a pod may take: the start-up probe, the Deployment's deadline and a rollout's end follow from the model's bytes."""
+
+from typing import Final
+
+from slm_contract.report import ModelFacts
+from slm_operator.crd.quantities import MIB
+from slm_operator.crd.resource import SLMDeployment
+from slm_operator.pod.volumes import uses_claim
+
+READ_SPEED: Final = 25 * MIB
+"""Bytes a second that a slow disk gives: the time to load a model is its size by this."""
+FETCH_SPEED: Final = 2 * MIB
+"""Bytes a second that a slow line gives."""
+UNKNOWN_START_SECONDS: Final = 900
+LEAST_START_SECONDS: Final = 120
+PULL_SECONDS: Final = 600
+"""For the image, and for a node that has to come."""
+UNKNOWN_FETCH_SECONDS: Final = 3600
+
+
+def start_seconds(facts: ModelFacts | None) -> int:
+    """How long a model may take to load before kubelet starts the container anew."""
+    if facts is None:
+        return UNKNOWN_START_SECONDS
+    return LEAST_START_SECONDS + facts.size_bytes // READ_SPEED
+
+
+def rollout_seconds(resource: SLMDeployment, facts: ModelFacts | None) -> int:
+    """How long a revision may take from the Deployment's change to its first token."""
+    if uses_claim(resource.spec.cache):
+        fetch = 0
+    else:
+        fetch = UNKNOWN_FETCH_SECONDS if facts is None else facts.size_bytes // FETCH_SPEED
+    return PULL_SECONDS + fetch + start_seconds(facts)

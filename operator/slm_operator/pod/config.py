@@ -1,0 +1,53 @@
+"""What the runtime in a pod is told; everything automatic is settled here or left to what only the container knows."""
+
+from typing import Final
+
+from slm_contract.config import HardwareConfig, ModelConfig, PromptConfig, PromptParameters, RuntimeConfig
+from slm_operator.crd.prompt import Prompt
+from slm_operator.crd.quantities import parse_duration
+from slm_operator.crd.resource import SLMDeployment
+from slm_operator.crd.spec import FlashAttention
+from slm_operator.revision.revision import Revision
+
+_DEFAULTS: Final = RuntimeConfig(model=ModelConfig(name="-", source="-"))
+_FLASH_ATTENTION: Final = {
+    FlashAttention.AUTO: None,
+    FlashAttention.ENABLED: True,
+    FlashAttention.DISABLED: False,
+}
+
+
+def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig:
+    """For `slm-runtime fetch` and `serve`."""
+    spec, chosen = resource.spec, revision.hardware_class
+    keep_alive, cors = spec.runtime.keep_alive, spec.endpoint.cors
+    return RuntimeConfig(
+        model=revision.artifact,
+        engine=chosen.engine,
+        hardware=HardwareConfig(
+            hardware_class=chosen.name,
+            provider=chosen.provider,
+            gpu_layers=(spec.runtime.gpu_layers or chosen.gpu_layers) if chosen.gpu_layers else 0,
+            on_degraded=spec.hardware.on_degraded,
+        ),
+        context_length=spec.runtime.context_length or revision.context_length,
+        parallel=spec.runtime.parallel or _DEFAULTS.parallel,
+        kv_cache_type=spec.runtime.kv_cache_type or _DEFAULTS.kv_cache_type,
+        batch_size=spec.runtime.batch_size or _DEFAULTS.batch_size,
+        threads=spec.runtime.threads,
+        flash_attention=_FLASH_ATTENTION[spec.runtime.flash_attention],
+        prompt=None if spec.model.prompt is None else _prompt(spec.model.prompt),
+        keep_alive_seconds=None if keep_alive is None else max(1.0, parse_duration(keep_alive)),
+        allowed_origins=None if cors is None else cors.allowed_origins,
+        auth=spec.auth.mode,
+    )
+
+
+def _prompt(prompt: Prompt) -> PromptConfig:
+    parameters = prompt.parameters
+    return PromptConfig(
+        system=prompt.system,
+        template=prompt.template,
+        stop=prompt.stop or None,
+        parameters=None if parameters is None else PromptParameters(**parameters.model_dump()),
+    )

@@ -1,0 +1,127 @@
+"""The volumes of our pods: where the model lies, and what is mounted beside it."""
+
+from typing import Any, Final
+
+from slm_contract import places
+from slm_contract.config import AuthMode
+from slm_contract.report import ModelFacts
+from slm_operator.crd.names import ca_bundle_name, claim_name, key_owner_entry, key_secret_name
+from slm_operator.crd.quantities import MIB, memory_quantity
+from slm_operator.crd.resource import SLMDeployment
+from slm_operator.crd.spec import Cache, CacheMode
+from slm_operator.settings import Settings
+
+UNKNOWN_MODEL_VOLUME: Final = "32Gi"
+"""The largest model that this operator is made for, in 32 bits, where its size isn't known yet."""
+KEY_OWNER_FILE: Final = ".owner"
+"""A hidden file: the runtime takes no key from it."""
+
+
+def uses_claim(cache: Cache) -> bool:
+    """Whether the model is kept in a claim rather than in each pod."""
+    asked = cache.claim_name is not None or cache.storage_class_name is not None
+    return cache.mode is CacheMode.PVC or (cache.mode is CacheMode.AUTO and asked)
+
+
+def shares_volume(cache: Cache) -> bool:
+    """Whether pods on several nodes can have the model's volume at once."""
+    return not uses_claim(cache) or "ReadWriteMany" in cache.access_modes
+
+
+def one_pod_only(cache: Cache) -> bool:
+    """Whether the model's volume can be had by a single pod at a time."""
+    return uses_claim(cache) and cache.access_modes == ("ReadWriteOncePod",)
+
+
+def claim_of(resource: SLMDeployment) -> str | None:
+    """Name of the claim that the model is kept in."""
+    cache = resource.spec.cache
+    return (cache.claim_name or claim_name(resource.name)) if uses_claim(cache) else None
+
+
+def fetch_volumes(
+    settings: Settings, resource: SLMDeployment, facts: ModelFacts | None
+) -> list[dict[str, Any]]:
+    """The volumes of a container that fetches."""
+    volumes: list[dict[str, Any]] = [
+        _model_volume(resource, facts),
+        {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+    ]
+    credentials = resource.spec.model.credentials
+    if credentials is not None:
+        volumes.append(
+            {
+                "name": "credentials",
+                "secret": {"secretName": credentials.secret_ref.name, "defaultMode": 0o440},
+            }
+        )
+    ca = ca_source(settings, resource)
+    if ca is not None:
+        name, key = ca
+        items = [{"key": key, "path": places.CA_BUNDLE.rpartition("/")[2]}]
+        volumes.append({"name": "ca", "configMap": {"name": name, "items": items, "defaultMode": 0o444}})
+    return volumes
+
+
+def key_volumes(resource: SLMDeployment, *, owned: bool) -> list[dict[str, Any]]:
+    """The keys.
+
+    Parameters
+    ----------
+    owned
+        Whether a generated Secret has to show by its content that it is this SLMDeployment's; one that an earlier
+        version made can't.
+    """
+    auth = resource.spec.auth
+    if auth.mode is AuthMode.NONE:
+        return []
+    if auth.secret_ref is not None or not owned:
+        name = auth.secret_ref.name if auth.secret_ref is not None else key_secret_name(resource.name)
+        return [{"name": "keys", "secret": {"secretName": name, "defaultMode": 0o440, "optional": False}}]
+    name = key_secret_name(resource.name)
+    owner = {"key": key_owner_entry(resource.metadata.uid), "path": KEY_OWNER_FILE}
+    sources = [
+        {"secret": {"name": name, "optional": False}},
+        {"secret": {"name": name, "items": [owner], "optional": False}},
+    ]
+    return [{"name": "keys", "projected": {"defaultMode": 0o440, "sources": sources}}]
+
+
+def ca_source(settings: Settings, resource: SLMDeployment) -> tuple[str, str] | None:
+    """ConfigMap and entry with the CAs for the sources."""
+    own = resource.spec.model.ca_bundle
+    if own is not None:
+        return own.config_map_ref.name, own.config_map_ref.key
+    if settings.fetch.ca_bundle is not None:
+        return ca_bundle_name(resource.name), places.CA_BUNDLE.rpartition("/")[2]
+    return None
+
+
+def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str, Any]:
+    cache, claim = resource.spec.cache, claim_of(resource)
+    if claim is not None:
+        return {"name": "models", "persistentVolumeClaim": {"claimName": claim}}
+    if cache.size is not None:
+        limit = str(cache.size)
+    elif facts is not None:
+        # A member of a wheel is packed as a rule: for a moment the volume holds it and the model.
+        copies = 2 if resource.spec.model.source.startswith("pypi://") else 1
+        limit = memory_quantity(copies * facts.size_bytes + facts.size_bytes // 8 + 64 * MIB)
+    else:
+        limit = UNKNOWN_MODEL_VOLUME
+    return {"name": "models", "emptyDir": {"sizeLimit": limit}}
+
+
+def volumes_of(pod_spec: dict[str, Any]) -> dict[str, set[str]]:
+    """Names of the objects that a pod mounts, by kind."""
+    found: dict[str, set[str]] = {"Secret": set(), "ConfigMap": set(), "PersistentVolumeClaim": set()}
+    for volume in pod_spec.get("volumes") or ():
+        sources = (volume, *(volume.get("projected", {}).get("sources") or ()))
+        for source in sources:
+            if "secret" in source:
+                found["Secret"].add(source["secret"].get("secretName") or source["secret"].get("name"))
+            if "configMap" in source:
+                found["ConfigMap"].add(source["configMap"].get("name"))
+            if "persistentVolumeClaim" in source:
+                found["PersistentVolumeClaim"].add(source["persistentVolumeClaim"].get("claimName"))
+    return found

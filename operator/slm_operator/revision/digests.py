@@ -1,0 +1,75 @@
+"""Which parts of a spec, and of the operator's settings, a revision is made from: while they are the same, it stands."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from slm_operator.crd.resource import SLMDeployment
+from slm_operator.crd.spec import Spec
+from slm_operator.digest import digest
+from slm_operator.settings import HardwareClass, Settings
+
+
+def spec_digest(resource: SLMDeployment) -> str:
+    """The parts of a spec that reach the pod template.
+
+    What stands at its default doesn't count, so that a field which a later version adds rolls nothing.
+    """
+    spec = resource.spec
+    parts = spec.model_dump(
+        mode="json",
+        exclude_defaults=True,
+        include={"model", "runtime", "resources", "cache", "auth"},
+    )
+    hardware = spec.hardware.model_dump(
+        mode="json", exclude_defaults=True, include={"on_degraded", "node_selector", "tolerations"}
+    )
+    cors = spec.endpoint.cors
+    origins = None if cors is None else cors.allowed_origins
+    return digest(
+        {
+            "name": resource.model_name,
+            "spec": parts,
+            "hardware": hardware,
+            **({"origins": origins} if origins else {}),
+        }
+    )
+
+
+def placement_digest(spec: Spec) -> str:
+    """The parts of a spec that a placement is decided from; while they are the same, it is kept."""
+    hardware = spec.hardware
+    return digest(
+        {
+            "preference": hardware.preference,
+            "nodeSelector": hardware.node_selector,
+            "tolerations": [
+                each.model_dump(mode="json", exclude_defaults=True) for each in hardware.tolerations
+            ],
+            "engine": spec.runtime.engine,
+            "model": spec.model.model_dump(
+                mode="json", include={"source", "sha256", "variants"}, exclude_defaults=True
+            ),
+        }
+    )
+
+
+def bundle_digest(hardware_class: HardwareClass) -> str:
+    """A class without its image, which has rules of its own."""
+    return digest(
+        hardware_class.model_dump(
+            mode="json", exclude_defaults=True, exclude={"image", "family", "provisionable"}
+        )
+    )
+
+
+def site_digest(settings: Settings) -> str:
+    """What the site adds to a pod. It rolls nothing that runs; what fails is rendered anew when it changes."""
+    fetch: Mapping[str, Any] = settings.fetch.model_dump(mode="json", include={"env", "ca_bundle"})
+    return digest(
+        {
+            "fetch": fetch,
+            "image": settings.runtime_image,
+            "images": [each.image for each in settings.classes],
+            "pull": [settings.image_pull_policy, *settings.image_pull_secrets],
+        }
+    )

@@ -1,0 +1,114 @@
+"""A revision: everything that pods are made of, as it was when it was decided.
+
+It is kept whole in a ControllerRevision: the class's bundle, the image and the template are looked up there, never inferred
+from what the operator's configuration says today. Its name carries a digest of its content, so the same decision is the same
+object, and content never changes under a name.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, Self
+
+from pydantic import Field, ValidationError, field_validator
+
+from slm_contract.config import ModelConfig
+from slm_contract.report import ModelFacts
+from slm_operator.crd.names import REVISION_LABEL, revision_name
+from slm_operator.digest import digest
+from slm_operator.observed.pods import parse_time
+from slm_operator.placement.rejection import Kept, Rejected
+from slm_operator.settings import HardwareClass
+from slm_operator.snapshot import Document
+
+_IDENTITY: Final = frozenset({"name", "number", "since"})
+
+
+class FittedMemory(Kept):
+    """Bytes, and the sum in words; nothing but `request` where the spec gives the memory."""
+
+    weights: int | None = None
+    kv_cache: int | None = None
+    compute: int | None = None
+    request: str
+    fits: bool = True
+    explanation: str
+
+
+class Revision(Kept):
+    name: str = ""
+    """Of the ControllerRevision; empty until it is named by its content."""
+    number: int = 0
+    """Counts up over the life of the SLMDeployment."""
+    since: datetime | None = None
+    """When it was first made."""
+
+    hardware_class: HardwareClass
+    """The bundle as it was."""
+    artifact: ModelConfig
+    image: str
+    context_length: int | None = None
+    memory: FittedMemory
+    reason: str
+    """Why this class."""
+    rejected: tuple[Rejected, ...] = ()
+    facts: dict[str, ModelFacts] = Field(default_factory=dict)
+    """By model key: the headers that had a say."""
+    spec: str
+    """Digest of the spec's parts that it was made from; so are the next two."""
+    placement: str
+    site: str
+    template: dict[str, Any]
+    """The pod template, whole."""
+
+    @field_validator("hardware_class", mode="before")
+    @classmethod
+    def _known_fields(cls, value: Any) -> Any:
+        """A bundle of a newer version's making may have more fields; a typing error in it was found when it was configured."""
+        if not isinstance(value, Mapping):
+            return value
+        known = {name for each in HardwareClass.model_fields.items() for name in (each[0], each[1].alias)}
+        return {key: each for key, each in value.items() if key in known}
+
+    @property
+    def own_facts(self) -> ModelFacts | None:
+        """Of the artifact that it runs."""
+        return self.facts.get(self.artifact.key)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What is kept, as JSON."""
+        return self.model_dump(
+            mode="json", by_alias=True, exclude_none=True, exclude_defaults=True, exclude=set(_IDENTITY)
+        )
+
+    def named(self, instance: str, number: int) -> Self:
+        """The revision under the name that its content gives it, its pods labelled by it."""
+        told = digest(self.data)[:10]
+        metadata = self.template.get("metadata", {})
+        labelled = {**metadata, "labels": {**metadata.get("labels", {}), REVISION_LABEL: told}}
+        return self.model_copy(
+            update={
+                "name": revision_name(instance, told),
+                "number": number,
+                "template": {**self.template, "metadata": labelled},
+            }
+        )
+
+
+def parse_revision(document: Document) -> Revision | None:
+    """The revision in a ControllerRevision; None where this version can't read it."""
+    metadata = document["metadata"]
+    try:
+        revision = Revision.model_validate(document.get("data") or {})
+    except ValidationError:
+        return None
+    created = metadata.get("creationTimestamp")
+    return revision.model_copy(
+        update={
+            "name": metadata["name"],
+            "number": int(document.get("revision") or 0),
+            "since": parse_time(created) if created else None,
+        }
+    )
+
+

@@ -1,0 +1,253 @@
+"""From spec and cluster to one answer: the revision that shall run, or what stands in the way.
+
+A revision that was decided stays decided: nothing is asked again until the spec, the scheduler's patience, its own failure or
+consented changes of the operator's configuration (`rollout.upgrade: Auto`) say so. The questions are asked in the order in
+which :func:`find_target` lists them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from slm_operator.crd.names import key_secret_name
+from slm_operator.crd.resource import SLMDeployment
+from slm_operator.faults import Fault
+from slm_operator.placement.choose import Candidate, Placement, place
+from slm_operator.placement.rejection import Cause
+from slm_operator.pod.template import pod_template
+from slm_operator.revision.history import History
+from slm_operator.revision.revision import Revision
+from slm_operator.revision.rollout import Attempt, Rollout
+from slm_operator.snapshot import Document, Snapshot
+from slm_operator.target import rollback
+from slm_operator.target.patience import Patience, look, recovered
+from slm_operator.target.permitted import refused
+from slm_operator.target.wanted import Wanted
+
+
+@dataclass(frozen=True)
+class Target:
+    """What shall run, and what has to be known first."""
+
+    revision: Revision | None = None
+    """None: nothing was ever decided."""
+    rollout: Rollout | None = None
+    """What to remember with it; None only where there is no revision."""
+    placement: Placement | None = None
+    """The choice that was made now; None where an earlier one stands."""
+    faults: tuple[Fault, ...] = ()
+    """Why there is no answer, or why it isn't the one that the spec asks for."""
+    requeue_after: float | None = None
+    """Seconds until time alone would give another answer."""
+    upgrading: bool = False
+    """Whether only the operator's configuration asks for the change."""
+
+    @property
+    def headers(self) -> tuple[Candidate, ...]:
+        """Artifacts whose header must be read, or stay known, before a revision is made."""
+        return () if self.placement is None else self.placement.headers
+
+    @property
+    def pending(self) -> bool:
+        return self.placement is not None and self.placement.pending
+
+
+def find_target(
+    snapshot: Snapshot,
+    resource: SLMDeployment,
+    history: History,
+    pods: Sequence[Document],
+    faults: Sequence[Fault],
+) -> Target:
+    """Find the answer, or keep the one that stands.
+
+    Parameters
+    ----------
+    pods
+        Those of the current revision.
+    faults
+        What ails them.
+    """
+    served = rollback.has_served(resource, history, pods)
+    wanted = Wanted(snapshot, resource, history, served=served)
+    current, rollout = history.current, history.rollout
+    if current is None or rollout is None:
+        return _decide(wanted)
+    keep = Target(current, rollout)
+    if not served:
+        failed, wait = rollback.failure(resource, history, faults, snapshot.now)
+        if failed is not None and not wanted.may_learn(faults):
+            went_back = rollback.went_back(history, failed, wanted.tried, snapshot.now)
+            return Target(history.fallback, went_back)
+        keep = replace(keep, requeue_after=wait)
+    patience = look(snapshot, resource, wanted.facts, current, rollout, wanted.placement)
+    keep = replace(
+        keep,
+        rollout=rollout.model_copy(update={"attempts": patience.attempts}),
+        requeue_after=_sooner(keep.requeue_after, patience.wait),
+    )
+    given_up = rollback.failed_before(rollout, wanted.tried)
+    if given_up is not None:
+        return replace(keep, faults=(rollback.rolled_back(given_up),))
+    if wanted.may_learn(faults):
+        return _learn(wanted, keep, patience, faults)
+    if current.spec != wanted.spec or current.placement != wanted.placement or patience.leave:
+        return _decide(wanted, keep, patience)
+    if recovered(snapshot, resource, current, patience):
+        return _decide(wanted, keep, patience, anew=True)
+    if faults and current.site != wanted.site:
+        # What the site has changed may be what repairs them.
+        return _decide(wanted, keep, patience)
+    if wanted.newer:
+        return replace(_decide(wanted, keep, patience), upgrading=True) if snapshot.may_upgrade else keep
+    return keep
+
+
+def _learn(wanted: Wanted, keep: Target, patience: Patience, faults: Sequence[Fault]) -> Target:
+    """The same revision with more memory."""
+    assert keep.revision is not None  # noqa: S101 - only what runs can be killed
+    assert keep.rollout is not None  # noqa: S101
+    lesson = rollback.lesson(keep.revision, keep.rollout, faults, wanted.snapshot.now)
+    return _decide(wanted, keep, patience, lesson=lesson)
+
+
+def _decide(
+    wanted: Wanted,
+    keep: Target | None = None,
+    patience: Patience | None = None,
+    *,
+    anew: bool = False,
+    lesson: Attempt | None = None,
+) -> Target:
+    """Place, and make the revision.
+
+    Parameters
+    ----------
+    keep
+        What stays in use where nothing can be decided now.
+    anew
+        Whether the class in use has no claim to stay.
+    """
+    keep = keep or Target()
+    resource, current = wanted.resource, keep.revision
+    problem = refused(resource, wanted.settings)
+    if problem is not None:
+        return replace(keep, faults=(problem,))
+    same = current is not None and current.placement == wanted.placement and not anew
+    placement = place(
+        wanted.snapshot,
+        resource,
+        wanted.facts,
+        previous=current.hardware_class.name if current is not None and same else None,
+        barred={} if patience is None else patience.barred,
+    )
+    if current is not None and _stays(placement, current) and same:
+        placement = replace(placement, reason=current.reason, rejected=current.rejected)
+    if placement.pending:
+        return replace(keep, placement=placement)
+    if placement.selected is None:
+        return replace(keep, placement=placement, faults=(_nowhere(placement, resource),))
+    revision = _made(wanted, keep, placement, placement.selected, lesson)
+    return replace(
+        keep, revision=revision, placement=placement, rollout=_rollout(wanted, keep, revision, lesson)
+    )
+
+
+def _stays(placement: Placement, current: Revision) -> bool:
+    selected = placement.selected
+    return selected is not None and selected.hardware_class.name == current.hardware_class.name
+
+
+def _made(
+    wanted: Wanted, keep: Target, placement: Placement, selected: Candidate, lesson: Attempt | None
+) -> Revision:
+    resource, history, current = wanted.resource, wanted.history, keep.revision
+    chosen, image = selected.hardware_class, wanted.image(selected.hardware_class)
+    times = rollback.lessons(history.rollout, wanted.spec) + (lesson is not None)
+    if lesson is not None and current is not None and _stays(placement, current):
+        # The same revision with more memory takes nothing new from the configuration.
+        chosen, image = current.hardware_class, current.image
+    fitted = placement.fit
+    bare = Revision(
+        hardware_class=chosen,
+        artifact=selected.artifact,
+        image=image,
+        context_length=None if fitted is None else fitted.estimate.context_length,
+        memory=rollback.taught(wanted.memory(placement), times, wanted.available(chosen)),
+        reason=placement.reason,
+        rejected=placement.rejected,
+        facts=dict(wanted.facts),
+        spec=wanted.spec,
+        placement=wanted.placement,
+        site=wanted.site,
+        template={},
+    )
+    template = pod_template(resource, wanted.settings, bare, key_owned=_key_owned(resource, current))
+    named = bare.model_copy(update={"template": template}).named(resource.name, history.next_number)
+    return history.known.get(named.name, named)
+
+
+def _rollout(wanted: Wanted, keep: Target, revision: Revision, lesson: Attempt | None) -> Rollout:
+    """A new rollout, with what has served before to go back to; the same one where the revision is."""
+    if keep.rollout is not None and keep.revision is not None and keep.revision.name == revision.name:
+        return keep.rollout
+    attempts = () if keep.rollout is None else keep.rollout.attempts
+    return Rollout(
+        revision=revision.name,
+        since=wanted.snapshot.now.replace(microsecond=0),
+        fallback=_served_last(wanted),
+        attempts=tuple(
+            each for each in (*attempts, *([lesson] if lesson is not None else [])) if _counts(each, wanted)
+        ),
+    )
+
+
+def _served_last(wanted: Wanted) -> str | None:
+    history = wanted.history
+    if history.current is None or history.rollout is None:
+        return None
+    return history.current.name if wanted.served else history.rollout.fallback
+
+
+def _counts(attempt: Attempt, wanted: Wanted) -> bool:
+    """Attempts at other specs are history."""
+    return attempt.tried in {wanted.spec, wanted.placement, wanted.tried}
+
+
+def _key_owned(resource: SLMDeployment, current: Revision | None) -> bool:
+    """Whether the key Secret must show whose it is: not where an earlier version made the one that is mounted."""
+    if current is None:
+        return True
+    name = key_secret_name(resource.name)
+    volumes = current.template.get("spec", {}).get("volumes") or ()
+    return all(volume.get("secret", {}).get("secretName") != name for volume in volumes)
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    return min((each for each in (one, other) if each is not None), default=None)
+
+
+def _nowhere(placement: Placement, resource: SLMDeployment) -> Fault:
+    """No class is left: say of which kind that is."""
+    causes = {each.cause for each in placement.rejected}
+    if causes == {Cause.UNKNOWN}:
+        return Fault(
+            "UnknownHardware",
+            placement.reason,
+            "name classes or families of the operator's configuration in spec.hardware.preference",
+            "Placed",
+            stalled=True,
+        )
+    if Cause.NO_MEMORY in causes:
+        wish = "" if resource.spec.runtime.context_length is None else " contextLength,"
+        return Fault(
+            "DoesNotFit",
+            placement.reason,
+            f"set{wish} parallel or kvCacheType lower in spec.runtime, name a smaller model, or add a larger node",
+            "MemoryFits",
+        )
+    return Fault(
+        "NoHardware",
+        placement.reason,
+        "add a node that one of the classes can use, or name another class in spec.hardware.preference",
+        "Placed",
+    )
