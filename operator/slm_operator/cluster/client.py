@@ -18,10 +18,8 @@ from slm_operator.cluster import errors
 from slm_operator.cluster.connection import USER_AGENT, bearer_token
 from slm_operator.cluster.protocol import Kept, Listing
 from slm_operator.cluster.resources import Resource, resource_of
+from slm_operator.crd.names import FIELD_MANAGER
 from slm_operator.snapshot import Document
-
-FIELD_MANAGER: Final = "slm-operator"
-"""Owner of every field that the operator sets; another name would orphan them."""
 
 PAGE: Final = 100
 """Objects in one answer of a list."""
