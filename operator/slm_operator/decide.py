@@ -1,17 +1,31 @@
 """The pure core in one call: Snapshot in, Decision out. Nothing here reads a clock, a file or the network."""
 
-from slm_operator.crd.names import COMPONENT_LABEL, DECISION_ANNOTATION, MODEL_LABEL
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from slm_operator.crd.names import MODEL_LABEL
 from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_resource, parse_status
 from slm_operator.desired.objects import Desired, desired_objects
-from slm_operator.model.known import kept_facts, reported_facts, runtime_config
+from slm_operator.faults import Fault
+from slm_operator.model.known import reported_facts
+from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
+from slm_operator.observed.pods import pods_of_jobs, pods_of_template, volume_wait, volumes_of
 from slm_operator.placement.choose import artifact_for
-from slm_operator.placement.history import Record, parse_record
-from slm_operator.plan import make_plan, owned_by, taken
-from slm_operator.resolve import Resolution, resolve
-from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Snapshot
-from slm_operator.status.faults import Fault, creation_fault, find_fault, is_ready, volume_wait
+from slm_operator.plan import Contention, contentions, make_plan, of_predecessor, owned_by
+from slm_operator.revision.history import History, read_history
+from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Refusal, Snapshot, ref_of
 from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
+from slm_operator.target.imported import with_imported
+from slm_operator.target.target import Target, find_target
+
+LOOK_AGAIN: Final = 30.0
+"""Seconds until somebody else's object in our way is looked at again: no watch tells of it."""
+GARBAGE: Final = 2.0
+"""Seconds until an object that the garbage collector is about to take is looked at again."""
+_ASIDE: Final = {"ServiceMonitor": "MonitoringReady", "PodDisruptionBudget": "Refused"}
+"""Children without which the model is served all the same, and the condition that tells of them."""
 
 
 def decide(snapshot: Snapshot) -> Decision:
@@ -19,145 +33,216 @@ def decide(snapshot: Snapshot) -> Decision:
 
     Idempotent: fed with its own plan and status, it answers the same, and nothing to do.
     """
-    now = snapshot.now.replace(microsecond=0)
     try:
         resource = parse_resource(snapshot.resource)
     except SpecError as error:
         generation = Metadata.model_validate(snapshot.resource["metadata"]).generation
+        now = snapshot.now.replace(microsecond=0)
         return Decision(Plan(), unreadable(parse_status(snapshot.resource), generation, now, str(error)))
-    live = _own_deployment(snapshot, resource)
-    serving = _current_pods(snapshot, live)
-    pod_fault = find_fault(serving, snapshot.reports, snapshot.now)
-    failing = pod_fault is not None and not any(is_ready(pod) for pod in serving)
-    resolution = resolve(snapshot, resource, live, failing=failing)
-    stuck = volume_wait(serving, snapshot.now)
-    desired = desired_objects(snapshot, resource, resolution, live, key_missing=stuck == 0)
-    uid = resource.metadata.uid
-    plan = make_plan(desired.objects, snapshot.children, uid=uid, create=desired.create)
-    pods = (*serving, *_job_pods(snapshot, desired)) if desired.waiting else serving
-    fault = (
-        _refused(snapshot)
-        or _name_taken(taken(desired.objects, snapshot.children, uid))
-        or resolution.problem
-        or find_fault(pods, snapshot.reports, snapshot.now)
-        or (creation_fault(live) if live is not None else None)
+    seen = _Seen.of(snapshot, resource)
+    ailing = pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now)
+    target = find_target(snapshot, resource, seen.history, seen.pods, ailing)
+    stuck = volume_wait(seen.pods, snapshot.now)
+    desired = desired_objects(
+        snapshot,
+        resource,
+        target,
+        seen.history,
+        children=seen.ours,
+        pods=seen.pods,
+        key_missing=stuck == 0,
     )
-    status = report(_view(snapshot, resource, resolution, desired, plan, live, pods, fault))
-    waits = [wait for wait in (resolution.requeue_after, stuck or None) if wait is not None]
-    return Decision(plan, status, requeue_after=min(waits, default=None))
-
-
-def _own_deployment(snapshot: Snapshot, resource: SLMDeployment) -> Document | None:
-    live = snapshot.children.get(ChildRef("Deployment", resource.name))
-    return live if live is not None and owned_by(live, resource.metadata.uid) else None
-
-
-def _current_pods(snapshot: Snapshot, live: Document | None) -> tuple[Document, ...]:
-    """Serving pods of the live template; those of an earlier one are on their way out, and so is what ails them."""
-    if live is None:
-        return ()
-    template = live["spec"]["template"]["spec"]
-    return tuple(
-        pod
-        for pod in snapshot.pods
-        if pod["metadata"].get("labels", {}).get(COMPONENT_LABEL, "runtime") == "runtime"
-        and "deletionTimestamp" not in pod["metadata"]
-        and (not pod.get("spec", {}).get("containers") or _made_from(pod["spec"], template))
-    )
-
-
-def _made_from(pod_spec: Document, template: Document) -> bool:
-    images = [
-        {container.get("name"): container.get("image") for container in spec.get("containers", ())}
-        for spec in (pod_spec, template)
-    ]
-    return images[0] == images[1] and runtime_config(pod_spec) == runtime_config(template)
-
-
-def _job_pods(snapshot: Snapshot, desired: Desired) -> tuple[Document, ...]:
-    """Pods of the Jobs that are waited for."""
-    keys = {
-        str(each.document["spec"]["template"]["metadata"]["labels"][MODEL_LABEL])
-        for each in desired.objects
-        if each.ref.kind == "Job"
+    taken = {
+        ref_of(each): seen.others[ref_of(each)] for each in desired.objects if ref_of(each) in seen.others
     }
-    return tuple(
-        pod
-        for pod in snapshot.pods
-        if pod["metadata"].get("labels", {}).get(MODEL_LABEL) in keys
-        and "deletionTimestamp" not in pod["metadata"]
+    plan = make_plan(
+        desired.objects,
+        seen.ours,
+        taken=taken,
+        key=desired.key,
+        spared=_needed(snapshot, seen, target),
+        yielding=snapshot.yielding,
+    )
+    contended = contentions(desired.objects, seen.ours)
+    faults = (
+        *(_refused(each) for each in snapshot.refusals),
+        *_taken(taken, resource),
+        *target.faults,
+        *(ailing if target.revision is seen.history.current else ()),
+        *_of_jobs(snapshot, seen, desired),
+        *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
+        *_contended(contended, snapshot.yielding),
+    )
+    view = _view(snapshot, resource, seen, target, desired, plan, faults)
+    waits = [target.requeue_after, stuck or None, _look_again(taken, resource)]
+    return Decision(
+        plan,
+        report(view),
+        requeue_after=min((wait for wait in waits if wait is not None), default=None),
+        contested=tuple(each.ref for each in contended if each.losses),
+        at_rest=not plan and (view.ready or (view.fault is not None and view.fault.stalled)),
+        upgrading=target.upgrading,
     )
 
 
-def _refused(snapshot: Snapshot) -> Fault | None:
-    refusal = snapshot.refusal
-    if refusal is None:
-        return None
+@dataclass(frozen=True)
+class _Seen:
+    """What of the snapshot is this SLMDeployment's."""
+
+    ours: Mapping[ChildRef, Document]
+    others: Mapping[ChildRef, Document]
+    """Somebody else's objects under names that we want."""
+    deployment: Document | None
+    history: History
+    pods: tuple[Document, ...]
+    """Serving pods of the live template."""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, resource: SLMDeployment) -> "_Seen":
+        uid = resource.metadata.uid
+        ours = {ref: each for ref, each in snapshot.children.items() if owned_by(each, uid)}
+        live = ours.get(ChildRef("Deployment", resource.name))
+        history = with_imported(read_history(ours, live), snapshot, resource, live)
+        return cls(
+            ours=ours,
+            others={ref: each for ref, each in snapshot.children.items() if ref not in ours},
+            deployment=live,
+            history=history,
+            pods=() if live is None else pods_of_template(snapshot.pods, live["spec"]["template"]),
+        )
+
+
+def _needed(snapshot: Snapshot, seen: _Seen, target: Target) -> frozenset[ChildRef]:
+    """What something that runs, or may run again, still mounts; and revisions that this version can't read."""
+    specs = [pod.get("spec", {}) for pod in snapshot.pods]
+    specs += [
+        each["spec"]["template"]["spec"]
+        for ref, each in seen.ours.items()
+        if ref.kind in {"Deployment", "Job"}
+    ]
+    back = None if target.rollout is None else seen.history.known.get(target.rollout.fallback or "")
+    if back is not None and target.revision is not None and not _serves(snapshot, target.revision.name):
+        specs.append(back.template["spec"])
+    mounted = {
+        ChildRef(kind, name) for spec in specs for kind, names in volumes_of(spec).items() for name in names
+    }
+    unread = {
+        ref for ref in seen.ours if ref.kind == "ControllerRevision" and ref.name not in seen.history.known
+    }
+    return frozenset(mounted | unread)
+
+
+def _serves(snapshot: Snapshot, revision: str) -> bool:
+    said = parse_status(snapshot.resource).revisions or ()
+    return any(each.name == revision and each.state == "Serving" for each in said)
+
+
+def _of_jobs(snapshot: Snapshot, seen: _Seen, desired: Desired) -> Iterator[Fault]:
+    """What ails the Jobs that are waited for."""
+    if not desired.waiting:
+        return
+    jobs = [each for each in desired.objects if each["kind"] == "Job"]
+    keys = [str(each["spec"]["template"]["metadata"]["labels"][MODEL_LABEL]) for each in jobs]
+    yield from pod_faults(pods_of_jobs(snapshot.pods, keys), snapshot.reports, snapshot.clues, snapshot.now)
+    live = [seen.ours[ref_of(each)] for each in jobs if ref_of(each) in seen.ours]
+    yield from job_faults(live, snapshot.clues)
+
+
+def _refused(refusal: Refusal) -> Fault:
     return Fault(
         reason=refusal.reason,
         message=f"{refusal.ref.kind} {refusal.ref.name}: {refusal.message}",
         remedy="take away what stands in the way; it is tried again",
-        stalled=refusal.permanent,
+        condition=_ASIDE.get(refusal.ref.kind),
+        stalled=refusal.permanent and refusal.ref.kind not in _ASIDE,
+        blocks=refusal.ref.kind not in _ASIDE,
     )
 
 
-def _name_taken(refs: tuple[ChildRef, ...]) -> Fault | None:
-    if not refs:
-        return None
-    names = ", ".join(f"{ref.kind} {ref.name}" for ref in refs)
-    return Fault(
-        reason="NameTaken",
-        message=f"{names} belongs to somebody else and is left alone",
-        remedy="delete or rename it, or give the SLMDeployment another name",
-        stalled=True,
-    )
+def _taken(taken: Mapping[ChildRef, Document], resource: SLMDeployment) -> Iterator[Fault]:
+    for ref, document in taken.items():
+        if of_predecessor(document, resource.name, resource.metadata.uid):
+            yield Fault(
+                reason="WaitingForGarbageCollector",
+                message=f"{ref.kind} {ref.name} belongs to an earlier SLMDeployment of this name, which is gone",
+                remedy="wait: the garbage collector deletes it, and then it is made anew",
+                condition=_ASIDE.get(ref.kind),
+                blocks=ref.kind not in _ASIDE,
+            )
+        else:
+            yield Fault(
+                reason="NameTaken",
+                message=f"{ref.kind} {ref.name} belongs to somebody else and is left alone",
+                remedy="delete or rename it, or give the SLMDeployment another name",
+                condition=_ASIDE.get(ref.kind),
+                stalled=ref.kind not in _ASIDE,
+                blocks=ref.kind not in _ASIDE,
+            )
+
+
+def _look_again(taken: Mapping[ChildRef, Document], resource: SLMDeployment) -> float | None:
+    waits = [
+        GARBAGE if of_predecessor(each, resource.name, resource.metadata.uid) else LOOK_AGAIN
+        for each in taken.values()
+    ]
+    return min(waits, default=None)
+
+
+def _contended(contended: tuple[Contention, ...], yielding: frozenset[ChildRef]) -> Iterator[Fault]:
+    for each in contended:
+        if each.losses and each.ref in yielding:
+            loss = each.losses[0]
+            yield Fault(
+                reason="FieldsTaken",
+                message=f"{loss.manager} keeps changing {loss.path} of {each.ref.kind} {each.ref.name}, "
+                f"which is the operator's (and {len(each.losses) - 1} fields more)",
+                remedy=f"keep {loss.manager} from that object, or say in the SLMDeployment what you want",
+                condition="Contended",
+                blocks=each.ref.kind not in _ASIDE,
+            )
+        elif each.rewritten:
+            yield Fault(
+                reason="RewrittenAtAdmission",
+                message=f"a webhook of this cluster gives {', '.join(each.rewritten[:8])} of {each.ref.kind} "
+                f"{each.ref.name} another value than the operator does",
+                remedy="none is needed where that is meant; else exempt the object from the webhook",
+                condition="Contended",
+                blocks=False,
+            )
 
 
 def _view(
     snapshot: Snapshot,
     resource: SLMDeployment,
-    resolution: Resolution,
+    seen: _Seen,
+    target: Target,
     desired: Desired,
     plan: Plan,
-    live: Document | None,
-    pods: tuple[Document, ...],
-    fault: Fault | None,
+    faults: tuple[Fault, ...],
 ) -> View:
-    record = _record(resolution, live)
-    name = record.hardware_class if record is not None else None
-    chosen = next((each for each in snapshot.settings.classes if each.name == name), None)
-    selected = resolution.placement.selected if resolution.placement is not None else None
-    artifact = (
-        selected.artifact
-        if selected is not None
-        else artifact_for(resource, chosen or snapshot.settings.classes[0])
-    )
+    selected = target.placement.selected if target.placement is not None else None
+    if selected is not None:
+        artifact = selected.artifact
+    elif target.revision is not None:
+        artifact = target.revision.artifact
+    else:
+        artifact = artifact_for(resource, snapshot.settings.classes[0])
     return View(
         resource=resource,
         settings=snapshot.settings,
         now=snapshot.now.replace(microsecond=0),
-        deployment=live,
-        pods=pods,
+        deployment=seen.deployment,
+        service=seen.ours.get(ChildRef("Service", resource.name)),
+        pods=seen.pods,
         reports=snapshot.reports,
-        fault=fault,
+        faults=faults,
         waiting=desired.waiting,
-        changing=any(document["kind"] == "Deployment" for document in plan.apply),
+        changing=any(step.ref.kind == "Deployment" for step in plan.steps),
         monitoring=snapshot.monitoring,
-        record=record,
-        placement=resolution.placement,
-        hardware_class=chosen,
+        revision=target.revision,
+        rollout=target.rollout,
+        history=seen.history,
+        placement=target.placement,
         artifact=artifact,
-        kept_facts=kept_facts(live).get(artifact.key),
-        fetched_facts=reported_facts(pods).get(artifact.key),
-    )
-
-
-def _record(resolution: Resolution, live: Document | None) -> Record | None:
-    """What was decided now, else what the live pods were made from."""
-    if resolution.rendering is not None:
-        return resolution.rendering.record
-    return (
-        None
-        if live is None
-        else parse_record(live["metadata"].get("annotations", {}).get(DECISION_ANNOTATION))
+        fetched_facts=reported_facts(seen.pods).get(artifact.key),
     )

@@ -10,7 +10,9 @@ precondition, and would silently put an old reader's view over a newer one; a fi
 would stay for ever. A conflict means that the object has moved on: it is read, and decided again.
 """
 
-from collections.abc import Callable
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from logging import getLogger
@@ -19,10 +21,22 @@ from typing import Any, Final, Literal
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Cluster
 from slm_operator.cluster.resources import SERVICE, SLM_DEPLOYMENT, Resource, resource_of
+from slm_operator.contest import Contest
+from slm_operator.pace import Pace
 from slm_operator.queue import Lane, WorkQueue
 from slm_operator.settings import Settings
-from slm_operator.snapshot import ChildRef, Decision, Delete, Document, Plan, Refusal, Snapshot
-from slm_operator.store import Change, Key, Store, controller_of
+from slm_operator.snapshot import (
+    Apply,
+    ChildRef,
+    Create,
+    Decision,
+    Delete,
+    Plan,
+    Refusal,
+    Snapshot,
+    Step,
+)
+from slm_operator.store import Change, Key, Store
 
 log = getLogger(__name__)
 
@@ -64,6 +78,8 @@ class Reconciler:
         self._decide = decide
         self._clock = clock
         self._finished = finished
+        self._contest = Contest(clock)
+        self._pace: Pace[Key] = Pace(settings.upgrades_at_once)
 
     def wake(self, changes: list[Change]) -> None:
         """Queue what the changes concern."""
@@ -109,47 +125,60 @@ class Reconciler:
         snapshot = self._observe(key)
         if snapshot is None:
             self._queue.forget(key)
+            self._contest.forget(key)
+            self._pace.done(key)
             return "gone"
         decision = self._decide(snapshot)
-        refusal = None
+        if decision.upgrading:
+            self._pace.begin(key)
+        refusals: tuple[Refusal, ...] = ()
         acted = bool(decision.plan)
         if acted:
-            refusal = await self._act(key, snapshot, decision.plan)
-            if refusal is None and lane is Lane.ACT:
+            self._contest.fought(key, decision.contested)
+            refusals = await self._act(key, decision.plan)
+            if not refusals and lane is Lane.ACT:
                 self._queue.add(key, Lane.REPORT)
                 return "acted"
             snapshot = self._observe(key)
             if snapshot is None:
                 return "gone"
-            snapshot = replace(snapshot, refusal=refusal)
+            snapshot = replace(snapshot, refusals=refusals)
             decision = self._decide(snapshot)
         if not same_meaning(snapshot.resource.get("status"), decision.status):
-            if lane is Lane.ACT and refusal is None:
+            if lane is Lane.ACT and not refusals:
                 self._queue.add(key, Lane.REPORT)
                 return "rest"
             await self._report(snapshot, decision)
             result: Result = "reported"
         else:
             result = "rest"
-        if refusal is not None or (acted and decision.plan):
+        if refusals or (acted and decision.plan):
             # Refused, or what was written wants writing again: neither may become a hot loop.
             self._queue.retry(key)
             return "refused"
         self._queue.forget(key)
-        if decision.requeue_after is not None:
-            self._queue.add_after(key, decision.requeue_after)
+        if decision.at_rest:
+            self._pace.done(key)
+        for wait in (decision.requeue_after, self._contest.wait(key)):
+            if wait is not None:
+                self._queue.add_after(key, wait)
         return result
 
     def _observe(self, key: Key) -> Snapshot | None:
-        return self._store.snapshot(key, self._settings, self._clock())
+        snapshot = self._store.snapshot(key, self._settings, self._clock())
+        if snapshot is None:
+            return None
+        return replace(
+            snapshot,
+            new_key=secrets.token_urlsafe(32),
+            yielding=self._contest.yielding(key),
+            may_upgrade=self._pace.admits(key),
+        )
 
-    async def _act(self, key: Key, snapshot: Snapshot, plan: Plan) -> Refusal | None:
-        """Carry the plan out, in its order; one refused child doesn't keep the others from being written.
+    async def _act(self, key: Key, plan: Plan) -> tuple[Refusal, ...]:
+        """Carry the plan out: what needs nothing at once, then what needs it, and deletes only where nothing was refused.
 
-        Returns
-        -------
-        Refusal or None
-            The first refusal.
+        One refused child keeps only those from being written that need it.
 
         Raises
         ------
@@ -158,58 +187,89 @@ class Reconciler:
         TerminatingError
             The namespace is going.
         """
-        uid = snapshot.resource["metadata"]["uid"]
-        refusals: list[Refusal] = []
-        for document in plan.create:
-            try:
-                await self._cluster.create(document)
-            except errors.ExistsError:
-                continue
-            except (errors.WaitError, errors.StallError) as error:
-                refusals.append(_refusal(document, error))
-        for document in plan.apply:
-            ref = ChildRef(document["kind"], document["metadata"]["name"])
-            live = snapshot.children.get(ref)
-            try:
-                applied = await self._apply(document, live if _is_ours(live, uid) else None)
-            except (errors.WaitError, errors.StallError) as error:
-                refusals.append(_refusal(document, error))
-                if isinstance(error, errors.TakenError):
-                    await self._adopt(key, document)
-            else:
-                self._store.observe(resource_of(document), applied)
-        for delete in plan.delete:
-            await self._delete(key, delete, snapshot)
-        return refusals[0] if refusals else None
+        writes = [step for step in plan.steps if not isinstance(step, Delete)]
+        refusals = await self._together(key, [step for step in writes if not step.needs])
+        missing = {refusal.ref for refusal in refusals}
+        dependent = [step for step in writes if step.needs and not step.needs & missing]
+        refusals += await self._together(key, dependent)
+        if not refusals:
+            refusals = await self._together(key, [step for step in plan.steps if isinstance(step, Delete)])
+        return tuple(refusals)
 
-    async def _apply(self, document: Document, ours: Document | None) -> Document:
-        """Apply over the live child, where it is ours; force only then.
+    async def _together(self, key: Key, steps: Sequence[Step]) -> list[Refusal]:
+        """Take steps side by side; every one is taken, whatever becomes of the others.
+
+        Returns
+        -------
+        list of Refusal
+            In the order of the steps.
+        """
+        outcomes = await asyncio.gather(*(self._take(key, step) for step in steps), return_exceptions=True)
+        failures = [each for each in outcomes if isinstance(each, BaseException)]
+        # What the API server refuses for good or for a while is data, all else ends the turn: a crash first.
+        for failure in sorted(failures, key=lambda each: isinstance(each, errors.ClusterError)):
+            raise failure
+        return [each for each in outcomes if isinstance(each, Refusal)]
+
+    async def _take(self, key: Key, step: Step) -> Refusal | None:
+        try:
+            match step:
+                case Create():
+                    await self._create(key, step)
+                case Apply():
+                    await self._apply(key, step)
+                case Delete():
+                    await self._delete(key, step)
+        except (errors.WaitError, errors.StallError) as error:
+            return _refusal(step.ref, error)
+        return None
+
+    async def _create(self, key: Key, step: Create) -> None:
+        """By POST. What is there already is looked at: it may be ours, and our knowledge late."""
+        try:
+            made = await self._cluster.create(step.document)
+        except errors.ExistsError as error:
+            if step.once:
+                return
+            await self._look_at(key, resource_of(step.document), step.ref.name)
+            raise errors.ConflictError(str(error)) from error
+        if not step.once:
+            self._store.observe(resource_of(step.document), made)
+
+    async def _apply(self, key: Key, step: Apply) -> None:
+        """Apply over the very object that was observed.
 
         A port that somebody has changed on our Service stays as a second port of the same name, which the API
         server refuses: then the Service's lists are overwritten.
         """
+        document, resource = step.document, resource_of(step.document)
+        metadata = document["metadata"]
+        if step.consolidate:
+            identity = {"uid": metadata["uid"], "resource_version": metadata["resourceVersion"]}
+            live = await self._cluster.consolidate(resource, key.namespace, step.ref.name, **identity)
+            version = live["metadata"]["resourceVersion"]
+            document = {**document, "metadata": {**metadata, "resourceVersion": version}}
         try:
-            return await self._cluster.apply(document, force=ours is not None)
+            applied = await self._cluster.apply(document)
         except errors.InvalidError:
-            if ours is None or resource_of(document) is not SERVICE:
+            if resource is not SERVICE:
                 raise
-            metadata = {**document["metadata"], "resourceVersion": ours["metadata"]["resourceVersion"]}
-            return await self._cluster.overwrite({**document, "metadata": metadata})
+            applied = await self._cluster.overwrite(document)
+        self._store.observe(resource, applied)
 
-    async def _delete(self, key: Key, delete: Delete, snapshot: Snapshot) -> None:
-        live = snapshot.children[delete.ref]
-        resource = resource_of(live)
+    async def _delete(self, key: Key, step: Delete) -> None:
+        resource = resource_of({"apiVersion": step.api_version, "kind": step.ref.kind})
         try:
             await self._cluster.delete(
                 resource,
                 key.namespace,
-                delete.ref.name,
-                uid=delete.uid,
-                resource_version=delete.resource_version,
+                step.ref.name,
+                uid=step.uid,
+                resource_version=step.resource_version,
             )
         except errors.MissingError:
-            log.debug("already gone", extra={"key": "/".join(key), "kind": delete.ref.kind})
-        self._store.removed(resource, key.namespace, delete.ref.name)
+            log.debug("already gone", extra={"key": "/".join(key), "kind": step.ref.kind})
+        self._store.removed(resource, key.namespace, step.ref.name)
 
     async def _report(self, snapshot: Snapshot, decision: Decision) -> None:
         metadata = snapshot.resource["metadata"]
@@ -223,11 +283,10 @@ class Reconciler:
         )
         self._store.observe(SLM_DEPLOYMENT, written)
 
-    async def _adopt(self, key: Key, document: Document) -> None:
-        """Somebody else's object has the name: decisions have to see it."""
-        resource = resource_of(document)
+    async def _look_at(self, key: Key, resource: Resource, name: str) -> None:
+        """An object has a name that we want: decisions have to see it, whosever it is."""
         try:
-            live = await self._cluster.get(resource, key.namespace, document["metadata"]["name"])
+            live = await self._cluster.get(resource, key.namespace, name)
         except errors.MissingError:
             return
         self._store.adopt(key, resource, live)
@@ -236,7 +295,7 @@ class Reconciler:
         """No watch tells of other people's objects: look whether they still are in the way."""
         for resource, name in self._store.adopted(key):
             self._store.removed(resource, key.namespace, name)
-            await self._adopt(key, {**_identity(resource), "metadata": {"name": name}})
+            await self._look_at(key, resource, name)
 
     async def _look_again(self, key: Key) -> None:
         """A precondition failed, so the store is behind: read the object and its children now."""
@@ -272,22 +331,12 @@ def _is_empty(value: Any) -> bool:
     return value is None or value in ({}, [], ())
 
 
-def _is_ours(live: Document | None, uid: str) -> bool:
-    """Whether an observed child is controlled by this very SLMDeployment."""
-    controller = None if live is None else controller_of(live)
-    return controller is not None and controller.get("uid") == uid
-
-
-def _refusal(document: Document, error: errors.ClusterError) -> Refusal:
+def _refusal(ref: ChildRef, error: errors.ClusterError) -> Refusal:
     if isinstance(error, errors.TerminatingError):
         raise error
     return Refusal(
-        ref=ChildRef(document["kind"], document["metadata"]["name"]),
+        ref=ref,
         reason=error.reason,
         message=str(error),
         permanent=isinstance(error, errors.StallError),
     )
-
-
-def _identity(resource: Resource) -> dict[str, str]:
-    return {"apiVersion": resource.api_version, "kind": resource.kind}

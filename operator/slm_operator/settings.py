@@ -78,6 +78,8 @@ class Settings(SettingsModel):
     """Empty: the whole cluster."""
     cluster_domain: str = "cluster.local"
     workers: Annotated[int, Field(ge=1, le=64)] = 16
+    upgrades_at_once: Annotated[int, Field(ge=1)] = 5
+    """SLMDeployments that take a new image or bundle of this configuration at a time (`rollout.upgrade: Auto`)."""
     resync_seconds: float = 600
     poll_seconds: float = 2
     """Between two reads of a pod's report while something changes."""

@@ -146,5 +146,7 @@ class Decision:
     """Seconds until the same snapshot would be decided otherwise, with time alone."""
     contested: tuple[ChildRef, ...] = ()
     """Children whose fields somebody else has taken: the plan takes them back."""
+    at_rest: bool = True
+    """Whether nothing is under way: what the spec asks for serves, or can't."""
     upgrading: bool = False
     """Whether it is on its way to a revision that only the operator's configuration asks for."""

@@ -10,13 +10,10 @@ from slm_operator.desired.child import child
 from slm_operator.pod.volumes import uses_claim
 from slm_operator.snapshot import ChildRef, Document
 
-
 CLAIM = "PersistentVolumeClaim"
 
 
-def model_claim(
-    resource: SLMDeployment, children: Mapping[ChildRef, Document]
-) -> dict[str, Any] | None:
+def model_claim(resource: SLMDeployment, children: Mapping[ChildRef, Document]) -> dict[str, Any] | None:
     """None where the model is kept elsewhere. A claim can't shrink: one that is larger than asked for stays so."""
     cache = resource.spec.cache
     if not uses_claim(cache) or cache.claim_name is not None:

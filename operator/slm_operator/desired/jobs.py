@@ -10,9 +10,9 @@ from slm_contract.config import HardwareConfig, ModelConfig, RuntimeConfig
 from slm_operator.crd.names import MODEL_LABEL, job_name, labels, selector
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.child import child
+from slm_operator.digest import digest
 from slm_operator.pod.template import fetch_container, pod_basics
 from slm_operator.pod.volumes import fetch_volumes
-from slm_operator.digest import digest
 from slm_operator.settings import HardwareClass, Settings
 
 HOSTNAME: Final = "kubernetes.io/hostname"

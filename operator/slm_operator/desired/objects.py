@@ -15,9 +15,9 @@ from slm_operator.desired.revisions import controller_revision
 from slm_operator.desired.secret import key_secret
 from slm_operator.desired.service import service
 from slm_operator.model.known import model_key
-from slm_operator.observed.pods import nodes_of
+from slm_operator.observed.pods import nodes_of, volumes_of
 from slm_operator.placement.choose import Candidate
-from slm_operator.pod.volumes import claim_of, one_pod_only, uses_claim, volumes_of
+from slm_operator.pod.volumes import claim_of, one_pod_only, uses_claim
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import Revision
 from slm_operator.snapshot import ChildRef, Document, Snapshot
@@ -67,7 +67,10 @@ def desired_objects(
         ca_bundle(resource, snapshot.settings),
         model_claim(resource, children),
         *jobs,
-        *(controller_revision(resource, each) for each in history.kept(history.current, history.fallback, running)),
+        *(
+            controller_revision(resource, each)
+            for each in history.kept(history.current, history.fallback, running)
+        ),
     ]
     key = None
     if running is not None and target.rollout is not None:

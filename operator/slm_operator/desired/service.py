@@ -17,8 +17,3 @@ def service(resource: SLMDeployment) -> dict[str, Any]:
             "ports": [{"name": "http", "port": endpoint.port, "targetPort": "api", "protocol": "TCP"}],
         },
     }
-
-
-def endpoint_url(resource: SLMDeployment, cluster_domain: str) -> str:
-    """Base URL for OpenAI clients inside the cluster."""
-    return f"http://{resource.name}.{resource.metadata.namespace}.svc.{cluster_domain}:{resource.spec.endpoint.port}/v1"

@@ -12,7 +12,14 @@ from slm_contract.report import Failure, FailureReason, RuntimeReport
 from slm_operator.crd.names import KEY_OWNER_PREFIX
 from slm_operator.faults import Fault
 from slm_operator.model.known import container_statuses
-from slm_operator.observed.pods import VOLUME_SECONDS, condition, is_ready, parse_time, waiting_since
+from slm_operator.observed.pods import (
+    VOLUME_SECONDS,
+    condition,
+    is_ready,
+    parse_time,
+    volumes_of,
+    waiting_since,
+)
 from slm_operator.snapshot import Document
 
 _MODEL_REASONS: Final = frozenset(
@@ -142,13 +149,13 @@ def _pod_faults(pod: Document, report: RuntimeReport | None, clue: str, now: dat
     if report is not None and report.failure is not None:
         yield _from_failure(report.failure, pod=name)
         return
+    if report is not None and report.download is not None and report.download.state in _DOWNLOADING:
+        return
     for container in _ours_first(container_statuses(pod)):
         fault = _container_fault(container, name)
         if fault is not None:
             yield fault
             return
-    if report is not None and report.download is not None and report.download.state in _DOWNLOADING:
-        return
     if status.get("phase") == "Failed":
         yield Fault(
             reason=str(status.get("reason") or "PodFailed"),
@@ -180,7 +187,9 @@ def _volume_fault(pod: Document, name: str, clue: str, now: datetime) -> Iterato
             time=since,
         )
         return
-    volumes = ", ".join(_referenced(pod))
+    volumes = ", ".join(
+        f"{kind} {each}" for kind, names in volumes_of(pod.get("spec", {})).items() for each in names
+    )
     yield Fault(
         reason="VolumesNotReady",
         message=f"pod {name} has a node and isn't started there: "
@@ -283,13 +292,3 @@ def _scheduling_fault(pod: Document, name: str) -> Iterator[Fault]:
             pod=name,
             time=parse_time(judged["lastTransitionTime"]),
         )
-
-
-def _referenced(pod: Document) -> Iterator[str]:
-    for volume in pod.get("spec", {}).get("volumes", ()):
-        if "secret" in volume:
-            yield f"Secret {volume['secret'].get('secretName')}"
-        elif "configMap" in volume:
-            yield f"ConfigMap {volume['configMap'].get('name')}"
-        elif "persistentVolumeClaim" in volume:
-            yield f"PersistentVolumeClaim {volume['persistentVolumeClaim'].get('claimName')}"

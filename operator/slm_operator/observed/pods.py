@@ -89,6 +89,21 @@ def nodes_of(pods: Iterable[Document]) -> tuple[str, ...]:
     return tuple(sorted({name for pod in pods if (name := pod.get("spec", {}).get("nodeName"))}))
 
 
+def volumes_of(pod_spec: Document) -> dict[str, set[str]]:
+    """Names of the objects that a pod mounts, by kind."""
+    found: dict[str, set[str]] = {"Secret": set(), "ConfigMap": set(), "PersistentVolumeClaim": set()}
+    for volume in pod_spec.get("volumes") or ():
+        sources = (volume, *(volume.get("projected", {}).get("sources") or ()))
+        for source in sources:
+            if "secret" in source:
+                found["Secret"].add(source["secret"].get("secretName") or source["secret"].get("name"))
+            if "configMap" in source:
+                found["ConfigMap"].add(source["configMap"].get("name"))
+            if "persistentVolumeClaim" in source:
+                found["PersistentVolumeClaim"].add(source["persistentVolumeClaim"].get("claimName"))
+    return found
+
+
 def parse_time(text: str) -> datetime:
     """A Kubernetes timestamp."""
     return datetime.fromisoformat(text)

@@ -1,4 +1,4 @@
-"""How long a pod may take: the start-up probe, the Deployment's deadline and a rollout's end follow from the model's bytes."""
+"""How long a pod may take: start-up probe, progress deadline and the end of a rollout follow from the model's bytes."""
 
 from typing import Final
 

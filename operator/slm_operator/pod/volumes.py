@@ -110,18 +110,3 @@ def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str
     else:
         limit = UNKNOWN_MODEL_VOLUME
     return {"name": "models", "emptyDir": {"sizeLimit": limit}}
-
-
-def volumes_of(pod_spec: dict[str, Any]) -> dict[str, set[str]]:
-    """Names of the objects that a pod mounts, by kind."""
-    found: dict[str, set[str]] = {"Secret": set(), "ConfigMap": set(), "PersistentVolumeClaim": set()}
-    for volume in pod_spec.get("volumes") or ():
-        sources = (volume, *(volume.get("projected", {}).get("sources") or ()))
-        for source in sources:
-            if "secret" in source:
-                found["Secret"].add(source["secret"].get("secretName") or source["secret"].get("name"))
-            if "configMap" in source:
-                found["ConfigMap"].add(source["configMap"].get("name"))
-            if "persistentVolumeClaim" in source:
-                found["PersistentVolumeClaim"].add(source["persistentVolumeClaim"].get("claimName"))
-    return found

@@ -63,7 +63,7 @@ class Revision(Kept):
     @field_validator("hardware_class", mode="before")
     @classmethod
     def _known_fields(cls, value: Any) -> Any:
-        """A bundle of a newer version's making may have more fields; a typing error in it was found when it was configured."""
+        """A newer version's bundle may have more fields; a typing error was found when it was configured."""
         if not isinstance(value, Mapping):
             return value
         known = {name for each in HardwareClass.model_fields.items() for name in (each[0], each[1].alias)}
@@ -110,5 +110,3 @@ def parse_revision(document: Document) -> Revision | None:
             "since": parse_time(created) if created else None,
         }
     )
-
-

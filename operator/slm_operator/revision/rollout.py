@@ -1,7 +1,7 @@
 """What is remembered of a rollout: the revision in use, since when, what to go back to, and what was tried without success.
 
-It stands on the Deployment as one annotation, written with the change that it remembers. Attempts carry times of their own, so
-patience survives pods that are made anew, edits, restarts and clocks that differ.
+It stands on the Deployment as one annotation, written with the change that it remembers. Attempts carry times of their own,
+so patience survives pods that are made anew, edits, restarts and clocks that differ.
 """
 
 import json

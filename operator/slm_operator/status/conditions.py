@@ -47,6 +47,8 @@ def _ready(view: View) -> tuple[Truth, str, str]:
             return "True", "Suspended", "no pod is running, as spec.suspend asks"
         if view.resource.replicas == 0:
             return "True", "ScaledToZero", "no pod is running, as spec.replicas asks"
+        if view.given_up is not None:
+            return "True", "RolledBack", view.given_up.message
         return "True", "Serving", f"{view.artifact.name} is served by all replicas"
     if view.fault is not None:
         return "False", view.fault.reason, f"{view.fault.message}; {view.fault.remedy}"
@@ -64,14 +66,15 @@ def _reconciling(view: View) -> tuple[Truth, str, str] | None:
 
 
 def _stalled(view: View) -> tuple[Truth, str, str] | None:
-    if view.ready or view.fault is None or not view.fault.stalled:
+    fault = view.given_up if view.ready else view.fault
+    if fault is None or not fault.stalled:
         return None
-    return "True", view.fault.reason, f"{view.fault.message}; {view.fault.remedy}"
+    return "True", fault.reason, f"{fault.message}; {fault.remedy}"
 
 
 def _model_ready(view: View) -> tuple[Truth, str, str]:
-    if _speaks_to(view, "ModelReady"):
-        return _denied(view)
+    if (denied := _denied(view, "ModelReady")) is not None:
+        return denied
     served = view.rolled_out and view.available
     if served or (view.current_reports and all(report.command == "serve" for report in view.current_reports)):
         return "True", "Fetched", f"{file_name(view.artifact.source)} is verified and in place"
@@ -82,30 +85,30 @@ def _model_ready(view: View) -> tuple[Truth, str, str]:
 
 
 def _placed(view: View) -> tuple[Truth, str, str]:
-    if _speaks_to(view, "Placed"):
-        return _denied(view)
-    if view.placement is not None and view.placement.pending and view.record is None:
+    if (denied := _denied(view, "Placed")) is not None:
+        return denied
+    if view.placement is not None and view.placement.pending and view.revision is None:
         return "Unknown", "Inspecting", f"{view.placement.reason}; whether the model fits isn't known yet"
-    if view.record is not None:
-        return "True", "Selected", view.record.reason
+    if view.revision is not None:
+        return "True", "Selected", view.revision.reason
     return "Unknown", "NotDecided", "no hardware class has been selected"
 
 
 def _memory_fits(view: View) -> tuple[Truth, str, str]:
-    if _speaks_to(view, "MemoryFits"):
-        return _denied(view)
-    if view.record is None:
+    if (denied := _denied(view, "MemoryFits")) is not None:
+        return denied
+    if view.revision is None:
         return "Unknown", "NotRead", "the model's header hasn't been read yet"
-    memory = view.record.memory
+    memory = view.revision.memory
     if not memory.fits:
         return "False", "LessThanEstimated", memory.explanation
     return "True", "Fitted" if memory.weights is not None else "Given", memory.explanation
 
 
 def _accelerated(view: View) -> tuple[Truth, str, str]:
-    if _speaks_to(view, "Accelerated"):
-        return _denied(view)
-    chosen = view.hardware_class
+    if (denied := _denied(view, "Accelerated")) is not None:
+        return denied
+    chosen = None if view.revision is None else view.revision.hardware_class
     if chosen is None:
         return "Unknown", "NotPlaced", "no hardware class has been selected"
     if chosen.provider == "cpu":
@@ -143,18 +146,31 @@ def _progressing(view: View) -> tuple[Truth, str, str]:
 def _monitoring_ready(view: View) -> tuple[Truth, str, str] | None:
     if not view.resource.spec.observability.service_monitor.enabled:
         return None
-    if view.monitoring:
-        return "True", "ServiceMonitorMade", "the runtime's metrics are offered to Prometheus"
-    return "False", "KindMissing", "the cluster has no ServiceMonitor: install the Prometheus Operator's CRDs"
+    if not view.monitoring:
+        return (
+            "False",
+            "KindMissing",
+            "the cluster has no ServiceMonitor: install the Prometheus Operator's CRDs",
+        )
+    fault = view.about("MonitoringReady")
+    if fault is not None:
+        return "False", fault.reason, f"{fault.message}; {fault.remedy}"
+    return "True", "ServiceMonitorMade", "the runtime's metrics are offered to Prometheus"
 
 
-def _speaks_to(view: View, condition: str) -> bool:
-    return not view.ready and view.fault is not None and view.fault.condition == condition
+def _told_as_true(condition: str) -> Check:
+    """A condition that is there only while something is wrong."""
+
+    def check(view: View) -> tuple[Truth, str, str] | None:
+        fault = view.about(condition)
+        return None if fault is None else ("True", fault.reason, f"{fault.message}; {fault.remedy}")
+
+    return check
 
 
-def _denied(view: View) -> tuple[Truth, str, str]:
-    assert view.fault is not None  # noqa: S101 - _speaks_to has looked
-    return "False", view.fault.reason, view.fault.message
+def _denied(view: View, condition: str) -> tuple[Truth, str, str] | None:
+    fault = None if view.ready else view.about(condition)
+    return None if fault is None else ("False", fault.reason, f"{fault.message}; {fault.remedy}")
 
 
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
@@ -168,6 +184,8 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("Available", _available),
     ("Progressing", _progressing),
     ("MonitoringReady", _monitoring_ready),
+    ("Contended", _told_as_true("Contended")),
+    ("Refused", _told_as_true("Refused")),
 )
 
 

@@ -13,8 +13,7 @@ from slm_operator.crd.status import (
     Rejection,
 )
 from slm_operator.model.source import file_name
-from slm_operator.placement.history import Cause
-from slm_operator.status.faults import Fault
+from slm_operator.placement.rejection import Cause
 from slm_operator.status.view import View
 
 PERCENT_STEP = 5
@@ -25,8 +24,8 @@ def model(view: View) -> ModelStatus:
     context = next(
         (each.context_length for each in view.current_reports if each.context_length is not None), None
     )
-    if context is None and view.record is not None:
-        context = view.resource.spec.runtime.context_length or view.record.context_length
+    if context is None and view.revision is not None:
+        context = view.resource.spec.runtime.context_length or view.revision.context_length
     if context is None and view.rolled_out:
         context = live.context_length
     if facts is None:
@@ -76,9 +75,9 @@ def _percent(progress: Download) -> int | None:
 
 def placement(view: View) -> PlacementStatus | None:
     """What was decided for the pods; where nothing was, what was tried."""
-    if view.record is not None:
-        selected: str | None = view.record.hardware_class
-        reason, rejected = view.record.reason, view.record.rejected
+    if view.revision is not None:
+        selected: str | None = view.revision.hardware_class.name
+        reason, rejected = view.revision.reason, view.revision.rejected
     elif view.placement is not None:
         selected = None
         reason, rejected = view.placement.reason, view.placement.rejected
@@ -108,11 +107,11 @@ def acceleration(view: View) -> AccelerationStatus | None:
 
 
 def memory(view: View) -> MemoryStatus | None:
-    if view.record is None:
+    if view.revision is None:
         tried = [] if view.placement is None else view.placement.rejected
         short = next((each.reason for each in tried if each.cause is Cause.NO_MEMORY), None)
         return None if short is None else MemoryStatus(explanation=short[:1024])
-    given = view.record.memory
+    given = view.revision.memory
     return MemoryStatus(
         weights=given.weights,
         kv_cache=given.kv_cache,
@@ -137,12 +136,12 @@ def performance(view: View) -> PerformanceStatus | None:
 
 def last_failure(view: View) -> FailureStatus | None:
     """The last failure since it was ready: it stays between two tries, and goes when it is ready again."""
-    if view.ready:
+    fault = view.given_up if view.ready else view.fault
+    if view.ready and fault is None:
         return None
     live = view.resource.status.last_failure
-    if view.fault is None:
+    if fault is None:
         return live
-    fault: Fault = view.fault
     known = live is not None and (live.reason, live.message) == (fault.reason, fault.message[:4096])
     time = live.time if live is not None and known else fault.time or view.now
     return FailureStatus(

@@ -5,8 +5,7 @@ from typing import Any
 
 from slm_operator.crd.names import selector, selector_text
 from slm_operator.crd.status import FailureStatus, Status
-from slm_operator.desired.service import endpoint_url
-from slm_operator.status import details
+from slm_operator.status import details, history, places
 from slm_operator.status.conditions import condition, conditions
 from slm_operator.status.view import View
 
@@ -17,10 +16,16 @@ def report(view: View) -> dict[str, Any]:
         Status(
             observed_generation=view.generation,
             conditions=conditions(view),
-            endpoint=endpoint_url(view.resource, view.settings.cluster_domain),
+            endpoint=_endpoint(view),
+            address=places.address(view),
+            key_secret=places.key_secret(view),
             model=details.model(view),
             download=details.download(view),
             placement=details.placement(view),
+            attempts=history.attempts(view) or None,
+            revisions=history.revisions(view) or None,
+            image_digest=places.image_digest(view),
+            nodes=places.nodes(view) or None,
             acceleration=details.acceleration(view),
             memory=details.memory(view),
             performance=details.performance(view),
@@ -31,6 +36,12 @@ def report(view: View) -> dict[str, Any]:
             display=details.display(view),
         )
     )
+
+
+def _endpoint(view: View) -> str:
+    """Base URL for OpenAI clients inside the cluster."""
+    metadata, port = view.resource.metadata, view.resource.spec.endpoint.port
+    return f"http://{metadata.name}.{metadata.namespace}.svc.{view.settings.cluster_domain}:{port}/v1"
 
 
 def unreadable(live: Status, generation: int, now: datetime, message: str) -> dict[str, Any]:

@@ -9,11 +9,14 @@ from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts, RuntimeReport
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.status import ModelStatus
+from slm_operator.faults import Fault
+from slm_operator.observed.pods import is_ready
 from slm_operator.placement.choose import Placement
-from slm_operator.placement.history import Record
-from slm_operator.settings import HardwareClass, Settings
+from slm_operator.revision.history import History
+from slm_operator.revision.revision import Revision
+from slm_operator.revision.rollout import Rollout
+from slm_operator.settings import Settings
 from slm_operator.snapshot import Document
-from slm_operator.status.faults import Fault, is_ready
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,24 @@ class View:
     now: datetime
     deployment: Document | None
     """The live Deployment, if it is ours."""
+    service: Document | None
+    """The live Service, if it is ours."""
     pods: tuple[Document, ...]
     """The pods of the present template."""
     reports: Mapping[str, RuntimeReport]
-    fault: Fault | None
-    """What stands in the way, of pods, placement, spec or API server."""
+    faults: tuple[Fault, ...]
+    """All that is wrong, the most telling first: of API server, spec, placement, pods."""
     waiting: str | None
     """`Inspecting` or `Pulling`."""
     changing: bool
     """Whether the Deployment is being applied right now."""
     monitoring: bool
-    record: Record | None
+    revision: Revision | None
     """What the pods are made of, or are about to be."""
+    rollout: Rollout | None
+    history: History
     placement: Placement | None
-    hardware_class: HardwareClass | None
     artifact: ModelConfig
-    kept_facts: ModelFacts | None
-    """What the pods were fitted by."""
     fetched_facts: ModelFacts | None
     """What the fetch in the pods has read and verified."""
 
@@ -77,7 +81,23 @@ class View:
     @cached_property
     def ready(self) -> bool:
         """A pod's fault that outlived the roll-out is history; one of spec, placement or API server isn't."""
-        return self.rolled_out and (self.fault is None or self.fault.pod is not None)
+        return self.rolled_out and all(fault.pod is not None for fault in self.faults if fault.blocks)
+
+    @cached_property
+    def fault(self) -> Fault | None:
+        """The one that Ready tells: the most telling of those that keep it from being so."""
+        blocking = [fault for fault in self.faults if fault.blocks]
+        return min(blocking, key=lambda fault: not fault.stalled, default=None)
+
+    @cached_property
+    def given_up(self) -> Fault | None:
+        """Why what the spec asks for was given up, while the revision before it serves."""
+        return next((fault for fault in self.faults if fault.stalled and not fault.blocks), None)
+
+    def about(self, condition: str) -> Fault | None:
+        """The fault that a condition tells."""
+        found = [fault for fault in self.faults if fault.condition == condition]
+        return min(found, key=lambda fault: not fault.stalled, default=None)
 
     @cached_property
     def observed_replicas(self) -> int:
@@ -89,7 +109,8 @@ class View:
     @cached_property
     def facts(self) -> ModelFacts | None:
         """What is known of the model; what a fetch adds is taken in when its pod serves, not in a write of its own."""
-        return (self.fetched_facts if self.available else None) or self.kept_facts
+        kept = self.revision.facts.get(self.artifact.key) if self.revision is not None else None
+        return (self.fetched_facts if self.available else None) or kept
 
     @cached_property
     def live_model(self) -> ModelStatus:

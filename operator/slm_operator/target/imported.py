@@ -1,6 +1,7 @@
-"""A revision from a Deployment whose own can't be looked up: an earlier version made it, or somebody deleted the ControllerRevision.
+"""A revision from a Deployment whose own can't be looked up.
 
-The live template is taken as it is: neither an upgrade of the operator nor a lost record rolls a pod.
+An earlier version made it, or somebody deleted the ControllerRevision. The live template is taken as it is: neither an
+upgrade of the operator nor a lost record rolls a pod.
 """
 
 import json
@@ -50,14 +51,10 @@ def with_imported(
         return history
     revision = _imported(resource, snapshot.settings, deployment, history.next_number)
     rollout = history.rollout or Rollout(revision=revision.name, since=_made(deployment, snapshot))
-    return replace(
-        history, current=revision, rollout=rollout.model_copy(update={"revision": revision.name})
-    )
+    return replace(history, current=revision, rollout=rollout.model_copy(update={"revision": revision.name}))
 
 
-def _imported(
-    resource: SLMDeployment, settings: Settings, deployment: Document, number: int
-) -> Revision:
+def _imported(resource: SLMDeployment, settings: Settings, deployment: Document, number: int) -> Revision:
     annotations = deployment["metadata"].get("annotations") or {}
     template: Mapping[str, Any] = deployment["spec"]["template"]
     decision = _decision(annotations) or _seen(template)
@@ -94,7 +91,9 @@ def _decision(annotations: Mapping[str, str]) -> _Decision | None:
 def _seen(template: Mapping[str, Any]) -> _Decision:
     """What can be read off the template itself."""
     config = runtime_config(template["spec"])
-    serve = next((each for each in template["spec"]["containers"] if each.get("name") == "serve"), {})
+    serve: Mapping[str, Any] = next(
+        (each for each in template["spec"]["containers"] if each.get("name") == "serve"), {}
+    )
     request = str((serve.get("resources") or {}).get("requests", {}).get("memory", "0"))
     return _Decision(
         hardware_class="unknown" if config is None else config.hardware.hardware_class,

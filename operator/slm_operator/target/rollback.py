@@ -1,4 +1,4 @@
-"""What a revision has to show, and what follows where it doesn't: it goes back to the last that served, or gets more memory."""
+"""What a revision has to show, and what follows where it doesn't: the last that served is back, or it gets more memory."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -29,7 +29,7 @@ def has_served(resource: SLMDeployment, history: History, pods: Iterable[Documen
     current = history.current
     if current is None:
         return False
-    said = {each.name: each.state for each in resource.status.revisions}
+    said = {each.name: each.state for each in resource.status.revisions or ()}
     return said.get(current.name) == SERVING or any(is_ready(pod) for pod in pods)
 
 

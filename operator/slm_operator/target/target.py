@@ -1,12 +1,13 @@
 """From spec and cluster to one answer: the revision that shall run, or what stands in the way.
 
-A revision that was decided stays decided: nothing is asked again until the spec, the scheduler's patience, its own failure or
-consented changes of the operator's configuration (`rollout.upgrade: Auto`) say so. The questions are asked in the order in
-which :func:`find_target` lists them.
+A revision that was decided stays decided: nothing is asked again until the spec, the scheduler's patience, its own failure
+or consented changes of the operator's configuration (`rollout.upgrade: Auto`) say so. The questions are asked in the order
+in which :func:`find_target` lists them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from slm_operator.crd.names import key_secret_name
 from slm_operator.crd.resource import SLMDeployment
@@ -22,6 +23,9 @@ from slm_operator.target import rollback
 from slm_operator.target.patience import Patience, look, recovered
 from slm_operator.target.permitted import refused
 from slm_operator.target.wanted import Wanted
+
+TURN: Final = 30.0
+"""Seconds until an upgrade that waits for others asks again."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,9 @@ def find_target(
     if faults and current.site != wanted.site:
         # What the site has changed may be what repairs them.
         return _decide(wanted, keep, patience)
-    if wanted.newer:
-        return replace(_decide(wanted, keep, patience), upgrading=True) if snapshot.may_upgrade else keep
-    return keep
+    if wanted.newer and not snapshot.may_upgrade:
+        return replace(keep, requeue_after=_sooner(keep.requeue_after, TURN))
+    return replace(_decide(wanted, keep, patience), upgrading=True) if wanted.newer else keep
 
 
 def _learn(wanted: Wanted, keep: Target, patience: Patience, faults: Sequence[Fault]) -> Target:

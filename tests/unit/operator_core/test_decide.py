@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slm_contract.config import RuntimeConfig
 from slm_operator.settings import EnvVar, FetchSettings
-from slm_operator.snapshot import ChildRef, Node
+from slm_operator.snapshot import ChildRef, Create, Node
 from tests.unit.operator_core.world import (
     CPU,
     GIVEN,
@@ -22,6 +22,7 @@ from tests.unit.operator_core.world import (
     node,
     reasons,
     spec,
+    take,
 )
 
 RESOURCES = st.sampled_from(
@@ -78,12 +79,13 @@ def test_it_comes_to_rest_at_every_step_of_its_life(
     assert world.decide() == world.decide()
 
 
-def test_a_create_with_resources_given_is_three_children_and_two_statuses() -> None:
+def test_a_create_with_resources_given_is_four_children_and_two_statuses() -> None:
     world = World(spec(resources=GIVEN))
     statuses = []
     decision = world.reconcile()
-    assert [each["kind"] for each in decision.plan.apply] == ["Service", "Deployment"]
-    assert [each["kind"] for each in decision.plan.create] == ["Secret"]
+    kinds = [step.ref.kind for step in decision.plan.steps]
+    assert kinds == ["Secret", "ControllerRevision", "Deployment", "Service"]
+    assert all(isinstance(step, Create) for step in decision.plan.steps)
     statuses.append(copy.deepcopy(world.status))
     for step in range(4):
         world.deployment["status"] = {
@@ -198,8 +200,9 @@ def test_upgrade_auto_takes_a_new_image_at_once() -> None:
     assert container["image"] == "registry/slm-runtime:2"
 
 
-def test_a_changed_class_rolls_the_pods_but_takes_no_new_image() -> None:
-    world = World(spec(resources=GIVEN))
+@pytest.mark.parametrize("upgrade", ["OnSpecChange", "Auto"])
+def test_a_changed_class_reaches_running_models_by_consent(upgrade: str) -> None:
+    world = World(spec(resources=GIVEN, rollout={"upgrade": upgrade}))
     world.settle()
     world.run_pods()
     world.settle()
@@ -207,10 +210,19 @@ def test_a_changed_class_rolls_the_pods_but_takes_no_new_image() -> None:
     world.settings = SETTINGS.model_copy(
         update={"runtime_image": "registry/slm-runtime:2", "classes": (labelled,)}
     )
+    before = copy.deepcopy(world.deployment["spec"]["template"])
+    world.may_upgrade = False
     world.settle()
+    assert world.deployment["spec"]["template"] == before, "others come first"
+    world.may_upgrade = True
+    world.settle()
+    if upgrade == "OnSpecChange":
+        assert world.deployment["spec"]["template"] == before
+        world.edit(runtime={"parallel": 2})
+        world.settle()
     template = world.deployment["spec"]["template"]["spec"]
     assert template["nodeSelector"] == {"pool": "models"}
-    assert template["containers"][0]["image"] == "registry/slm-runtime:1"
+    assert template["containers"][0]["image"] == "registry/slm-runtime:2"
 
 
 def test_a_changed_site_repairs_what_fails_and_only_that() -> None:
@@ -232,13 +244,43 @@ def test_a_hand_on_our_fields_is_put_back_and_others_are_left() -> None:
     world.settle()
     template = world.deployment["spec"]["template"]
     template["spec"]["containers"][0]["image"] = "evil"
+    take(world.deployment, "spec.template.spec.containers", by="kubectl-edit")
     template["metadata"].setdefault("annotations", {})["kubectl.kubernetes.io/restartedAt"] = "now"
-    (document,) = world.reconcile().plan.apply
-    assert document["spec"]["template"]["spec"]["containers"][0]["image"] == "registry/slm-runtime:1"
+    decision = world.reconcile()
+    assert decision.plan.steps
+    assert world.deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "registry/slm-runtime:1"
     world.deployment["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = (
         "now"
     )
     assert not world.decide().plan
+
+
+def test_who_keeps_changing_our_fields_is_named_and_left_alone_for_a_while() -> None:
+    world = World(spec(resources=GIVEN))
+    world.settle()
+    world.run_pods()
+    world.settle()
+    take(world.deployment, "spec.replicas", by="their-autoscaler")
+    assert world.decide().contested == (ChildRef("Deployment", "smollm2"),)
+    world.yielding = frozenset(world.decide().contested)
+    world.settle()
+    contended = world.condition("Contended")
+    assert contended is not None
+    assert "their-autoscaler keeps changing spec.replicas" in contended["message"]
+    assert reasons(world.status) == ["FieldsTaken"]
+    world.yielding = frozenset()
+    world.settle()
+    assert world.condition("Contended") is None
+    assert reasons(world.status) == ["Serving"]
+
+
+def test_what_a_webhook_puts_in_place_of_ours_is_told_and_not_fought() -> None:
+    world = World(spec(resources=GIVEN))
+    world.settle()
+    world.deployment["spec"]["template"]["spec"]["initContainers"][0]["image"] = "mirror/slm-runtime:1"
+    world.run_pods()
+    world.settle()
+    assert reasons(world.status, ("Ready", "Contended")) == ["Serving", "RewrittenAtAdmission"]
 
 
 def test_suspend_takes_the_pods_away_and_nothing_else() -> None:
@@ -368,7 +410,10 @@ def test_the_key_is_made_when_a_deployment_without_keys_comes_to_want_one() -> N
     world.edit(auth={"mode": "APIKey"})
     world.settle()
     assert list(world.secrets) == ["smollm2-api-key"]
-    assert world.secrets["smollm2-api-key"]["stringData"] == {"api-key": "a-generated-key"}
+    assert world.secrets["smollm2-api-key"]["stringData"] == {
+        "api-key": "a-generated-key",
+        "owner-uid-of-cr": "",
+    }
 
 
 def test_a_bad_edit_leaves_the_old_pods_serving_and_says_so() -> None:

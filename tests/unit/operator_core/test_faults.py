@@ -302,7 +302,7 @@ def test_a_write_that_the_api_server_refuses_is_in_the_status() -> None:
     world = starting()
     snapshot = world.snapshot
     refusal = Refusal(ChildRef("Service", "smollm2"), "WriteForbidden", "exceeded quota", permanent=False)
-    status = decide(replace(snapshot, refusal=refusal)).status
+    status = decide(replace(snapshot, refusals=(refusal,))).status
     assert reasons(status, ("Ready", "Reconciling")) == ["WriteForbidden"] * 2
     assert "exceeded quota" in status["lastFailure"]["message"]
     stalled = decide(replace(snapshot, refusal=replace(refusal, permanent=True))).status

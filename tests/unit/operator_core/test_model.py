@@ -15,7 +15,7 @@ from slm_operator.crd.quantities import (
     parse_quantity,
 )
 from slm_operator.model.fit import LEAST_CONTEXT, compute_bytes, estimate, fit
-from slm_operator.model.known import facts_to_json, kept_facts, parse_fetch_report
+from slm_operator.model.known import parse_fetch_report
 from slm_operator.model.source import HttpsSource, PypiSource, SourceError, file_name, parse_source
 from tests.unit.operator_core.world import SMOLLM2
 
@@ -184,10 +184,6 @@ def test_durations_and_numbers_for_people() -> None:
     ]
 
 
-def test_facts_survive_their_annotation_and_garbage_does_not_hurt() -> None:
-    kept = {"metadata": {"annotations": {"slm-operator.io/model-facts": facts_to_json({"key": SMOLLM2})}}}
-    assert kept_facts(kept) == {"key": SMOLLM2}
-    for text in ("", "[]", "null", '{"key": 1}', "nonsense"):
-        assert kept_facts({"metadata": {"annotations": {"slm-operator.io/model-facts": text}}}) == {}
+def test_a_native_librarys_last_words_are_no_report() -> None:
     for message in (None, "", "Segmentation fault", "{}", "[]"):
         assert parse_fetch_report(message) is None

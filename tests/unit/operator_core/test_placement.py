@@ -163,6 +163,7 @@ def test_a_class_whose_pods_are_never_scheduled_is_left_with_the_schedulers_word
     world.settle()
     world.run_pods(ready=False)
     world.leave_unscheduled("0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")
+    world.settle()
     world.wait(minutes=4)
     world.settle()
     assert placed(world) == "gpu-nvidia"
@@ -188,6 +189,7 @@ def test_the_rejection_outlives_edits_that_have_nothing_to_do_with_it() -> None:
     world.settle()
     world.run_pods(ready=False)
     world.leave_unscheduled()
+    world.settle()
     world.wait(minutes=6)
     world.settle()
     world.run_pods()

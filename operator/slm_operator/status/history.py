@@ -1,0 +1,65 @@
+"""What was tried and what became of it, as the status tells it."""
+
+from slm_operator.crd.status import AttemptStatus, RevisionState, RevisionStatus
+from slm_operator.model.source import file_name
+from slm_operator.revision.history import LIMIT
+from slm_operator.revision.revision import Revision
+from slm_operator.revision.rollout import Attempt, Ended
+from slm_operator.status.view import View
+
+ATTEMPTS = 8
+
+
+def revisions(view: View) -> tuple[RevisionStatus, ...]:
+    """Newest first."""
+    kept = view.history.kept(view.revision, view.history.current, view.history.fallback)
+    newest = sorted(kept, key=lambda each: (-each.number, each.name))
+    return tuple(_revision(view, each) for each in newest[:LIMIT])
+
+
+def attempts(view: View) -> tuple[AttemptStatus, ...]:
+    """Those at the present spec, oldest first."""
+    tried = () if view.rollout is None else view.rollout.attempts
+    return tuple(
+        AttemptStatus(
+            hardware=each.hardware_class,
+            artifact=file_name(each.artifact)[:1024],
+            since=each.since,
+            until=each.until,
+            cause=None if each.until is None else each.cause,
+            message=each.message[:1024] or None,
+        )
+        for each in tried[-ATTEMPTS:]
+    )
+
+
+def _revision(view: View, revision: Revision) -> RevisionStatus:
+    before = next((each for each in view.resource.status.revisions or () if each.name == revision.name), None)
+    failed = None if view.rollout is None else _failure(view.rollout.attempts, revision)
+    state = _state(view, revision, failed=failed is not None)
+    since = before.since if before is not None and before.state == state else view.now
+    return RevisionStatus(
+        name=revision.name,
+        revision=revision.number,
+        state=state,
+        hardware=revision.hardware_class.name,
+        model=file_name(revision.artifact.source)[:1024],
+        image=revision.image[:512],
+        since=since,
+        reason=None if failed is None else failed.cause,
+        message=None if failed is None else failed.message[:1024],
+    )
+
+
+def _state(view: View, revision: Revision, *, failed: bool) -> RevisionState:
+    if view.rollout is None or revision.name != view.rollout.revision:
+        return "RolledBack" if failed else "Superseded"
+    before = next((each for each in view.resource.status.revisions or () if each.name == revision.name), None)
+    served = before is not None and before.state == "Serving"
+    return "Serving" if served or (view.rolled_out and view.available) else "Pending"
+
+
+def _failure(attempts: tuple[Attempt, ...], revision: Revision) -> Attempt | None:
+    return next(
+        (each for each in attempts if each.revision == revision.name and each.cause not in set(Ended)), None
+    )

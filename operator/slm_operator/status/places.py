@@ -1,0 +1,44 @@
+"""Where it is: nodes, addresses, the key, the image by its digest."""
+
+from slm_contract.config import AuthMode
+from slm_operator.crd.names import key_secret_name
+from slm_operator.model.known import container_statuses
+from slm_operator.observed.pods import is_ready, nodes_of
+from slm_operator.status.view import View
+
+NODES = 16
+
+
+def nodes(view: View) -> tuple[str, ...]:
+    """Of the pods that are ready: those that come and go on the way are no news."""
+    return nodes_of(pod for pod in view.pods if is_ready(pod))[:NODES]
+
+
+def image_digest(view: View) -> str | None:
+    """Of the serving container; as last seen while nothing new is ready."""
+    for pod in view.pods:
+        if is_ready(pod):
+            for container in container_statuses(pod):
+                if container.get("name") == "serve" and container.get("imageID"):
+                    return str(container["imageID"]).removeprefix("docker-pullable://")[:512]
+    return view.resource.status.image_digest if view.available else None
+
+
+def key_secret(view: View) -> str | None:
+    auth = view.resource.spec.auth
+    if auth.mode is AuthMode.NONE:
+        return None
+    return auth.secret_ref.name if auth.secret_ref is not None else key_secret_name(view.resource.name)
+
+
+def address(view: View) -> str | None:
+    """Host or IP of the load balancer, with the port; or the port on every node."""
+    if view.service is None:
+        return None
+    spec, status = view.service.get("spec", {}), view.service.get("status", {})
+    for each in status.get("loadBalancer", {}).get("ingress", ()):
+        host = each.get("hostname") or each.get("ip")
+        if host:
+            return f"{host}:{view.resource.spec.endpoint.port}"[:253]
+    ports = [each["nodePort"] for each in spec.get("ports", ()) if each.get("nodePort")]
+    return f"NODE:{ports[0]}" if ports and spec.get("type") == "NodePort" else None
