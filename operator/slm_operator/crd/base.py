@@ -37,16 +37,17 @@ def pattern(expression: str, message: str) -> dict[str, Any]:
 
 
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+OBJECT_NAME = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
+OBJECT_NAME_MESSAGE = (
+    "write an object's name: lowercase letters, digits, '-' and '.', a letter or digit first and last"
+)
 
 ObjectName = Annotated[
     str,
     Field(
         min_length=1,
         max_length=253,
-        json_schema_extra=pattern(
-            r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
-            "write the name of an object in this namespace: lowercase letters, digits, '-' and '.'",
-        ),
+        json_schema_extra=pattern(OBJECT_NAME, OBJECT_NAME_MESSAGE),
     ),
 ]
 
@@ -99,3 +100,8 @@ Quantity = Annotated[
         }
     ),
 ]
+
+
+class LocalReference(ApiModel):
+    name: ObjectName
+    """Name of an object in the namespace of the SLMDeployment."""

@@ -1,13 +1,16 @@
 """The reference page, generated from the same schema as the CRD: what `kubectl explain` says, on one page."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from slm_operator.crd.base import RULES
 from slm_operator.crd.names import API_VERSION, KIND, SHORT_NAMES
 from slm_operator.crd.schema import NAME_RULE, structural
 from slm_operator.crd.spec import Spec
 from slm_operator.crd.status import Status
+
+_AS_IN_A_POD: Final = frozenset({"podTemplate.affinity"})
+"""Fields that are Kubernetes' own in every detail: ninety lines that say nothing of ours."""
 
 
 def reference_page() -> str:
@@ -50,6 +53,8 @@ def _fields(schema: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mappi
     for name, field in schema.get("properties", {}).items():
         path = f"{prefix}{name}"
         yield path, field, name in schema.get("required", ())
+        if path in _AS_IN_A_POD:
+            continue
         yield from _fields(field, f"{path}.")
         yield from _fields(field.get("items", {}), f"{path}[].")
 

@@ -17,6 +17,9 @@ NAME_RULE: Final = rule(
     f"metadata.name becomes a Service: write at most {NAME_LIMIT} lowercase letters, digits and '-', a letter first",
 )
 
+UNSEEN: Final = {"observedGeneration": -1}
+"""The status before the operator has looked: no generation is this one, so kstatus waits rather than takes it for done."""
+
 COLUMNS: Final[tuple[dict[str, Any], ...]] = (
     {
         "name": "Model",
@@ -31,7 +34,7 @@ COLUMNS: Final[tuple[dict[str, Any], ...]] = (
         "description": "Replicas that serve, of all",
     },
     {
-        "name": "Device",
+        "name": "Hardware",
         "type": "string",
         "jsonPath": ".status.placement.selected",
         "description": "Hardware class that was selected",
@@ -41,6 +44,20 @@ COLUMNS: Final[tuple[dict[str, Any], ...]] = (
         "type": "string",
         "jsonPath": ".status.conditions[?(@.type=='Ready')].reason",
         "description": "Reason of the Ready condition",
+    },
+    {
+        "name": "Download",
+        "type": "integer",
+        "jsonPath": ".status.download.percent",
+        "description": "Per cent of the model that is there, while it is fetched",
+        "priority": 1,
+    },
+    {
+        "name": "Device",
+        "type": "string",
+        "jsonPath": ".status.acceleration.device",
+        "description": "Device that the runtime really runs on",
+        "priority": 1,
     },
     {
         "name": "Tok/s",
@@ -61,6 +78,13 @@ COLUMNS: Final[tuple[dict[str, Any], ...]] = (
         "type": "string",
         "jsonPath": ".status.endpoint",
         "description": "Base URL for OpenAI clients",
+        "priority": 1,
+    },
+    {
+        "name": "Address",
+        "type": "string",
+        "jsonPath": ".status.address",
+        "description": "Where it is reached from outside",
         "priority": 1,
     },
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
@@ -115,7 +139,11 @@ def _root() -> dict[str, Any]:
             "kind": {"type": "string", "description": KIND},
             "metadata": {"type": "object"},
             "spec": {**structural(Spec), "description": "What is wanted."},
-            "status": {**structural(Status), "description": "What was decided and observed."},
+            "status": {
+                **structural(Status),
+                "description": "What was decided and observed.",
+                "default": UNSEEN,
+            },
         },
         "x-kubernetes-validations": [NAME_RULE],
     }

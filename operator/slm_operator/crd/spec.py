@@ -10,6 +10,7 @@ from slm_operator.crd.base import (
     ApiModel,
     Duration,
     HardwareName,
+    LocalReference,
     ObjectName,
     Quantity,
     Sha256,
@@ -17,6 +18,8 @@ from slm_operator.crd.base import (
     rule,
     rules,
 )
+from slm_operator.crd.endpoint import Endpoint
+from slm_operator.crd.podtemplate import PodTemplate
 from slm_operator.crd.prompt import Prompt
 
 SourceUri = Annotated[
@@ -41,11 +44,6 @@ SourceUri = Annotated[
         ),
     ),
 ]
-
-
-class LocalReference(ApiModel):
-    name: ObjectName
-    """Name of an object in the namespace of the SLMDeployment."""
 
 
 class ConfigMapReference(LocalReference):
@@ -234,14 +232,19 @@ class Runtime(ApiModel):
 class Recover(StrEnum):
     NEVER = "Never"
     WHEN_NODES_APPEAR = "WhenNodesAppear"
+    WHEN_IDLE = "WhenIdle"
+    ALWAYS = "Always"
 
 
 class Fallback(ApiModel):
     after: Duration = "5m"
     """How long none of a class's pods may stay unscheduled before the next class is taken."""
     recover: Recover = Recover.NEVER
-    """`Never`: what was selected stays until the spec changes. `WhenNodesAppear`: a preferred class that no node offered is
-    taken when one does."""
+    """When a class that is preferred to the one in use is tried again. `Never`: not before the spec changes.
+    `WhenNodesAppear`: when a node offers it that none offered. `WhenIdle`: when it has room and the model answers nobody.
+    `Always`: as soon as it has room."""
+    cool_down: Duration = "10m"
+    """How long a class that was given up isn't tried again, whatever `recover` says."""
 
 
 class Toleration(ApiModel):
@@ -331,11 +334,6 @@ class Cache(ApiModel):
                 "(has(oldSelf.storageClassName) ? oldSelf.storageClassName : '') && self.accessModes == oldSelf.accessModes",
                 "a claim can't change its storage class or access modes: make another claim and name it in claimName",
             ),
-            rule(
-                "!has(self.size) || !has(oldSelf.size) || self.mode == 'Ephemeral' || oldSelf.mode == 'Ephemeral' || "
-                "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
-                "a claim can't shrink: keep its size or write a larger one",
-            ),
         )
     )
 
@@ -347,42 +345,13 @@ class Cache(ApiModel):
     storage_class_name: ObjectName | None = None
     """StorageClass of the claim that is made; absent: the cluster's default."""
     size: Quantity | None = None
-    """Size of the claim, or the most that the pod's own volume may hold."""
+    """Size of the claim, or the most that the pod's own volume may hold. A claim only grows: below its present size it keeps
+    that."""
     access_modes: Annotated[
         tuple[AccessMode, ...],
         Field(min_length=1, max_length=4, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = ("ReadWriteOnce",)
     """Access modes of the claim; more than one replica on several nodes needs `ReadWriteMany`."""
-
-
-Origin = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=256,
-        json_schema_extra=pattern(
-            r"^(\*|https?://[^/\s,]+)$",
-            "write an origin such as https://chat.example.com: scheme, host and port, no path; or * for every page",
-        ),
-    ),
-]
-
-
-class Cors(ApiModel):
-    allowed_origins: Annotated[
-        tuple[Origin, ...],
-        Field(min_length=1, max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"}),
-    ]
-    """Origins whose pages may use the API from a browser; `*` is every page."""
-
-
-class Endpoint(ApiModel):
-    port: Annotated[int, Field(ge=1, le=65535)] = 8080
-    """Port of the Service; OpenAI's and Ollama's routes are both on it."""
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """Type of the Service."""
-    cors: Cors | None = None
-    """Which web pages may use the API from a browser; absent: none."""
 
 
 class Auth(ApiModel):
@@ -442,6 +411,8 @@ class Spec(ApiModel):
     """The Service that clients connect to."""
     auth: Auth = Auth()
     """Who may use the model."""
+    pod_template: PodTemplate | None = None
+    """What the pods shall have beside what the operator gives them."""
     rollout: Rollout = Rollout()
     """How changes of the operator reach running pods."""
     observability: Observability = Observability()

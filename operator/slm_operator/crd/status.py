@@ -12,6 +12,9 @@ LongText = Annotated[str, Field(max_length=4096)]
 Bytes = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 
 
+RevisionState = Literal["Pending", "Serving", "RolledBack", "Failed", "Superseded"]
+
+
 class Condition(ApiModel):
     type: Annotated[str, Field(max_length=63)]
     """What this condition is about."""
@@ -47,6 +50,8 @@ class ModelStatus(ApiModel):
 
 
 class DownloadStatus(ApiModel):
+    url: Text | None = None
+    """Host and path that the file comes from; never what is secret in a URL."""
     state: Annotated[str, Field(max_length=32)]
     """`Waiting`, `Fetching`, `Verifying`, `Complete` or `Failed`."""
     percent: int | None = None
@@ -62,6 +67,50 @@ class Rejection(ApiModel):
     """Class or family that was passed over."""
     reason: Text
     """Why; the scheduler's own words where it was the scheduler."""
+
+
+class AttemptStatus(ApiModel):
+    hardware: Annotated[str, Field(max_length=63)]
+    """Class that was tried."""
+    artifact: Text | None = None
+    """Model file that was to be served there."""
+    since: datetime
+    """When it was tried."""
+    until: datetime | None = None
+    """When it was given up; absent while it goes on."""
+    cause: Annotated[str, Field(max_length=63)] | None = None
+    """Why it was given up, as one word."""
+    message: Text | None = None
+    """Why, as a sentence."""
+
+
+class RevisionStatus(ApiModel):
+    name: Annotated[str, Field(max_length=253)]
+    """The ControllerRevision that keeps it."""
+    revision: Annotated[int, Field(json_schema_extra={"format": "int64"})]
+    """Its number; a revision that comes back keeps its name and gets a new one."""
+    state: RevisionState
+    """`Pending`: being rolled out. `Serving`: the last that became ready. `RolledBack`: never made a token in its time, and
+    the one before was put back. `Failed`: never made one, and there was none to go back to. `Superseded`: served before."""
+    hardware: Annotated[str, Field(max_length=63)] | None = None
+    """Hardware class that it was placed on."""
+    model: Text | None = None
+    """Model file that it serves."""
+    image: Annotated[str, Field(max_length=512)] | None = None
+    """Runtime image that it runs."""
+    since: datetime | None = None
+    """When it came into its state."""
+    reason: Annotated[str, Field(max_length=63)] | None = None
+    """Why it is in its state, as one word."""
+    message: Text | None = None
+    """Why, as a sentence."""
+
+
+class CacheStatus(ApiModel):
+    claim: Annotated[str, Field(max_length=253)]
+    """PersistentVolumeClaim that keeps the model."""
+    size: Annotated[str, Field(max_length=32)] | None = None
+    """What it really holds at most."""
 
 
 class PlacementStatus(ApiModel):
@@ -130,25 +179,55 @@ class DisplayStatus(ApiModel):
     """Ready and wanted replicas, for the READY column."""
 
 
+Attempts = Annotated[
+    tuple[AttemptStatus, ...], Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+]
+Revisions = Annotated[
+    tuple[RevisionStatus, ...],
+    Field(
+        max_length=5,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    ),
+]
+NodeNames = Annotated[
+    tuple[Annotated[str, Field(max_length=253)], ...],
+    Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+]
+
+
 class Status(ApiModel):
     observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
     """The generation of the spec that this status is about."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(
-            max_length=16,
+            max_length=20,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = ()
     """Ready, Reconciling and Stalled as kstatus reads them, and one condition for each step on the way."""
     endpoint: Text | None = None
     """Base URL for OpenAI clients; Ollama clients leave out `/v1`."""
+    address: Annotated[str, Field(max_length=253)] | None = None
+    """Where it is reached from outside: host or IP of the load balancer, or the port on every node."""
+    key_secret: Annotated[str, Field(max_length=253)] | None = None
+    """Secret with the API keys."""
     model: ModelStatus | None = None
     """What is served."""
     download: DownloadStatus | None = None
     """Progress of a fetch, while there is one."""
     placement: PlacementStatus | None = None
     """What it runs on, and why."""
+    attempts: Attempts | None = None
+    """The last classes that were tried for the present spec, oldest first."""
+    revisions: Revisions | None = None
+    """The last revisions of what the pods are made from, newest first, and what became of each."""
+    image_digest: Annotated[str, Field(max_length=512)] | None = None
+    """The runtime image that serves, by its digest."""
+    nodes: NodeNames | None = None
+    """Nodes that the pods run on, at most 16 of them."""
+    cache: CacheStatus | None = None
+    """The claim that keeps the model, where there is one."""
     acceleration: AccelerationStatus | None = None
     """What the runtime says it really runs on."""
     memory: MemoryStatus | None = None

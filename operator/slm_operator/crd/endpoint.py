@@ -1,0 +1,88 @@
+"""`spec.endpoint`: the Service, and who reaches it."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from slm_operator.crd.base import ApiModel, pattern, rule, rules
+from slm_operator.crd.podtemplate import Annotations
+
+Origin = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        json_schema_extra=pattern(
+            r"^(\*|https?://[^/\s,]+)$",
+            "write an origin such as https://chat.example.com: scheme, host and port, no path; or * for every page",
+        ),
+    ),
+]
+
+
+class Cors(ApiModel):
+    allowed_origins: Annotated[
+        tuple[Origin, ...],
+        Field(min_length=1, max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ]
+    """Origins whose pages may use the API from a browser; `*` is every page."""
+
+
+_OCTET: Final = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+SourceRange = Annotated[
+    str,
+    Field(
+        max_length=49,
+        json_schema_extra=pattern(
+            rf"^({_OCTET}[.]){{3}}{_OCTET}/(3[0-2]|[12]?[0-9])$|"
+            "^[0-9A-Fa-f]*:[0-9A-Fa-f:.]*/(12[0-8]|1[01][0-9]|[1-9]?[0-9])$",
+            "write a range of addresses such as 10.0.0.0/8 or 2001:db8::/32",
+        ),
+    ),
+]
+"""Kubernetes' own `isCIDR` is CEL from 1.31 on."""
+
+
+class Endpoint(ApiModel):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.type == 'LoadBalancer' || !(has(self.loadBalancerClass) || has(self.loadBalancerSourceRanges))",
+                "loadBalancerClass and loadBalancerSourceRanges are for type LoadBalancer: write it or leave them out",
+            ),
+            rule(
+                "self.type != 'LoadBalancer' || oldSelf.type != 'LoadBalancer' || "
+                "(has(self.loadBalancerClass) ? self.loadBalancerClass : '') == "
+                "(has(oldSelf.loadBalancerClass) ? oldSelf.loadBalancerClass : '')",
+                "a load balancer can't change its class: write type ClusterIP first, then LoadBalancer with the other class",
+            ),
+        )
+    )
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    """Port of the Service; OpenAI's and Ollama's routes are both on it."""
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """Type of the Service."""
+    annotations: Annotations
+    """Annotations of the Service, as cloud providers and DNS controllers read them."""
+    load_balancer_class: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=253,
+                json_schema_extra=pattern(
+                    "^[A-Za-z0-9][-A-Za-z0-9_./]*$",
+                    "write the name of a class of load balancers, such as example.com/internal",
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """Which controller makes the load balancer; absent: the cluster's default."""
+    load_balancer_source_ranges: Annotated[
+        tuple[SourceRange, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ()
+    """Ranges of addresses that may reach the load balancer; absent: all."""
+    cors: Cors | None = None
+    """Which web pages may use the API from a browser; absent: none."""
