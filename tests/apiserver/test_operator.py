@@ -46,11 +46,14 @@ def test_scale_and_status_are_subresources(plane, operator, namespace, apply) ->
         "NAME",
         "MODEL",
         "READY",
-        "DEVICE",
+        "HARDWARE",
         "STATUS",
+        "DOWNLOAD",
+        "DEVICE",
         "TOK/S",
         "CONTEXT",
         "ENDPOINT",
+        "ADDRESS",
         "AGE",
     ]
     assert "3/3" in table[1]

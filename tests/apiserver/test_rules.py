@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from slm_operator.crd.spec import Spec
 from tests.apiserver.operator import CRD, slm
 from tests.cluster import ControlPlane, HarnessError
 
@@ -25,11 +26,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"model": {"sha256": "abc"}}, "write the 64 lowercase hexadecimal digits that sha256sum prints"),
     (
         {"model": {"credentials": {"secretRef": {"name": "A"}}}},
-        "write the name of an object in this namespace",
+        "write an object's name: lowercase letters",
     ),
     (
         {"model": {"caBundle": {"configMapRef": {"name": "A"}}}},
-        "write the name of an object in this namespace",
+        "write an object's name: lowercase letters",
     ),
     ({"model": {"variants": [{"hardware": "N P U", "source": HTTPS}]}}, "write the name of a hardware class"),
     ({"model": {"variants": [{"hardware": "npu", "source": "s3://b"}]}}, "this version fetches pypi://"),
@@ -54,6 +55,51 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"endpoint": {"cors": {"allowedOrigins": ["https://chat.example.com/"]}}},
         "write an origin such as https://chat.example.com",
     ),
+    (
+        {"endpoint": {"loadBalancerClass": "example.com/internal"}},
+        "loadBalancerClass and loadBalancerSourceRanges are for type LoadBalancer",
+    ),
+    (
+        {"endpoint": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+        "loadBalancerClass and loadBalancerSourceRanges are for type LoadBalancer",
+    ),
+    (
+        {"endpoint": {"type": "LoadBalancer", "loadBalancerClass": "-"}},
+        "write the name of a class of load balancers",
+    ),
+    *(
+        (
+            {"endpoint": {"type": "LoadBalancer", "loadBalancerSourceRanges": [wrong]}},
+            "write a range of addresses such as 10.0.0.0/8",
+        )
+        for wrong in ("10.0.0.0", "10.0.0.256/8", "10.0.0.0/33", "example.com/8", "2001:db8::/129")
+    ),
+    (
+        {"endpoint": {"annotations": {"slm-operator.io/intent": "0"}}},
+        "annotations under slm-operator.io/ are the operator's own",
+    ),
+    (
+        {"podTemplate": {"annotations": {"slm-operator.io/intent": "0"}}},
+        "annotations under slm-operator.io/ are the operator's own",
+    ),
+    *(
+        ({"podTemplate": {"labels": {own: "x"}}}, "are the operator's own: take other names")
+        for own in ("slm-operator.io/hardware", "app.kubernetes.io/instance", "app.kubernetes.io/component")
+    ),
+    ({"podTemplate": {"labels": {"a": "-"}}}, "write a label's value: letters, digits"),
+    (
+        {"podTemplate": {"priorityClassName": "system-node-critical"}},
+        "PriorityClasses that begin with system- are for the cluster's own parts",
+    ),
+    *(
+        ({"podTemplate": {field: "A"}}, "write an object's name: lowercase letters")
+        for field in ("priorityClassName", "runtimeClassName", "serviceAccountName", "schedulerName")
+    ),
+    ({"podTemplate": {"imagePullSecrets": [{"name": "A"}]}}, "write an object's name: lowercase letters"),
+    ({"podTemplate": {"securityContext": {"runAsUser": 0}}}, "should be greater than or equal to 1"),
+    ({"podTemplate": {"affinity": {"nodeAfinity": {}}}}, "spec.podTemplate.affinity.nodeAfinity"),
+    ({"hardware": {"fallback": {"coolDown": "soon"}}}, "write a duration such as 30s, 5m or 1h30m"),
+    ({"hardware": {"fallback": {"recover": "Soon"}}}, "WhenIdle"),
     ({"runtime": {"image": "-"}}, "write an image reference"),
     ({"runtime": {"env": [{"name": "1A", "value": ""}]}}, "write letters, digits and '_', no digit first"),
     (
@@ -69,27 +115,69 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"cache": {"claimName": "c", "size": "1Gi"}}, "leave out size and storageClassName"),
     ({"cache": {"storageClassName": "fast"}}, "storageClassName makes a claim: write its size too"),
     ({"cache": {"mode": "Ephemeral", "claimName": "c"}}, "mode Ephemeral keeps the model in the pod"),
-    ({"cache": {"claimName": "A"}}, "write the name of an object in this namespace"),
-    ({"cache": {"storageClassName": "A", "size": "1Gi"}}, "write the name of an object in this namespace"),
+    ({"cache": {"claimName": "A"}}, "write an object's name: lowercase letters"),
+    ({"cache": {"storageClassName": "A", "size": "1Gi"}}, "write an object's name: lowercase letters"),
     ({"cache": {"size": "big"}}, "write a quantity such as 500m, 2 or 4Gi"),
     (
         {"auth": {"mode": "None", "secretRef": {"name": "keys"}}},
         "mode None asks for no key: leave out secretRef",
     ),
-    ({"auth": {"secretRef": {"name": "A"}}}, "write the name of an object in this namespace"),
+    ({"auth": {"secretRef": {"name": "A"}}}, "write an object's name: lowercase letters"),
     (
         {"observability": {"serviceMonitor": {"interval": "often"}}},
         "write a duration such as 30s, 5m or 1h30m",
     ),
 ]
+LOAD_BALANCER = {"type": "LoadBalancer", "loadBalancerClass": "example.com/internal"}
 EDITS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    ({"size": "2Gi"}, {"size": "1Gi"}, "a claim can't shrink: keep its size or write a larger one"),
     (
-        {"size": "2Gi", "storageClassName": "slow"},
-        {"size": "2Gi", "storageClassName": "fast"},
+        {"cache": {"size": "2Gi", "storageClassName": "slow"}},
+        {"cache": {"size": "2Gi", "storageClassName": "fast"}},
         "a claim can't change its storage class or access modes",
     ),
+    (
+        {"endpoint": LOAD_BALANCER},
+        {"endpoint": {"type": "LoadBalancer"}},
+        "a load balancer can't change its class: write type ClusterIP first",
+    ),
 ]
+ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    # The operator keeps the live claim's size: a refused expansion must be taken back by somebody.
+    ({"cache": {"mode": "PVC", "size": "2Gi"}}, {"cache": {"mode": "PVC", "size": "1Gi"}}),
+    ({"cache": {"size": "2Gi"}}, {"cache": {"size": "1Gi"}}),
+    ({"endpoint": LOAD_BALANCER}, {"endpoint": {"type": "ClusterIP"}}),
+    ({"endpoint": LOAD_BALANCER}, {"endpoint": {**LOAD_BALANCER, "loadBalancerSourceRanges": ["::/0"]}}),
+]
+POD_TEMPLATE: dict[str, Any] = {
+    "labels": {"team": "a", "app.kubernetes.io/version": "1"},
+    "annotations": {"sidecar.istio.io/inject": "false"},
+    "priorityClassName": "batch",
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}
+                ]
+            }
+        },
+        "podAntiAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "weight": 1,
+                    "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {}, "namespaceSelector": {}},
+                }
+            ]
+        },
+    },
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    ],
+    "runtimeClassName": "gvisor",
+    "serviceAccountName": "models",
+    "imagePullSecrets": [{"name": "registry"}],
+    "schedulerName": "volcano",
+    "securityContext": {"runAsUser": 1000680000, "runAsGroup": 0, "fsGroup": 1000680000},
+}
 
 
 def document(changes: dict[str, Any]) -> dict[str, Any]:
@@ -113,15 +201,46 @@ def test_what_cannot_work_is_refused_with_what_to_write(plane, changes, sentence
 
 @pytest.mark.parametrize(("before", "after", "sentence"), EDITS)
 def test_what_cannot_be_changed_is_refused(plane, namespace, before, after, sentence) -> None:
-    made = slm("a", namespace, cache=before)
+    made = slm("a", namespace, **before)
     plane.kubectl("apply", "-f", "-", input=json.dumps(made))
     with pytest.raises(HarnessError) as refused:
-        plane.kubectl("apply", "-f", "-", input=json.dumps(slm("a", namespace, cache=after)))
+        plane.kubectl("apply", "-f", "-", input=json.dumps(slm("a", namespace, **after)))
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(("before", "after"), ALLOWED)
+def test_what_can_be_changed_passes(plane, namespace, before, after) -> None:
+    for spec in (before, after):
+        plane.kubectl("apply", "-f", "-", input=json.dumps(slm("a", namespace, **spec)))
 
 
 def test_what_is_right_passes(plane) -> None:
     dry_run(plane, slm("a", "default"))
+
+
+def test_every_field_of_a_pod_template_is_kept(plane, namespace) -> None:
+    plane.kubectl("apply", "-f", "-", input=json.dumps(slm("a", namespace, podTemplate=POD_TEMPLATE)))
+    kept = json.loads(plane.kubectl("-n", namespace, "get", "slm", "a", "-o", "json"))["spec"]["podTemplate"]
+    assert kept == POD_TEMPLATE
+    Spec.model_validate(slm("a", namespace, podTemplate=kept)["spec"])
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["hostNetwork", "hostPID", "volumes", "containers", "automountServiceAccountToken", "nodeName"],
+)
+def test_a_pod_template_gives_no_rights_over_the_node(plane, field) -> None:
+    with pytest.raises(HarnessError, match=rf"spec\.podTemplate\.{field}"):
+        dry_run(plane, slm("a", "default", podTemplate={field: True}))
+
+
+@pytest.mark.parametrize(
+    "addresses", ["10.0.0.0/8", "192.168.1.7/32", "0.0.0.0/0", "2001:db8::/32", "::ffff:1.2.3.4/96"]
+)
+def test_ranges_of_addresses_pass(plane, addresses) -> None:
+    dry_run(
+        plane, slm("a", "default", endpoint={"type": "LoadBalancer", "loadBalancerSourceRanges": [addresses]})
+    )
 
 
 def test_a_field_that_does_not_exist_is_named(plane) -> None:
