@@ -56,7 +56,7 @@ class Snapshot:
     resource: Document
     """The SLMDeployment as the API server has it: metadata, spec, status."""
     children: Mapping[ChildRef, Document]
-    """Live children, without managedFields: Deployment, Service, Job, and what else was asked for."""
+    """Live children, their managedFields reduced: Deployment, Service, Job, and what else was asked for."""
     pods: tuple[Document, ...]
     """Live pods of the Deployment and the Jobs, told by the instance label."""
     nodes: tuple[Node, ...] | None

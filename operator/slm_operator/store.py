@@ -286,8 +286,8 @@ def _newer(known: int | None, version: int | None) -> bool:
 
 
 def _same(before: Document, after: Document) -> bool:
-    """Equal but for the revision."""
-    parts = ("spec", "status", "data")
+    """Equal but for the revision; who owns a field is a part of it."""
+    parts = ("spec", "status", "data", "revision")
     return all(before.get(part) == after.get(part) for part in parts) and _unversioned(
         before
     ) == _unversioned(after)
@@ -298,7 +298,10 @@ def _unversioned(document: Document) -> dict[str, Any]:
 
 
 def _respecified(before: Document, after: Document) -> bool:
-    """Something that a person or we write changed, rather than what a controller reports."""
-    return any(before.get(part) != after.get(part) for part in ("spec", "data")) or any(
+    """Something that a person or we write changed, rather than what a controller reports.
+
+    A field whose value has stayed and that somebody else owns now isn't: it can wait.
+    """
+    return any(before.get(part) != after.get(part) for part in ("spec", "data", "revision")) or any(
         before["metadata"].get(part) != after["metadata"].get(part) for part in ("labels", "ownerReferences")
     )

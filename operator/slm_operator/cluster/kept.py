@@ -1,14 +1,24 @@
 """What stays in memory of each object: enough to decide, and no more.
 
-``managedFields`` alone are often larger than the rest of an object, and a node's list of images larger still.
+``managedFields`` alone are often larger than the rest of an object, and a node's list of images larger still. Of
+children they are kept, since drift shows by them: as a text, which all objects of one shape share.
 """
 
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from slm_contract.places import CONFIG_ENV
-from slm_operator.cluster.resources import CONFIG_MAP, NODE, POD, Resource
+from slm_operator.cluster.resources import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    NODE,
+    POD,
+    SLM_DEPLOYMENT,
+    Resource,
+)
 from slm_operator.snapshot import Document, Node
 
 _METADATA: Final = (
@@ -26,6 +36,9 @@ _METADATA: Final = (
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 """kubectl's copy of the whole object."""
 
+_UNMANAGED: Final = (SLM_DEPLOYMENT, POD, NODE)
+"""What we write no field of, or only the status."""
+
 
 def kept_object(resource: Resource, document: Document) -> Document:
     """The parts of any object that decisions are made of; equal to itself when it is reduced again."""
@@ -39,12 +52,17 @@ def _reduced(resource: Resource, document: Document) -> Document:
         "kind": resource.kind,
         "metadata": _metadata(document["metadata"]),
     }
+    if resource not in _UNMANAGED and (managed := _managed_fields(document["metadata"])):
+        kept["metadata"]["managedFields"] = managed
     if resource is POD:
         kept["spec"] = _pod_spec(document.get("spec") or {})
         kept["status"] = document.get("status") or {}
         return kept
     if resource is CONFIG_MAP:
         kept["data"] = document.get("data") or {}
+        return kept
+    if resource is CONTROLLER_REVISION:
+        kept |= {key: document[key] for key in ("data", "revision") if key in document}
         return kept
     if resource is NODE:
         spec, status = document.get("spec") or {}, document.get("status") or {}
@@ -105,3 +123,26 @@ def _metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     if _LAST_APPLIED in (annotations := kept.get("annotations") or {}):
         kept["annotations"] = {key: value for key, value in annotations.items() if key != _LAST_APPLIED}
     return kept
+
+
+def _managed_fields(metadata: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Who owns what of the object itself; the status is its controller's."""
+    owner = next(
+        (each["uid"] for each in metadata.get("ownerReferences") or () if each.get("controller")), ""
+    )
+    return [
+        {
+            **{key: entry[key] for key in ("manager", "operation", "subresource") if entry.get(key)},
+            "fieldsV1": _fields_text(entry["fieldsV1"], owner),
+        }
+        for entry in metadata.get("managedFields") or ()
+        if entry.get("fieldsV1") and entry.get("subresource") != "status"
+    ]
+
+
+def _fields_text(fields: Any, owner: str) -> str:
+    """Canonical JSON; the controller stands in it without its uid, by which no two children would be alike."""
+    if isinstance(fields, str):
+        return fields
+    text = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode()
+    return text.replace(f'"k:{{\\"uid\\":\\"{owner}\\"}}"', '"k:{}"') if owner else text

@@ -25,9 +25,19 @@ class Cluster(Protocol):
     """
 
     async def list(
-        self, resource: Resource, namespace: str | None, keep: Callable[[Document], Kept]
+        self,
+        resource: Resource,
+        namespace: str | None,
+        keep: Callable[[Document], Kept],
+        *,
+        field_selector: str = "",
+        cached: bool = False,
     ) -> Listing[Kept]:
-        """All objects (of one namespace or of all), read in pages, each reduced by ``keep`` as it comes."""
+        """All objects (of one namespace or of all), read in pages, each reduced by ``keep`` as it comes.
+
+        ``cached`` asks for what the API server has in memory: cheap for it, in one page as a rule, and maybe
+        older than what was seen before.
+        """
         ...
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Document: ...
@@ -40,11 +50,21 @@ class Cluster(Protocol):
         """By PUT, only over the ``resourceVersion`` it carries; else :class:`ConflictError`."""
         ...
 
-    async def apply(self, document: Document, *, force: bool) -> Document:
+    async def apply(self, document: Document, *, force: bool = True) -> Document:
         """By server-side apply, the full intent.
 
-        Without ``force`` fields that another manager holds with another value raise :class:`TakenError`: the
-        first apply of a name is made so, since the object might be there and be somebody else's.
+        ``metadata.uid`` and ``metadata.resourceVersion`` are preconditions: :class:`ConflictError` where the object
+        is another one, has moved on, or is gone.
+        """
+        ...
+
+    async def consolidate(
+        self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> Document:
+        """Make one entry of all fields that are ours in ``metadata.managedFields``, that of an apply.
+
+        What an apply leaves out stays for as long as the entry of our POST has it too. Only that very object in that
+        very state, else :class:`ConflictError`; :class:`MissingError` where it is gone.
         """
         ...
 

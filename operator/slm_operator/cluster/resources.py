@@ -49,6 +49,8 @@ DEPLOYMENT: Final = Resource("apps/v1", "Deployment", "deployments", selector=OU
 SERVICE: Final = Resource("v1", "Service", "services", selector=OURS)
 CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps", selector=OURS)
 CLAIM: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", selector=OURS)
+CONTROLLER_REVISION: Final = Resource("apps/v1", "ControllerRevision", "controllerrevisions", selector=OURS)
+DISRUPTION_BUDGET: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", selector=OURS)
 JOB: Final = Resource("batch/v1", "Job", "jobs", selector=OURS)
 SERVICE_MONITOR: Final = Resource(
     "monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors", selector=OURS
@@ -58,12 +60,26 @@ NODE: Final = Resource("v1", "Node", "nodes", namespaced=False)
 SECRET: Final = Resource("v1", "Secret", "secrets")
 """Created only: never read, listed or watched."""
 LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
+EVENT: Final = Resource("v1", "Event", "events")
+"""Made, and listed for one object; never watched."""
 
-WATCHED: Final = (SLM_DEPLOYMENT, DEPLOYMENT, SERVICE, CONFIG_MAP, CLAIM, JOB, POD, NODE)
+WATCHED: Final = (
+    SLM_DEPLOYMENT,
+    DEPLOYMENT,
+    SERVICE,
+    CONFIG_MAP,
+    CLAIM,
+    CONTROLLER_REVISION,
+    DISRUPTION_BUDGET,
+    JOB,
+    POD,
+    NODE,
+)
 """Always there; ServiceMonitor comes on top where the cluster serves it."""
 
 _BY_KIND: Final = {
-    (resource.api_version, resource.kind): resource for resource in (*WATCHED, SERVICE_MONITOR, SECRET, LEASE)
+    (resource.api_version, resource.kind): resource
+    for resource in (*WATCHED, SERVICE_MONITOR, SECRET, LEASE, EVENT)
 }
 
 

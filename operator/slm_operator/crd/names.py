@@ -15,6 +15,9 @@ SHORT_NAMES: Final = ("slm", "slmd")
 NAME_LIMIT: Final = 48
 """Of metadata.name: the longest child name adds fifteen characters, and a label holds 63."""
 
+FIELD_MANAGER: Final = "slm-operator"
+"""Owner of every field that the operator sets; another name would orphan them."""
+
 MANAGED_BY: Final = "slm-operator"
 NAME_LABEL: Final = "app.kubernetes.io/name"
 INSTANCE_LABEL: Final = "app.kubernetes.io/instance"

@@ -11,7 +11,7 @@ from kubernetes.aio.client.configuration import Configuration
 from slm_operator.cluster import errors
 from slm_operator.cluster.client import KubernetesClient
 from slm_operator.cluster.connection import api_client
-from slm_operator.cluster.resources import DEPLOYMENT, SERVICE, SERVICE_MONITOR
+from slm_operator.cluster.resources import DEPLOYMENT, EVENT, SERVICE, SERVICE_MONITOR
 from tests.unit.operator_edge.objects import child, slm
 
 Asked = list[tuple[str, str, dict[str, str], Any, str]]
@@ -53,13 +53,51 @@ def status(code: int, reason: str = "", **details: Any) -> tuple[int, Any, dict[
 
 async def test_apply_sends_the_intent_under_our_name():
     async with server(child("Service", 7)) as (client, asked):
-        applied = await client.apply(child("Service", 1), force=False)
+        applied = await client.apply(child("Service", 1))
     assert applied["metadata"]["resourceVersion"] == "7"
     method, path, query, body, content = asked[0]
     assert (method, path) == ("PATCH", "/api/v1/namespaces/demo/services/a")
-    assert query == {"fieldManager": "slm-operator", "force": "false"}
+    assert query == {"fieldManager": "slm-operator", "force": "true"}
     assert content == "application/apply-patch+yaml"
     assert body == child("Service", 1)
+
+
+def managed(operation: str, field: str) -> dict[str, Any]:
+    return {"manager": "slm-operator", "operation": operation, "fieldsV1": {"f:spec": {field: {}}}}
+
+
+async def consolidate(client: KubernetesClient, version: str = "7") -> Any:
+    return await client.consolidate(SERVICE, "demo", "a", uid="uid-Service", resource_version=version)
+
+
+async def test_our_entries_become_one_over_the_very_object_that_was_seen():
+    live = child("Service", 7)
+    live["metadata"]["managedFields"] = [managed("Apply", "f:type"), managed("Update", "f:ports")]
+    async with server(live, child("Service", 8)) as (client, asked):
+        written = await consolidate(client)
+    assert written["metadata"]["resourceVersion"] == "8"
+    assert [each[0:2] for each in asked] == [
+        ("GET", "/api/v1/namespaces/demo/services/a"),
+        ("PATCH", "/api/v1/namespaces/demo/services/a"),
+    ]
+    assert asked[1][4] == "application/json-patch+json"
+    values = {operation["path"]: operation["value"] for operation in asked[1][3]}
+    one = {**managed("Apply", "f:type"), "fieldsV1": {"f:spec": {"f:type": {}, "f:ports": {}}}}
+    assert values == {
+        "/metadata/uid": "uid-Service",
+        "/metadata/resourceVersion": "7",
+        "/metadata/managedFields": [one],
+    }
+
+
+async def test_what_is_one_entry_already_is_not_written():
+    live = child("Service", 7)
+    live["metadata"]["managedFields"] = [managed("Apply", "f:type")]
+    async with server(live) as (client, asked):
+        assert await consolidate(client) == live
+        with pytest.raises(errors.ConflictError, match="Service 'a' has changed"):
+            await consolidate(client, "6")
+    assert [each[0] for each in asked] == ["GET", "GET"]
 
 
 async def test_the_status_is_a_subresource():
@@ -90,6 +128,13 @@ async def test_lists_come_in_pages_and_their_items_say_their_kind():
     assert asked[0][1] == "/api/v1/services"
     assert asked[0][2]["labelSelector"] == "app.kubernetes.io/managed-by=slm-operator"
     assert asked[1][2]["continue"] == "next"
+
+
+async def test_a_list_from_the_servers_memory_asks_so_for_its_first_page_only():
+    async with server(page(["a"], "next"), page(["b"])) as (client, asked):
+        await client.list(EVENT, "demo", lambda item: item, field_selector="reason=Placed", cached=True)
+    assert asked[0][2] == {"limit": "100", "fieldSelector": "reason=Placed", "resourceVersion": "0"}
+    assert asked[1][2] == {"limit": "100", "fieldSelector": "reason=Placed", "continue": "next"}
 
 
 async def test_a_list_that_outlives_its_revision_begins_anew():
