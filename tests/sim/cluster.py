@@ -1,6 +1,7 @@
-"""An API server in memory: revisions, generations, server-side apply, preconditions, history.
+"""An API server in memory: revisions, generations, server-side apply with field owners, preconditions, history.
 
-It does what our objects need and refuses what it doesn't know. Lists are atomic under apply.
+It answers as the real one does for the kinds that concern us; `tests/support/api_server_cases.py` is the one suite that both
+have to pass. Kinds that it doesn't know it stores as they come.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,16 +12,15 @@ import orjson
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Listing
-from slm_operator.cluster.resources import (
-    DEPLOYMENT,
-    JOB,
-    OURS,
-    SERVICE_MONITOR,
-    SLM_DEPLOYMENT,
-    Resource,
-)
+from slm_operator.cluster.resources import OURS, SERVICE_MONITOR, SLM_DEPLOYMENT, Resource
+from tests.sim import fields
+from tests.sim.defaults import allocate, fill_in
+from tests.sim.fields import APPLY, UPDATE, Manager, Owners
 from tests.sim.loop import wall_clock
+from tests.sim.merging import Difference, compare
+from tests.sim.rules import check, generation
 from tests.sim.schema import admitted
+from tests.sim.structure import WITH_STATUS, structure
 
 Doc = dict[str, Any]
 MANAGER = "slm-operator"
@@ -50,7 +50,10 @@ class Write:
 
 @dataclass
 class MemoryCluster:
-    """Implements :class:`slm_operator.cluster.protocol.Cluster`; people and controllers use the same objects."""
+    """Implements :class:`slm_operator.cluster.protocol.Cluster`; people and controllers use the same objects.
+
+    A stored object is never changed in place: the history shares it, and so do those who wrote it (the operator gets copies).
+    """
 
     monitoring: bool = False
     revision: int = 0
@@ -63,7 +66,7 @@ class MemoryCluster:
     """What the schema makes of the custom resource."""
     watchers: list[Callable[[], None]] = field(default_factory=list)
     """Called after each change."""
-    _applied: dict[tuple[Ref, str, str], Doc] = field(default_factory=dict)
+    _owners: dict[Ref, Owners] = field(default_factory=dict)
     _uids: int = 0
 
     # What the operator uses.
@@ -84,95 +87,94 @@ class MemoryCluster:
         return clone(self._live(Ref(resource.kind, namespace or "", name)))
 
     async def create(self, document: Doc) -> Doc:
-        ref = ref_of(document)
-        self.requests.append(Write("create", ref, MANAGER))
-        if ref in self.objects:
-            raise errors.ExistsError(f"{ref.kind} {ref.name!r} already exists")
-        return self.put(document, by=MANAGER)
+        self._asked("create", ref_of(document))
+        return clone(self.post(document, by=MANAGER))
 
     async def replace(self, document: Doc) -> Doc:
-        ref = ref_of(document)
-        self.requests.append(Write("replace", ref, MANAGER))
-        self._precondition(ref, document["metadata"].get("resourceVersion"))
-        return self.put(document, by=MANAGER)
+        ref = self._asked("replace", ref_of(document))
+        self._precondition(ref, document["metadata"].get("resourceVersion", ""))
+        return clone(self.put(_with_status_of(self.objects[ref], document), by=MANAGER))
 
-    async def apply(self, document: Doc, *, force: bool) -> Doc:
-        ref = ref_of(document)
-        self.requests.append(Write("apply", ref, MANAGER))
-        if not force and ref in self.objects and (ref, MANAGER, "") not in self._applied:
-            raise errors.TakenError(f"Apply failed with 1 conflict: {ref.kind} {ref.name!r}")
-        return self._apply(ref, document, "")
+    async def apply(self, document: Doc, *, force: bool = True) -> Doc:
+        self._asked("apply", ref_of(document))
+        return clone(self.apply_as(document, by=MANAGER, force=force))
+
+    async def consolidate(
+        self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> Doc:
+        ref = self._asked("consolidate", Ref(resource.kind, namespace, name))
+        live = self._precondition(ref, resource_version, uid)
+        owners = fields.consolidated(self._owners[ref], MANAGER, _now())
+        return clone(self._store(ref, live, clone(live), owners, MANAGER))
 
     async def overwrite(self, document: Doc) -> Doc:
-        ref = ref_of(document)
-        self.requests.append(Write("overwrite", ref, MANAGER))
+        ref = self._asked("overwrite", ref_of(document))
         self._precondition(ref, document["metadata"]["resourceVersion"])
-        return self.put(_merge(self.objects[ref], document), by=MANAGER)
+        return clone(self.patch(ref, document, by=MANAGER))
 
     async def apply_status(self, document: Doc) -> Doc:
-        ref = ref_of(document)
-        self.requests.append(Write("status", ref, MANAGER))
-        self._precondition(ref, document["metadata"]["resourceVersion"])
-        return self._apply(ref, {"status": document["status"]}, "status")
+        ref = self._asked("status", ref_of(document))
+        live = self._precondition(ref, document["metadata"]["resourceVersion"])
+        return clone(
+            self._apply(ref, live, {"status": document["status"]}, Manager(MANAGER, APPLY, "status"))
+        )
 
     async def delete(
         self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str
     ) -> None:
-        ref = Ref(resource.kind, namespace, name)
-        self.requests.append(Write("delete", ref, MANAGER))
-        if self._live(ref)["metadata"]["uid"] != uid:
-            raise errors.ConflictError("the UID in the precondition doesn't match")
-        self._precondition(ref, resource_version)
+        ref = self._asked("delete", Ref(resource.kind, namespace, name))
+        self._precondition(ref, resource_version, uid)
         self.remove(ref, by=MANAGER)
 
     async def serves(self, resource: Resource) -> bool:
         return resource is not SERVICE_MONITOR or self.monitoring
 
-    # What people and controllers use.
+    # What people and controllers use, under names of their own.
+
+    def post(self, document: Doc, *, by: str = "people") -> Doc:
+        """Create an object; a status that is a subresource isn't taken."""
+        ref = ref_of(document)
+        if ref in self.objects:
+            raise errors.ExistsError(f"{ref.kind} {ref.name!r} already exists")
+        return self.put(_with_status_of({}, document), by=by)
 
     def put(self, document: Doc, *, by: str = "people") -> Doc:
-        """Create an object or replace all of it; metadata that the server keeps is kept."""
+        """Create an object or replace all of it, its status too; metadata that the server keeps is kept."""
         ref = ref_of(document)
-        before = self.objects.get(ref)
-        after = clone(document)
-        metadata = after["metadata"]
-        if before is None:
-            self._uids += 1
-            metadata |= {"uid": f"uid-{self._uids}", "creationTimestamp": _stamp()}
-            after = self._admit(after)
-            if _has_generation(after):
-                metadata["generation"] = 1
-        else:
-            for kept in ("uid", "creationTimestamp", "generation"):
-                if kept in before["metadata"]:
-                    metadata[kept] = before["metadata"][kept]
-            after = self._admit(after)
-            if _has_generation(after) and after.get("spec") != before.get("spec"):
-                metadata["generation"] = before["metadata"]["generation"] + 1
-            metadata["resourceVersion"] = before["metadata"]["resourceVersion"]
-            if after == before:
-                return clone(before)
-        self.revision += 1
-        metadata["resourceVersion"] = str(self.revision)
-        self.objects[ref] = after
-        self._record("ADDED" if before is None else "MODIFIED", ref, after)
-        self.writes.append(Write("create" if before is None else "update", ref, by))
-        return clone(after)
+        return self._update(ref, self.objects.get(ref), clone(document), by)
 
     def change(self, ref: Ref, change: Callable[[Doc], None], *, by: str = "people") -> Doc:
         """Edit a copy in place and put it."""
-        document = clone(self._live(ref))
+        live = self._live(ref)
+        document = clone(live)
         change(document)
-        return self.put(document, by=by)
+        return self._update(ref, live, document, by)
+
+    def patch(self, ref: Ref, patch: Doc, *, by: str = "people", subresource: str = "") -> Doc:
+        """By merge patch, of the object or of a part of it."""
+        live = self._live(ref)
+        after = clone(_merge_patch(live, patch))
+        if subresource != "status":
+            after = _with_status_of(live, after)
+        return self._update(ref, live, after, by, subresource)
+
+    def apply_as(self, document: Doc, *, by: str, force: bool = True) -> Doc:
+        """By server-side apply; `uid` and `resourceVersion` are preconditions where they are given."""
+        ref, metadata = ref_of(document), document["metadata"]
+        live = self.objects.get(ref)
+        if live is not None:
+            self._precondition(ref, metadata.get("resourceVersion"), metadata.get("uid"))
+        elif "uid" in metadata:
+            raise errors.ConflictError(f"{ref.kind} {ref.name!r}: uid mismatch: no existing object was found")
+        intent = fields.content(_with_status_of({}, document))
+        return self._apply(ref, live or _bare(document), intent, Manager(by, APPLY), force=force)
 
     def remove(self, ref: Ref, *, by: str = "people") -> None:
-        """Delete; the garbage collector takes what it owned when it next looks."""
-        document = self.objects.pop(ref)
-        self.revision += 1
-        document["metadata"]["resourceVersion"] = str(self.revision)
-        self._applied = {key: intent for key, intent in self._applied.items() if key[0] != ref}
-        self._record("DELETED", ref, document)
-        self.writes.append(Write("delete", ref, by))
+        """Delete, once no finalizer holds it; the garbage collector takes what it owned when it next looks."""
+        live = self._live(ref)
+        document = clone(live)
+        document["metadata"].setdefault("deletionTimestamp", _now())
+        self._store(ref, live, document, self._owners[ref], by)
 
     def of(self, kind: str) -> Iterator[tuple[Ref, Doc]]:
         """All objects of a kind, oldest name first."""
@@ -181,8 +183,11 @@ class MemoryCluster:
     def changed_by(self, who: str, *, since: int = 0) -> "list[Write]":
         return [write for write in self.writes[since:] if write.by == who]
 
-    def _admit(self, document: Doc) -> Doc:
-        return self.admit(document) if document["kind"] == SLM_DEPLOYMENT.kind else default(document)
+    # How it is carried out.
+
+    def _asked(self, verb: str, ref: Ref) -> Ref:
+        self.requests.append(Write(verb, ref, MANAGER))
+        return ref
 
     def _live(self, ref: Ref) -> Doc:
         try:
@@ -190,19 +195,81 @@ class MemoryCluster:
         except KeyError:
             raise errors.MissingError(f"{ref.kind} {ref.name!r} not found") from None
 
-    def _precondition(self, ref: Ref, resource_version: str | None) -> None:
-        if self._live(ref)["metadata"]["resourceVersion"] != resource_version:
+    def _precondition(self, ref: Ref, resource_version: str | None, uid: str | None = None) -> Doc:
+        live = self._live(ref)
+        if uid is not None and live["metadata"]["uid"] != uid:
+            raise errors.ConflictError(f"{ref.kind} {ref.name!r}: the UID in the precondition doesn't match")
+        if resource_version is not None and live["metadata"]["resourceVersion"] != resource_version:
             raise errors.ConflictError(f"{ref.kind} {ref.name!r}: the object has been modified")
+        return live
 
-    def _apply(self, ref: Ref, intent: Doc, subresource: str) -> Doc:
+    def _update(self, ref: Ref, before: Doc | None, after: Doc, by: str, subresource: str = "") -> Doc:
+        """Whoever changes a field owns it; a status that comes along is the status subresource's."""
+        owners = self._owners.get(ref, fields.NOBODY)
+        managed = after["metadata"].get("managedFields")
+        if before is not None and managed is not None and managed != before["metadata"]["managedFields"]:
+            owners = fields.owners_of(managed)
+        after = self._completed(ref, before, after)
+        live = {} if before is None else fields.content(before)
+        change = compare(live, fields.content(after), structure(ref.kind))
+        rest, status = _split(change) if ref.kind in WITH_STATUS else (change, Difference())
+        owners = fields.updated(owners, Manager(by, UPDATE, subresource), rest, _now())
+        owners = fields.updated(owners, Manager(by, UPDATE, "status"), status, _now())
+        return self._store(ref, before, after, owners, by)
+
+    def _apply(self, ref: Ref, live: Doc, intent: Doc, manager: Manager, *, force: bool = True) -> Doc:
         before = self.objects.get(ref)
-        earlier = self._applied.get((ref, MANAGER, subresource), {})
-        merged = _merge(_without(clone(before or {}), earlier, intent), intent)
-        self._applied[ref, MANAGER, subresource] = clone(intent)
-        return self.put(merged, by=MANAGER)
+        after, owners = fields.applied(
+            self._owners.get(ref, fields.NOBODY),
+            manager,
+            fields.content(live),
+            intent,
+            structure(ref.kind),
+            _now(),
+            force=force,
+        )
+        metadata = {**fields.system(live), **after.get("metadata", {})}
+        head = {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata}
+        after = self._completed(ref, before, clone({**after, **head}))
+        return self._store(ref, before, after, owners, manager.name)
 
-    def _record(self, kind: str, ref: Ref, document: Doc) -> None:
-        self.history.append(Event(kind, ref, clone(document)))
+    def _completed(self, ref: Ref, before: Doc | None, after: Doc) -> Doc:
+        """With what the server fills in before it looks at who owns what."""
+        metadata = after["metadata"]
+        if before is None:
+            self._uids += 1
+            metadata |= {"uid": f"uid-{self._uids}", "creationTimestamp": _now()}
+        else:
+            metadata |= fields.system(before)
+        after = self.admit(after) if ref.kind == SLM_DEPLOYMENT.kind else fill_in(after)
+        if before is not None:
+            allocate(after, before, self._uids)
+        return after
+
+    def _store(self, ref: Ref, before: Doc | None, after: Doc, owners: Owners, by: str) -> Doc:
+        if before is None:
+            allocate(after, None, self._uids)
+        check(before, after)
+        metadata = after["metadata"]
+        if (count := generation(before, after)) is not None:
+            metadata["generation"] = count
+        metadata["managedFields"] = fields.entries(owners, after["apiVersion"])
+        if before is not None and after == before:
+            return before
+        self.revision += 1
+        metadata["resourceVersion"] = str(self.revision)
+        if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
+            del self.objects[ref], self._owners[ref]
+            self._record("DELETED", "delete", ref, after, by)
+        else:
+            self.objects[ref], self._owners[ref] = after, owners
+            verbs = ("ADDED", "create") if before is None else ("MODIFIED", "update")
+            self._record(*verbs, ref, after, by)
+        return after
+
+    def _record(self, kind: str, verb: str, ref: Ref, document: Doc, by: str) -> None:
+        self.writes.append(Write(verb, ref, by))
+        self.history.append(Event(kind, ref, document))
         for watcher in self.watchers:
             watcher()
 
@@ -216,54 +283,51 @@ def ref_of(document: Doc) -> Ref:
     return Ref(document["kind"], document["metadata"].get("namespace", ""), document["metadata"]["name"])
 
 
-def default(document: Doc) -> Doc:
-    """Some of what the API server fills in, so that defaulting can't be mistaken for drift."""
-    spec = document.get("spec")
-    if document["kind"] == DEPLOYMENT.kind and spec:
-        spec.setdefault("revisionHistoryLimit", 10)
-        spec.setdefault("replicas", 1)
-        pod = spec["template"]["spec"]
-        pod.setdefault("dnsPolicy", "ClusterFirst")
-        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
-            container.setdefault("terminationMessagePath", "/dev/termination-log")
-            container.setdefault("imagePullPolicy", "IfNotPresent")
-    if document["kind"] == "Service" and spec:
-        spec.setdefault("clusterIP", "10.0.0.1")
-        spec.setdefault("sessionAffinity", "None")
-        for port in spec.get("ports", ()):
-            port.setdefault("protocol", "TCP")
-    return document
-
-
-def _has_generation(document: Doc) -> bool:
-    return document["kind"] in {SLM_DEPLOYMENT.kind, DEPLOYMENT.kind, JOB.kind, SERVICE_MONITOR.kind}
-
-
 def _selected(document: Doc) -> bool:
     key, _, value = OURS.partition("=")
     return (document["metadata"].get("labels") or {}).get(key) == value
 
 
-def _merge(live: Any, intent: Any) -> Any:
-    if isinstance(live, dict) and isinstance(intent, dict):
-        return live | {key: _merge(live.get(key), value) for key, value in intent.items()}
-    return clone(intent)
+def _bare(document: Doc) -> Doc:
+    """An object before anything is applied to it."""
+    metadata = {key: value for key, value in document["metadata"].items() if key in {"name", "namespace"}}
+    return {"apiVersion": document["apiVersion"], "kind": document["kind"], "metadata": metadata}
 
 
-def _without(live: Doc, earlier: Doc, intent: Doc) -> Doc:
-    """Without the fields that the manager had set and no longer sets."""
-    for key, value in earlier.items():
-        if key not in intent:
-            if isinstance(value, dict) and isinstance(live.get(key), dict):
-                _without(live[key], value, {})
-                if not live[key]:
-                    del live[key]
-            else:
-                live.pop(key, None)
-        elif isinstance(value, dict) and isinstance(live.get(key), dict) and isinstance(intent[key], dict):
-            _without(live[key], value, intent[key])
-    return live
+def _with_status_of(live: Doc, document: Doc) -> Doc:
+    """The document with another's status, where that is a subresource."""
+    if document["kind"] not in WITH_STATUS:
+        return document
+    kept = {key: value for key, value in document.items() if key != "status"}
+    return {**kept, "status": live["status"]} if "status" in live else kept
 
 
-def _stamp() -> str:
-    return wall_clock().isoformat().replace("+00:00", "Z")
+def _merge_patch(live: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    merged = {**live} if isinstance(live, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge_patch(merged.get(key), value)
+    return merged
+
+
+def _split(change: Difference) -> tuple[Difference, Difference]:
+    """A difference in what isn't status, and in what is."""
+
+    def select(paths: set[tuple[str, ...]], wanted: bool) -> set[tuple[str, ...]]:
+        return {path for path in paths if (path[0] == "f:status") is wanted}
+
+    rest, status = (
+        Difference(
+            select(change.added, wanted), select(change.modified, wanted), select(change.removed, wanted)
+        )
+        for wanted in (False, True)
+    )
+    return rest, status
+
+
+def _now() -> str:
+    return wall_clock().replace(microsecond=0).isoformat().replace("+00:00", "Z")

@@ -52,6 +52,7 @@ class Controllers:
         if revision == self._rested_at:
             return
         self.collect_garbage()
+        self._release_claims()
         for ref, deployment in self.cluster.of("Deployment"):
             self._roll(ref, deployment)
         for ref, job in self.cluster.of("Job"):
@@ -66,12 +67,28 @@ class Controllers:
                 ref
                 for ref, document in self.cluster.objects.items()
                 if (owners := document["metadata"].get("ownerReferences"))
+                and "deletionTimestamp" not in document["metadata"]
                 and not any(owner["uid"] in alive for owner in owners)
             ]
             if not orphans:
-                return
+                break
             for ref in orphans:
                 self.cluster.remove(ref, by="gc")
+            self._release_claims()
+
+    def _release_claims(self) -> None:
+        """A claim that is being deleted goes when no pod has it any more."""
+        used = {
+            (ref.namespace, volume["persistentVolumeClaim"]["claimName"])
+            for ref, pod in self.cluster.of("Pod")
+            for volume in pod["spec"].get("volumes") or ()
+            if "persistentVolumeClaim" in volume
+        }
+        for ref, claim in self.cluster.of("PersistentVolumeClaim"):
+            if "deletionTimestamp" in claim["metadata"] and (ref.namespace, ref.name) not in used:
+                self.cluster.change(
+                    ref, lambda document: document["metadata"].pop("finalizers"), by="controller"
+                )
 
     def _roll(self, ref: Ref, deployment: Doc) -> None:
         spec = deployment["spec"]

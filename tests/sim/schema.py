@@ -20,6 +20,8 @@ def admitted(document: dict[str, Any]) -> dict[str, Any]:
     properties = schema()["properties"]
     stored = dict(document)
     for part in ("spec", "status"):
+        if part not in stored and "default" in properties[part]:
+            stored[part] = properties[part]["default"]
         if part in stored:
             stored[part] = _conform(stored[part], properties[part])
     return stored

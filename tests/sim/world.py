@@ -242,8 +242,18 @@ class Gate:
     async def replace(self, document: Doc) -> Doc:
         return await self._pass("replace", ref_of(document), lambda: self._cluster.replace(document))
 
-    async def apply(self, document: Doc, *, force: bool) -> Doc:
+    async def apply(self, document: Doc, *, force: bool = True) -> Doc:
         return await self._pass("apply", ref_of(document), lambda: self._cluster.apply(document, force=force))
+
+    async def consolidate(
+        self, resource: Resource, namespace: str, name: str, *, uid: str, resource_version: str
+    ) -> Doc:
+        def consolidate() -> Any:
+            return self._cluster.consolidate(
+                resource, namespace, name, uid=uid, resource_version=resource_version
+            )
+
+        return await self._pass("consolidate", Ref(resource.kind, namespace, name), consolidate)
 
     async def overwrite(self, document: Doc) -> Doc:
         return await self._pass("overwrite", ref_of(document), lambda: self._cluster.overwrite(document))
@@ -290,17 +300,25 @@ def counts(cluster: MemoryCluster) -> Counter[tuple[str, str, str]]:
     )
 
 
-_IDENTITY = ("uid", "resourceVersion", "creationTimestamp", "generation")
+_IDENTITY = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields")
+_ALLOCATED = (
+    "clusterIP",
+    "clusterIPs",
+    "nodePort",
+    "controller-uid",
+    "batch.kubernetes.io/controller-uid",
+)
 
 
 def normal(document: Any) -> Any:
-    """Without what differs between two runs to the same end: identities, what hashes them, revisions, times."""
+    """Without what differs between two runs to the same end: identities, what hashes them, addresses, revisions, times."""
     if isinstance(document, list):
         return [normal(each) for each in document]
     if not isinstance(document, dict):
         return document
     dropped = {
         *_IDENTITY,
+        *_ALLOCATED,
         "observedGeneration",
         "lastTransitionTime",
         "measuredAt",
