@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from slm_contract.report import RuntimeReport
+from slm_operator.nodes import Nodes
 from slm_operator.settings import Settings
 
 Document = Mapping[str, Any]
@@ -21,19 +22,6 @@ class ChildRef(NamedTuple):
 
     kind: str
     name: str
-
-
-@dataclass(frozen=True)
-class Node:
-    """What placement needs of a node; one Node watch keeps it."""
-
-    name: str
-    labels: Mapping[str, str]
-    taints: tuple[Mapping[str, str], ...]
-    allocatable: Mapping[str, str]
-    """Quantities as Kubernetes writes them."""
-    ready: bool = True
-    unschedulable: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,7 @@ class Snapshot:
     """Live children, without managedFields: Deployment, Service, Job, and what else was asked for."""
     pods: tuple[Document, ...]
     """Live pods of the Deployment and the Jobs, told by the instance label."""
-    nodes: tuple[Node, ...] | None
+    nodes: Nodes | None
     """None where the operator may not see nodes: then the scheduler alone decides."""
     settings: Settings
     """The operator's own configuration, hardware classes included."""
@@ -105,3 +93,5 @@ class Decision:
     """The whole status; written once, only where it differs in meaning from the live one."""
     requeue_after: float | None = None
     """Seconds until the same snapshot would be decided otherwise, with time alone."""
+    watches_nodes: bool = True
+    """Whether it may be decided otherwise because of nodes that come, go or change."""

@@ -128,7 +128,7 @@ class SimOperator:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.store = Store()
+        self.store = Store(world.settings.classes)
         jitter = random.Random(world.asked)
         self.queue: WorkQueue[Key] = WorkQueue(jitter=jitter)
         self.gate = Gate(world)

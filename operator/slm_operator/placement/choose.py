@@ -9,10 +9,9 @@ from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware, Recover, Spec
 from slm_operator.digest import digest
 from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
+from slm_operator.nodes import Nodes
 from slm_operator.placement.history import Cause, Record, Rejected
-from slm_operator.placement.nodes import offer
 from slm_operator.settings import HardwareClass
-from slm_operator.snapshot import Node
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Question:
 
     resource: SLMDeployment
     classes: tuple[HardwareClass, ...]
-    nodes: tuple[Node, ...] | None
+    nodes: Nodes | None
     """None where the operator may not see nodes: then the scheduler alone decides."""
     facts: Mapping[str, ModelFacts]
     """By model key: the headers that have been read."""
@@ -149,7 +148,7 @@ def recovered(question: Question, record: Record) -> bool:
         return False
     nodeless = {each.hardware for each in record.rejected if each.cause is Cause.NO_NODES}
     return any(
-        offer(question.nodes, each, question.resource.spec.hardware).nodes > 0
+        question.nodes.offer(each, question.resource.spec.hardware).nodes > 0
         for each in question.classes
         if each.name in nodeless
     )
@@ -196,19 +195,19 @@ def _judge(question: Question, candidate: Candidate, *, standing: bool = False) 
 
 
 def _memory(
-    nodes: tuple[Node, ...] | None, hardware_class: HardwareClass, hardware: Hardware
+    nodes: Nodes | None, hardware_class: HardwareClass, hardware: Hardware
 ) -> tuple[int | None, str | None]:
     """Memory of the largest node for the class, None where unknown; and why there is none."""
     if nodes is None:
         return None, None
-    offered = offer(nodes, hardware_class, hardware)
+    offered = nodes.offer(hardware_class, hardware)
     if offered.nodes:
         return offered.memory, None
     return None, None if hardware_class.provisionable else offered.problem
 
 
-def _fitting(nodes: tuple[Node, ...] | None, hardware_class: HardwareClass, hardware: Hardware) -> str:
-    count = 0 if nodes is None else offer(nodes, hardware_class, hardware).nodes
+def _fitting(nodes: Nodes | None, hardware_class: HardwareClass, hardware: Hardware) -> str:
+    count = 0 if nodes is None else nodes.offer(hardware_class, hardware).nodes
     if count == 0:
         return "the scheduler is asked for a node" if nodes is None else "its nodes are provisioned on demand"
     return "1 node fits" if count == 1 else f"{count} nodes fit"
