@@ -13,8 +13,9 @@ import orjson
 
 from bench.operator.stage import CONNECTIONS, DEPLOYMENT_PATH, NAMESPACE, SLM_PATH, Api, Clock, api
 from slm_operator.decide import decide
+from slm_operator.nodes import Node, Nodes
 from slm_operator.settings import Settings
-from slm_operator.snapshot import ChildRef, Node, Snapshot
+from slm_operator.snapshot import ChildRef, Snapshot
 from tests.apiserver.kubelet import LABEL, TAINT
 from tests.apiserver.operator import SETTINGS, slm
 from tests.cluster import ControlPlane
@@ -30,7 +31,9 @@ def bodies(name: str) -> dict[str, bytes]:
     resource = admitted(slm(name, NAMESPACE))
     resource["metadata"] |= {"uid": UID, "generation": 1, "resourceVersion": "1"}
     fake = Node("fake", {LABEL: "fake"}, (TAINT,), {"cpu": "10k", "memory": "100Ti", "pods": "10k"})
-    first = Snapshot(resource, {}, (), (fake,), Settings.model_validate(SETTINGS), datetime.now(UTC))
+    first = Snapshot(
+        resource, {}, (), Nodes.of((fake,)), Settings.model_validate(SETTINGS), datetime.now(UTC)
+    )
     plan = decide(first).plan
     children: dict[ChildRef, Any] = {
         ChildRef(each["kind"], each["metadata"]["name"]): each for each in (*plan.create, *plan.apply)

@@ -11,11 +11,9 @@ from functools import partial
 from logging import getLogger
 from typing import Any, Final
 
-import kopf
 import uvloop
-from kopf._core.engines.peering import Identity  # no public name
 
-from slm_operator import config, handlers, log, reports
+from slm_operator import config, log, reports, watches
 from slm_operator.cluster import connection, errors
 from slm_operator.cluster.client import KubernetesClient
 from slm_operator.cluster.resources import SLM_DEPLOYMENT
@@ -53,7 +51,7 @@ class Operator:
         self._config = configured
         self._settings = configured.settings
         self._metrics = Metrics()
-        self._store = Store()
+        self._store = Store(self._settings.classes)
         self._queue: WorkQueue[Key] = WorkQueue()
         self._lease: Lease | None = None
         self._resync: Resync | None = None
@@ -122,33 +120,20 @@ class Operator:
             await _until_served(cluster)
             await resync.start()
             self._resync, self._acting = resync, True
-            watcher = handlers.Watcher(self._store, reconciler, resync, self._metrics.event)
+            watcher = watches.Watcher(self._store, reconciler, resync, self._metrics.event)
             for number in range(self._settings.workers):
                 tasks.create_task(reconciler.work(), name=f"worker {number}")
             tasks.create_task(resync.run(), name="resync")
             tasks.create_task(polling.run(), name="reports")
-            tasks.create_task(self._watch(watcher, configuration), name="watches")
+            watching = watches.watch(
+                watcher,
+                configuration,
+                namespaces=self._settings.namespaces,
+                identity=self._config.identity,
+                started=self._catch_signals,
+            )
+            tasks.create_task(watching, name="watches")
             logger.info("operator started", extra={"deployments": len(self._store.deployments())})
-
-    async def _watch(self, watcher: handlers.Watcher, configuration: Any) -> None:
-        """Kopf, until it fails or is cancelled."""
-        namespaces = self._settings.namespaces
-        ready = asyncio.Event()
-        operator = kopf.operator(
-            registry=handlers.registry(watcher, configuration),
-            settings=handlers.settings(),
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            standalone=True,
-            # Kopf would ask for the user's name, which a numeric UID in a container doesn't have.
-            identity=Identity(self._config.identity),
-            ready_flag=ready,
-        )
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(operator, name="kopf")
-            await ready.wait()
-            # Kopf has put its own handlers in place of ours, and would wait five seconds for our tasks.
-            self._catch_signals()
 
     def _catch_signals(self) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
@@ -166,9 +151,10 @@ class Operator:
         self._metrics.gauge("leader", "1 where this process acts", lambda: float(self._acting))
         return Vitals(
             acting=lambda: self._acting,
-            waiting=lambda: self._lease is not None and not self._lease.held,
-            list_age=list_age,
-            queue_age=self._queue.oldest,
+            waiting=lambda: self._lease is not None and self._lease.waits,
+            hindrance=lambda: self._lease.hindrance if self._lease else None,
+            list_stalled=lambda: self._resync.stalled if self._resync else 0.0,
+            queue_stalled=self._queue.stalled,
             list_interval=self._settings.resync_seconds,
         )
 

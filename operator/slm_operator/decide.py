@@ -6,6 +6,7 @@ from typing import Final
 
 from slm_operator.crd.names import MODEL_LABEL
 from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_resource, parse_status
+from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
 from slm_operator.faults import Fault
 from slm_operator.model.known import reported_facts
@@ -82,6 +83,7 @@ def decide(snapshot: Snapshot) -> Decision:
         contested=tuple(each.ref for each in contended if each.losses),
         at_rest=not plan and (view.ready or (view.fault is not None and view.fault.stalled)),
         upgrading=target.upgrading,
+        watches_nodes=not view.ready or resource.spec.hardware.fallback.recover is not Recover.NEVER,
     )
 
 

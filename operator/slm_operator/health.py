@@ -1,10 +1,13 @@
 """`/healthz`, `/readyz` and `/metrics` on one port.
 
-Alive means: the event loop turns, the lists are fresh, and no key waits for ever. Ready means: what the
-operator is for, it does now; one that waits for the Lease is ready too, or a rollout of it would never end.
+Alive means that progress is made, not that the queue is short: a burst on a slow machine takes its time, and a
+restart would only add to it; nor does a restart help against an API server that refuses. Ready means: what the operator
+is for, it does now. One that waits behind another holder of the Lease is ready too, or a rollout of it would never end;
+one that can't ask for the Lease isn't.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -13,13 +16,13 @@ from aiohttp import web
 
 from slm_operator.metrics import Metrics
 
-TICK: Final = 1.0
-LAG_LIMIT: Final = 10.0
-"""Seconds that the event loop may be late before the process counts as stuck."""
-WAIT_LIMIT: Final = 600.0
-"""Seconds that the oldest key may wait."""
+TICK: Final = 0.1
+LAG_KEPT: Final = 60.0
+"""Seconds of which the longest lag is told: more than Prometheus takes from one scrape to the next."""
+STALL_LIMIT: Final = 300.0
+"""Seconds in which at least one of the keys that wait must be finished; no request lasts a tenth of it."""
 MISSED_LISTS: Final = 3.0
-"""How many intervals the last list may be old."""
+"""In how many intervals a list must have been tried."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,13 @@ class Vitals:
     acting: Callable[[], bool]
     """This process holds the Lease and its workers run."""
     waiting: Callable[[], bool]
-    """This process waits for the Lease."""
-    list_age: Callable[[], float]
-    queue_age: Callable[[], float]
+    """This process waits behind another holder of the Lease."""
+    hindrance: Callable[[], str | None]
+    """Why the Lease can't be asked for."""
+    list_stalled: Callable[[], float]
+    """Seconds since a list was last tried."""
+    queue_stalled: Callable[[], float]
+    """Seconds in which no key was finished although one waits."""
     list_interval: float
 
 
@@ -41,20 +48,24 @@ class Health:
     def __init__(self, vitals: Vitals, metrics: Metrics) -> None:
         self._vitals = vitals
         self._metrics = metrics
-        self._lag = 0.0
-        metrics.gauge("event_loop_lag_seconds", "How late the event loop was", lambda: self._lag)
+        self._lags: deque[tuple[float, float]] = deque()
+        metrics.gauge(
+            "event_loop_lag_seconds", "How late the event loop was at most in the last minute", self.lag
+        )
+
+    def lag(self) -> float:
+        """Seconds."""
+        return max((lag for _, lag in self._lags), default=0.0)
 
     def problem(self) -> str | None:
-        """Why the process should be restarted; None where it is well."""
-        if self._lag > LAG_LIMIT:
-            return f"the event loop was {self._lag:.1f} s late"
+        """Why the process should be restarted; None where it is well: it turns the event loop, or nobody would answer."""
         if not self._vitals.acting():
             return None
         limit = MISSED_LISTS * self._vitals.list_interval
-        if (age := self._vitals.list_age()) > limit:
-            return f"the last list is {age:.0f} s old (limit {limit:.0f} s)"
-        if (age := self._vitals.queue_age()) > WAIT_LIMIT:
-            return f"a deployment has waited for {age:.0f} s (limit {WAIT_LIMIT:.0f} s)"
+        if (stalled := self._vitals.list_stalled()) > limit:
+            return f"no list was tried for {stalled:.0f} s (limit {limit:.0f} s)"
+        if (stalled := self._vitals.queue_stalled()) > STALL_LIMIT:
+            return f"deployments wait, and none was finished for {stalled:.0f} s (limit {STALL_LIMIT:.0f} s)"
         return None
 
     async def serve(self, port: int) -> None:
@@ -82,7 +93,10 @@ class Health:
         while True:
             due = loop.time() + TICK
             await asyncio.sleep(TICK)
-            self._lag = max(0.0, loop.time() - due)
+            now = loop.time()
+            self._lags.append((now, max(0.0, now - due)))
+            while self._lags[0][0] < now - LAG_KEPT:
+                self._lags.popleft()
 
     async def _healthz(self, _: web.Request) -> web.Response:
         problem = self.problem()
@@ -93,7 +107,7 @@ class Health:
             return web.Response(text="acting")
         if self._vitals.waiting():
             return web.Response(text="waiting for the lease")
-        return web.Response(text="starting", status=503)
+        return web.Response(text=self._vitals.hindrance() or "starting", status=503)
 
     async def _metrics_page(self, _: web.Request) -> web.Response:
         return web.Response(

@@ -41,6 +41,13 @@ class Lease:
         self._clock = clock
         self._seen: tuple[str, float] = ("", 0.0)
         self.held = False
+        self.hindrance: str | None = "the lease wasn't asked for yet"
+        """Why it can't be asked for: where nobody may read it, or its namespace is gone, waiting won't help."""
+
+    @property
+    def waits(self) -> bool:
+        """Somebody else holds it."""
+        return self.hindrance is None and not self.held
 
     async def acquire(self) -> None:
         """Return when the Lease is ours; refusals are logged and tried again."""
@@ -50,7 +57,10 @@ class Lease:
                 holder = await self._try()
             except errors.ClusterError as error:
                 log.warning("can't take the lease", extra={"lease": self._name, "cause": str(error)})
+                self.hindrance = f"can't take the lease {self._namespace}/{self._name}: {error}"
                 holder = waiting_for
+            else:
+                self.hindrance = None
             if self.held:
                 log.info("lease acquired", extra={"lease": self._name, "identity": self._identity})
                 return

@@ -53,6 +53,7 @@ class WorkQueue(Generic[K]):
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._ready = asyncio.Event()
+        self._progressed = 0.0
         self._shared_turn = False
 
     def add(self, key: K, lane: Lane = Lane.ACT) -> None:
@@ -104,7 +105,12 @@ class WorkQueue(Generic[K]):
         return self._failures.get(key, 0)
 
     async def get(self) -> tuple[K, Lane]:
-        """The next key; :meth:`done` has to follow."""
+        """The next key; :meth:`done` has to follow.
+
+        Others always get a turn first: thousands of keys at rest, which need no I/O, would hold the event loop until
+        the last of them.
+        """
+        await asyncio.sleep(0)
         while (taken := self._take()) is None:
             self._ready.clear()
             await self._ready.wait()
@@ -113,6 +119,7 @@ class WorkQueue(Generic[K]):
 
     def done(self, key: K) -> None:
         """The key was processed; if it was added meanwhile, it is due again."""
+        self._progressed = asyncio.get_running_loop().time()
         self._processing.discard(key)
         lane = self._again.pop(key, None)
         if lane is not None:
@@ -126,6 +133,11 @@ class WorkQueue(Generic[K]):
         """Seconds that the longest waiting key has waited; 0 when none does."""
         now = asyncio.get_running_loop().time()
         return max((now - waiting.since for waiting in self._waiting.values()), default=0.0)
+
+    def stalled(self) -> float:
+        """Seconds in which no key was finished although one waited; 0 while none waits."""
+        oldest = self.oldest()
+        return min(oldest, asyncio.get_running_loop().time() - self._progressed)
 
     @property
     def idle(self) -> bool:

@@ -45,8 +45,12 @@ Result = Literal["gone", "rest", "acted", "reported", "refused", "retry", "error
 
 REPORT_SETTLE: Final = 1.0
 """Seconds: a pod that becomes ready changes pod, ReplicaSet and Deployment in a row, and is one status."""
+COMPLETE_SETTLE: Final = 0.1
+"""Seconds once the Deployment is complete, which is the last of that row: the pod's report may still be on its way."""
 NODES_SETTLE: Final = 1.0
-"""Seconds: a node that joins changes several times in a row, and concerns every SLMDeployment."""
+"""Seconds: a node that joins changes several times in a row, and many nodes change together."""
+SLICE: Final = 100
+"""SLMDeployments that are queued before others get a turn."""
 
 
 class Reconciler:
@@ -80,6 +84,9 @@ class Reconciler:
         self._finished = finished
         self._contest = Contest(clock)
         self._pace: Pace[Key] = Pace(settings.upgrades_at_once)
+        self._indifferent: set[Key] = set()
+        """Whom no change of the nodes concerns, by their last decision."""
+        self._nodes_changed: asyncio.TimerHandle | None = None
 
     def wake(self, changes: list[Change]) -> None:
         """Queue what the changes concern."""
@@ -87,10 +94,28 @@ class Reconciler:
             if change.key is not None and change.urgent:
                 self._queue.add(change.key)
             elif change.key is not None:
-                self._queue.add_after(change.key, REPORT_SETTLE)
-            else:
-                for key in self._store.deployments():
-                    self._queue.add_after(key, NODES_SETTLE)
+                self._queue.add_after(change.key, COMPLETE_SETTLE if change.complete else REPORT_SETTLE)
+            elif self._nodes_changed is None:
+                loop = asyncio.get_running_loop()
+                self._nodes_changed = loop.call_later(NODES_SETTLE, self._wake_for_nodes)
+
+    def _wake_for_nodes(self) -> None:
+        """However many nodes have changed meanwhile, it is one wake."""
+        self._nodes_changed = None
+        self._wake_slice([key for key in self._store.deployments() if key not in self._indifferent])
+
+    def _wake_slice(self, keys: list[Key]) -> None:
+        for key in keys[:SLICE]:
+            self._queue.add(key, Lane.REPORT)
+        if len(keys) > SLICE:
+            asyncio.get_running_loop().call_soon(self._wake_slice, keys[SLICE:])
+
+    def _heed_nodes(self, key: Key, decision: Decision | None) -> None:
+        """Remember whether nodes concern it; None: it is gone."""
+        if decision is None or decision.watches_nodes:
+            self._indifferent.discard(key)
+        else:
+            self._indifferent.add(key)
 
     async def work(self) -> None:
         """Process keys for ever; several of these run side by side."""
@@ -127,8 +152,10 @@ class Reconciler:
             self._queue.forget(key)
             self._contest.forget(key)
             self._pace.done(key)
+            self._heed_nodes(key, None)
             return "gone"
         decision = self._decide(snapshot)
+        self._heed_nodes(key, decision)
         if decision.upgrading:
             self._pace.begin(key)
         refusals: tuple[Refusal, ...] = ()

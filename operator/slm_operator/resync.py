@@ -1,26 +1,31 @@
 """Lists everything now and then, and corrects the store by it.
 
 Watches alone can lose a deletion: one that happens while a watch lists anew is never told. So all is listed
-before the first decision, shortly after a watch began anew, and every ten minutes; and once in a while every
-deployment is looked at even though nothing seems to have changed.
+before the first decision and every ten minutes, and a kind shortly after its watch began anew; and once in a
+while every deployment is looked at even though nothing seems to have changed.
+
+Lists are read in pages and at the newest revision. From the watch cache with `resourceVersion=0` they would come whole,
+whatever the limit: of 5,000 nodes or pods some 80 MiB of JSON, in one piece on the event loop. They might be older
+than what is known, too, and then find no deletion. Kubernetes 1.34 and newer serve such pages from the cache anyway.
 """
 
 import asyncio
 import random
+from contextlib import suppress
+from functools import partial
 from logging import getLogger
 from typing import Final
 
 from slm_operator.cluster import errors
-from slm_operator.cluster.kept import kept_object
 from slm_operator.cluster.protocol import Cluster
 from slm_operator.cluster.resources import SERVICE_MONITOR, WATCHED, Resource
 from slm_operator.queue import Lane, WorkQueue
 from slm_operator.reconcile import Reconciler
-from slm_operator.snapshot import Document
 from slm_operator.store import Change, Key, Store
 
 SETTLE: Final = 5.0
-"""Seconds after a watch began anew: all kinds do so at about the same time."""
+"""Seconds without news of a watch that begins anew: it is through its list then, and what it lost is lost."""
+LONGEST_SETTLE: Final = 60.0
 SPREAD: Final = 0.2
 """Share of the interval by which it varies, so that operators don't list in step."""
 RETRY: Final = 5.0
@@ -57,17 +62,24 @@ class Resync:
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._interval = interval
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads load, guards nothing
-        self._asked = asyncio.Event()
-        self._listed = 0.0
+        self._asked: set[Resource] = set()
+        self._asking = asyncio.Event()
+        self._listed = self._tried = 0.0
 
     @property
     def age(self) -> float:
         """Seconds since everything was last listed."""
         return asyncio.get_running_loop().time() - self._listed
 
-    def ask(self) -> None:
-        """A watch began anew and may have missed something: list soon."""
-        self._asked.set()
+    @property
+    def stalled(self) -> float:
+        """Seconds since a list was last tried, whatever came of it."""
+        return asyncio.get_running_loop().time() - self._tried
+
+    def ask(self, resource: Resource) -> None:
+        """The watch of a kind began anew and may have missed something: list it when it is through."""
+        self._asked.add(resource)
+        self._asking.set()
 
     async def list_all(self) -> list[Change]:
         """Bring the whole store up to date.
@@ -77,19 +89,20 @@ class Resync:
         ClusterError
             Something can't be listed; what was listed before it counts.
         """
-        self._store.monitoring = await self._cluster.serves(SERVICE_MONITOR)
-        changes: list[Change] = []
-        for resource in (*WATCHED, SERVICE_MONITOR) if self._store.monitoring else WATCHED:
-            for namespace in self._namespaces if resource.namespaced else (None,):
-                changes += await self._list(resource, namespace)
+        self._store.found_monitoring(served=await self._cluster.serves(SERVICE_MONITOR))
+        kinds = (*WATCHED, SERVICE_MONITOR) if self._store.monitoring else WATCHED
+        changes = [change for resource in kinds for change in await self._list(resource)]
         self._listed = asyncio.get_running_loop().time()
         return changes
 
-    async def _list(self, resource: Resource, namespace: str | None) -> list[Change]:
-        def keep(document: Document) -> Document:
-            return kept_object(resource, document)
-
-        return self._store.replace(resource, namespace, await self._cluster.list(resource, namespace, keep))
+    async def _list(self, resource: Resource) -> list[Change]:
+        changes: list[Change] = []
+        keep = partial(self._store.keep, resource)
+        for namespace in self._namespaces if resource.namespaced else (None,):
+            self._tried = asyncio.get_running_loop().time()
+            listing = await self._cluster.list(resource, namespace, keep)
+            changes += self._store.replace(resource, namespace, listing)
+        return changes
 
     async def start(self) -> None:
         """The first list, and every deployment queued: from here on the workers may start.
@@ -113,28 +126,50 @@ class Resync:
 
     async def run(self) -> None:
         """List for ever."""
+        due = self._next()
         while True:
-            asked = await self._wait()
+            asked = await self._wait(due)
             try:
-                changes = await self.list_all()
+                if asked:
+                    await self._list_asked(asked)
+                    continue
+                self._reconciler.wake(await self.list_all())
             except errors.ClusterError as error:
                 log.warning("can't list everything", extra={"cause": str(error)})
                 await asyncio.sleep(RETRY)
-                self.ask()
                 continue
-            self._reconciler.wake(changes)
-            if not asked:
-                for key in self._store.deployments():
-                    self._queue.add(key, Lane.REPORT)
+            due = self._next()
+            for key in self._store.deployments():
+                self._queue.add(key, Lane.REPORT)
 
-    async def _wait(self) -> bool:
-        """Until the next list is due; True when it was asked for."""
-        interval = self._interval * self._jitter.uniform(1 - SPREAD, 1 + SPREAD)
+    def _next(self) -> float:
+        """When all is listed again."""
+        pause = self._interval * self._jitter.uniform(1 - SPREAD, 1 + SPREAD)
+        return asyncio.get_running_loop().time() + pause
+
+    async def _list_asked(self, resources: list[Resource]) -> None:
+        for resource in resources:
+            self._asked.discard(resource)
+            try:
+                self._reconciler.wake(await self._list(resource))
+            except errors.ClusterError:
+                self._asked.add(resource)
+                raise
+
+    async def _wait(self, due: float) -> list[Resource]:
+        """Until a list is due; the kinds that were asked for, or none when it is time for all of them."""
+        now = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout(interval):
-                await self._asked.wait()
+            async with asyncio.timeout_at(due):
+                while not self._asked:
+                    self._asking.clear()
+                    await self._asking.wait()
         except TimeoutError:
-            return False
-        await asyncio.sleep(SETTLE)
-        self._asked.clear()
-        return True
+            return []
+        longest = now() + LONGEST_SETTLE
+        with suppress(TimeoutError):
+            while True:
+                self._asking.clear()
+                async with asyncio.timeout_at(min(now() + SETTLE, longest)):
+                    await self._asking.wait()
+        return list(self._asked)

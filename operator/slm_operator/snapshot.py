@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from slm_contract.report import RuntimeReport
+from slm_operator.nodes import Nodes
 from slm_operator.settings import Settings
 
 Document = Mapping[str, Any]
@@ -24,19 +25,6 @@ class ChildRef(NamedTuple):
 
 def ref_of(document: Document) -> ChildRef:
     return ChildRef(str(document["kind"]), str(document["metadata"]["name"]))
-
-
-@dataclass(frozen=True)
-class Node:
-    """What placement needs of a node; one Node watch keeps it."""
-
-    name: str
-    labels: Mapping[str, str]
-    taints: tuple[Mapping[str, str], ...]
-    allocatable: Mapping[str, str]
-    """Quantities as Kubernetes writes them."""
-    ready: bool = True
-    unschedulable: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ class Snapshot:
     """Live children, their managedFields reduced: Deployment, Service, Job, and what else was asked for."""
     pods: tuple[Document, ...]
     """Live pods of the Deployment and the Jobs, told by the instance label."""
-    nodes: tuple[Node, ...] | None
+    nodes: Nodes | None
     """None where the operator may not see nodes: then the scheduler alone decides."""
     settings: Settings
     """The operator's own configuration, hardware classes included."""
@@ -150,3 +138,5 @@ class Decision:
     """Whether nothing is under way: what the spec asks for serves, or can't."""
     upgrading: bool = False
     """Whether it is on its way to a revision that only the operator's configuration asks for."""
+    watches_nodes: bool = True
+    """Whether it may be decided otherwise because of nodes that come, go or change."""

@@ -6,19 +6,26 @@ ordered. What was deleted stays deleted: for a name that isn't here, only revisi
 deletion or list count.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from slm_contract.report import RuntimeReport
 from slm_operator.cluster.kept import kept_node, kept_object
 from slm_operator.cluster.protocol import Listing
-from slm_operator.cluster.resources import NODE, POD, SLM_DEPLOYMENT, Resource, resource_of
+from slm_operator.cluster.resources import DEPLOYMENT, NODE, POD, SLM_DEPLOYMENT, Resource, resource_of
 from slm_operator.crd.names import INSTANCE_LABEL
-from slm_operator.settings import Settings
-from slm_operator.snapshot import ChildRef, Document, Node, Snapshot
+from slm_operator.nodes import Node
+from slm_operator.nodeset import NodeSet
+from slm_operator.packed import Packed, Packer
+from slm_operator.settings import HardwareClass, Settings
+from slm_operator.snapshot import ChildRef, Document, Snapshot
+
+UNPACKED: Final = 256
+"""Documents that are kept as they are beside the packed ones: those of the SLMDeployments in work."""
 
 
 class Key(NamedTuple):
@@ -40,35 +47,83 @@ class Change:
     Attributes
     ----------
     key
-        The SLMDeployment it concerns; None for a node, which concerns all.
+        The SLMDeployment it concerns; None for a node, which concerns all that wait for nodes.
     urgent
         Children may have to be written, and not only the status: something came, went, or has another spec.
+    complete
+        The Deployment's roll-out is complete: nothing is likely to follow in the next moment.
     """
 
     key: Key | None
     urgent: bool = False
+    complete: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Entry:
+    packed: Packed
+    owner: Key | None
+    version: int | None
+    uid: str
+    complete: bool = False
+    selects: frozenset[str] = frozenset()
+    """Labels of nodes that an SLMDeployment selects by."""
+    stranger: bool = False
+    """Counted as a child by its name alone."""
 
 
 @dataclass(frozen=True)
-class _Entry:
-    document: Document
-    owner: Key | None
+class Kept:
+    """An object as the store keeps it."""
+
+    place: _Place
     version: int | None
+    content: "_Entry | Node"
+
+
+@dataclass
+class _Reports:
+    """What pods have told, as JSON by pod uid, and which SLMDeployments have to be looked at because of it."""
+
+    told: dict[str, str] = field(default_factory=dict)
+    touched: dict[Key, None] = field(default_factory=dict)
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def touch(self, key: Key) -> None:
+        self.touched[key] = None
+        self.stirred.set()
 
 
 class Store:
-    """Objects by kind and name, and which SLMDeployment they belong to."""
+    """Objects by kind and name, and which SLMDeployment they belong to.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    classes
+        What nodes are told apart by.
+    """
+
+    def __init__(self, classes: Iterable[HardwareClass] = ()) -> None:
         self._entries: dict[str, dict[_Place, _Entry]] = {}
-        self._nodes: dict[str, tuple[Node, int | None]] = {}
+        self._packers: dict[str, Packer] = {}
+        self._nodes = NodeSet(classes)
+        self._node_versions: dict[_Place, int | None] = {}
         self._owned: dict[Key, set[tuple[str, _Place]]] = {}
         self._gone: dict[tuple[str, _Place], int] = {}
         self._floor: dict[tuple[str, str | None], int] = {}
-        self.reports: dict[str, RuntimeReport] = {}
-        """By pod uid; kept by the reports task, dropped with the pod."""
-        self.monitoring = False
+        self._reports = _Reports()
+        self._monitoring = False
+        self._document = lru_cache(maxsize=UNPACKED)(lambda entry: entry.packed.document())
+        self._report = lru_cache(maxsize=UNPACKED)(RuntimeReport.model_validate_json)
+
+    @property
+    def monitoring(self) -> bool:
         """Whether the cluster serves ServiceMonitor."""
+        return self._monitoring
+
+    def found_monitoring(self, *, served: bool) -> None:
+        """Whether the cluster serves ServiceMonitor was just asked."""
+        self._monitoring = served
 
     def deployments(self) -> list[Key]:
         """Every SLMDeployment."""
@@ -76,12 +131,34 @@ class Store:
 
     def get(self, resource: Resource, namespace: str, name: str) -> Document | None:
         entry = self._entries.get(resource.kind, {}).get(_Place(namespace, name))
-        return None if entry is None else entry.document
+        return None if entry is None else self._document(entry)
 
-    def pods(self) -> list[tuple[Key, Document]]:
-        """Every pod of ours with its SLMDeployment."""
-        entries = self._entries.get(POD.kind, {}).values()
-        return [(entry.owner, entry.document) for entry in entries if entry.owner is not None]
+    def pods(self, key: Key) -> list[Document]:
+        """The pods of an SLMDeployment."""
+        places = [place for kind, place in self._owned.get(key, ()) if kind == POD.kind]
+        return [self._document(self._entries[POD.kind][place]) for place in sorted(places)]
+
+    def report(self, uid: str) -> RuntimeReport | None:
+        """What a pod has last told."""
+        told = self._reports.told.get(uid)
+        return None if told is None else self._report(told)
+
+    def reported(self, key: Key, uid: str, report: RuntimeReport) -> bool:
+        """A pod has told something; True where it is news. It is dropped with the pod."""
+        told = report.to_json()
+        if self._reports.told.get(uid) == told:
+            return False
+        self._reports.told[uid] = told
+        self._reports.touch(key)
+        return True
+
+    async def touched(self) -> list[Key]:
+        """SLMDeployments of which pods, reports or the own status have changed since this was last asked."""
+        await self._reports.stirred.wait()
+        self._reports.stirred.clear()
+        keys = list(self._reports.touched)
+        self._reports.touched.clear()
+        return keys
 
     def snapshot(self, key: Key, settings: Settings, now: datetime) -> Snapshot | None:
         """What is known of an SLMDeployment; None where it is gone or going."""
@@ -91,21 +168,21 @@ class Store:
         children: dict[ChildRef, Document] = {}
         pods: list[Document] = []
         for kind, place in sorted(self._owned.get(key, ())):
-            document = self._entries[kind][place].document
+            document = self._document(self._entries[kind][place])
             if kind == POD.kind:
                 pods.append(document)
             else:
                 children[ChildRef(kind, place.name)] = document
-        uids = [pod["metadata"]["uid"] for pod in pods]
+        reports = {pod["metadata"]["uid"]: self.report(pod["metadata"]["uid"]) for pod in pods}
         return Snapshot(
             resource=resource,
             children=children,
             pods=tuple(pods),
-            nodes=tuple(node for _, (node, _) in sorted(self._nodes.items())),
+            nodes=self._nodes.nodes,
             settings=settings,
             now=now,
-            reports={uid: self.reports[uid] for uid in uids if uid in self.reports},
-            monitoring=self.monitoring,
+            reports={uid: report for uid, report in reports.items() if report is not None},
+            monitoring=self._monitoring,
         )
 
     def observe(self, resource: Resource, document: Document, *, deleted: bool = False) -> list[Change]:
@@ -116,27 +193,35 @@ class Store:
         list of Change
             Empty where nothing that matters changed, in particular for the echo of an own write.
         """
+        place, version = _place(document), _version(document)
         if deleted:
-            metadata = document["metadata"]
-            version = _version(metadata.get("resourceVersion"))
-            if resource is NODE:
-                return self._observe_node(metadata["name"], None, version)
-            return self._forget(resource, _Place(metadata["namespace"], metadata["name"]), version)
-        return self._take(resource, document, partial(kept_object, resource))
+            return self._forget(resource, place, version)
+        if not self._is_news(resource, place, version):
+            return []
+        return self._put(resource, self.keep(resource, document))
 
-    def adopt(self, key: Key, resource: Resource, document: Document) -> None:
-        """Count somebody else's object among the children of ``key``, whose name it has taken.
+    def keep(self, resource: Resource, document: Document) -> Kept:
+        """An object as :meth:`replace` takes it: a list of thousands is never held as it was sent."""
+        place, version = _place(document), _version(document)
+        if resource is NODE:
+            return Kept(place, version, kept_node(document))
+        known = self._entries.get(resource.kind, {}).get(place)
+        if known is not None and version is not None and known.version == version:
+            return Kept(place, version, known)
+        return Kept(place, version, self._entry(resource, document))
 
-        No watch tells of it: whoever adopts has to look again before the next decision.
-        """
-        place = _Place(document["metadata"]["namespace"], document["metadata"]["name"])
-        version = _version(document["metadata"].get("resourceVersion"))
-        self._put(resource, place, _Entry(kept_object(resource, document), key, version))
-
-    def adopted(self, key: Key) -> list[tuple[Resource, str]]:
-        """Resource and name of each object adopted for ``key``."""
-        entries = [(self._entries[kind][place], place.name) for kind, place in self._owned.get(key, ())]
-        return [(resource_of(entry.document), name) for entry, name in entries if _adopted(entry)]
+    def _entry(self, resource: Resource, document: Document, *, stranger_to: Key | None = None) -> _Entry:
+        reduced = kept_object(resource, document)
+        packer = self._packers.setdefault(resource.kind, Packer(resource))
+        return _Entry(
+            packed=packer.pack(reduced),
+            owner=stranger_to or _owner(resource, reduced),
+            version=_version(document),
+            uid=reduced["metadata"].get("uid", ""),
+            complete=resource is DEPLOYMENT and _is_complete(reduced),
+            selects=_selects(reduced) if resource is SLM_DEPLOYMENT else frozenset(),
+            stranger=stranger_to is not None,
+        )
 
     def removed(self, resource: Resource, namespace: str, name: str) -> list[Change]:
         """Our own delete succeeded: the object in the state we knew is gone."""
@@ -144,26 +229,25 @@ class Store:
         entry = self._entries.get(resource.kind, {}).get(place)
         return [] if entry is None else self._forget(resource, place, entry.version)
 
-    def replace(self, resource: Resource, namespace: str | None, listing: Listing[Document]) -> list[Change]:
-        """Take in a whole list of kept objects: what it lacks is gone, unless it is newer than the list.
+    def replace(self, resource: Resource, namespace: str | None, listing: Listing[Kept]) -> list[Change]:
+        """Take in a whole list: what it lacks is gone, unless it is newer than the list.
 
         This is what finds a deletion that no watch told of.
         """
-        version = _version(listing.resource_version)
+        version = _number(listing.resource_version)
         changes: list[Change] = []
         present = set()
-        for document in listing.items:
-            metadata = document["metadata"]
-            present.add(_Place(metadata.get("namespace", ""), metadata["name"]))
-            changes += self._take(resource, document, lambda kept: kept)
-        if resource is NODE:
-            for name in [name for name in self._nodes if _Place("", name) not in present]:
-                changes += self._observe_node(name, None, version)
-            return changes
-        known = self._entries.get(resource.kind, {})
-        for place, entry in list(known.items()):
+        for kept in listing.items:
+            present.add(kept.place)
+            if self._is_news(resource, kept.place, kept.version):
+                changes += self._put(resource, kept)
+        for place in list(self._places(resource)):
             absent = place not in present and namespace in {None, place.namespace}
-            if absent and not _newer(entry.version, version) and not _adopted(entry):
+            if (
+                absent
+                and not _newer(self._known(resource, place), version)
+                and not self._stranger(resource, place)
+            ):
                 changes += self._forget(resource, place, version)
         if version is not None:
             self._floor[resource.kind, namespace] = version
@@ -174,24 +258,39 @@ class Store:
             }
         return changes
 
-    def _take(
-        self, resource: Resource, document: Document, keep: Callable[[Document], Document]
-    ) -> list[Change]:
-        metadata = document["metadata"]
-        version = _version(metadata.get("resourceVersion"))
+    # Strangers: objects of somebody else that have a child's name. No watch tells of them.
+
+    def adopt(self, key: Key, resource: Resource, document: Document) -> None:
+        """Count a stranger among the children of ``key``: whoever does has to look again before the next decision."""
+        entry = self._entry(resource, document, stranger_to=key)
+        self._put(resource, Kept(_place(document), entry.version, entry))
+
+    def adopted(self, key: Key) -> list[tuple[Resource, str]]:
+        """Resource and name of each stranger among the children of ``key``."""
+        entries = [(self._entries[kind][place], place.name) for kind, place in self._owned.get(key, ())]
+        return [(resource_of(self._document(entry)), name) for entry, name in entries if entry.stranger]
+
+    def _stranger(self, resource: Resource, place: _Place) -> bool:
+        entry = self._entries.get(resource.kind, {}).get(place)
+        return entry is not None and entry.stranger
+
+    # One object.
+
+    def _places(self, resource: Resource) -> Mapping[_Place, Any]:
+        return self._node_versions if resource is NODE else self._entries.get(resource.kind, {})
+
+    def _known(self, resource: Resource, place: _Place) -> int | None:
+        """The revision that is known of an object that is there."""
         if resource is NODE:
-            return self._observe_node(metadata["name"], kept_node(document), version)
-        place = _Place(metadata["namespace"], metadata["name"])
-        if not self._is_news(resource, place, version):
-            return []
-        return self._put(resource, place, _Entry(keep(document), None, version))
+            return self._node_versions[place]
+        return self._entries[resource.kind][place].version
 
     def _is_news(self, resource: Resource, place: _Place, version: int | None) -> bool:
-        known = self._entries.get(resource.kind, {}).get(place)
         if version is None:
             return True
-        if known is not None:
-            return known.version is None or version > known.version
+        if place in self._places(resource):
+            known = self._known(resource, place)
+            return known is None or version > known
         floors = (
             self._gone.get((resource.kind, place), 0),
             self._floor.get((resource.kind, None), 0),
@@ -199,55 +298,57 @@ class Store:
         )
         return version > max(floors)
 
-    def _put(self, resource: Resource, place: _Place, entry: _Entry) -> list[Change]:
-        entries = self._entries.setdefault(resource.kind, {})
-        before = entries.get(place)
-        owner = entry.owner or _owner(resource, entry.document)
-        entries[place] = _Entry(entry.document, owner, entry.version)
-        reference = (resource.kind, place)
-        if before is not None and before.owner is not None and before.owner != owner:
+    def _put(self, resource: Resource, kept: Kept) -> list[Change]:
+        if isinstance(kept.content, Node):
+            self._node_versions[kept.place] = kept.version
+            return [Change(None)] if self._nodes.put(kept.content) else []
+        entries, entry = self._entries.setdefault(resource.kind, {}), kept.content
+        before = entries.get(kept.place)
+        entries[kept.place] = entry
+        reference = (resource.kind, kept.place)
+        if before is not None and before.owner is not None and before.owner != entry.owner:
             self._disown(before.owner, reference)
-        if owner is not None and resource is not SLM_DEPLOYMENT:
-            self._owned.setdefault(owner, set()).add(reference)
-        if before is not None and before.owner == owner:
-            if _same(before.document, entry.document):
+        if resource is SLM_DEPLOYMENT:
+            self._nodes.select(more=entry.selects, less=before.selects if before is not None else ())
+        elif entry.owner is not None:
+            self._owned.setdefault(entry.owner, set()).add(reference)
+        same = before is not None and before.packed.meaning == entry.packed.meaning
+        if before is not None and before.owner == entry.owner:
+            if same or entry.owner is None:
                 return []
-            if owner is None:
-                return []
-            urgent = resource is not POD and _respecified(before.document, entry.document)
-            return [Change(owner, urgent=urgent)]
-        owners = {owner, before.owner if before else None} - {None}
-        return [Change(each, urgent=resource is not POD) for each in owners]
+            respecified = before.packed.intent != entry.packed.intent
+            return [self._change(resource, entry.owner, urgent=respecified, complete=entry.complete)]
+        owners = {entry.owner, before.owner if before else None} - {None}
+        return [self._change(resource, each, urgent=True) for each in owners if each is not None]
+
+    def _change(self, resource: Resource, key: Key, *, urgent: bool, complete: bool = False) -> Change:
+        if resource is POD or resource is SLM_DEPLOYMENT:
+            self._reports.touch(key)
+        return Change(key, urgent=urgent and resource is not POD, complete=complete)
 
     def _forget(self, resource: Resource, place: _Place, version: int | None) -> list[Change]:
-        entry = self._entries.get(resource.kind, {}).get(place)
         if version is not None:
             self._gone[resource.kind, place] = max(version, self._gone.get((resource.kind, place), 0))
-        if entry is None or _newer(entry.version, version):
+        if place not in self._places(resource) or _newer(self._known(resource, place), version):
             return []
-        del self._entries[resource.kind][place]
+        if resource is NODE:
+            del self._node_versions[place]
+            return [Change(None)] if self._nodes.remove(place.name) else []
+        entry = self._entries[resource.kind].pop(place)
         if resource is POD:
-            self.reports.pop(entry.document["metadata"]["uid"], None)
+            self._reports.told.pop(entry.uid, None)
+        if resource is SLM_DEPLOYMENT:
+            self._nodes.select(less=entry.selects)
         if entry.owner is None:
             return []
         self._disown(entry.owner, (resource.kind, place))
-        return [Change(entry.owner, urgent=resource is not POD)]
+        return [self._change(resource, entry.owner, urgent=True)]
 
     def _disown(self, owner: Key, reference: tuple[str, _Place]) -> None:
         owned = self._owned.get(owner, set())
         owned.discard(reference)
         if not owned:
             self._owned.pop(owner, None)
-
-    def _observe_node(self, name: str, node: Node | None, version: int | None) -> list[Change]:
-        known, known_version = self._nodes.get(name, (None, None))
-        if _newer(known_version, version):
-            return []
-        if node is None:
-            self._nodes.pop(name, None)
-        else:
-            self._nodes[name] = (node, version)
-        return [] if node == known else [Change(None)]
 
 
 def controller_of(document: Document) -> Mapping[str, Any] | None:
@@ -271,37 +372,31 @@ def _owner(resource: Resource, document: Document) -> Key | None:
     return Key(metadata["namespace"], instance) if instance else None
 
 
-def _adopted(entry: _Entry) -> bool:
-    """Counted as a child by its name alone."""
-    return entry.owner is not None and entry.owner != _owner(resource_of(entry.document), entry.document)
+def _place(document: Document) -> _Place:
+    return _Place(document["metadata"].get("namespace", ""), document["metadata"]["name"])
 
 
-def _version(resource_version: str | None) -> int | None:
+def _version(document: Document) -> int | None:
+    return _number(document["metadata"].get("resourceVersion"))
+
+
+def _number(revision: str | None) -> int | None:
     """A revision as a number; None where the server's are none, and nothing can be said of their order."""
-    return int(resource_version) if resource_version and resource_version.isdecimal() else None
+    return int(revision) if revision and revision.isdecimal() else None
 
 
 def _newer(known: int | None, version: int | None) -> bool:
     return known is not None and version is not None and known > version
 
 
-def _same(before: Document, after: Document) -> bool:
-    """Equal but for the revision; who owns a field is a part of it."""
-    parts = ("spec", "status", "data", "revision")
-    return all(before.get(part) == after.get(part) for part in parts) and _unversioned(
-        before
-    ) == _unversioned(after)
+def _is_complete(deployment: Document) -> bool:
+    """Whether its controller says that every replica is of the present template and ready."""
+    status, metadata = deployment.get("status") or {}, deployment["metadata"]
+    wanted = (deployment.get("spec") or {}).get("replicas", 1)
+    counts = [status.get(each, 0) for each in ("replicas", "updatedReplicas", "readyReplicas")]
+    return status.get("observedGeneration") == metadata.get("generation") and counts == [wanted] * 3
 
 
-def _unversioned(document: Document) -> dict[str, Any]:
-    return {key: value for key, value in document["metadata"].items() if key != "resourceVersion"}
-
-
-def _respecified(before: Document, after: Document) -> bool:
-    """Something that a person or we write changed, rather than what a controller reports.
-
-    A field whose value has stayed and that somebody else owns now isn't: it can wait.
-    """
-    return any(before.get(part) != after.get(part) for part in ("spec", "data", "revision")) or any(
-        before["metadata"].get(part) != after["metadata"].get(part) for part in ("labels", "ownerReferences")
-    )
+def _selects(resource: Document) -> frozenset[str]:
+    """The schema has seen to it that these are maps."""
+    return frozenset(((resource.get("spec") or {}).get("hardware") or {}).get("nodeSelector") or ())

@@ -253,12 +253,17 @@ class Controllers:
         return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
     def _secrets_exist(self, ref: Ref, pod: Doc) -> bool:
-        names = [
-            volume["secret"]["secretName"]
-            for volume in pod["spec"].get("volumes") or ()
-            if "secret" in volume and not volume["secret"].get("optional")
-        ]
-        return all(Ref("Secret", ref.namespace, name) in self.cluster.objects for name in names)
+        for volume in pod["spec"].get("volumes") or ():
+            for source in (volume, *volume.get("projected", {}).get("sources", ())):
+                secret = source.get("secret") or {}
+                name = secret.get("secretName") or secret.get("name")
+                if name is None or secret.get("optional"):
+                    continue
+                live = self.cluster.objects.get(Ref("Secret", ref.namespace, name))
+                entries = {} if live is None else {**live.get("data", {}), **live.get("stringData", {})}
+                if live is None or any(each["key"] not in entries for each in secret.get("items", ())):
+                    return False
+        return True
 
     def _fits(self, pod: Doc) -> bool:
         selector = pod["spec"].get("nodeSelector") or {}

@@ -16,7 +16,6 @@ from typing import Any
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Listing
 from slm_operator.cluster.resources import NODE, SERVICE_MONITOR, WATCHED, Resource
-from slm_operator.crd.names import INTENT_ANNOTATION
 from slm_operator.queue import WorkQueue
 from slm_operator.reconcile import Reconciler
 from slm_operator.reports import Reports
@@ -128,7 +127,7 @@ class SimOperator:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.store = Store()
+        self.store = Store(world.settings.classes)
         jitter = random.Random(world.asked)
         self.queue: WorkQueue[Key] = WorkQueue(jitter=jitter)
         self.gate = Gate(world)
@@ -298,38 +297,3 @@ def counts(cluster: MemoryCluster) -> Counter[tuple[str, str, str]]:
         for event in cluster.history
         if event.type != "MODIFIED" and event.ref.kind not in {"Pod", NODE.kind}
     )
-
-
-_IDENTITY = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields")
-_ALLOCATED = (
-    "clusterIP",
-    "clusterIPs",
-    "nodePort",
-    "controller-uid",
-    "batch.kubernetes.io/controller-uid",
-)
-
-
-def normal(document: Any) -> Any:
-    """Without what differs between two runs to the same end: identities, what hashes them, addresses, revisions, times."""
-    if isinstance(document, list):
-        return [normal(each) for each in document]
-    if not isinstance(document, dict):
-        return document
-    dropped = {
-        *_IDENTITY,
-        *_ALLOCATED,
-        "observedGeneration",
-        "lastTransitionTime",
-        "measuredAt",
-        "time",
-        INTENT_ANNOTATION,
-    }
-    return {key: normal(value) for key, value in document.items() if key not in dropped}
-
-
-def end_state(cluster: MemoryCluster, *, without: frozenset[str] = frozenset({"Secret"})) -> dict[Ref, Any]:
-    """Everything there is, normalised; a Secret's content is random."""
-    return {
-        ref: None if ref.kind in without else normal(document) for ref, document in cluster.objects.items()
-    }

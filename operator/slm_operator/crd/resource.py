@@ -1,5 +1,6 @@
 """One SLMDeployment as the API server has it, parsed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -8,7 +9,6 @@ from slm_operator.crd.base import ApiModel
 from slm_operator.crd.names import API_VERSION, KIND
 from slm_operator.crd.spec import Spec
 from slm_operator.crd.status import Status
-from slm_operator.snapshot import Document
 
 
 class SpecError(ValueError):
@@ -63,7 +63,7 @@ class SLMDeployment(ApiModel):
         }
 
 
-def parse_resource(document: Document) -> SLMDeployment:
+def parse_resource(document: Mapping[str, Any]) -> SLMDeployment:
     """Read an SLMDeployment; a status of another version's making doesn't count.
 
     Raises
@@ -81,7 +81,7 @@ def parse_resource(document: Document) -> SLMDeployment:
     return SLMDeployment(metadata=metadata, spec=spec, status=parse_status(document))
 
 
-def parse_status(document: Document) -> Status:
+def parse_status(document: Mapping[str, Any]) -> Status:
     """The live status, empty where it can't be read: it is written anew."""
     try:
         return Status.model_validate(document.get("status") or {})

@@ -9,10 +9,10 @@ from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware
 from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
-from slm_operator.placement.nodes import offer
+from slm_operator.nodes import Nodes
 from slm_operator.placement.rejection import Cause, Rejected
 from slm_operator.settings import HardwareClass
-from slm_operator.snapshot import Node, Snapshot
+from slm_operator.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -172,19 +172,19 @@ def _judge(
 
 
 def _memory(
-    nodes: tuple[Node, ...] | None, hardware_class: HardwareClass, hardware: Hardware
+    nodes: Nodes | None, hardware_class: HardwareClass, hardware: Hardware
 ) -> tuple[int | None, str | None]:
     """Memory of the largest node for the class, None where unknown; and why there is none."""
     if nodes is None:
         return None, None
-    offered = offer(nodes, hardware_class, hardware)
+    offered = nodes.offer(hardware_class, hardware)
     if offered.nodes:
         return offered.memory, None
     return None, None if hardware_class.provisionable else offered.problem
 
 
-def _fitting(nodes: tuple[Node, ...] | None, hardware_class: HardwareClass, hardware: Hardware) -> str:
-    count = 0 if nodes is None else offer(nodes, hardware_class, hardware).nodes
+def _fitting(nodes: Nodes | None, hardware_class: HardwareClass, hardware: Hardware) -> str:
+    count = 0 if nodes is None else nodes.offer(hardware_class, hardware).nodes
     if count == 0:
         return "the scheduler is asked for a node" if nodes is None else "its nodes are provisioned on demand"
     return "1 node fits" if count == 1 else f"{count} nodes fit"

@@ -11,7 +11,6 @@ from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Recover
 from slm_operator.observed.pods import unscheduled
 from slm_operator.placement.choose import place
-from slm_operator.placement.nodes import offer
 from slm_operator.placement.rejection import Cause, Rejected
 from slm_operator.revision.revision import Revision
 from slm_operator.revision.rollout import Attempt, Ended, Rollout
@@ -90,7 +89,7 @@ def recovered(snapshot: Snapshot, resource: SLMDeployment, current: Revision, pa
     return any(
         passed.get(each.name) in again
         and each.name not in patience.barred
-        and offer(snapshot.nodes, each, resource.spec.hardware).nodes > 0
+        and snapshot.nodes.offer(each, resource.spec.hardware).nodes > 0
         for each in snapshot.settings.classes
     )
 

@@ -9,7 +9,6 @@ from slm_operator.digest import digest
 from slm_operator.faults import Fault
 from slm_operator.model.known import reported_facts
 from slm_operator.placement.choose import Placement, candidates, memory_given, place
-from slm_operator.placement.nodes import offer
 from slm_operator.revision.digests import bundle_digest, placement_digest, site_digest, spec_digest
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import FittedMemory, Revision
@@ -89,7 +88,7 @@ class Wanted:
         """Memory of the largest node for the class, bytes; None where unknown."""
         if self.snapshot.nodes is None:
             return None
-        return offer(self.snapshot.nodes, hardware_class, self.resource.spec.hardware).memory or None
+        return self.snapshot.nodes.offer(hardware_class, self.resource.spec.hardware).memory or None
 
     def memory(self, placement: Placement) -> FittedMemory:
         given, fitted = memory_given(self.resource), placement.fit

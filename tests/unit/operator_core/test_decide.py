@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_contract.config import RuntimeConfig
+from slm_operator.nodes import Node
 from slm_operator.settings import EnvVar, FetchSettings
-from slm_operator.snapshot import ChildRef, Create, Node
+from slm_operator.snapshot import ChildRef, Create
 from tests.unit.operator_core.world import (
     CPU,
     GIVEN,

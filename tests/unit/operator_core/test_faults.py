@@ -305,7 +305,7 @@ def test_a_write_that_the_api_server_refuses_is_in_the_status() -> None:
     status = decide(replace(snapshot, refusals=(refusal,))).status
     assert reasons(status, ("Ready", "Reconciling")) == ["WriteForbidden"] * 2
     assert "exceeded quota" in status["lastFailure"]["message"]
-    stalled = decide(replace(snapshot, refusal=replace(refusal, permanent=True))).status
+    stalled = decide(replace(snapshot, refusals=(replace(refusal, permanent=True),))).status
     assert reasons(stalled, ("Stalled",)) == ["WriteForbidden"]
 
 

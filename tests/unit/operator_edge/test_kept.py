@@ -84,12 +84,6 @@ def test_who_owns_what_is_kept_without_times_and_without_the_status():
     assert json.loads(kept[0]["fieldsV1"])["f:metadata"]["f:ownerReferences"]["k:{}"] == {}
 
 
-def test_objects_of_one_shape_share_the_text():
-    one, other = (kept_object(DEPLOYMENT, deployment(uid)) for uid in ("uid-a", "uid-b"))
-    first, second = (each["metadata"]["managedFields"][0]["fieldsV1"] for each in (one, other))
-    assert first is second
-
-
 @pytest.mark.parametrize("resource", CHILDREN, ids=lambda resource: resource.kind)
 def test_what_is_kept_is_kept_whole_again(resource):
     document = {**deployment("uid-a"), "kind": resource.kind, "apiVersion": resource.api_version}

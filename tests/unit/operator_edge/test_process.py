@@ -1,5 +1,6 @@
 """Probes, metrics, logs, and what Kopf is told."""
 
+import asyncio
 import itertools
 import json
 import logging
@@ -8,46 +9,78 @@ import pytest
 from kopf._cogs.structs.references import Resource
 from kubernetes.aio.client.configuration import Configuration
 
-from slm_operator import handlers, log
+from slm_operator import log, watches
 from slm_operator.cluster.resources import OURS, SERVICE, WATCHED
-from slm_operator.health import LAG_LIMIT, WAIT_LIMIT, Health, Vitals
+from slm_operator.health import STALL_LIMIT, Health, Vitals
 from slm_operator.metrics import Metrics
+from slm_operator.queue import Lane, WorkQueue
 from slm_operator.store import Store
+from tests.sim.loop import simulate
 from tests.unit.operator_edge.objects import child
 
 
 def health(
-    *, acting: bool = True, waiting: bool = False, list_age: float = 0, queue_age: float = 0
+    *,
+    acting: bool = True,
+    waiting: bool = False,
+    hindrance: str | None = None,
+    list_stalled: float = 0,
+    queue_stalled: float = 0,
 ) -> Health:
     return Health(
         Vitals(
             acting=lambda: acting,
             waiting=lambda: waiting,
-            list_age=lambda: list_age,
-            queue_age=lambda: queue_age,
+            hindrance=lambda: hindrance,
+            list_stalled=lambda: list_stalled,
+            queue_stalled=lambda: queue_stalled,
             list_interval=600,
         ),
         Metrics(),
     )
 
 
-def test_alive_means_turning_listing_and_working():
+def test_alive_means_that_lists_are_tried_and_keys_finished():
     assert health().problem() is None
-    assert "the last list is 1801 s old" in (health(list_age=1801).problem() or "")
-    assert "waited for 601 s" in (health(queue_age=WAIT_LIMIT + 1).problem() or "")
-    late = health(acting=False)
-    late._lag = LAG_LIMIT + 1
-    assert "the event loop was 11.0 s late" in (late.problem() or "")
+    assert "no list was tried for 1801 s" in (health(list_stalled=1801).problem() or "")
+    assert "none was finished for 301 s" in (health(queue_stalled=STALL_LIMIT + 1).problem() or "")
+
+
+def test_a_slow_operator_in_a_burst_is_alive():
+    """The oldest key waits for an hour, and one after the other is finished."""
+
+    async def scenario():
+        queue: WorkQueue[int] = WorkQueue()
+        for key in range(1000):
+            queue.add(key, Lane.REPORT)
+        for _ in range(720):
+            key, _ = await queue.get()
+            await asyncio.sleep(5)
+            queue.done(key)
+            assert queue.stalled() == 0
+        assert queue.oldest() == 3600
+        await asyncio.sleep(STALL_LIMIT + 1)
+        assert queue.stalled() > STALL_LIMIT
+
+    simulate(scenario())
 
 
 def test_who_waits_for_the_lease_lists_nothing_and_is_well():
-    assert health(acting=False, list_age=1e9).problem() is None
+    assert health(acting=False, list_stalled=1e9).problem() is None
 
 
-async def test_ready_is_who_acts_or_waits():
-    for acting, waiting, code in ((True, False, 200), (False, True, 200), (False, False, 503)):
-        answer = await health(acting=acting, waiting=waiting)._readyz(None)  # type: ignore[arg-type]
-        assert answer.status == code
+@pytest.mark.parametrize(
+    ("given", "code", "text"),
+    [
+        ({"acting": True}, 200, "acting"),
+        ({"acting": False, "waiting": True}, 200, "waiting for the lease"),
+        ({"acting": False}, 503, "starting"),
+        ({"acting": False, "hindrance": "leases is forbidden"}, 503, "leases is forbidden"),
+    ],
+)
+async def test_ready_is_who_acts_or_waits_behind_another(given, code, text):
+    answer = await health(**given)._readyz(None)  # type: ignore[arg-type]
+    assert (answer.status, answer.text) == (code, text)
 
 
 def test_metrics_tell_what_happened():
@@ -81,7 +114,7 @@ def test_a_log_line_is_one_json_object(capsys):
 
 
 def test_kopf_only_watches():
-    settings = handlers.settings()
+    settings = watches.settings()
     assert settings.peering.standalone
     assert settings.scanning.disabled
     assert not settings.posting.enabled
@@ -90,7 +123,7 @@ def test_kopf_only_watches():
 
 
 def test_kopf_selects_our_objects_on_the_server():
-    selectors = handlers.settings().watching.label_selectors
+    selectors = watches.settings().watching.label_selectors
     for group, version, plural, wanted in (
         ("", "v1", "services", [OURS]),
         ("apps", "v1", "deployments", [OURS]),
@@ -101,40 +134,40 @@ def test_kopf_selects_our_objects_on_the_server():
 
 
 def test_backoffs_never_end_and_can_be_had_again():
-    backoffs = handlers.Backoffs()
+    backoffs = watches.Backoffs()
     for _ in range(2):
         delays = list(itertools.islice(backoffs, 50))
         assert len(delays) == 50
         assert delays[0] <= 0.5
-        assert max(delays) <= handlers.LONGEST_BACKOFF
+        assert max(delays) <= watches.LONGEST_BACKOFF
 
 
 class Waker:
     def __init__(self) -> None:
         self.woken = []
-        self.asked = 0
+        self.asked = []
 
     def wake(self, changes):
         self.woken += changes
 
-    def ask(self):
-        self.asked += 1
+    def ask(self, resource):
+        self.asked.append(resource)
 
 
 def test_every_event_goes_to_the_store_and_a_new_list_asks_for_a_resync():
     waker, store = Waker(), Store()
-    watcher = handlers.Watcher(store, waker, waker, lambda _kind: None)  # type: ignore[arg-type]
+    watcher = watches.Watcher(store, waker, waker, lambda _kind: None)  # type: ignore[arg-type]
     watcher.take(SERVICE, {"type": None, "object": child("Service", 1)})
-    assert (len(waker.woken), waker.asked) == (1, 1)
+    assert (len(waker.woken), waker.asked) == (1, [SERVICE])
     watcher.take(SERVICE, {"type": "MODIFIED", "object": child("Service", 1)})
-    assert (len(waker.woken), waker.asked) == (1, 1)
+    assert (len(waker.woken), waker.asked) == (1, [SERVICE])
     watcher.take(SERVICE, {"type": "DELETED", "object": child("Service", 2)})
     assert store.get(SERVICE, "demo", "a") is None
 
 
 def test_one_handler_a_kind():
-    watcher = handlers.Watcher(Store(), Waker(), Waker(), lambda _kind: None)  # type: ignore[arg-type]
-    registry = handlers.registry(watcher, Configuration())
+    watcher = watches.Watcher(Store(), Waker(), Waker(), lambda _kind: None)  # type: ignore[arg-type]
+    registry = watches.registry(watcher, Configuration())
     assert len(registry._watching.get_all_handlers()) == len(WATCHED)
     assert not registry._changing.get_all_handlers()
     assert not registry._spawning.get_all_handlers()
@@ -142,12 +175,12 @@ def test_one_handler_a_kind():
 
 @pytest.mark.parametrize("header", ["bearer abc", "Bearer abc\n"])
 async def test_kopf_logs_in_with_our_token(header):
-    info = await handlers.login(Configuration(host="https://api", api_key={"BearerToken": header}))
+    info = await watches.login(Configuration(host="https://api", api_key={"BearerToken": header}))
     assert info.server == "https://api"
     assert (info.scheme or "").lower() == "bearer"
     assert info.token == "abc"
 
 
 async def test_kopf_logs_in_with_our_certificate():
-    info = await handlers.login(Configuration(host="https://api", cert_file="crt", key_file="key"))
+    info = await watches.login(Configuration(host="https://api", cert_file="crt", key_file="key"))
     assert (info.certificate_path, info.private_key_path, info.token) == ("crt", "key", None)

@@ -1,7 +1,9 @@
 import asyncio
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from aiohttp import web
+from typing_extensions import override
 
 from slm_contract.places import OPS_PORT
 from slm_contract.report import RuntimeReport
@@ -37,7 +39,7 @@ def pod(version: int, *, ready: bool, address: str | None = "10.0.0.1", **metada
     return document
 
 
-def stage(pods: Pods, document, *, resting: bool = False, measured: bool = True):
+def stage(pods, document, *, resting: bool = False, measured: bool = True):
     store, queue = Store(), WorkQueue()
     ready = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}]}
     ready |= {"performance": {"tokensPerSecond": 58}} if measured else {}
@@ -46,17 +48,26 @@ def stage(pods: Pods, document, *, resting: bool = False, measured: bool = True)
     return store, queue, reports.Reports(store=store, queue=queue, fetch=pods, interval=2)
 
 
+@asynccontextmanager
+async def running(each: reports.Reports):
+    task = asyncio.create_task(each.run())
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
 def test_a_changed_report_wakes_its_deployment_and_an_equal_one_does_not():
     async def scenario():
         pods = Pods(LOADING)
         store, queue, each = stage(pods, pod(1, ready=False))
-        await each.ask_all()
-        assert store.reports == {"uid-Pod": LOADING}
-        assert await queue.get() == (KEY, Lane.REPORT)
-        queue.done(KEY)
-        await each.ask_all()
-        assert pods.asked == 2
-        assert queue.idle
+        async with running(each):
+            assert await queue.get() == (KEY, Lane.REPORT)
+            assert store.report("uid-Pod") == LOADING
+            queue.done(KEY)
+            await asyncio.sleep(5)
+            assert pods.asked == 3
+            assert queue.idle
 
     simulate(scenario())
 
@@ -65,13 +76,15 @@ def test_a_pod_that_became_ready_is_asked_until_it_has_told_what_it_measured():
     async def scenario():
         pods = Pods(LOADING)
         store, _, each = stage(pods, pod(1, ready=False))
-        await each.ask_all()
-        store.observe(POD, pod(2, ready=True))
-        pods.body = READY.to_json().encode()
-        for _ in range(3):
-            await each.ask_all()
-        assert pods.asked == 2
-        assert store.reports["uid-Pod"].phase == "Ready"
+        async with running(each):
+            await asyncio.sleep(0.1)
+            store.observe(POD, pod(2, ready=True))
+            await asyncio.sleep(0.1)
+            assert pods.asked == 2
+            pods.body = READY.to_json().encode()
+            await asyncio.sleep(60)
+            assert pods.asked == 3
+            assert store.report("uid-Pod") == READY
 
     simulate(scenario())
 
@@ -87,8 +100,22 @@ def test_pods_without_address_or_on_their_way_out_are_left_alone(document):
     async def scenario():
         pods = Pods(LOADING)
         _, _, each = stage(pods, document)
-        await each.ask_all()
+        async with running(each):
+            await asyncio.sleep(60)
         assert pods.asked == 0
+
+    simulate(scenario())
+
+
+def test_a_pod_that_is_gone_is_left_alone():
+    async def scenario():
+        pods = Pods(LOADING)
+        store, _, each = stage(pods, pod(1, ready=False))
+        async with running(each):
+            await asyncio.sleep(1)
+            store.observe(POD, pod(2, ready=False), deleted=True)
+            await asyncio.sleep(60)
+        assert pods.asked == 1
 
     simulate(scenario())
 
@@ -97,7 +124,8 @@ def test_deployments_at_rest_are_left_alone_after_a_restart():
     async def scenario():
         pods = Pods(READY)
         _, _, each = stage(pods, pod(1, ready=True), resting=True)
-        await each.ask_all()
+        async with running(each):
+            await asyncio.sleep(60)
         assert pods.asked == 0
 
     simulate(scenario())
@@ -109,8 +137,9 @@ def test_what_a_crash_kept_from_the_status_is_asked_for_after_the_restart():
     async def scenario():
         pods = Pods(READY)
         store, _, each = stage(pods, pod(1, ready=True), resting=True, measured=False)
-        await each.ask_all()
-        assert "uid-Pod" in store.reports
+        async with running(each):
+            await asyncio.sleep(1)
+        assert store.report("uid-Pod") == READY
 
     simulate(scenario())
 
@@ -119,9 +148,8 @@ def test_a_silent_pod_is_asked_ever_more_rarely():
     async def scenario():
         pods = Pods(None)
         _, queue, each = stage(pods, pod(1, ready=False))
-        running = asyncio.create_task(each.run())
-        await asyncio.sleep(600)
-        running.cancel()
+        async with running(each):
+            await asyncio.sleep(600)
         assert 10 <= pods.asked <= 20
         assert queue.idle
 
@@ -132,13 +160,67 @@ def test_a_pod_that_was_silent_is_asked_as_soon_as_it_is_ready():
     async def scenario():
         pods = Pods(None)
         store, _, each = stage(pods, pod(1, ready=False))
-        running = asyncio.create_task(each.run())
-        await asyncio.sleep(310)
-        store.observe(POD, pod(2, ready=True))
-        pods.body = READY.to_json().encode()
-        await asyncio.sleep(2.5)
-        running.cancel()
-        assert store.reports["uid-Pod"].phase == "Ready"
+        async with running(each):
+            await asyncio.sleep(310)
+            store.observe(POD, pod(2, ready=True))
+            pods.body = READY.to_json().encode()
+            await asyncio.sleep(0.1)
+            assert store.report("uid-Pod") == READY
+
+    simulate(scenario())
+
+
+class Unreachable(Pods):
+    """But for one, all swallow the question until its time is up."""
+
+    def __init__(self, report: RuntimeReport, reachable: str) -> None:
+        super().__init__(report)
+        self._reachable = reachable
+        self.in_flight = 0
+        self.most = 0
+
+    @override
+    async def __call__(self, address: str) -> bytes | None:
+        if address == self._reachable:
+            return await super().__call__(address)
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        await asyncio.sleep(reports.TIMEOUT)
+        self.in_flight -= 1
+        return None
+
+
+@pytest.mark.parametrize("others", [200, 2000])
+def test_pods_that_nobody_can_reach_delay_no_other(others):
+    async def scenario():
+        pods = Unreachable(LOADING, "10.0.0.1")
+        store, _, each = stage(pods, pod(1, ready=False, address="10.9.9.9"))
+        for number in range(others):
+            silent = pod(1, ready=False, address="10.9.9.9", name=f"p{number}", uid=f"uid-{number}")
+            store.observe(POD, silent)
+        async with running(each):
+            await asyncio.sleep(300)
+            store.observe(POD, pod(2, ready=False, name="fetching", uid="uid-fetching"))
+            await asyncio.sleep(2)
+            assert pods.asked >= 1
+            await asyncio.sleep(58)
+            assert pods.asked >= 20
+        assert pods.most <= reports.AT_ONCE + 1
+
+    simulate(scenario())
+
+
+def test_one_pod_among_many_that_start_with_it_is_asked_within_the_interval():
+    async def scenario():
+        pods = Unreachable(LOADING, "10.0.0.1")
+        store, _, each = stage(pods, pod(1, ready=False, address="10.9.9.9"))
+        for number in range(200):
+            silent = pod(1, ready=False, address="10.9.9.9", name=f"p{number}", uid=f"uid-{number}")
+            store.observe(POD, silent)
+        store.observe(POD, pod(1, ready=False, name="fetching", uid="uid-fetching"))
+        async with running(each):
+            await asyncio.sleep(2)
+        assert store.report("uid-fetching") == LOADING
 
     simulate(scenario())
 

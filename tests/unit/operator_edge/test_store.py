@@ -1,8 +1,12 @@
 from datetime import UTC, datetime
 
+from slm_contract.report import RuntimeReport
 from slm_operator.cluster.protocol import Listing
 from slm_operator.cluster.resources import CONFIG_MAP, DEPLOYMENT, NODE, POD, SERVICE, SLM_DEPLOYMENT
-from slm_operator.snapshot import ChildRef, Node
+from slm_operator.crd.spec import Hardware, Toleration
+from slm_operator.nodes import Nodes, Offer
+from slm_operator.settings import HardwareClass, ResourceRequest
+from slm_operator.snapshot import ChildRef
 from slm_operator.store import Change, Store
 from tests.unit.operator_edge.objects import KEY, SETTINGS, child, node, slm
 
@@ -12,6 +16,12 @@ DEPLOYMENT_REF = ChildRef("Deployment", "a")
 
 def snapshot(store: Store):
     return store.snapshot(KEY, SETTINGS, NOW)
+
+
+def relist(store: Store, resource, version: str, *documents, namespace=None):
+    """As the resync does."""
+    kept = [store.keep(resource, document) for document in documents]
+    return store.replace(resource, namespace, Listing(kept, version))
 
 
 def test_a_new_deployment_is_urgent_and_its_status_is_not():
@@ -64,14 +74,14 @@ def test_a_list_removes_what_no_watch_told_of_but_not_what_is_newer():
     store.observe(SLM_DEPLOYMENT, slm(1))
     store.observe(DEPLOYMENT, child("Deployment", 5))
     store.observe(SERVICE, child("Service", 30))
-    assert store.replace(DEPLOYMENT, None, Listing([], "20")) == [Change(KEY, urgent=True)]
-    assert store.replace(SERVICE, None, Listing([], "20")) == []
+    assert relist(store, DEPLOYMENT, "20") == [Change(KEY, urgent=True)]
+    assert relist(store, SERVICE, "20") == []
     assert list(snapshot(store).children) == [ChildRef("Service", "a")]
 
 
 def test_after_a_list_older_events_of_absent_objects_are_stale():
     store = Store()
-    store.replace(DEPLOYMENT, None, Listing([], "20"))
+    relist(store, DEPLOYMENT, "20")
     assert store.observe(DEPLOYMENT, child("Deployment", 15)) == []
     assert store.get(DEPLOYMENT, "demo", "a") is None
 
@@ -80,14 +90,14 @@ def test_a_list_that_began_before_a_deletion_does_not_undo_it():
     store = Store()
     store.observe(DEPLOYMENT, child("Deployment", 5))
     store.observe(DEPLOYMENT, child("Deployment", 25), deleted=True)
-    store.replace(DEPLOYMENT, None, Listing([child("Deployment", 5)], "20"))
+    relist(store, DEPLOYMENT, "20", child("Deployment", 5))
     assert store.get(DEPLOYMENT, "demo", "a") is None
 
 
 def test_a_list_of_one_namespace_says_nothing_of_another():
     store = Store()
     store.observe(DEPLOYMENT, child("Deployment", 5))
-    store.replace(DEPLOYMENT, "other", Listing([], "20"))
+    relist(store, DEPLOYMENT, "20", namespace="other")
     assert store.get(DEPLOYMENT, "demo", "a") is not None
 
 
@@ -134,24 +144,100 @@ def test_the_same_bundle_is_kept_once():
     assert first is second
 
 
-def test_a_heartbeat_of_a_node_concerns_nobody_and_a_new_label_all():
-    store = Store()
+CLASSES = (
+    HardwareClass(name="fast", family="cpu", node_selector={"disk": "fast"}),
+    HardwareClass(name="gpu", family="gpu", resource=ResourceRequest(name="acme/gpu")),
+)
+
+
+def test_only_changes_of_a_node_that_placement_can_see_concern_anybody():
+    store = Store(CLASSES)
     assert store.observe(NODE, node(1)) == [Change(None)]
     assert store.observe(NODE, node(2)) == []
-    labelled = node(3)
-    labelled["metadata"]["labels"] = {"disk": "slow"}
-    assert store.observe(NODE, labelled) == [Change(None)]
+    for version, labels, changes in (
+        (3, {"disk": "fast", "owner": "me"}, []),
+        (4, {"disk": "slow"}, [Change(None)]),
+    ):
+        labelled = node(version)
+        labelled["metadata"]["labels"] = labels
+        assert store.observe(NODE, labelled) == changes
+    for version, amounts, changes in (
+        (5, {"cpu": "1", "acme/nic": "1"}, []),
+        (6, {"acme/gpu": "1"}, [Change(None)]),
+    ):
+        equipped = node(version)
+        equipped["metadata"]["labels"] = {"disk": "slow"}
+        equipped["status"]["allocatable"] = amounts
+        assert store.observe(NODE, equipped) == changes
 
 
-def test_nodes_are_reduced_to_what_placement_needs():
-    store = Store()
+def test_a_label_of_nodes_counts_as_long_as_somebody_selects_by_it():
+    store = Store(CLASSES)
+    store.observe(NODE, node(1))
+    selecting = slm(1)
+    selecting["spec"]["hardware"] = {"nodeSelector": {"zone": "a"}}
+    store.observe(SLM_DEPLOYMENT, selecting)
+    zoned = node(2)
+    zoned["metadata"]["labels"] |= {"zone": "a"}
+    assert store.observe(NODE, zoned) == [Change(None)]
+    hardware = Hardware(node_selector={"zone": "a"}, tolerations=(Toleration(operator="Exists"),))
+    assert snapshot(store).nodes.offer(CLASSES[0], hardware).nodes == 1
+    store.observe(SLM_DEPLOYMENT, slm(2, generation=2))
+    moved = node(3)
+    moved["metadata"]["labels"] |= {"zone": "b"}
+    assert store.observe(NODE, moved) == []
+
+
+def test_a_label_that_is_selected_by_later_was_remembered():
+    store = Store(CLASSES)
+    zoned = node(1)
+    zoned["metadata"]["labels"] |= {"zone": "a"}
+    store.observe(NODE, zoned)
+    selecting = slm(1)
+    selecting["spec"]["hardware"] = {"nodeSelector": {"zone": "a"}}
+    store.observe(SLM_DEPLOYMENT, selecting)
+    hardware = Hardware(node_selector={"zone": "a"}, tolerations=(Toleration(operator="Exists"),))
+    assert snapshot(store).nodes.offer(CLASSES[0], hardware) == Offer(1, 0)
+
+
+def test_nodes_are_the_same_until_one_of_them_changes():
+    store = Store(CLASSES)
     store.observe(SLM_DEPLOYMENT, slm(1))
     store.observe(NODE, node(1))
-    assert snapshot(store).nodes == (
-        Node("n", {"disk": "fast"}, ({"key": "k", "effect": "NoSchedule"},), {"cpu": "2"}, True, False),
-    )
-    store.replace(NODE, None, Listing([], "9"))
-    assert snapshot(store).nodes == ()
+    before = snapshot(store).nodes
+    store.observe(NODE, node(2))
+    assert snapshot(store).nodes is before
+    relist(store, NODE, "9")
+    assert snapshot(store).nodes == Nodes.of(())
+
+
+def test_a_deleted_node_is_not_brought_back_by_a_late_event():
+    store = Store(CLASSES)
+    store.observe(NODE, node(1))
+    assert store.observe(NODE, node(5), deleted=True) == [Change(None)]
+    assert store.observe(NODE, node(3)) == []
+
+
+def test_only_the_deployment_that_is_complete_is_likely_to_be_the_last_to_change():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    counts = {"replicas": 1, "updatedReplicas": 1, "observedGeneration": 1}
+    changes = []
+    for version, ready in ((5, 0), (6, 1)):
+        status = {**counts, "readyReplicas": ready}
+        document = child("Deployment", version, spec={"replicas": 1}, status=status)
+        document["metadata"]["generation"] = 1
+        changes += store.observe(DEPLOYMENT, document)
+    assert [change.complete for change in changes] == [False, True]
+
+
+def test_an_object_comes_back_as_it_was_taken_in():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    for version in (5, 6):
+        spec = {"ports": [{"port": 80 + version}], "selector": {"ä": None}}
+        store.observe(SERVICE, child("Service", version, spec=spec))
+        assert snapshot(store).children[ChildRef("Service", "a")] == child("Service", version, spec=spec)
 
 
 def test_pods_belong_by_their_label_and_take_their_report_with_them():
@@ -159,10 +245,12 @@ def test_pods_belong_by_their_label_and_take_their_report_with_them():
     store.observe(SLM_DEPLOYMENT, slm(1))
     pod = child("Pod", 5, owner=None, status={"phase": "Running"})
     assert store.observe(POD, pod) == [Change(KEY, urgent=False)]
-    store.reports["uid-Pod"] = object()
-    assert list(snapshot(store).reports) == ["uid-Pod"]
+    told = RuntimeReport(command="serve", phase="Loading")
+    assert store.reported(KEY, "uid-Pod", told)
+    assert not store.reported(KEY, "uid-Pod", told)
+    assert snapshot(store).reports == {"uid-Pod": told}
     store.observe(POD, child("Pod", 6, owner=None), deleted=True)
-    assert store.reports == {}
+    assert store.report("uid-Pod") is None
     assert snapshot(store).pods == ()
 
 
@@ -193,6 +281,6 @@ def test_an_adopted_object_is_a_child_by_name_and_survives_lists():
     foreign = child("Deployment", 5, owner=None)
     foreign["metadata"]["labels"] = {"app": "mine"}
     store.adopt(KEY, DEPLOYMENT, foreign)
-    store.replace(DEPLOYMENT, None, Listing([], "20"))
+    relist(store, DEPLOYMENT, "20")
     assert list(snapshot(store).children) == [DEPLOYMENT_REF]
     assert store.adopted(KEY) == [(DEPLOYMENT, "a")]

@@ -1,15 +1,20 @@
-"""Everything that Kopf is told: which objects to watch, and to hand each event to the store.
+"""Everything that is known of Kopf: which objects to watch, and to hand each event to the store.
 
 Kopf only watches here. It writes nothing: no finalizer, no annotation, no event, no peering; its handlers
-with state would take three writes and a finalizer a change.
+with state would take three writes and a finalizer a change. It lists each kind before it watches it, though we have just
+done so: it can't be told where to begin but by its streaming of the first list, which many API servers refuse.
+So the objects come once more, in pages, and nothing of them is news. They don't replace our own lists: what they lack
+isn't told.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import kopf
+from kopf._core.engines.peering import Identity  # no public name
 from typing_extensions import override
 
 from slm_operator.cluster.connection import bearer_token
@@ -34,9 +39,45 @@ class Watcher:
         """Put an event's object into the store, and wake whom it concerns."""
         self.seen(resource.kind)
         if event["type"] is None:
-            self.resync.ask()
+            self.resync.ask(resource)
         deleted = event["type"] == "DELETED"
         self.reconciler.wake(self.store.observe(resource, event["object"], deleted=deleted))
+
+
+async def watch(
+    watcher: Watcher,
+    configuration: Any,
+    *,
+    namespaces: tuple[str, ...],
+    identity: str,
+    started: Callable[[], None],
+) -> None:
+    """Feed the watcher until it fails or is cancelled.
+
+    Parameters
+    ----------
+    namespaces
+        Empty: the whole cluster.
+    identity
+        Kopf would ask for the user's name, which a numeric UID in a container doesn't have.
+    started
+        Called when Kopf has put its own signal handlers in place of the process's, and would wait five seconds for
+        its tasks at the end: time to catch signals again.
+    """
+    ready = asyncio.Event()
+    operator = kopf.operator(
+        registry=registry(watcher, configuration),
+        settings=settings(),
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+        standalone=True,
+        identity=Identity(identity),
+        ready_flag=ready,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(operator, name="kopf")
+        await ready.wait()
+        started()
 
 
 async def login(configuration: Any) -> kopf.ConnectionInfo:
@@ -69,11 +110,11 @@ def registry(watcher: Watcher, configuration: Any) -> kopf.OperatorRegistry:
         return await login(configuration)
 
     for resource in (*WATCHED, SERVICE_MONITOR) if watcher.store.monitoring else WATCHED:
-        watch(handlers, resource, watcher)
+        _watch(handlers, resource, watcher)
     return handlers
 
 
-def watch(handlers: kopf.OperatorRegistry, resource: Resource, watcher: Watcher) -> None:
+def _watch(handlers: kopf.OperatorRegistry, resource: Resource, watcher: Watcher) -> None:
     """Watch one kind."""
 
     @kopf.on.event(resource.group, resource.version, resource.plural, registry=handlers)
