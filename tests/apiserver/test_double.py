@@ -156,7 +156,7 @@ def _normal(document: Doc) -> Doc:
     for key in ("resourceVersion", "creationTimestamp"):
         del normal["metadata"][key]
     for entry in normal["metadata"]["managedFields"]:
-        del entry["time"]
+        entry["time"] = "time" in entry
     for key in ("clusterIP", "clusterIPs"):
         normal.get("spec", {}).pop(key, None)
     for port in normal.get("spec", {}).get("ports", ()):

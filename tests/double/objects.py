@@ -57,7 +57,10 @@ def deployment(stage: Stage, *containers: Doc, **spec: Any) -> Doc:
     pods = {"containers": list(containers) or [container()]}
     template = {"metadata": {"labels": {"app": "a"}}, "spec": pods}
     selector = {"matchLabels": {"app": "a"}}
-    return {**head(stage, "apps/v1", "Deployment"), "spec": {"selector": selector, "template": template, **spec}}
+    return {
+        **head(stage, "apps/v1", "Deployment"),
+        "spec": {"selector": selector, "template": template, **spec},
+    }
 
 
 def job(stage: Stage, image: str = "runtime:1") -> Doc:
@@ -87,7 +90,11 @@ def whole_pod() -> Doc:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 1, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "nodeSelector": {"disk": "fast"},
         "tolerations": [{"key": "gpu", "operator": "Exists"}],
         "imagePullSecrets": [{"name": "registry"}],
@@ -97,7 +104,10 @@ def whole_pod() -> Doc:
                 "name": "fetch",
                 "image": "registry.example.com:5000/runtime",
                 "env": [{"name": "A", "value": "1"}],
-                "resources": {"requests": {"cpu": "0.25", "memory": "1024Mi"}, "limits": {"memory": "1024Mi"}},
+                "resources": {
+                    "requests": {"cpu": "0.25", "memory": "1024Mi"},
+                    "limits": {"memory": "1024Mi"},
+                },
                 "securityContext": tight,
             }
         ],

@@ -92,7 +92,9 @@ async def a_template_part_that_is_dropped_goes_with_all_that_was_filled_in(stage
 
 
 async def a_container_that_is_dropped_goes_with_what_people_patched_into_it(stage: Stage) -> None:
-    live = await stage.cluster.apply(objects.deployment(stage, objects.container(), objects.container("side")))
+    live = await stage.cluster.apply(
+        objects.deployment(stage, objects.container(), objects.container("side"))
+    )
     serving, side = live["spec"]["template"]["spec"]["containers"]
     pods = {"containers": [serving, {**side, "stdin": True}]}
     live = await stage.others.patch(live, {"spec": {"template": {"spec": pods}}}, by="people")
@@ -103,7 +105,9 @@ async def a_container_that_is_dropped_goes_with_what_people_patched_into_it(stag
 
 async def a_container_that_others_apply_too_stays(stage: Stage) -> None:
     await stage.cluster.apply(objects.deployment(stage, objects.container(), objects.container("side")))
-    live = await stage.others.apply(objects.deployment(stage, objects.container("side", stdin=True)), by="people")
+    live = await stage.others.apply(
+        objects.deployment(stage, objects.container("side", stdin=True)), by="people"
+    )
     after = await stage.cluster.apply(over(live, objects.deployment(stage)))
     containers = after["spec"]["template"]["spec"]["containers"]
     assert [each["name"] for each in containers] == ["serve", "side"]
@@ -205,7 +209,9 @@ async def our_status_drops_what_it_no_longer_says(stage: Stage) -> None:
     after = await stage.cluster.apply_status(over(live, _status(stage, observedGeneration=1)))
     assert "readyReplicas" not in after["status"]
     assert after["metadata"]["generation"] == 1
-    assert not changed(after, await stage.cluster.apply_status(over(after, _status(stage, observedGeneration=1))))
+    assert not changed(
+        after, await stage.cluster.apply_status(over(after, _status(stage, observedGeneration=1)))
+    )
 
 
 async def lists_merge_by_their_keys_in_the_order_of_the_intent(stage: Stage) -> None:

@@ -35,7 +35,7 @@ async def an_apply_over_another_object_of_the_name_is_a_conflict(stage: Stage) -
         await stage.cluster.apply(over(live, document))
     mixed = over(theirs, document)
     mixed["metadata"]["uid"] = live["metadata"]["uid"]
-    with pytest.raises(errors.ConflictError):
+    with pytest.raises(errors.InvalidError, match=r"metadata\.uid"):
         await stage.cluster.apply(mixed)
     assert await stage.live(document) == theirs
 
@@ -266,7 +266,9 @@ def _shared(stage: Stage) -> Doc:
 async def _bound(stage: Stage) -> Doc:
     """A claim of 2 Gi with its volume."""
     live = await stage.cluster.create(objects.claim(stage, "2Gi"))
-    live = await stage.others.patch(live, {"spec": {"volumeName": f"{stage.namespace}-{stage.name}"}}, by="binder")
+    live = await stage.others.patch(
+        live, {"spec": {"volumeName": f"{stage.namespace}-{stage.name}"}}, by="binder"
+    )
     status = {"phase": "Bound", "capacity": {"storage": "2Gi"}}
     return await stage.others.patch(live, {"status": status}, by="binder", subresource="status")
 
