@@ -253,8 +253,8 @@ def _differing(
             (manager, found) for manager, fields in others if (found := fields.within(step, each)) is not None
         ]
         in_quantity = quantity or step in _QUANTITIES
-        for found in _differing(each, there, still, theirs, quantity=in_quantity):
-            yield _Difference(_text(step, each) + found.path, found.is_ours, found.manager)
+        for below in _differing(each, there, still, theirs, quantity=in_quantity):
+            yield _Difference(_text(step, each) + below.path, below.is_ours, below.manager)
 
 
 def _is_gone(value: Any, live: Any) -> bool:
