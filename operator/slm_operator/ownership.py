@@ -16,12 +16,16 @@ from slm_operator.crd.names import FIELD_MANAGER
 from slm_operator.crd.quantities import parse_quantity
 from slm_operator.snapshot import Document
 
-_IDENTITY: Final = frozenset({"name", "namespace", "uid", "resourceVersion"})
-"""Of metadata: nobody's field."""
+_KEPT_BY_SERVER: Final = frozenset(
+    {"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"}
+)
+"""Of metadata: nobody's fields."""
 _QUANTITIES: Final = frozenset({"requests", "limits", "sizeLimit"})
 """Fields of our children that hold quantities, which have several spellings."""
 _DEFAULTS: Final[Mapping[str, object]] = {
+    "allocateLoadBalancerNodePorts": True,
     "dnsPolicy": "ClusterFirst",
+    "externalTrafficPolicy": "Cluster",
     "internalTrafficPolicy": "Cluster",
     "protocol": "TCP",
     "restartPolicy": "Always",
@@ -58,15 +62,7 @@ def lost(intent: Document, live: Document) -> tuple[Loss, ...]:
 
     Empty where the object keeps no account at all: then nothing can be said.
     """
-    entries = _entries(live)
-    if not entries:
-        return ()
-    ours = [_fields(entry) for entry in entries if _is_ours(entry)]
-    claims = _claims(intent)
-    if any(_covers(fields, claims) for fields in ours):
-        return ()
-    others = [(str(entry.get("manager", "")), _fields(entry)) for entry in entries if not _is_ours(entry)]
-    return tuple(Loss(loss.path.lstrip("."), loss.manager) for loss in _lost(claims, ours, others))
+    return tuple(Loss(each.path, each.manager) for each in _differences(intent, live) if not each.is_ours)
 
 
 def leftover(intent: Document, live: Document) -> bool:
@@ -81,8 +77,7 @@ def leftover(intent: Document, live: Document) -> bool:
 
 def rewritten(intent: Document, live: Document) -> tuple[str, ...]:
     """Paths of fields that are ours, and whose live value isn't the intent's: a webhook changed them at admission."""
-    ours = [_fields(entry) for entry in _entries(live) if _is_ours(entry)]
-    return tuple(path.lstrip(".") for path in _rewritten(_claims(intent), live, ours))
+    return tuple(each.path for each in _differences(intent, live) if each.is_ours)
 
 
 def consolidated(managed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
@@ -108,7 +103,7 @@ class _Fields:
     """A set of fields below one field, as fieldsV1 has it: members of a map, elements of a list by their keys."""
 
     whole: bool
-    """A value that is owned as one: a scalar, or a list or map that is replaced as a whole."""
+    """Nothing is below: a scalar, a list or map that is owned as one, or one of which only others own what is in it."""
     members: Mapping[str, "_Fields"]
     elements: tuple[tuple[Mapping[str, Any], "_Fields"], ...]
     values: tuple[Any, ...]
@@ -138,7 +133,7 @@ def _claims(intent: Document) -> dict[str, Any]:
     """What of an intent can be owned."""
     claims = {key: value for key, value in intent.items() if key not in {"apiVersion", "kind", "status"}}
     metadata = intent.get("metadata") or {}
-    claims["metadata"] = {key: value for key, value in metadata.items() if key not in _IDENTITY}
+    claims["metadata"] = {key: value for key, value in metadata.items() if key not in _KEPT_BY_SERVER}
     return claims
 
 
@@ -186,69 +181,106 @@ def _parts(value: Any) -> Iterator[tuple[str | None, Any]]:
             yield None, each
 
 
-def _covers(fields: _Fields, value: Any) -> bool:
-    """Whether one entry has all of a value: true of almost every object, and quickly seen."""
-    if fields.whole or not _is_container(value):
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    path: str
+    is_ours: bool
+    manager: str | None = None
+
+
+def _differences(intent: Document, live: Document) -> list[_Difference]:
+    entries = _entries(live)
+    claims = _claims(intent)
+    ours = [_fields(entry) for entry in entries if _is_ours(entry)]
+    others = [(str(entry.get("manager", "")), _fields(entry)) for entry in entries if not _is_ours(entry)]
+    theirs = [fields for _, fields in others]
+    if not entries or any(_agrees(claims, live, fields, theirs) for fields in ours):
+        return []
+    return [
+        _Difference(each.path.lstrip("."), each.is_ours, each.manager)
+        for each in _differing(claims, live, ours, others, quantity=False)
+    ]
+
+
+def _agrees(value: Any, live: Any, ours: _Fields, others: Sequence[_Fields]) -> bool:
+    """Whether one entry of ours has all of a value, and it is so: true of almost every object, and quickly seen."""
+    if not _is_container(value):
+        return bool(live == value) or (not value and not live)
+    if ours.whole:
+        return all(fields.whole for fields in others) and _contains(live, value)
+    if isinstance(value, dict):
+        for key, each in value.items():
+            below = ours.members.get(key)
+            if below is None:
+                if _is_empty(each):
+                    continue
+                return False
+            theirs = [found for fields in others if (found := fields.members.get(key)) is not None]
+            if not _agrees(each, _member(live, key), below, theirs):
+                return False
         return True
-    for step, each in _parts(value):
-        below = fields.within(step, each)
-        if not (_is_empty(each) if below is None else _covers(below, each)):
+    for each in value:
+        below = ours.within(None, each)
+        theirs = [found for fields in others if (found := fields.within(None, each)) is not None]
+        if below is None or not _agrees(each, _element(live, each, [ours]), below, theirs):
             return False
     return True
 
 
-def _lost(value: Any, ours: Sequence[_Fields], others: Sequence[tuple[str, _Fields]]) -> Iterator[Loss]:
-    one = not _is_container(value)
-    if ours:
-        if one or any(fields.whole for fields in ours):
-            return
-    elif not others:
-        # The API server keeps no account of what it leaves out as empty.
-        if not _is_empty(value):
-            yield Loss("", None)
-        return
-    elif one or any(fields.whole for _, fields in others):
-        # The last entry is the latest.
-        yield Loss("", others[-1][0])
+def _differing(
+    value: Any,
+    live: Any,
+    ours: Sequence[_Fields],
+    others: Sequence[tuple[str, _Fields]],
+    *,
+    quantity: bool,
+) -> Iterator[_Difference]:
+    within = [*ours, *(fields for _, fields in others)]
+    if not _is_container(value) or all(fields.whole for fields in within):
+        if not ours:
+            # The API server keeps no account of what it leaves out as empty; the last entry is the latest.
+            if others or not _is_empty(value):
+                yield _Difference("", False, others[-1][0] if others else None)
+        elif _is_gone(value, live):
+            yield _Difference("", False)
+        elif not _contains(live, value, quantity=quantity):
+            yield _Difference("", True)
         return
     for step, each in _parts(value):
+        there = _element(live, each, within) if step is None else _member(live, step)
         still = [found for fields in ours if (found := fields.within(step, each)) is not None]
         theirs = [
             (manager, found) for manager, fields in others if (found := fields.within(step, each)) is not None
         ]
-        for loss in _lost(each, still, theirs):
-            yield Loss(_text(step, each) + loss.path, loss.manager)
+        in_quantity = quantity or step in _QUANTITIES
+        for below in _differing(each, there, still, theirs, quantity=in_quantity):
+            yield _Difference(_text(step, each) + below.path, below.is_ours, below.manager)
 
 
-def _rewritten(value: Any, live: Any, ours: Sequence[_Fields], *, quantity: bool = False) -> Iterator[str]:
-    if not ours:
-        return
-    if not _is_container(value) or any(fields.whole for fields in ours):
-        if not _contains(live, value, quantity=quantity):
-            yield ""
-        return
-    for step, each in _parts(value):
-        still = [found for fields in ours if (found := fields.within(step, each)) is not None]
-        there = _element(live, each, ours) if step is None else _member(live, step)
-        for path in _rewritten(each, there, still, quantity=quantity or step in _QUANTITIES):
-            yield _text(step, each) + path
+def _is_gone(value: Any, live: Any) -> bool:
+    """Whether nothing of a list or map is left: then we own no more of it than its name."""
+    if isinstance(value, dict):
+        return not _is_empty(value) and not (isinstance(live, dict) and live.keys() & value.keys())
+    return _is_container(value) and bool(value) and not live
 
 
 def _member(value: Any, key: str) -> Any:
     return value.get(key) if isinstance(value, dict) else None
 
 
-def _element(live: Any, wanted: Any, ours: Sequence[_Fields]) -> Any:
+def _element(live: Any, wanted: Any, owned: Sequence[_Fields]) -> Any:
     """The live element that stands for the wanted one; None where there is none."""
     if not isinstance(live, (list, tuple)):
         return None
     if not isinstance(wanted, dict):
         return wanted if wanted in live else None
-    selectors = [selector for fields in ours for selector, _ in fields.elements if _selects(selector, wanted)]
-    found = [
-        each for each in live if isinstance(each, dict) and any(_selects(one, each) for one in selectors)
+    selectors = [
+        selector for fields in owned for selector, _ in fields.elements if _selects(selector, wanted)
     ]
-    return next((each for each in found if _contains(each, wanted)), found[0] if found else None)
+    found = [each for each in live if any(_selects(one, each) for one in selectors)]
+    if len(found) > 1:
+        return next((each for each in found if _contains(each, wanted)), found[0])
+    return found[0] if found else None
 
 
 def _leaves(fields: _Fields, value: Any, live: Any) -> bool:

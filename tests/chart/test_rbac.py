@@ -34,12 +34,15 @@ def test_rights_on_the_cluster(render: Render) -> None:
         "slm-operator.io/slmdeployments": {"get", "list", "watch"},
         "slm-operator.io/slmdeployments/status": {"get", "patch"},
         "apps/deployments": CHILDREN,
+        "apps/controllerrevisions": CHILDREN,
         "/services": CHILDREN,
         "/configmaps": CHILDREN,
         "/persistentvolumeclaims": CHILDREN,
         "batch/jobs": CHILDREN,
+        "policy/poddisruptionbudgets": CHILDREN,
         "monitoring.coreos.com/servicemonitors": CHILDREN,
         "/secrets": {"create"},
+        "/events": {"list", "create"},
         "/pods": {"get", "list", "watch"},
     }
 

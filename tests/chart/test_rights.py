@@ -27,6 +27,11 @@ pytestmark = [
 CRD = "customresourcedefinition/slmdeployments.slm-operator.io"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:slm-operator"
 RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}
+RARELY_NEEDED = [
+    *((verb, "controllerrevisions.apps") for verb in ("get", "create", "patch", "delete")),
+    *((verb, "poddisruptionbudgets.policy") for verb in ("get", "create", "patch", "delete")),
+    *((verb, "events") for verb in ("list", "create")),
+]
 NODE = {
     "apiVersion": "v1",
     "kind": "Node",
@@ -166,6 +171,8 @@ def test_the_granted_rights_are_enough_for_every_child(
             eventually("its status is written", lambda: plane.kubectl(*seen) == "1", why)
             change = ("--type=merge", "--patch", '{"spec": {"observability": null}}')
             plane.kubectl("patch", "slm", "served", "--namespace", home, *change)
+            for verb, resources in RARELY_NEEDED:
+                plane.kubectl("auth", "can-i", verb, resources, "--as", ACCOUNT, "--namespace", home)
             eventually("a child is deleted", lambda: not exists(plane, "servicemonitor/served", home), why)
         assert refusals(plane) == []
     finally:

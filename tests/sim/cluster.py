@@ -163,7 +163,9 @@ class MemoryCluster:
         ref, metadata = ref_of(document), document["metadata"]
         live = self.objects.get(ref)
         if live is not None:
-            self._precondition(ref, metadata.get("resourceVersion"), metadata.get("uid"))
+            self._precondition(ref, metadata.get("resourceVersion"))
+            if metadata.get("uid", live["metadata"]["uid"]) != live["metadata"]["uid"]:
+                raise errors.InvalidError(f"{ref.kind} {ref.name!r}: metadata.uid: field is immutable")
         elif "uid" in metadata:
             raise errors.ConflictError(f"{ref.kind} {ref.name!r}: uid mismatch: no existing object was found")
         intent = fields.content(_with_status_of({}, document))

@@ -55,7 +55,15 @@ def _job(document: Doc) -> None:
     spec.setdefault("podReplacementPolicy", "TerminatingOrFailed")
     spec.setdefault("manualSelector", False)
     _pod(spec["template"]["spec"])
+    _label_job(document)
     document.setdefault("status", {})
+
+
+def _label_job(document: Doc) -> None:
+    """A Job without labels has its pods'."""
+    labels = (document["spec"]["template"].get("metadata") or {}).get("labels")
+    if labels and not document["metadata"].get("labels"):
+        document["metadata"]["labels"] = dict(labels)
 
 
 def _pod(pod: Doc) -> None:
@@ -136,20 +144,12 @@ def _secret(document: Doc) -> None:
         document.setdefault("data", {})[key] = b64encode(text.encode()).decode()
 
 
-def _budget(document: Doc) -> None:
-    document.setdefault(
-        "status",
-        {"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0},
-    )
-
-
 _DEFAULTS: Final[Mapping[str, Callable[[Doc], None]]] = {
     "Deployment": _deployment,
     "Job": _job,
     "Service": _service,
     "PersistentVolumeClaim": _claim,
     "Secret": _secret,
-    "PodDisruptionBudget": _budget,
 }
 
 
@@ -180,6 +180,10 @@ def allocate(document: Doc, before: Doc | None, number: int) -> None:
             template["labels"] = {**template.get("labels", {}), **labels}
             uid = "batch.kubernetes.io/controller-uid"
             spec["selector"] = {"matchLabels": {uid: metadata["uid"]}}
+            _label_job(document)
+        case "PodDisruptionBudget":
+            counts = ("currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods")
+            document["status"] = {**dict.fromkeys(counts, 0), **document.get("status", {})}
 
 
 def _quantities(resources: Doc) -> None:

@@ -43,7 +43,7 @@ class Manager(NamedTuple):
 
 @dataclass(frozen=True)
 class Owned:
-    """The fields of one manager, and when they last became so."""
+    """The fields of one manager, and when it last changed one; empty where its applies only said what was so already."""
 
     paths: Paths
     time: str
@@ -113,11 +113,11 @@ def applied(
     taken = change.added | change.modified
     if not force:
         _refuse_conflicts(others, taken)
+    if not (taken or change.removed):
+        time = "" if before is None else before.time
     result = _without(others, taken | change.removed)
-    if before is not None and before.paths == said and not (taken or change.removed):
-        return merged, owners
     if said:
-        result[manager] = Owned(said, time)
+        result[manager] = before if before == Owned(said, time) else Owned(said, time)
     return merged, result
 
 
@@ -137,7 +137,7 @@ def entries(owners: Owners, api_version: str) -> list[Doc]:
             "manager": manager.name,
             "operation": manager.operation,
             "apiVersion": api_version,
-            "time": owned.time,
+            **({"time": owned.time} if owned.time else {}),
             "fieldsType": "FieldsV1",
             "fieldsV1": owned.encoded,
             **({"subresource": manager.subresource} if manager.subresource else {}),
@@ -152,7 +152,7 @@ def owners_of(managed: Sequence[Doc]) -> Owners:
     """From `metadata.managedFields` that somebody has written."""
     return {
         Manager(each["manager"], each["operation"], each.get("subresource", "")): Owned(
-            frozenset(_decoded(each["fieldsV1"], ())), each["time"]
+            frozenset(_decoded(each["fieldsV1"], ())), each.get("time", "")
         )
         for each in managed
         if each

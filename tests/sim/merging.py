@@ -25,29 +25,32 @@ class Difference:
     removed: set[Path] = field(default_factory=set)
 
 
-def compare(
-    before: Any, after: Any, part: Part, path: Path = (), into: Difference | None = None
-) -> Difference:
-    """What an update changes."""
-    into = Difference() if into is None else into
+def compare(before: Any, after: Any, part: Part) -> Difference:
+    """What an update of a whole object changes; ``before`` is empty where it is new."""
+    difference = Difference()
+    _compare(before, after, part, (), difference)
+    return difference
+
+
+def _compare(before: Any, after: Any, part: Part, path: Path, into: Difference) -> None:
     if before == after:
-        return into
-    if part.present:
-        empty: Any = [] if part.keys else {}
-        before = empty if before is None else before
-        after = empty if after is None else after
+        return
     ones, others = _elements(before, part), _elements(after, part)
     is_leaf = ones is None or others is None or not (before or after)
     if not is_leaf:
+        is_there = before is not None and after is not None
         for name in ones | others:
-            compare(ones.get(name), others.get(name), _inner(part, name), (*path, name), into)
+            one, other, inner = ones.get(name), others.get(name), _inner(part, name)
+            if is_there and inner.present:
+                empty: Any = [] if inner.keys else {}
+                one, other = (empty if each is None else each for each in (one, other))
+            _compare(one, other, inner, (*path, name), into)
     if before is None:
         into.added.add(path)
     elif after is None:
         into.removed.add(path)
-    elif is_leaf and before != after:
+    elif is_leaf:
         into.modified.add(path)
-    return into
 
 
 def fields_of(document: Any, part: Part) -> Paths:

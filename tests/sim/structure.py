@@ -27,7 +27,7 @@ class Part:
     atomic: bool = False
     """One value, whoever sets a piece of it sets it all."""
     present: bool = False
-    """A struct of Go's by value: it is there even where it is empty, so that nobody ever adds it."""
+    """A struct of Go's by value: wherever what it is in is there, so is it, and nobody ever adds it."""
 
     def of(self, key: str) -> "Part":
         return self.fields.get(key, GRANULAR)

@@ -4,6 +4,7 @@ Typed models cost memory and time and give nothing here: documents are built and
 server checks them. One pool of connections bounds what is in flight.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
@@ -28,10 +29,13 @@ PAGE: Final = 100
 LIST_ATTEMPTS: Final = 3
 """Of a list whose pages outlive their revision."""
 
-APPLY: Final = "application/apply-patch+yaml"
+APPLY: Final = "application/apply-patch+yaml; charset=utf-8"
 MERGE: Final = "application/merge-patch+json"
 PATCH: Final = "application/json-patch+json"
 JSON: Final = "application/json"
+YAML: Final = "application/yaml"
+_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""What JSON may hold as it is, and YAML takes for the end of a line or not at all."""
 
 Observer = Callable[[str, str, int, float], None]
 """Told of every request: method, plural, status code (0: no answer), seconds."""
@@ -104,7 +108,10 @@ class KubernetesClient:
     async def create(self, document: Document) -> Document:
         resource, path, _ = _place(document)
         query = {"fieldManager": FIELD_MANAGER}
-        return await self._request("POST", resource, path, query=query, body=document)
+        # Of YAML the API server makes JSON of its own: without it, the data of a ControllerRevision, which are
+        # compared byte by byte, would differ from themselves at every later write.
+        body = _yaml(document)
+        return await self._request("POST", resource, path, query=query, body=body, content_type=YAML)
 
     async def replace(self, document: Document) -> Document:
         resource, path, name = _place(document)
@@ -115,7 +122,7 @@ class KubernetesClient:
         resource, path, name = _place(document)
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
         return await self._request(
-            "PATCH", resource, f"{path}/{name}", query=query, body=document, content_type=APPLY
+            "PATCH", resource, f"{path}/{name}", query=query, body=_yaml(document), content_type=APPLY
         )
 
     async def consolidate(
@@ -148,7 +155,7 @@ class KubernetesClient:
         resource, path, name = _place(document)
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._request(
-            "PATCH", resource, f"{path}/{name}/status", query=query, body=document, content_type=APPLY
+            "PATCH", resource, f"{path}/{name}/status", query=query, body=_yaml(document), content_type=APPLY
         )
 
     async def delete(
@@ -176,7 +183,7 @@ class KubernetesClient:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | bytes | None = None,
         content_type: str = JSON,
     ) -> dict[str, Any]:
         configuration = self._api.configuration
@@ -211,6 +218,16 @@ def _place(document: Document) -> tuple[Resource, str, str]:
     resource = resource_of(document)
     metadata = document["metadata"]
     return resource, resource.path(metadata.get("namespace")), metadata["name"]
+
+
+def _yaml(document: Document) -> bytes:
+    """JSON that is YAML as well.
+
+    What the client library would write isn't: it escapes a character beyond the first plane, an emoji in a prompt,
+    as the two halves of a surrogate pair, which YAML doesn't know.
+    """
+    text = orjson.dumps(document).decode()
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
 
 
 def _document(payload: bytes) -> dict[str, Any] | None:

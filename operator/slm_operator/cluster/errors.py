@@ -7,7 +7,7 @@
     │   ├── UnavailableError    5xx, no connection, timeout
     │   ├── ThrottledError      429, with the wait that the server asks for
     │   ├── UnauthenticatedError 401: the token is being rotated
-    │   ├── ConflictError       409: the object has moved on, observe it again
+    │   ├── ConflictError       409: the object has moved on, is gone or is another one: observe it again
     │   └── ExpiredError        410: a list took longer than its revision lives
     ├── WaitError               something else has to change, and may without notice
     │   ├── ForbiddenError      403: rights, quota, Pod Security, admission
@@ -108,6 +108,7 @@ def from_status(code: int, status: Mapping[str, Any], retry_after: float = 0.0) 
     message = str(status.get("message") or f"the API server answered {code}")
     details = status.get("details") or {}
     causes = {cause.get("reason") for cause in details.get("causes") or ()}
+    fields = {cause.get("field") for cause in details.get("causes") or ()}
     wait = retry_after or float(details.get("retryAfterSeconds") or 0)
     match code:
         case 401:
@@ -123,6 +124,9 @@ def from_status(code: int, status: Mapping[str, Any], retry_after: float = 0.0) 
         case 409 if "FieldManagerConflict" in causes:
             return TakenError(message)
         case 409:
+            return ConflictError(message)
+        case 422 if "metadata.uid" in fields:
+            # An apply over another object of the name, in words of its own: the field is immutable.
             return ConflictError(message)
         case 410:
             return ExpiredError(message)

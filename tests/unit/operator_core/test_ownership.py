@@ -193,9 +193,23 @@ def test_fields_of_either_operation_count_and_other_peoples_beside_ours_do_no_ha
     assert lost(INTENT, live(applied, entry(fields), theirs)) == ()
 
 
+def test_of_a_map_all_of_whose_keys_are_taken_only_the_name_is_ours():
+    fields = copy(POSTED)
+    fields["f:metadata"]["f:labels"] = {}
+    taken = entry({"f:metadata": {"f:labels": {"f:app.kubernetes.io/name": {}}}}, "kubectl-label")
+    assert lost(INTENT, live(entry(fields), taken)) == (
+        Loss("metadata.labels[app.kubernetes.io/name]", "kubectl-label"),
+    )
+    document = live(entry(fields))
+    document["metadata"]["labels"] = {"team": "a"}
+    assert lost(INTENT, document) == (Loss("metadata.labels", None),)
+    assert rewritten(INTENT, document) == ()
+
+
 def test_our_status_is_no_part_of_the_object_itself():
     ours = entry({"f:spec": {"f:replicas": {}}}, subresource="status")
     assert Loss("spec.replicas", "slm-operator") in lost(INTENT, live(ours))
+    assert rewritten(INTENT, live(ours)) == ()
 
 
 def test_where_no_account_is_kept_nothing_is_lost():

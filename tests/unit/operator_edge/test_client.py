@@ -156,6 +156,8 @@ async def test_a_list_that_outlives_its_revision_begins_anew():
         (status(409, "Conflict", causes=[{"reason": "FieldManagerConflict"}]), errors.TakenError),
         (status(410, "Expired"), errors.ExpiredError),
         (status(422, "Invalid"), errors.InvalidError),
+        (status(422, "Invalid", causes=[{"field": "spec.ports"}]), errors.InvalidError),
+        (status(422, "Invalid", causes=[{"field": "metadata.uid"}]), errors.ConflictError),
         (status(429, "TooManyRequests"), errors.ThrottledError),
         (status(500, "InternalError"), errors.UnavailableError),
         (status(503, "ServiceUnavailable"), errors.UnavailableError),
