@@ -147,6 +147,9 @@ class Operator:
             depth = partial(self._queue.depth, lane)
             self._metrics.gauge(f"queue_depth_{lane.name.lower()}", "Deployments that wait", depth)
         self._metrics.gauge("queue_oldest_seconds", "Wait of the longest waiting", self._queue.oldest)
+        self._metrics.gauge(
+            "queue_stalled_seconds", "In which no waiting one was finished", self._queue.stalled
+        )
         self._metrics.gauge("list_age_seconds", "Since everything was last listed", list_age)
         self._metrics.gauge("leader", "1 where this process acts", lambda: float(self._acting))
         return Vitals(
