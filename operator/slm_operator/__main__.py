@@ -1,6 +1,7 @@
 """`slm-operator`: configuration, Lease, first list, then watches and workers until told to stop."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -119,6 +120,8 @@ class Operator:
             tasks.create_task(self._lease.hold(), name="lease")
             await _until_served(cluster)
             await resync.start()
+            # Modules and models stay: looking through them would hold the event loop at each collection.
+            gc.freeze()
             self._resync, self._acting = resync, True
             watcher = watches.Watcher(self._store, reconciler, resync, self._metrics.event)
             for number in range(self._settings.workers):
