@@ -1,4 +1,7 @@
-"""`python -m bench.operator [--count 500] [--rounds 2]`: measure, print, and save for docs/benchmarks.md."""
+"""`python -m bench.operator [--count 500] [--rounds 2]`: measure, print, and save for docs/benchmarks.md.
+
+`python -m bench.operator --size 5000 --nodes 5000` measures a big cluster instead.
+"""
 
 import argparse
 import asyncio
@@ -7,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from bench import page
-from bench.operator import bare, ours
+from bench.operator import bare, ours, scale
 from bench.operator.stage import stage
 
 
@@ -74,7 +77,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--singles", type=int, default=100)
+    parser.add_argument("--size", type=int, help="SLMDeployments of a big cluster")
+    parser.add_argument("--nodes", type=int, default=0, help="its nodes, without kubelets")
     arguments = parser.parse_args()
+    if arguments.size is not None:
+        with stage() as plane:
+            big = asyncio.run(scale.scaled(plane, arguments.size, arguments.nodes))
+        page.save(f"operator-{arguments.size}", big)
+        print(json.dumps(big, indent=1))
+        return
     figures = measure(arguments.count, arguments.rounds, arguments.singles)
     page.save("operator", figures)
     print("\n".join(table(figures)))

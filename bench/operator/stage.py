@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import orjson
+from typing_extensions import override
 
 from slm_operator.cluster import connection
 from tests.apiserver.operator import CRD, ROOT
@@ -22,13 +23,24 @@ CONNECTIONS = 16
 NAMESPACE = "bench"
 SLM_PATH = f"/apis/slm-operator.io/v1alpha1/namespaces/{NAMESPACE}/slmdeployments"
 DEPLOYMENT_PATH = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+JSON = {"Content-Type": "application/json"}
 APPLY = {"Content-Type": "application/apply-patch+yaml"}
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+class Patient(ControlPlane):
+    """Leaves nodes without a kubelet as they are."""
+
+    @override
+    def _controller_flags(self, name: str, port: int) -> list[str]:
+        patience = ["--node-monitor-grace-period=24h"] if name == "kube-controller-manager" else []
+        return [*super()._controller_flags(name, port), *patience]
 
 
 @contextmanager
 def stage() -> Iterator[ControlPlane]:
     """etcd, API server, controller manager, scheduler, and a node whose pods are ready at once."""
-    with ControlPlane(controllers=True) as plane:
+    with Patient(controllers=True) as plane:
         plane.kubectl("apply", "--server-side", "-f", str(CRD))
         plane.kubectl("wait", "--for=condition=Established", "crd/slmdeployments.slm-operator.io")
         plane.kubectl("create", "namespace", NAMESPACE)
@@ -57,7 +69,19 @@ class Api:
         self, method: str, path: str, body: bytes | None = None, *, apply: bool = False
     ) -> dict[str, Any]:
         query = {"fieldManager": "bare", "force": "true"} if apply else None
-        headers = APPLY if apply else {"Content-Type": "application/json"}
+        return await self._send(method, path, body, query, APPLY if apply else JSON)
+
+    async def merge(self, path: str, body: bytes) -> dict[str, Any]:
+        return await self._send("PATCH", path, body, None, MERGE)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        query: dict[str, str] | None,
+        headers: dict[str, str],
+    ) -> dict[str, Any]:
         async with self._session.request(method, path, data=body, params=query, headers=headers) as response:
             payload = await response.read()
             if response.status >= 300:

@@ -1,6 +1,7 @@
 """`slm-operator`: configuration, Lease, first list, then watches and workers until told to stop."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -119,6 +120,8 @@ class Operator:
             tasks.create_task(self._lease.hold(), name="lease")
             await _until_served(cluster)
             await resync.start()
+            # Modules and models stay: looking through them would hold the event loop at each collection.
+            gc.freeze()
             self._resync, self._acting = resync, True
             watcher = watches.Watcher(self._store, reconciler, resync, self._metrics.event)
             for number in range(self._settings.workers):
@@ -147,6 +150,9 @@ class Operator:
             depth = partial(self._queue.depth, lane)
             self._metrics.gauge(f"queue_depth_{lane.name.lower()}", "Deployments that wait", depth)
         self._metrics.gauge("queue_oldest_seconds", "Wait of the longest waiting", self._queue.oldest)
+        self._metrics.gauge(
+            "queue_stalled_seconds", "In which no waiting one was finished", self._queue.stalled
+        )
         self._metrics.gauge("list_age_seconds", "Since everything was last listed", list_age)
         self._metrics.gauge("leader", "1 where this process acts", lambda: float(self._acting))
         return Vitals(

@@ -10,7 +10,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from time import thread_time
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -42,20 +43,30 @@ class Vitals:
     list_interval: float
 
 
+class _Lag(NamedTuple):
+    at: float
+    late: float
+    own: float
+    """At most so much of it was our own doing: what the thread computed."""
+
+
 class Health:
     """The HTTP side of the operator, and the measure of its event loop."""
 
     def __init__(self, vitals: Vitals, metrics: Metrics) -> None:
         self._vitals = vitals
         self._metrics = metrics
-        self._lags: deque[tuple[float, float]] = deque()
+        self._lags: deque[_Lag] = deque()
         metrics.gauge(
-            "event_loop_lag_seconds", "How late the event loop was at most in the last minute", self.lag
+            "event_loop_lag_seconds",
+            "How late the event loop was at most in the last minute",
+            lambda: max((each.late for each in self._lags), default=0.0),
         )
-
-    def lag(self) -> float:
-        """Seconds."""
-        return max((lag for _, lag in self._lags), default=0.0)
+        metrics.gauge(
+            "event_loop_block_seconds",
+            "For how long the operator itself held its event loop at most in the last minute; the rest is want of CPU",
+            lambda: max((each.own for each in self._lags), default=0.0),
+        )
 
     def problem(self) -> str | None:
         """Why the process should be restarted; None where it is well: it turns the event loop, or nobody would answer."""
@@ -91,11 +102,12 @@ class Health:
     async def _measure_lag(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + TICK
+            due, computed = loop.time() + TICK, thread_time()
             await asyncio.sleep(TICK)
             now = loop.time()
-            self._lags.append((now, max(0.0, now - due)))
-            while self._lags[0][0] < now - LAG_KEPT:
+            late = max(0.0, now - due)
+            self._lags.append(_Lag(now, late, min(late, thread_time() - computed)))
+            while self._lags[0].at < now - LAG_KEPT:
                 self._lags.popleft()
 
     async def _healthz(self, _: web.Request) -> web.Response:

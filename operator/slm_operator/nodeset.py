@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -13,8 +13,8 @@ from slm_operator.settings import HardwareClass
 @dataclass(frozen=True)
 class _Seen:
     kind: NodeKind
-    packed: bytes
-    """The whole node: a label that nobody asks for today may be selected by tomorrow."""
+    labels: bytes
+    """All of them, as JSON: what nobody asks for today may be selected by tomorrow."""
 
 
 class NodeSet:
@@ -32,33 +32,29 @@ class NodeSet:
         self._fixed = {key for each in known for key in each.node_selector}
         self._selected: Counter[str] = Counter()
         self._seen: dict[str, _Seen] = {}
+        self._counts: Counter[NodeKind] = Counter()
         self._kinds: dict[NodeKind, NodeKind] = {}
+        """Nodes that are alike share what tells them."""
         self._nodes: Nodes | None = None
 
     @property
     def nodes(self) -> Nodes:
         if self._nodes is None:
-            self._nodes = Nodes(Counter(seen.kind for seen in self._seen.values()))
-            self._kinds = {kind: kind for kind in self._nodes.kinds}
+            self._nodes = Nodes(self._counts.copy())
         return self._nodes
-
-    def names(self) -> list[str]:
-        return list(self._seen)
 
     def put(self, node: Node) -> bool:
         """Take a node in; True where the change is one that placement can see."""
-        kind = self._kind(node)
-        before = self._seen.get(node.name)
-        self._seen[node.name] = _Seen(kind, _pack(node))
-        if before is not None and before.kind == kind:
-            return False
-        self._nodes = None
-        return True
+        labels = self._fixed | self._selected.keys()
+        kind = NodeKind.of(node, labels=labels, resources=self._resources)
+        return self._take(node.name, _Seen(kind, orjson.dumps(node.labels)))
 
     def remove(self, name: str) -> bool:
-        if self._seen.pop(name, None) is None:
+        """Forget a node; True where there was one."""
+        seen = self._seen.pop(name, None)
+        if seen is None:
             return False
-        self._nodes = None
+        self._uncount(seen.kind)
         return True
 
     def select(self, *, more: Iterable[str] = (), less: Iterable[str] = ()) -> None:
@@ -67,23 +63,33 @@ class NodeSet:
         self._selected.update(more)
         self._selected.subtract(less)
         self._selected = +self._selected
-        if set(self._selected) ^ before <= self._fixed:
-            return
+        for label in (self._selected.keys() ^ before) - self._fixed:
+            self._retell(label)
+
+    def _retell(self, label: str) -> None:
+        """Tell nodes apart by one label more, or one less."""
+        written = orjson.dumps(label)
+        for name, seen in list(self._seen.items()):
+            if written not in seen.labels:
+                continue
+            pair = {(key, value) for key, value in orjson.loads(seen.labels).items() if key == label}
+            labels = seen.kind.labels | pair if label in self._selected else seen.kind.labels - pair
+            self._take(name, _Seen(replace(seen.kind, labels=labels), seen.labels))
+
+    def _take(self, name: str, seen: _Seen) -> bool:
+        before = self._seen.get(name)
+        kind = self._kinds.setdefault(seen.kind, seen.kind)
+        self._seen[name] = _Seen(kind, seen.labels)
+        if before is not None and before.kind == kind:
+            return False
         self._nodes = None
-        for name, seen in self._seen.items():
-            self._seen[name] = _Seen(self._kind(_unpack(seen.packed)), seen.packed)
+        self._counts[kind] += 1
+        if before is not None:
+            self._uncount(before.kind)
+        return True
 
-    def _kind(self, node: Node) -> NodeKind:
-        """Nodes of a kind share it."""
-        labels = self._fixed | self._selected.keys()
-        kind = NodeKind.of(node, labels=labels, resources=self._resources)
-        return self._kinds.setdefault(kind, kind)
-
-
-def _pack(node: Node) -> bytes:
-    return orjson.dumps(node)
-
-
-def _unpack(packed: bytes) -> Node:
-    fields = orjson.loads(packed)
-    return Node(**{**fields, "taints": tuple(fields["taints"])})
+    def _uncount(self, kind: NodeKind) -> None:
+        self._nodes = None
+        self._counts[kind] -= 1
+        if not self._counts[kind]:
+            del self._counts[kind], self._kinds[kind]

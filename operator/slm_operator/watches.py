@@ -128,7 +128,8 @@ def settings() -> kopf.OperatorSettings:
     configured.peering.standalone = True
     configured.scanning.disabled = True
     configured.posting.enabled = False
-    configured.watching.chunk_size = 100
+    # Each object of a page is a task of its own, and all of them run before anybody else.
+    configured.watching.chunk_size = 50
     # Loses objects when the first stream breaks in the middle of the list (Kopf 1.45.2).
     configured.watching.initial_streaming = False
     configured.watching.connect_timeout = 10

@@ -160,3 +160,32 @@ def test_two_that_start_together_do_not_both_get_it():
             each.cancel()
 
     simulate(scenario())
+
+
+def test_who_may_not_ask_for_the_lease_says_so_until_it_may():
+    class Forbidding(MemoryCluster):
+        refused = True
+
+        async def get(self, resource, namespace, name):  # type: ignore[override]
+            if self.refused:
+                raise errors.ForbiddenError("leases is forbidden")
+            return await super().get(resource, namespace, name)
+
+    async def scenario():
+        cluster = Forbidding()
+        each = lease(cluster, "one")
+        assert not each.waits
+        acquiring = asyncio.create_task(each.acquire())
+        await asyncio.sleep(60)
+        assert not each.waits
+        assert "system/slm: leases is forbidden" in (each.hindrance or "")
+        cluster.refused = False
+        await acquiring
+        assert each.hindrance is None
+        behind = lease(cluster, "two")
+        waiting = asyncio.create_task(behind.acquire())
+        await asyncio.sleep(RETRY)
+        assert behind.waits
+        waiting.cancel()
+
+    simulate(scenario())
