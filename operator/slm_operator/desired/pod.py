@@ -9,13 +9,14 @@ from slm_operator.crd.names import HARDWARE_LABEL, ca_bundle_name, claim_name, k
 from slm_operator.crd.quantities import MIB, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.inputs import Rendering, uses_claim
-from slm_operator.placement.history import Record
+from slm_operator.placement.devices import devices_wanted
 from slm_operator.settings import HardwareClass, Settings
 
 USER: Final = 65532
 TMP: Final = "/tmp"  # noqa: S108 - a volume of the pod's own
 CPU_REQUEST: Final = "250m"
 """Small and fixed: what a model uses is bursts, and a request that follows the node's size would not schedule."""
+TMP_SIZE: Final = 256 * MIB
 FETCH_MEMORY: Final = "256Mi"
 """The fetcher streams: its memory doesn't grow with the model."""
 UNKNOWN_MODEL_VOLUME: Final = "32Gi"
@@ -55,7 +56,12 @@ def pod_template(rendering: Rendering) -> dict[str, Any]:
             "terminationGracePeriodSeconds": int(config.grace_seconds) + GRACE_MARGIN,
             "initContainers": [
                 fetch_container(
-                    rendering.settings, resource, config, image=rendering.record.image, command="fetch"
+                    rendering.settings,
+                    resource,
+                    config,
+                    image=rendering.record.image,
+                    command="fetch",
+                    disk=disk_wanted(resource, rendering.facts),
                 )
             ],
             "containers": [_serve_container(rendering)],
@@ -92,9 +98,21 @@ def pod_basics(settings: Settings, resource: SLMDeployment, hardware_class: Hard
 
 
 def fetch_container(
-    settings: Settings, resource: SLMDeployment, config: RuntimeConfig, *, image: str, command: str
+    settings: Settings,
+    resource: SLMDeployment,
+    config: RuntimeConfig,
+    *,
+    image: str,
+    command: str,
+    disk: int = TMP_SIZE,
 ) -> dict[str, Any]:
-    """Runs `slm-runtime fetch` or `inspect`: reaches the source, and is the only one that does."""
+    """Runs `slm-runtime fetch` or `inspect`: reaches the source, and is the only one that does.
+
+    Parameters
+    ----------
+    disk
+        Bytes of the node's disk that the pod's own volumes are expected to take.
+    """
     return {
         "name": command,
         "image": image,
@@ -105,7 +123,11 @@ def fetch_container(
             config, *_own_environment(resource), *((each.name, each.value) for each in settings.fetch.env)
         ),
         "resources": {
-            "requests": {"cpu": CPU_REQUEST, "memory": FETCH_MEMORY},
+            "requests": {
+                "cpu": CPU_REQUEST,
+                "memory": FETCH_MEMORY,
+                "ephemeral-storage": memory_quantity(disk),
+            },
             "limits": {"memory": FETCH_MEMORY},
         },
         "securityContext": _RESTRICTED,
@@ -130,7 +152,7 @@ def fetch_volumes(
     """The volumes that :func:`fetch_container` mounts."""
     volumes: list[dict[str, Any]] = [
         _model_volume(resource, facts),
-        {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": memory_quantity(TMP_SIZE)}},
     ]
     credentials = resource.spec.model.credentials
     if credentials is not None:
@@ -166,7 +188,7 @@ def _serve_container(rendering: Rendering) -> dict[str, Any]:
             {"name": "api", "containerPort": places.API_PORT, "protocol": "TCP"},
             {"name": "ops", "containerPort": places.OPS_PORT, "protocol": "TCP"},
         ],
-        "resources": _serve_resources(resource, rendering.hardware_class, rendering.record),
+        "resources": _serve_resources(rendering),
         "securityContext": _RESTRICTED,
         "startupProbe": _probe(
             places.STARTUP_PATH,
@@ -179,9 +201,8 @@ def _serve_container(rendering: Rendering) -> dict[str, Any]:
     }
 
 
-def _serve_resources(
-    resource: SLMDeployment, hardware_class: HardwareClass, record: Record
-) -> dict[str, Any]:
+def _serve_resources(rendering: Rendering) -> dict[str, Any]:
+    resource, hardware_class, record = rendering.resource, rendering.hardware_class, rendering.record
     given = resource.spec.resources
     requests = {key: str(value) for key, value in given.requests.items()} if given else {}
     limits = {key: str(value) for key, value in given.limits.items()} if given else {}
@@ -193,8 +214,10 @@ def _serve_resources(
         requests.setdefault("cpu", CPU_REQUEST)
     if hardware_class.resource is not None:
         requests[hardware_class.resource.name] = limits[hardware_class.resource.name] = str(
-            hardware_class.resource.count
+            devices_wanted(resource, hardware_class)
         )
+    if "ephemeral-storage" not in limits:
+        requests.setdefault("ephemeral-storage", memory_quantity(disk_wanted(resource, rendering.facts)))
     return {"requests": requests, "limits": limits}
 
 
@@ -208,12 +231,27 @@ def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str
     if cache.size is not None:
         limit = str(cache.size)
     elif facts is not None:
-        # A member of a wheel is packed as a rule: for a moment the volume holds it and the model.
-        copies = 2 if resource.spec.model.source.startswith("pypi://") else 1
-        limit = memory_quantity(copies * facts.size_bytes + facts.size_bytes // 8 + 64 * MIB)
+        limit = memory_quantity(_room(resource, facts))
     else:
         limit = UNKNOWN_MODEL_VOLUME
     return {"name": "models", "emptyDir": {"sizeLimit": limit}}
+
+
+def disk_wanted(resource: SLMDeployment, facts: ModelFacts | None) -> int:
+    """Bytes that the pod's own volumes take of its node's disk, so that it is placed where there is room.
+
+    A model whose size isn't known counts nothing: its volume's limit is a bound, and asking for that would keep the pod off
+    most nodes. There is no limit on the whole: kubelet would evict for it what serves.
+    """
+    if facts is None or uses_claim(resource.spec.cache):
+        return TMP_SIZE
+    return TMP_SIZE + _room(resource, facts)
+
+
+def _room(resource: SLMDeployment, facts: ModelFacts) -> int:
+    """Bytes of a model's volume. A member of a wheel is packed as a rule: for a moment it holds the wheel and the model."""
+    copies = 2 if resource.spec.model.source.startswith("pypi://") else 1
+    return copies * facts.size_bytes + facts.size_bytes // 8 + 64 * MIB
 
 
 def _key_volumes(resource: SLMDeployment) -> list[dict[str, Any]]:
