@@ -38,8 +38,8 @@ class Safety:
             self._check_status(metadata, document.get("status") or {})
 
     def _check_status(self, metadata: Any, status: Any) -> None:
-        observed = status.get("observedGeneration", 0)
-        assert observed >= self._observed.get(metadata["uid"], 0), "observedGeneration went back"
+        observed = status.get("observedGeneration", -1)
+        assert observed >= self._observed.get(metadata["uid"], -1), "observedGeneration went back"
         assert observed <= metadata["generation"]
         self._observed[metadata["uid"]] = observed
         conditions = {each["type"]: each for each in status.get("conditions") or ()}
