@@ -14,6 +14,7 @@ from slm_operator.observed.faults import deployment_faults, job_faults, pod_faul
 from slm_operator.observed.pods import pods_of_jobs, pods_of_template, volume_wait, volumes_of
 from slm_operator.placement.choose import artifact_for
 from slm_operator.plan import Contention, contentions, make_plan, of_predecessor, owned_by
+from slm_operator.pod.overrides import clashes
 from slm_operator.revision.history import History, read_history
 from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Refusal, Snapshot, ref_of
 from slm_operator.status.report import report, unreadable
@@ -73,6 +74,7 @@ def decide(snapshot: Snapshot) -> Decision:
         *_of_jobs(snapshot, seen, desired),
         *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
         *_contended(contended, snapshot.yielding),
+        *(_clash(each) for each in clashes(resource, snapshot.settings)),
     )
     view = _view(snapshot, resource, seen, target, desired, plan, faults)
     waits = [target.requeue_after, stuck or None, _look_again(taken, resource)]
@@ -211,6 +213,16 @@ def _contended(contended: tuple[Contention, ...], yielding: frozenset[ChildRef])
                 condition="Contended",
                 blocks=False,
             )
+
+
+def _clash(words: str) -> Fault:
+    return Fault(
+        reason="PodTemplateClash",
+        message=words,
+        remedy="leave it out: pods are made without it",
+        condition="Refused",
+        blocks=False,
+    )
 
 
 def _view(

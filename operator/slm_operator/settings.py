@@ -72,6 +72,8 @@ class Settings(SettingsModel):
     image_pull_secrets: tuple[str, ...] = ()
     allowed_image_prefixes: tuple[str, ...] = ()
     """`spec.runtime.image` must start with one of them; the default image and those of classes always may."""
+    allowed_service_accounts: tuple[str, ...] = ()
+    """ServiceAccounts that `spec.podTemplate.serviceAccountName` may name."""
     classes: tuple[HardwareClass, ...]
     fetch: FetchSettings = FetchSettings()
     namespaces: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.apiserver.operator import CRD, ROOT, Operator
+from tests.apiserver.operator import CRD, ROOT, Operator, until
 from tests.cluster import ControlPlane
 
 NUMBERS = itertools.count()
@@ -20,7 +20,10 @@ NUMBERS = itertools.count()
 @pytest.fixture(scope="session")
 def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     control_plane.kubectl("apply", "--server-side", "-f", str(CRD))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/slmdeployments.slm-operator.io")
+    # Not `kubectl wait`: it gives up on a CRD that has no conditions yet.
+    established = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
+    crd = ("get", "crd/slmdeployments.slm-operator.io", "-o", established)
+    until("the CRD is established", lambda: control_plane.kubectl(*crd) == "True")
     environ = os.environ | {"KUBECONFIG": str(control_plane.kubeconfig)}
     kubelet = subprocess.Popen(
         [sys.executable, "-m", "tests.apiserver.kubelet", "fake"],

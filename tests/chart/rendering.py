@@ -58,6 +58,8 @@ EVERYTHING: Mapping[str, Any] = {
         "image": {"repository": "registry.corp/slm-runtime", "tag": "1"},
         "imagePullSecrets": [{"name": "registry"}],
         "allowedImagePrefixes": ["registry.corp/"],
+        "architectures": ["amd64", "arm64"],
+        "allowedServiceAccounts": ["models"],
     },
     "fetch": {
         "env": {"PIP_INDEX_URL": "https://index.corp/simple", "PIP_TIMEOUT": 30, "PIP_NO_INPUT": True},

@@ -171,6 +171,31 @@ def test_models_outlive_the_release(server: ControlPlane) -> None:
     assert server.kubectl("get", "slm", "--namespace", "team-a", "--output", "name").strip()
 
 
+def made_by(server: ControlPlane, version: str) -> None:
+    """Let the CRD be that of another version of the chart, with a field that this one doesn't know."""
+    newer = {"type": "string", "description": "Of another version."}
+    path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/another"
+    changes = [
+        {"op": "add", "path": path, "value": newer},
+        {"op": "replace", "path": "/metadata/labels/app.kubernetes.io~1version", "value": version},
+    ]
+    server.kubectl("patch", CRD, "--type=json", "--patch", json.dumps(changes))
+
+
+@pytest.mark.parametrize(("version", "kept"), [("99.0.0", True), ("99.0.0-rc.1", True), ("0.0.1", False)])
+def test_an_older_chart_leaves_the_crd_of_a_newer_one(server: ControlPlane, version: str, kept: bool) -> None:
+    """Else what only the newer one knows is cut out of every SLMDeployment that is written next."""
+    install(server)
+    made_by(server, version)
+    for _ in range(2):
+        server.helm("upgrade", "slm-operator", str(CHART), "--namespace", NAMESPACE)
+        live = json.loads(server.kubectl("get", CRD, "--output", "json"))
+        schema = live["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        assert ("another" in schema["properties"]) is kept
+        assert (live["metadata"]["labels"]["app.kubernetes.io/version"] == version) is kept
+        assert live["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
 def test_a_second_release_leaves_the_crd_to_the_first(server: ControlPlane) -> None:
     install(server, "--set", "watchNamespaces={team-a}")
     own = ("crds.enabled=false", "watchNamespaces={team-b}", "rbac.aggregate=false")

@@ -201,6 +201,8 @@ def test_crds_are_installed_as_they_are_and_kept(render: Render, path: Any) -> N
         ({"hardwareClasses": {"own": {"family": "gpu", "resource": {"name": "gpu"}}}}, "resource"),
         ({"hardwareClasses": {"own": {"family": "gpu", "engine": "vLLM"}}}, "engine"),
         ({"hardwareClasses": {"Own Class": {"family": "gpu"}}}, "Own Class"),
+        ({"runtime": {"architectures": ["linux/amd64"]}}, "architectures"),
+        ({"runtime": {"allowedServiceAccounts": ["*"]}}, "allowedServiceAccounts"),
         ({"resources": {"requests": {"memory": "lots"}}}, "memory"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",

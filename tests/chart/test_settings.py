@@ -54,6 +54,7 @@ def test_everything_reaches_the_operator(render: Render) -> None:
     assert read.runtime_image == "registry.corp/slm-runtime:1"
     assert read.image_pull_secrets == ("registry",)
     assert read.allowed_image_prefixes == ("registry.corp/",)
+    assert read.allowed_service_accounts == ("models",)
     assert read.fetch.env == (
         EnvVar(name="PIP_INDEX_URL", value="https://index.corp/simple"),
         EnvVar(name="PIP_NO_INPUT", value="true"),
@@ -99,7 +100,9 @@ def test_a_class_of_the_user_is_one_like_the_shipped(render: Render) -> None:
     found = next(each for each in classes if each.name == "npu-corp")
     assert found.resource is not None
     assert (found.resource.name, found.resource.count) == ("corp.example/npu", 2)
-    assert found.node_selector == own["nodeSelector"]
+    assert found.node_selector == own["nodeSelector"], (
+        "an image of its own says nothing of runtime.architectures"
+    )
     assert found.tolerations == (Toleration(key="corp.example/npu", operator="Exists", effect="NoSchedule"),)
     assert (found.image, found.engine) == (own["image"], EngineName.LLAMA_CPP)
     assert (found.provider, found.gpu_layers, found.provisionable) == ("corp", -1, True)
@@ -114,6 +117,54 @@ def test_a_class_is_changed_by_what_differs_and_removed_by_null(render: Render) 
     assert nvidia.image == "r/cuda:1"
     assert nvidia.resource is not None
     assert nvidia.resource.name == "nvidia.com/gpu"
+
+
+@pytest.mark.parametrize("order", [0, 1, 9])
+def test_the_lowest_order_is_first(render: Render, order: int) -> None:
+    classes = {"gpu-own": {"family": "gpu", "order": order}, "gpu-last": {"family": "gpu"}}
+    found = names(settings(render({"hardwareClasses": classes})).classes, "gpu")
+    assert (found[0], found[-1]) == ("gpu-own", "gpu-last")
+
+
+def test_nothing_that_is_zero_or_false_is_taken_for_absent(render: Render) -> None:
+    """Helm's `default` and `if` take 0, false and "" for nothing given."""
+    env = {"PIP_RETRIES": 0, "PIP_NO_INPUT": False, "EMPTY": "", "PIP_TIMEOUT": 10000000, "PIP_PROGRESS": 0.5}
+    changes = {"gpu-nvidia": {"gpuLayers": 0, "imageRequired": False, "provisionable": False}}
+    read = settings(render({"fetch": {"env": env}, "hardwareClasses": changes}))
+    assert {each.name: each.value for each in read.fetch.env} == {
+        "PIP_RETRIES": "0",
+        "PIP_NO_INPUT": "false",
+        "EMPTY": "",
+        "PIP_TIMEOUT": "10000000",
+        "PIP_PROGRESS": "0.5",
+    }
+    nvidia = next(each for each in read.classes if each.name == "gpu-nvidia")
+    assert (nvidia.gpu_layers, nvidia.image_required, nvidia.provisionable) == (0, False, False)
+
+
+ARCH = "kubernetes.io/arch"
+
+
+def test_classes_of_the_runtime_image_keep_to_nodes_that_can_run_it(render: Render) -> None:
+    def arch(values: dict[str, Any], name: str = "cpu") -> str | None:
+        classes = settings(render(values)).classes
+        return next(each for each in classes if each.name == name).node_selector.get(ARCH)
+
+    assert arch({}) == "amd64"
+    assert arch({"runtime": {"architectures": ["arm64"]}}) == "arm64"
+    assert arch({"runtime": {"architectures": ["amd64", "arm64"]}}) is None
+    assert arch({"runtime": {"architectures": []}}) is None
+    assert arch({"runtime": {"architectures": None}}) is None, "as with --reuse-values from an older release"
+    own_image = {"gpu-nvidia": {"image": "registry.corp/cuda:1"}}
+    assert arch({"hardwareClasses": own_image}, "gpu-nvidia") is None
+    own_word = {"cpu": {"nodeSelector": {ARCH: "arm64"}}}
+    assert arch({"hardwareClasses": own_word}) == "arm64"
+    assert arch({"hardwareClasses": {"bare": {"family": "cpu"}}}, "bare") == "amd64"
+
+
+def test_an_upgrade_that_reuses_older_values_still_renders(render: Render) -> None:
+    older = {"runtime": {"architectures": None, "allowedServiceAccounts": None}}
+    assert settings(render(older)).allowed_service_accounts == ()
 
 
 @pytest.mark.parametrize("values", [{"workers": 3}, {"fetch": {"env": {"HTTPS_PROXY": "http://p:1"}}}])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.host import host_index, proxies
+from tests.cluster.host import architecture, host_index, proxies
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "slm-operator"
 
@@ -15,7 +15,7 @@ def values(loaded: Mapping[str, str]) -> dict[str, Any]:
     index = host_index()
     return {
         "image": _image(loaded["slm-operator"]),
-        "runtime": {"image": _image(loaded["slm-runtime"])},
+        "runtime": {"image": _image(loaded["slm-runtime"]), "architectures": [architecture()]},
         "fetch": {
             "env": {**proxies(), **index.env},
             "caBundle": index.ca_bundle.read_text() if index.ca_bundle else "",

@@ -26,6 +26,12 @@ INDEX_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy")
 """Settings of pip that tell where packages come from, and mean the same on another machine."""
 
 
+def architecture() -> str:
+    """This machine's, as images and Kubernetes name it: that of all images built here."""
+    machine = os.uname().machine
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
 @dataclass(frozen=True)
 class Package:
     """A distribution package, the program or folder that shows it is there, and why it is wanted."""

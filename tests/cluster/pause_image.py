@@ -3,13 +3,11 @@
 import hashlib
 import io
 import json
-import os
 import tarfile
 from pathlib import Path
 
+from tests.cluster.host import architecture
 from tests.cluster.node_config import PAUSE_IMAGE
-
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
@@ -25,10 +23,9 @@ def write(binary: Path, target: Path) -> None:
     with tarfile.open(fileobj=layer, mode="w") as archive:
         _add(archive, "pause", binary.read_bytes(), 0o755)
     digest = hashlib.sha256(layer.getvalue()).hexdigest()
-    machine = os.uname().machine
     config = json.dumps(
         {
-            "architecture": ARCHITECTURES.get(machine, machine),
+            "architecture": architecture(),
             "os": "linux",
             "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},

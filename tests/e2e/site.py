@@ -67,7 +67,7 @@ class Site:
             canary.apply("canary", {"model": {"source": SMOLLM2}, "suspend": True})
             self.eventually(
                 "the operator has seen a new resource",
-                lambda: "observedGeneration" in canary.status("canary"),
+                lambda: canary.status("canary")["observedGeneration"] > 0,
                 seconds=60,
             )
 

@@ -52,7 +52,7 @@ class Write:
 class MemoryCluster:
     """Implements :class:`slm_operator.cluster.protocol.Cluster`; people and controllers use the same objects.
 
-    A stored object is never changed in place: the history shares it, and so do those who wrote it (the operator gets copies).
+    A stored object is never changed in place: the history shares it, and so do those who wrote it (the operator has copies).
     """
 
     monitoring: bool = False

@@ -54,12 +54,13 @@ def present(state: dict[Ref, Any]) -> dict[Ref, Any]:
         for name in used:
             text = re.sub(rf"{name}|\\b{name.rpartition('-')[2]}\\b", "REVISION", text)
         told = json.loads(re.sub(r"owner-uid-\d+", "owner-UID", text))
+        name = ref.name
         if ref.kind == "ControllerRevision":
-            ref, told["revision"] = ref._replace(name="REVISION"), 1
+            name, told["revision"] = "REVISION", 1
         if isinstance(told, dict) and isinstance(told.get("status"), dict):
             told["status"].pop("revisions", None)
             told["status"].pop("attempts", None)
-        kept[ref] = told
+        kept[ref._replace(name=name)] = told
     return kept
 
 

@@ -54,7 +54,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "slm-operator.settings" -}}
 {{- $env := list -}}
 {{- range $name, $value := .Values.fetch.env -}}
-{{- $env = append $env (dict "name" $name "value" (toString $value)) -}}
+{{- /* Numbers arrive as floats, and a million as 1e+06. */ -}}
+{{- $whole := and (kindIs "float64" $value) (eq (floor $value) $value) -}}
+{{- $env = append $env (dict "name" $name "value" ($whole | ternary (int64 $value) $value | toString)) -}}
 {{- end -}}
 {{- $fetch := dict "env" $env "allowedSources" .Values.fetch.allowedSources -}}
 {{- if .Values.fetch.caBundle -}}
@@ -62,12 +64,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- $ranks := dict -}}
 {{- range $name, $class := .Values.hardwareClasses -}}
-{{- $_ := set $ranks (printf "%06d %s" (int (default 100 $class.order)) $name) $name -}}
+{{- /* Not `default`: 0 is an order like any other. */ -}}
+{{- $order := hasKey $class "order" | ternary $class.order 100 -}}
+{{- $_ := set $ranks (printf "%06d %s" (int $order) $name) $name -}}
 {{- end -}}
 {{- $classes := list -}}
 {{- range $rank := keys $ranks | sortAlpha -}}
 {{- $name := get $ranks $rank -}}
 {{- $class := omit (get $.Values.hardwareClasses $name) "order" -}}
+{{- /* What runtime.image was built for holds for the classes that run it; a node selector can name one value only. */ -}}
+{{- $architectures := $.Values.runtime.architectures | default list -}}
+{{- if and (eq (len $architectures) 1) (not $class.image) -}}
+{{- $own := dict "kubernetes.io/arch" (first $architectures) -}}
+{{- $class = merge (dict "nodeSelector" (mergeOverwrite $own ($class.nodeSelector | default dict))) $class -}}
+{{- end -}}
 {{- $classes = append $classes (merge (dict "name" $name) $class) -}}
 {{- end -}}
 {{- $secrets := list -}}
@@ -79,6 +89,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   "imagePullPolicy" .Values.runtime.image.pullPolicy
   "imagePullSecrets" $secrets
   "allowedImagePrefixes" .Values.runtime.allowedImagePrefixes
+  "allowedServiceAccounts" (.Values.runtime.allowedServiceAccounts | default list)
   "classes" $classes
   "fetch" $fetch
   "namespaces" .Values.watchNamespaces

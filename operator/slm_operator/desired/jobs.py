@@ -11,6 +11,7 @@ from slm_operator.crd.names import MODEL_LABEL, job_name, labels, selector
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.child import child
 from slm_operator.digest import digest
+from slm_operator.pod.overrides import overridden
 from slm_operator.pod.template import fetch_container, pod_basics
 from slm_operator.pod.volumes import fetch_volumes
 from slm_operator.settings import HardwareClass, Settings
@@ -53,8 +54,9 @@ def pull_job(
     job = _job(resource, settings, hardware_class, artifact, image, command="fetch", volume=True)
     if beside_pods:
         term = {"labelSelector": {"matchLabels": selector(resource.name)}, "topologyKey": HOSTNAME}
-        affinity = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
-        job["spec"]["template"]["spec"]["affinity"] = affinity
+        pod = job["spec"]["template"]["spec"]
+        beside = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        pod["affinity"] = {**pod.get("affinity", {}), "podAffinity": beside}
     return job
 
 
@@ -73,7 +75,7 @@ def _job(
     volumes = fetch_volumes(settings, resource, None)
     if not volume:
         volumes[0] = {"name": "models", "emptyDir": {"sizeLimit": "256Mi"}}
-    template = {
+    template: dict[str, Any] = {
         "metadata": {"labels": {**labels(resource.name, purpose), MODEL_LABEL: artifact.key}},
         "spec": {
             **pod_basics(settings, resource, hardware_class),
@@ -82,6 +84,7 @@ def _job(
             "volumes": volumes,
         },
     }
+    template = overridden(template, resource, settings)
     name = job_name(resource.name, purpose, digest(template))
     return {
         **child(resource, "batch/v1", "Job", name, purpose),

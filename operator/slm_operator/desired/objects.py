@@ -9,6 +9,7 @@ from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.claim import model_claim
 from slm_operator.desired.configmap import ca_bundle
 from slm_operator.desired.deployment import deployment
+from slm_operator.desired.disruption import disruption_budget
 from slm_operator.desired.jobs import inspect_job, pull_job
 from slm_operator.desired.monitor import service_monitor
 from slm_operator.desired.revisions import controller_revision
@@ -80,7 +81,11 @@ def desired_objects(
         secret = key_secret(resource, snapshot.new_key)
         if secret is not None and (key_missing or not _mounts_key(live, resource)):
             key = secret
-    objects += [service(resource), service_monitor(resource, served=snapshot.monitoring)]
+    objects += [
+        service(resource),
+        disruption_budget(resource),
+        service_monitor(resource, served=snapshot.monitoring),
+    ]
     return Desired(tuple(each for each in objects if each is not None), running, key, waiting)
 
 

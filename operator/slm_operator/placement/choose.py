@@ -10,6 +10,7 @@ from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware
 from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
 from slm_operator.nodes import Nodes
+from slm_operator.placement.devices import devices_wanted
 from slm_operator.placement.rejection import Cause, Rejected
 from slm_operator.settings import HardwareClass
 from slm_operator.snapshot import Snapshot
@@ -140,7 +141,8 @@ def _judge(
             cause=Cause.NO_ARTIFACT,
             reason=f"it runs {chosen.engine.value}, the spec asks for {spec.runtime.engine.value}",
         )
-    available, seen = _memory(snapshot.nodes, chosen, spec.hardware)
+    asked = _as_asked(resource, chosen)
+    available, seen = _memory(snapshot.nodes, asked, spec.hardware)
     if seen is not None and not standing:
         return Rejected(hardware=chosen.name, cause=Cause.NO_NODES, reason=seen)
     if chosen.image_required and chosen.image is None and spec.runtime.image is None and not standing:
@@ -151,7 +153,7 @@ def _judge(
             f"set hardwareClasses.{chosen.name}.image in the operator's chart",
         )
     header, given = facts.get(candidate.artifact.key), memory_given(resource)
-    reason = f"{chosen.name}: {_fitting(snapshot.nodes, chosen, spec.hardware)}"
+    reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
     if header is None:
         pending = given is None
         return Placement(
@@ -169,6 +171,14 @@ def _judge(
     if not fitted.fits and given is None:
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
     return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted)
+
+
+def _as_asked(resource: SLMDeployment, hardware_class: HardwareClass) -> HardwareClass:
+    """The class with as many devices as a pod of this spec asks for."""
+    device, wanted = hardware_class.resource, devices_wanted(resource, hardware_class)
+    if device is None or device.count == wanted:
+        return hardware_class
+    return hardware_class.model_copy(update={"resource": device.model_copy(update={"count": wanted})})
 
 
 def _memory(

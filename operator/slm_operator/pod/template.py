@@ -5,10 +5,13 @@ from typing import Any, Final
 from slm_contract import places
 from slm_contract.config import AuthMode, RuntimeConfig
 from slm_operator.crd.names import HARDWARE_LABEL, labels
+from slm_operator.crd.quantities import memory_quantity
 from slm_operator.crd.resource import SLMDeployment
+from slm_operator.placement.devices import devices_wanted
 from slm_operator.pod.budget import start_seconds
 from slm_operator.pod.config import runtime_config
-from slm_operator.pod.volumes import ca_source, fetch_volumes, key_volumes
+from slm_operator.pod.overrides import overridden
+from slm_operator.pod.volumes import TMP_SIZE, ca_source, disk_wanted, fetch_volumes, key_volumes
 from slm_operator.revision.revision import Revision
 from slm_operator.settings import HardwareClass, Settings
 
@@ -40,7 +43,7 @@ def pod_template(
         See :func:`~slm_operator.pod.volumes.key_volumes`.
     """
     config = runtime_config(resource, revision)
-    return {
+    template = {
         "metadata": {
             "labels": {**labels(resource.name), HARDWARE_LABEL: revision.hardware_class.name},
             "annotations": {"kubectl.kubernetes.io/default-container": "serve"},
@@ -49,7 +52,14 @@ def pod_template(
             **pod_basics(settings, resource, revision.hardware_class),
             "terminationGracePeriodSeconds": int(config.grace_seconds) + GRACE_MARGIN,
             "initContainers": [
-                fetch_container(settings, resource, config, image=revision.image, command="fetch")
+                fetch_container(
+                    settings,
+                    resource,
+                    config,
+                    image=revision.image,
+                    command="fetch",
+                    disk=disk_wanted(resource, revision.own_facts),
+                )
             ],
             "containers": [_serve_container(resource, settings, revision, config)],
             "volumes": [
@@ -58,6 +68,7 @@ def pod_template(
             ],
         },
     }
+    return overridden(template, resource, settings)
 
 
 def pod_basics(settings: Settings, resource: SLMDeployment, hardware_class: HardwareClass) -> dict[str, Any]:
@@ -85,9 +96,21 @@ def pod_basics(settings: Settings, resource: SLMDeployment, hardware_class: Hard
 
 
 def fetch_container(
-    settings: Settings, resource: SLMDeployment, config: RuntimeConfig, *, image: str, command: str
+    settings: Settings,
+    resource: SLMDeployment,
+    config: RuntimeConfig,
+    *,
+    image: str,
+    command: str,
+    disk: int = TMP_SIZE,
 ) -> dict[str, Any]:
-    """Runs `slm-runtime fetch` or `inspect`: reaches the source, and is the only one that does."""
+    """Runs `slm-runtime fetch` or `inspect`: reaches the source, and is the only one that does.
+
+    Parameters
+    ----------
+    disk
+        Bytes of the node's disk that the pod's own volumes are expected to take.
+    """
     return {
         "name": command,
         "image": image,
@@ -98,7 +121,11 @@ def fetch_container(
             config, *_own_environment(resource), *((each.name, each.value) for each in settings.fetch.env)
         ),
         "resources": {
-            "requests": {"cpu": CPU_REQUEST, "memory": FETCH_MEMORY},
+            "requests": {
+                "cpu": CPU_REQUEST,
+                "memory": FETCH_MEMORY,
+                "ephemeral-storage": memory_quantity(disk),
+            },
             "limits": {"memory": FETCH_MEMORY},
         },
         "securityContext": _RESTRICTED,
@@ -160,7 +187,10 @@ def _serve_resources(resource: SLMDeployment, revision: Revision) -> dict[str, A
     if "cpu" not in limits:
         requests.setdefault("cpu", CPU_REQUEST)
     if device is not None:
-        requests[device.name] = limits[device.name] = str(device.count)
+        requests[device.name] = limits[device.name] = str(devices_wanted(resource, revision.hardware_class))
+    if "ephemeral-storage" not in limits:
+        disk = disk_wanted(resource, revision.own_facts)
+        requests.setdefault("ephemeral-storage", memory_quantity(disk))
     return {"requests": requests, "limits": limits}
 
 

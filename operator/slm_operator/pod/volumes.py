@@ -13,6 +13,7 @@ from slm_operator.settings import Settings
 
 UNKNOWN_MODEL_VOLUME: Final = "32Gi"
 """The largest model that this operator is made for, in 32 bits, where its size isn't known yet."""
+TMP_SIZE: Final = 256 * MIB
 KEY_OWNER_FILE: Final = ".owner"
 """A hidden file: the runtime takes no key from it."""
 
@@ -45,7 +46,7 @@ def fetch_volumes(
     """The volumes of a container that fetches."""
     volumes: list[dict[str, Any]] = [
         _model_volume(resource, facts),
-        {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": memory_quantity(TMP_SIZE)}},
     ]
     credentials = resource.spec.model.credentials
     if credentials is not None:
@@ -104,9 +105,24 @@ def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str
     if cache.size is not None:
         limit = str(cache.size)
     elif facts is not None:
-        # A member of a wheel is packed as a rule: for a moment the volume holds it and the model.
-        copies = 2 if resource.spec.model.source.startswith("pypi://") else 1
-        limit = memory_quantity(copies * facts.size_bytes + facts.size_bytes // 8 + 64 * MIB)
+        limit = memory_quantity(_room(resource, facts))
     else:
         limit = UNKNOWN_MODEL_VOLUME
     return {"name": "models", "emptyDir": {"sizeLimit": limit}}
+
+
+def disk_wanted(resource: SLMDeployment, facts: ModelFacts | None) -> int:
+    """Bytes that the pod's own volumes take of its node's disk, so that it is placed where there is room.
+
+    A model whose size isn't known counts nothing: its volume's limit is a bound, and asking for that would keep the pod off
+    most nodes. There is no limit on the whole: kubelet would evict for it what serves.
+    """
+    if facts is None or uses_claim(resource.spec.cache):
+        return TMP_SIZE
+    return TMP_SIZE + _room(resource, facts)
+
+
+def _room(resource: SLMDeployment, facts: ModelFacts) -> int:
+    """Bytes of a model's volume. A member of a wheel is packed as a rule: for a moment it holds the wheel and the model."""
+    copies = 2 if resource.spec.model.source.startswith("pypi://") else 1
+    return copies * facts.size_bytes + facts.size_bytes // 8 + 64 * MIB

@@ -18,7 +18,7 @@ def spec_digest(resource: SLMDeployment) -> str:
     parts = spec.model_dump(
         mode="json",
         exclude_defaults=True,
-        include={"model", "runtime", "resources", "cache", "auth"},
+        include={"model", "runtime", "resources", "cache", "auth", "pod_template"},
     )
     hardware = spec.hardware.model_dump(
         mode="json", exclude_defaults=True, include={"on_degraded", "node_selector", "tolerations"}
