@@ -72,6 +72,8 @@ class Settings(SettingsModel):
     image_pull_secrets: tuple[str, ...] = ()
     allowed_image_prefixes: tuple[str, ...] = ()
     """Registries and repositories of `spec.runtime.image`; the default image and those of classes may run always."""
+    run_as_user: Annotated[int, Field(ge=1)] | None = 65532
+    """UID and GID of model pods; None where the platform assigns them, as OpenShift does for each namespace."""
     classes: tuple[HardwareClass, ...]
     fetch: FetchSettings = FetchSettings()
     namespaces: tuple[str, ...] = ()
