@@ -18,7 +18,7 @@ from kopf._core.engines.peering import Identity  # no public name
 from slm_operator import config, handlers, log, reports
 from slm_operator.cluster import connection, errors
 from slm_operator.cluster.client import KubernetesClient
-from slm_operator.cluster.resources import SLM_DEPLOYMENT
+from slm_operator.cluster.resources import SLM_DEPLOYMENT, watched
 from slm_operator.decide import decide
 from slm_operator.health import Health, Vitals
 from slm_operator.lease import Lease, LeaseLostError
@@ -109,6 +109,7 @@ class Operator:
             reconciler=reconciler,
             namespaces=self._settings.namespaces,
             interval=self._settings.resync_seconds,
+            watched=watched(self._settings),
         )
         session = await stack.enter_async_context(reports.session())
         polling = reports.Reports(
@@ -135,7 +136,7 @@ class Operator:
         namespaces = self._settings.namespaces
         ready = asyncio.Event()
         operator = kopf.operator(
-            registry=handlers.registry(watcher, configuration),
+            registry=handlers.registry(watcher, configuration, watched(self._settings)),
             settings=handlers.settings(),
             clusterwide=not namespaces,
             namespaces=namespaces,

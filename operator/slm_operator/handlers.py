@@ -56,7 +56,9 @@ async def login(configuration: Any) -> kopf.ConnectionInfo:
     )
 
 
-def registry(watcher: Watcher, configuration: Any) -> kopf.OperatorRegistry:
+def registry(
+    watcher: Watcher, configuration: Any, watched: tuple[Resource, ...] = WATCHED
+) -> kopf.OperatorRegistry:
     """The handlers: one a watched kind, and the login.
 
     ServiceMonitors are watched where the cluster serves them at start; where it does so only later, the
@@ -68,7 +70,7 @@ def registry(watcher: Watcher, configuration: Any) -> kopf.OperatorRegistry:
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
         return await login(configuration)
 
-    for resource in (*WATCHED, SERVICE_MONITOR) if watcher.store.monitoring else WATCHED:
+    for resource in (*watched, SERVICE_MONITOR) if watcher.store.monitoring else watched:
         watch(handlers, resource, watcher)
     return handlers
 

@@ -37,6 +37,8 @@ class Resync:
         Empty: the whole cluster.
     interval
         Seconds between two lists of everything.
+    watched
+        Kinds to list.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Resync:
         reconciler: Reconciler,
         namespaces: tuple[str, ...],
         interval: float,
+        watched: tuple[Resource, ...] = WATCHED,
         jitter: random.Random | None = None,
     ) -> None:
         self._cluster = cluster
@@ -56,6 +59,7 @@ class Resync:
         self._reconciler = reconciler
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._interval = interval
+        self._watched = watched
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._asked = asyncio.Event()
         self._listed = 0.0
@@ -79,7 +83,7 @@ class Resync:
         """
         self._store.monitoring = await self._cluster.serves(SERVICE_MONITOR)
         changes: list[Change] = []
-        for resource in (*WATCHED, SERVICE_MONITOR) if self._store.monitoring else WATCHED:
+        for resource in (*self._watched, SERVICE_MONITOR) if self._store.monitoring else self._watched:
             for namespace in self._namespaces if resource.namespaced else (None,):
                 changes += await self._list(resource, namespace)
         self._listed = asyncio.get_running_loop().time()

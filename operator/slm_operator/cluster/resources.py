@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from slm_operator.crd import names
+from slm_operator.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,17 @@ SECRET: Final = Resource("v1", "Secret", "secrets")
 LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 
 WATCHED: Final = (SLM_DEPLOYMENT, DEPLOYMENT, SERVICE, CONFIG_MAP, CLAIM, JOB, POD, NODE)
-"""Always there; ServiceMonitor comes on top where the cluster serves it."""
+"""All that may be watched (:func:`watched`); ServiceMonitor comes on top where the cluster serves it."""
 
 _BY_KIND: Final = {
     (resource.api_version, resource.kind): resource for resource in (*WATCHED, SERVICE_MONITOR, SECRET, LEASE)
 }
+
+
+def watched(settings: Settings) -> tuple[Resource, ...]:
+    """What an operator of these settings watches: ConfigMaps only where it makes any, since only then it may read them."""
+    makes_config_maps = settings.fetch.ca_bundle is not None
+    return tuple(each for each in WATCHED if each is not CONFIG_MAP or makes_config_maps)
 
 
 def resource_of(document: Mapping[str, Any]) -> Resource:
