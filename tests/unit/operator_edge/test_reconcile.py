@@ -39,9 +39,9 @@ class Core:
         secret.pop("spec")
         wanted = live is None or live["spec"]["ports"] != ports or self.restless
         deletes = [
-            Delete("batch/v1", ref, each["metadata"]["uid"], each["metadata"]["resourceVersion"])
+            Delete("v1", ref, each["metadata"]["uid"], each["metadata"]["resourceVersion"])
             for ref, each in snapshot.children.items()
-            if ref.kind == "Job"
+            if ref.kind == "PersistentVolumeClaim"
         ]
         plan = Plan(
             create=(secret,) if live is None else (),
@@ -312,8 +312,8 @@ def test_a_delete_hits_only_what_was_observed():
     async def scenario():
         each = world()
         each.cluster.put(slm(0))
-        each.cluster.put(child("Job", 0, owner="uid-1", spec={}))
-        ref = Ref("Job", "demo", "a")
+        each.cluster.put(child("PersistentVolumeClaim", 0, owner="uid-1", spec={}))
+        ref = Ref("PersistentVolumeClaim", "demo", "a")
         changed = False
 
         def meddle(verb: str, _: Ref):
@@ -321,7 +321,7 @@ def test_a_delete_hits_only_what_was_observed():
             if verb == "delete" and not changed:
                 changed = True
                 each.cluster.remove(ref)
-                each.cluster.put(child("Job", 0, owner=None, spec={"mine": "1"}))
+                each.cluster.put(child("PersistentVolumeClaim", 0, owner=None, spec={"mine": "1"}))
                 each.cluster.change(ref, lambda document: document["metadata"].update(labels={}))
 
         each.faults.refuse = meddle
