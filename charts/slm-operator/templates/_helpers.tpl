@@ -50,6 +50,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
+{{/* `true` where the admission policy is wanted and the cluster is new enough; what is rendered offline goes by the version alone. */}}
+{{- define "slm-operator.admissionPolicy" -}}
+{{- $kind := "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
+{{- $known := or (.Capabilities.APIVersions.Has $kind) (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) -}}
+{{- and .Values.admissionPolicy.enabled $known -}}
+{{- end -}}
+
+{{/* `true` on OpenShift, which assigns each namespace its user IDs and refuses others. */}}
+{{- define "slm-operator.assignsUsers" -}}
+{{- .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
+{{- end -}}
+
+{{/* {user: the UID of model pods, nothing where the platform assigns it}. */}}
+{{- define "slm-operator.runAsUser" -}}
+{{- $user := .Values.runtime.runAsUser -}}
+{{- if eq (toString $user) "Auto" -}}
+{{- $user = ternary nil 65532 (eq (include "slm-operator.assignsUsers" .) "true") -}}
+{{- end -}}
+{{- dict "user" $user | toYaml -}}
+{{- end -}}
+
 {{/* The operator's settings, as slm_operator.settings reads them. */}}
 {{- define "slm-operator.settings" -}}
 {{- $env := list -}}
@@ -79,6 +100,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   "imagePullPolicy" .Values.runtime.image.pullPolicy
   "imagePullSecrets" $secrets
   "allowedImagePrefixes" .Values.runtime.allowedImagePrefixes
+  "runAsUser" (include "slm-operator.runAsUser" . | fromYaml | dig "user" nil)
   "classes" $classes
   "fetch" $fetch
   "namespaces" .Values.watchNamespaces
@@ -89,7 +111,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   | toYaml -}}
 {{- end -}}
 
-{{/* What the operator may do with SLMDeployments and what belongs to them; Secrets it can only make. */}}
+{{/* What the operator may do with SLMDeployments and what belongs to them; Secrets it can only make, ConfigMaps it has to do with
+only where it puts the site's CAs beside the models. */}}
 {{- define "slm-operator.rules" -}}
 - apiGroups: [slm-operator.io]
   resources: [slmdeployments]
@@ -101,7 +124,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps, persistentvolumeclaims]
+  resources: [services, {{ if .Values.fetch.caBundle }}configmaps, {{ end }}persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [batch]
   resources: [jobs]
