@@ -1,6 +1,6 @@
 """The operator may do what it needs, where it needs it, and nothing more."""
 
-from tests.chart.rendering import NAMESPACE, NAMESPACED, Render, Rendered
+from tests.chart.rendering import EVERYTHING, NAMESPACE, NAMESPACED, Render, Rendered
 
 OPERATOR = {"kind": "ServiceAccount", "name": "slm-operator", "namespace": NAMESPACE}
 CHILDREN = {"get", "list", "watch", "create", "patch", "delete"}
@@ -35,12 +35,18 @@ def test_rights_on_the_cluster(render: Render) -> None:
         "slm-operator.io/slmdeployments/status": {"get", "patch"},
         "apps/deployments": CHILDREN,
         "/services": CHILDREN,
-        "/configmaps": CHILDREN,
         "/persistentvolumeclaims": CHILDREN,
         "batch/jobs": CHILDREN,
         "monitoring.coreos.com/servicemonitors": CHILDREN,
         "/secrets": {"create"},
         "/pods": {"get", "list", "watch"},
+    }
+
+
+def test_config_maps_are_touched_only_to_hand_on_the_site_s_cas(render: Render) -> None:
+    assert rights(render(EVERYTHING), "ClusterRole", "slm-operator") == {
+        **rights(render(), "ClusterRole", "slm-operator"),
+        "/configmaps": CHILDREN,
     }
 
 
