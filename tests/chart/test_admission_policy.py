@@ -33,6 +33,10 @@ def test_it_isn_t_where_the_cluster_can_t_or_the_site_won_t(helm: Helm, render: 
         assert not {each["kind"] for each in rendered.objects} & set(KINDS)
 
 
+def test_an_upgrade_that_reuses_the_values_of_an_earlier_chart_has_it_too(render: Render) -> None:
+    assert render({"admissionPolicy": None}).kind(KINDS[0])
+
+
 def test_a_cluster_that_says_it_can_is_believed(helm: Helm) -> None:
     served = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"
     assert on(helm, "1.29.9", "--api-versions", served).kind(KINDS[0])

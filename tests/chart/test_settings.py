@@ -48,7 +48,9 @@ def test_an_accelerator_waits_for_an_image_that_can_use_it(render: Render) -> No
     [
         ({}, (), 65532),
         ({}, OPENSHIFT, None),
-        ({"runtime": {"runAsUser": None}}, (), None),
+        ({"runtime": {"runAsUser": "Platform"}}, (), None),
+        # What an upgrade with --reuse-values has of a value that the earlier chart didn't know.
+        ({"runtime": {"runAsUser": None}}, (), 65532),
         ({"runtime": {"runAsUser": 1000650000}}, (), 1000650000),
         ({"runtime": {"runAsUser": 4711}}, OPENSHIFT, 4711),
     ],

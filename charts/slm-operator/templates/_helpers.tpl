@@ -50,11 +50,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
+{{/* An upgrade with --reuse-values has the earlier chart's values, without this one. */}}
+{{- define "slm-operator.admissionPolicyWanted" -}}
+{{- dig "enabled" true (default dict .Values.admissionPolicy) -}}
+{{- end -}}
+
 {{/* `true` where the admission policy is wanted and the cluster is new enough; what is rendered offline goes by the version alone. */}}
 {{- define "slm-operator.admissionPolicy" -}}
 {{- $kind := "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
 {{- $known := or (.Capabilities.APIVersions.Has $kind) (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) -}}
-{{- and .Values.admissionPolicy.enabled $known -}}
+{{- and (include "slm-operator.admissionPolicyWanted" . | eq "true") $known -}}
 {{- end -}}
 
 {{/* `true` on OpenShift, which assigns each namespace its user IDs and refuses others. */}}
@@ -62,13 +67,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
 {{- end -}}
 
-{{/* {user: the UID of model pods, nothing where the platform assigns it}. */}}
+{{/* {user: the UID of model pods, nothing where the platform assigns it}. Absent, as after --reuse-values, is `Auto`. */}}
 {{- define "slm-operator.runAsUser" -}}
-{{- $user := .Values.runtime.runAsUser -}}
+{{- $user := default "Auto" .Values.runtime.runAsUser -}}
 {{- if eq (toString $user) "Auto" -}}
-{{- $user = ternary nil 65532 (eq (include "slm-operator.assignsUsers" .) "true") -}}
+{{- $user = ternary "Platform" 65532 (eq (include "slm-operator.assignsUsers" .) "true") -}}
 {{- end -}}
-{{- dict "user" $user | toYaml -}}
+{{- dict "user" (ternary nil $user (eq (toString $user) "Platform")) | toYaml -}}
 {{- end -}}
 
 {{/* The operator's settings, as slm_operator.settings reads them. */}}
