@@ -17,7 +17,7 @@ import uvloop
 from slm_operator import config, log, reports, watches
 from slm_operator.cluster import connection, errors
 from slm_operator.cluster.client import KubernetesClient
-from slm_operator.cluster.resources import SLM_DEPLOYMENT
+from slm_operator.cluster.resources import SLM_DEPLOYMENT, watched
 from slm_operator.decide import decide
 from slm_operator.health import Health, Vitals
 from slm_operator.lease import Lease, LeaseLostError
@@ -108,6 +108,7 @@ class Operator:
             reconciler=reconciler,
             namespaces=self._settings.namespaces,
             interval=self._settings.resync_seconds,
+            watched=watched(self._settings),
         )
         session = await stack.enter_async_context(reports.session())
         polling = reports.Reports(
@@ -131,6 +132,7 @@ class Operator:
             watching = watches.watch(
                 watcher,
                 configuration,
+                kinds=watched(self._settings),
                 namespaces=self._settings.namespaces,
                 identity=self._config.identity,
                 started=self._catch_signals,

@@ -1,7 +1,7 @@
 """The process's configuration: settings from the chart's file, who and where we are from the environment."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 import yaml
 from pydantic import ValidationError
 
+from slm_operator.model.allowed import RuleError, image_rule, source_rule
 from slm_operator.settings import Settings
 
 CONFIG_ENV: Final = "SLM_OPERATOR_CONFIG"
@@ -72,12 +73,23 @@ def load_settings(path: Path) -> Settings:
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a map of settings, found {type(document).__name__}")
     try:
-        return Settings.model_validate(document)
+        settings = Settings.model_validate(document)
     except ValidationError as error:
         first, *more = error.errors()
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         others = f" (and {len(more)} more)" if more else ""
         raise ConfigError(f"{path}: {where.lstrip('.')}: {first['msg']}{others}") from error
+    _check_rules(path, "fetch.allowedSources", settings.fetch.allowed_sources, source_rule)
+    _check_rules(path, "allowedImagePrefixes", settings.allowed_image_prefixes, image_rule)
+    return settings
+
+
+def _check_rules(path: Path, where: str, rules: Sequence[str], read: Callable[[str], object]) -> None:
+    for number, rule in enumerate(rules):
+        try:
+            read(rule)
+        except RuleError as error:
+            raise ConfigError(f"{path}: {where}[{number}]: {error}") from error
 
 
 def _port(value: str | None) -> int:

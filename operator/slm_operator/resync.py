@@ -42,6 +42,8 @@ class Resync:
         Empty: the whole cluster.
     interval
         Seconds between two lists of everything.
+    watched
+        Kinds to list.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Resync:
         reconciler: Reconciler,
         namespaces: tuple[str, ...],
         interval: float,
+        watched: tuple[Resource, ...] = WATCHED,
         jitter: random.Random | None = None,
     ) -> None:
         self._cluster = cluster
@@ -61,6 +64,7 @@ class Resync:
         self._reconciler = reconciler
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._interval = interval
+        self._watched = watched
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._asked: set[Resource] = set()
         self._asking = asyncio.Event()
@@ -90,7 +94,7 @@ class Resync:
             Something can't be listed; what was listed before it counts.
         """
         self._store.found_monitoring(served=await self._cluster.serves(SERVICE_MONITOR))
-        kinds = (*WATCHED, SERVICE_MONITOR) if self._store.monitoring else WATCHED
+        kinds = (*self._watched, SERVICE_MONITOR) if self._store.monitoring else self._watched
         changes = [change for resource in kinds for change in await self._list(resource)]
         self._listed = asyncio.get_running_loop().time()
         return changes

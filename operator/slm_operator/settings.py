@@ -63,7 +63,7 @@ class FetchSettings(SettingsModel):
     ca_bundle: str | None = None
     """PEM text; the operator puts it beside the model where the spec names no ConfigMap of its own."""
     allowed_sources: tuple[str, ...] = ("https://", "pypi://")
-    """Prefixes of URIs that may be fetched."""
+    """What may be fetched; how a rule is read: :mod:`slm_operator.model.allowed`."""
 
 
 class Settings(SettingsModel):
@@ -71,9 +71,11 @@ class Settings(SettingsModel):
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     allowed_image_prefixes: tuple[str, ...] = ()
-    """`spec.runtime.image` must start with one of them; the default image and those of classes always may."""
+    """Registries and repositories of `spec.runtime.image`; the default image and those of classes may run always."""
     allowed_service_accounts: tuple[str, ...] = ()
     """ServiceAccounts that `spec.podTemplate.serviceAccountName` may name."""
+    run_as_user: Annotated[int, Field(ge=1)] | None = 65532
+    """UID and GID of model pods; None where the platform assigns them, as OpenShift does for each namespace."""
     classes: tuple[HardwareClass, ...]
     fetch: FetchSettings = FetchSettings()
     namespaces: tuple[str, ...] = ()

@@ -48,6 +48,7 @@ async def watch(
     watcher: Watcher,
     configuration: Any,
     *,
+    kinds: tuple[Resource, ...],
     namespaces: tuple[str, ...],
     identity: str,
     started: Callable[[], None],
@@ -66,7 +67,7 @@ async def watch(
     """
     ready = asyncio.Event()
     operator = kopf.operator(
-        registry=registry(watcher, configuration),
+        registry=registry(watcher, configuration, kinds),
         settings=settings(),
         clusterwide=not namespaces,
         namespaces=namespaces,
@@ -97,7 +98,9 @@ async def login(configuration: Any) -> kopf.ConnectionInfo:
     )
 
 
-def registry(watcher: Watcher, configuration: Any) -> kopf.OperatorRegistry:
+def registry(
+    watcher: Watcher, configuration: Any, kinds: tuple[Resource, ...] = WATCHED
+) -> kopf.OperatorRegistry:
     """The handlers: one a watched kind, and the login.
 
     ServiceMonitors are watched where the cluster serves them at start; where it does so only later, the
@@ -109,7 +112,7 @@ def registry(watcher: Watcher, configuration: Any) -> kopf.OperatorRegistry:
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
         return await login(configuration)
 
-    for resource in (*WATCHED, SERVICE_MONITOR) if watcher.store.monitoring else WATCHED:
+    for resource in (*kinds, SERVICE_MONITOR) if watcher.store.monitoring else kinds:
         _watch(handlers, resource, watcher)
     return handlers
 

@@ -79,5 +79,7 @@ EVERYTHING: Mapping[str, Any] = {
     "affinity": {"nodeAffinity": {}},
     "extraEnv": [{"name": "TZ", "value": "UTC"}],
 }
+OPENSHIFT = ("--api-versions", "security.openshift.io/v1")
+"""Flags that make Helm take the cluster for one."""
 NAMESPACED: Mapping[str, Any] = {"watchNamespaces": ["team-a", "team-b"]}
 MODES: Mapping[str, Mapping[str, Any]] = {"default": {}, "namespaced": NAMESPACED, "everything": EVERYTHING}

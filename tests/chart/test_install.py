@@ -112,6 +112,7 @@ def test_rights_in_cluster_mode(server: ControlPlane) -> None:
     for verb in ("get", "list", "watch", "patch", "update", "delete"):
         assert not may(server, verb, "secrets", "team-a")
     assert not may(server, "delete", "pods", "team-a")
+    assert not may(server, "get", "configmaps", "team-a")
     lease = {"group": "coordination.k8s.io"}
     assert may(server, "create", "leases", NAMESPACE, **lease)
     assert may(server, "update", "leases", NAMESPACE, name="slm-operator", **lease)
@@ -121,7 +122,7 @@ def test_rights_in_cluster_mode(server: ControlPlane) -> None:
 
 def test_rights_in_namespaced_mode(server: ControlPlane) -> None:
     install(server, "--set", "watchNamespaces={team-a}")
-    for resource, group in (("deployments", "apps"), ("configmaps", ""), ("slmdeployments", GROUP)):
+    for resource, group in (("deployments", "apps"), ("services", ""), ("slmdeployments", GROUP)):
         assert may(server, "watch", resource, "team-a", group=group)
         assert not may(server, "watch", resource, "team-b", group=group)
         assert not may(server, "watch", resource, None, group=group)

@@ -8,10 +8,16 @@ import pytest
 import yaml
 
 from tests.chart.generate import CHART, ROOT
-from tests.chart.rendering import EVERYTHING, NAMESPACE, ChartRefused, Helm, Render, Rendered
+from tests.chart.rendering import EVERYTHING, NAMESPACE, OPENSHIFT, ChartRefused, Helm, Render, Rendered
 from tests.cluster import chart, tools
 
-CLUSTER_SCOPED = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
+CLUSTER_SCOPED = {
+    "CustomResourceDefinition",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+}
 
 
 def pod(rendered: Rendered) -> dict[str, Any]:
@@ -163,7 +169,13 @@ def test_a_user_label_never_breaks_the_selector(render: Render) -> None:
     assert rendered.one("Deployment")["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
-def test_openshift_may_choose_the_user(render: Render) -> None:
+def test_openshift_chooses_the_operator_s_user(render: Render) -> None:
+    given = pod(render({"podSecurityContext": {"runAsUser": 4711}}, *OPENSHIFT))["securityContext"]
+    assert given == {"runAsNonRoot": True, "runAsUser": 4711, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert "runAsUser" not in pod(render({}, *OPENSHIFT))["securityContext"]
+
+
+def test_another_platform_may_choose_the_user(render: Render) -> None:
     nobody = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
     assert pod(render(nobody))["securityContext"] == {
         "runAsNonRoot": True,
@@ -190,6 +202,9 @@ def test_crds_are_installed_as_they_are_and_kept(render: Render, path: Any) -> N
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"image": {"digest": "abc"}}, "digest"),
         ({"runtime": {"image": {"digest": "sha256:12"}}}, "digest"),
+        ({"runtime": {"runAsUser": 0}}, "runAsUser"),
+        ({"runtime": {"runAsUser": "nobody"}}, "runAsUser"),
+        ({"admissionPolicy": {"enabled": "yes"}}, "admissionPolicy"),
         ({"watchNamespaces": "team-a"}, "watchNamespaces"),
         ({"watchNamespaces": ["Team A"]}, "watchNamespaces"),
         ({"fetch": {"caBundle": "/etc/ssl/ca.pem"}}, "caBundle"),

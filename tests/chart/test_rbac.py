@@ -1,6 +1,6 @@
 """The operator may do what it needs, where it needs it, and nothing more."""
 
-from tests.chart.rendering import NAMESPACE, NAMESPACED, Render, Rendered
+from tests.chart.rendering import EVERYTHING, NAMESPACE, NAMESPACED, Render, Rendered
 
 OPERATOR = {"kind": "ServiceAccount", "name": "slm-operator", "namespace": NAMESPACE}
 CHILDREN = {"get", "list", "watch", "create", "patch", "delete"}
@@ -36,7 +36,6 @@ def test_rights_on_the_cluster(render: Render) -> None:
         "apps/deployments": CHILDREN,
         "apps/controllerrevisions": CHILDREN,
         "/services": CHILDREN,
-        "/configmaps": CHILDREN,
         "/persistentvolumeclaims": CHILDREN,
         "batch/jobs": CHILDREN,
         "policy/poddisruptionbudgets": CHILDREN,
@@ -44,6 +43,13 @@ def test_rights_on_the_cluster(render: Render) -> None:
         "/secrets": {"create"},
         "/events": {"list", "create"},
         "/pods": {"get", "list", "watch"},
+    }
+
+
+def test_config_maps_are_touched_only_to_hand_on_the_site_s_cas(render: Render) -> None:
+    assert rights(render(EVERYTHING), "ClusterRole", "slm-operator") == {
+        **rights(render(), "ClusterRole", "slm-operator"),
+        "/configmaps": CHILDREN,
     }
 
 

@@ -10,7 +10,7 @@ import yaml
 from slm_contract.config import EngineName
 from slm_operator.settings import EnvVar, HardwareClass, Settings, Toleration
 from tests.chart.generate import CHART, ROOT
-from tests.chart.rendering import EVERYTHING, Render, Rendered
+from tests.chart.rendering import EVERYTHING, OPENSHIFT, Render, Rendered
 
 SHIPPED = ["gpu-nvidia", "npu-intel", "gpu-amd", "npu-qualcomm", "gpu-intel", "gpu-intel-i915", "cpu"]
 
@@ -41,6 +41,24 @@ def test_an_accelerator_waits_for_an_image_that_can_use_it(render: Render) -> No
     classes = settings(render()).classes
     assert {each.name for each in classes if not each.image_required} == {"cpu"}
     assert all(each.image_required == (each.resource is not None) for each in classes)
+
+
+@pytest.mark.parametrize(
+    ("values", "flags", "user"),
+    [
+        ({}, (), 65532),
+        ({}, OPENSHIFT, None),
+        ({"runtime": {"runAsUser": "Platform"}}, (), None),
+        # What an upgrade with --reuse-values has of a value that the earlier chart didn't know.
+        ({"runtime": {"runAsUser": None}}, (), 65532),
+        ({"runtime": {"runAsUser": 1000650000}}, (), 1000650000),
+        ({"runtime": {"runAsUser": 4711}}, OPENSHIFT, 4711),
+    ],
+)
+def test_model_pods_run_as_the_site_or_the_platform_says(
+    render: Render, values: dict[str, Any], flags: tuple[str, ...], user: int | None
+) -> None:
+    assert settings(render(values, *flags)).run_as_user == user
 
 
 def test_chart_and_distribution_have_one_version() -> None:

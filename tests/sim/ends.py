@@ -65,4 +65,4 @@ def present(state: dict[Ref, Any]) -> dict[Ref, Any]:
 
 
 def _rollout(text: str) -> str:
-    return json.dumps({key: each for key, each in json.loads(text).items() if key in {"revision"}})
+    return json.dumps({key: each for key, each in json.loads(text).items() if key == "revision"})

@@ -15,7 +15,7 @@ from typing import Any
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Listing
-from slm_operator.cluster.resources import NODE, SERVICE_MONITOR, WATCHED, Resource
+from slm_operator.cluster.resources import NODE, SERVICE_MONITOR, Resource, watched
 from slm_operator.queue import WorkQueue
 from slm_operator.reconcile import Reconciler
 from slm_operator.reports import Reports
@@ -146,6 +146,7 @@ class SimOperator:
             reconciler=self.reconciler,
             namespaces=world.settings.namespaces,
             interval=world.settings.resync_seconds,
+            watched=watched(world.settings),
             jitter=jitter,
         )
         self.reports = Reports(
@@ -184,7 +185,8 @@ class SimOperator:
 
     async def _follow(self, position: int) -> None:
         """The watches: every event of ours, in order, some late, some never."""
-        by_kind = {resource.kind: resource for resource in (*WATCHED, SERVICE_MONITOR)}
+        kinds = (*watched(self.world.settings), SERVICE_MONITOR)
+        by_kind = {resource.kind: resource for resource in kinds}
         history = self.world.cluster.history
         changed = asyncio.Event()
         self.world.cluster.watchers.append(changed.set)

@@ -50,6 +50,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
+{{/* An upgrade with --reuse-values has the earlier chart's values, without this one. */}}
+{{- define "slm-operator.admissionPolicyWanted" -}}
+{{- dig "enabled" true (default dict .Values.admissionPolicy) -}}
+{{- end -}}
+
+{{/* `true` where the admission policy is wanted and the cluster is new enough; what is rendered offline goes by the version alone. */}}
+{{- define "slm-operator.admissionPolicy" -}}
+{{- $kind := "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
+{{- $known := or (.Capabilities.APIVersions.Has $kind) (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) -}}
+{{- and (include "slm-operator.admissionPolicyWanted" . | eq "true") $known -}}
+{{- end -}}
+
+{{/* `true` on OpenShift, which assigns each namespace its user IDs and refuses others. */}}
+{{- define "slm-operator.assignsUsers" -}}
+{{- .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
+{{- end -}}
+
+{{/* {user: the UID of model pods, nothing where the platform assigns it}. Absent, as after --reuse-values, is `Auto`. */}}
+{{- define "slm-operator.runAsUser" -}}
+{{- $user := default "Auto" .Values.runtime.runAsUser -}}
+{{- if eq (toString $user) "Auto" -}}
+{{- $user = ternary "Platform" 65532 (eq (include "slm-operator.assignsUsers" .) "true") -}}
+{{- end -}}
+{{- dict "user" (ternary nil $user (eq (toString $user) "Platform")) | toYaml -}}
+{{- end -}}
+
 {{/* The operator's settings, as slm_operator.settings reads them. */}}
 {{- define "slm-operator.settings" -}}
 {{- $env := list -}}
@@ -90,6 +116,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   "imagePullSecrets" $secrets
   "allowedImagePrefixes" .Values.runtime.allowedImagePrefixes
   "allowedServiceAccounts" (.Values.runtime.allowedServiceAccounts | default list)
+  "runAsUser" (include "slm-operator.runAsUser" . | fromYaml | dig "user" nil)
   "classes" $classes
   "fetch" $fetch
   "namespaces" .Values.watchNamespaces
@@ -100,7 +127,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   | toYaml -}}
 {{- end -}}
 
-{{/* What the operator may do with SLMDeployments and what belongs to them; Secrets it can only make. */}}
+{{/* What the operator may do with SLMDeployments and what belongs to them; Secrets it can only make, ConfigMaps it has to do with
+only where it puts the site's CAs beside the models. */}}
 {{- define "slm-operator.rules" -}}
 - apiGroups: [slm-operator.io]
   resources: [slmdeployments]
@@ -112,7 +140,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   resources: [deployments, controllerrevisions]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps, persistentvolumeclaims]
+  resources: [services, {{ if .Values.fetch.caBundle }}configmaps, {{ end }}persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [batch]
   resources: [jobs]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from slm_operator.crd import names
+from slm_operator.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,18 @@ WATCHED: Final = (
     POD,
     NODE,
 )
-"""Always there; ServiceMonitor comes on top where the cluster serves it."""
+"""All that may be watched (:func:`watched`); ServiceMonitor comes on top where the cluster serves it."""
 
 _BY_KIND: Final = {
     (resource.api_version, resource.kind): resource
     for resource in (*WATCHED, SERVICE_MONITOR, SECRET, LEASE, EVENT)
 }
+
+
+def watched(settings: Settings) -> tuple[Resource, ...]:
+    """What an operator of these settings watches: ConfigMaps only where it makes any, since only then it may read them."""
+    makes_config_maps = settings.fetch.ca_bundle is not None
+    return tuple(each for each in WATCHED if each is not CONFIG_MAP or makes_config_maps)
 
 
 def resource_of(document: Mapping[str, Any]) -> Resource:

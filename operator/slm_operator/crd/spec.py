@@ -170,7 +170,7 @@ class Runtime(ApiModel):
         ]
         | None
     ) = None
-    """Runtime image; the operator's configuration says which prefixes are allowed. Absent: that of the hardware class."""
+    """Runtime image; the operator's configuration says which are allowed. Absent: that of the hardware class."""
     context_length: Annotated[int, Field(ge=128, le=1048576)] | None = None
     """Tokens that one request may hold, prompt and answer. Absent: what the model was trained for, at most 8192, and less
     where memory asks for it."""
@@ -226,7 +226,7 @@ class Runtime(ApiModel):
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = ()
-    """More environment variables for the runtime."""
+    """More environment variables for the runtime's server; what fetches the model has the site's alone."""
 
 
 class Recover(StrEnum):

@@ -1,5 +1,6 @@
 """The pod: fetch the model, then serve it. Meets Pod Security `restricted`; probes never touch what inference can block."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from slm_contract import places
@@ -7,15 +8,15 @@ from slm_contract.config import AuthMode, RuntimeConfig
 from slm_operator.crd.names import HARDWARE_LABEL, labels
 from slm_operator.crd.quantities import memory_quantity
 from slm_operator.crd.resource import SLMDeployment
+from slm_operator.crd.spec import EnvironmentVariable
 from slm_operator.placement.devices import devices_wanted
 from slm_operator.pod.budget import start_seconds
 from slm_operator.pod.config import runtime_config
 from slm_operator.pod.overrides import overridden
 from slm_operator.pod.volumes import TMP_SIZE, ca_source, disk_wanted, fetch_volumes, key_volumes
 from slm_operator.revision.revision import Revision
-from slm_operator.settings import HardwareClass, Settings
+from slm_operator.settings import EnvVar, HardwareClass, Settings
 
-USER: Final = 65532
 TMP: Final = "/tmp"  # noqa: S108 - a volume of the pod's own
 CPU_REQUEST: Final = "250m"
 """Small and fixed: what a model uses is bursts, and a request that follows the node's size would not schedule."""
@@ -80,14 +81,14 @@ def pod_basics(settings: Settings, resource: SLMDeployment, hardware_class: Hard
     ]
     pull_secrets = [{"name": name} for name in settings.image_pull_secrets]
     optional = {"nodeSelector": selector, "tolerations": tolerations, "imagePullSecrets": pull_secrets}
+    user = settings.run_as_user
+    assigned = {} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
+            **assigned,
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -116,10 +117,8 @@ def fetch_container(
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["slm-runtime", command],
-        # The site's environment comes last: a spec can't point the fetch at another index.
-        "env": _environment(
-            config, *_own_environment(resource), *((each.name, each.value) for each in settings.fetch.env)
-        ),
+        # The site's alone: pip and HTTP libraries have many variables that lead to another index, proxy or CA.
+        "env": _environment(config, settings.fetch.env),
         "resources": {
             "requests": {
                 "cpu": CPU_REQUEST,
@@ -158,7 +157,7 @@ def _serve_container(
         "image": revision.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["slm-runtime", "serve"],
-        "env": _environment(config, *_own_environment(resource)),
+        "env": _environment(config, resource.spec.runtime.env),
         "ports": [
             {"name": "api", "containerPort": places.API_PORT, "protocol": "TCP"},
             {"name": "ops", "containerPort": places.OPS_PORT, "protocol": "TCP"},
@@ -194,12 +193,10 @@ def _serve_resources(resource: SLMDeployment, revision: Revision) -> dict[str, A
     return {"requests": requests, "limits": limits}
 
 
-def _own_environment(resource: SLMDeployment) -> tuple[tuple[str, str], ...]:
-    return tuple((each.name, each.value) for each in resource.spec.runtime.env)
-
-
-def _environment(config: RuntimeConfig, *pairs: tuple[str, str]) -> list[dict[str, str]]:
-    merged = {**dict(pairs), places.CONFIG_ENV: config.to_json()}
+def _environment(
+    config: RuntimeConfig, variables: Iterable[EnvVar | EnvironmentVariable]
+) -> list[dict[str, str]]:
+    merged = {**{each.name: each.value for each in variables}, places.CONFIG_ENV: config.to_json()}
     return [{"name": name, "value": value} for name, value in merged.items() if value]
 
 

@@ -2,6 +2,7 @@
 
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.faults import Fault
+from slm_operator.model.allowed import image_allowed, source_allowed
 from slm_operator.model.source import SourceError, parse_source
 from slm_operator.settings import Settings
 
@@ -14,23 +15,23 @@ def refused(resource: SLMDeployment, settings: Settings) -> Fault | None:
             parse_source(source)
         except SourceError as error:
             return Fault("SourceInvalid", str(error), "correct spec.model.source", "ModelReady", stalled=True)
-        if not source.startswith(settings.fetch.allowed_sources):
+        if not source_allowed(source, settings.fetch.allowed_sources):
             allowed = ", ".join(settings.fetch.allowed_sources)
             return Fault(
                 "SourceNotAllowed",
                 f"the operator's configuration doesn't allow {source}",
-                f"name a source that begins with one of {allowed}, or have fetch.allowedSources extended",
+                f"name a source under one of {allowed}, or have fetch.allowedSources extended",
                 "ModelReady",
                 stalled=True,
             )
     image = resource.spec.runtime.image
     own = {settings.runtime_image, *(each.image for each in settings.classes)}
-    if image is not None and image not in own and not image.startswith(settings.allowed_image_prefixes):
+    if image is not None and image not in own and not image_allowed(image, settings.allowed_image_prefixes):
         allowed = ", ".join(settings.allowed_image_prefixes) or "none"
         return Fault(
             "ImageNotAllowed",
             f"the operator's configuration doesn't allow the runtime image {image}",
-            f"leave out spec.runtime.image, or name one that begins with an allowed prefix ({allowed})",
+            f"leave out spec.runtime.image, or name one under an allowed registry or repository ({allowed})",
             stalled=True,
         )
     return None

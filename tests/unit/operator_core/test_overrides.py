@@ -4,10 +4,10 @@ import copy
 from typing import Any
 
 import pytest
-from slm_operator.pod.overrides import clashes, overridden
 
 from slm_operator.crd.names import selector
 from slm_operator.crd.resource import parse_resource
+from slm_operator.pod.overrides import clashes, overridden
 from tests.unit.operator_core.world import SETTINGS, World, spec
 
 TEMPLATE: dict[str, Any] = {

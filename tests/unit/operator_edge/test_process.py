@@ -10,10 +10,11 @@ from kopf._cogs.structs.references import Resource
 from kubernetes.aio.client.configuration import Configuration
 
 from slm_operator import log, watches
-from slm_operator.cluster.resources import OURS, SERVICE, WATCHED
+from slm_operator.cluster.resources import CONFIG_MAP, OURS, SERVICE, WATCHED, watched
 from slm_operator.health import STALL_LIMIT, Health, Vitals
 from slm_operator.metrics import Metrics
 from slm_operator.queue import Lane, WorkQueue
+from slm_operator.settings import FetchSettings, Settings
 from slm_operator.store import Store
 from tests.sim.loop import simulate
 from tests.unit.operator_edge.objects import child
@@ -171,6 +172,16 @@ def test_one_handler_a_kind():
     assert len(registry._watching.get_all_handlers()) == len(WATCHED)
     assert not registry._changing.get_all_handlers()
     assert not registry._spawning.get_all_handlers()
+
+
+@pytest.mark.parametrize("ca_bundle", [None, "PEM"])
+def test_config_maps_are_read_only_where_the_operator_makes_some(ca_bundle):
+    settings = Settings(runtime_image="r/i:1", classes=(), fetch=FetchSettings(ca_bundle=ca_bundle))
+    kinds = watched(settings)
+    assert set(WATCHED) - set(kinds) == (set() if ca_bundle else {CONFIG_MAP})
+    watcher = watches.Watcher(Store(), Waker(), Waker(), lambda _kind: None)  # type: ignore[arg-type]
+    registry = watches.registry(watcher, Configuration(), kinds)
+    assert len(registry._watching.get_all_handlers()) == len(kinds)
 
 
 @pytest.mark.parametrize("header", ["bearer abc", "Bearer abc\n"])

@@ -1,5 +1,6 @@
 import base64
 import dataclasses
+import ipaddress
 import ssl
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from slm_runtime.errors import (
     SourceUnreachable,
     SourceUntrusted,
 )
+from slm_runtime.models.sources import address
+from slm_runtime.models.sources.http import HttpClient
 from slm_runtime.models.sources.resolve import open_artifact
 from slm_runtime.models.sources.site import Site
 from tests.cluster.certs import Authority
-from tests.support.web import WebServer, web_server
+from tests.support.web import File, WebServer, web_server
 
 
 def read(uri: str, site: Site, start: int = 0, stop: int | None = None) -> bytes:
@@ -183,6 +186,39 @@ def test_redirects_end(web: WebServer, site: Site) -> None:
 def test_a_redirect_may_not_leave_encryption(web: WebServer, site: Site) -> None:
     url = web.put("m.gguf", status=302, headers={"Location": "http://models.example/m.gguf"})
     assert isinstance(refusal(url, site), SourceUntrusted)
+
+
+@pytest.mark.parametrize(
+    "host", ["169.254.169.254", "[::ffff:169.254.169.254]", "[fe80::1]", "[fd00:ec2::254]"]
+)
+def test_a_redirect_to_a_cloud_s_metadata_is_not_followed(web: WebServer, site: Site, host: str) -> None:
+    url = web.put("m.gguf", status=302, headers={"Location": f"https://{host}/latest/meta-data"})
+    refused = refusal(url, site)
+    assert isinstance(refused, SourceInvalid)
+    assert "nothing is fetched there" in refused.message
+
+
+def test_a_name_that_leads_to_such_an_address_is_asked_nothing(
+    web: WebServer, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(address, "NEVER_SOURCES", (ipaddress.ip_network("127.0.0.0/8"),))
+    web.put("m.gguf", b"secret")
+    assert isinstance(refusal(web.url("m.gguf", host="localhost"), site), SourceInvalid)
+    assert web.asked == []
+
+
+def test_a_proxy_may_have_any_address(web: WebServer, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "NEVER_SOURCES", (ipaddress.ip_network("127.0.0.0/8"),))
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://localhost:{web.port}")
+    url = "http://models.example/m.gguf"
+    web.files[url] = File(b"model")
+    with (
+        HttpClient(site.tls(), plain_hosts=frozenset({"models.example"})) as client,
+        client.get(url) as response,
+    ):
+        assert response.read() == b"model"
 
 
 def test_each_kind_of_credentials(web: WebServer, site: Site) -> None:

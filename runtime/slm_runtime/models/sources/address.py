@@ -2,10 +2,13 @@
 
 import base64
 import ipaddress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from slm_runtime.errors import SourceInvalid, SourceUntrusted
+
+NEVER_SOURCES: Final = tuple(map(ipaddress.ip_network, ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")))
+"""Of one network segment alone, where clouds tell each machine its credentials: no model lies there."""
 
 
 class Origin(NamedTuple):
@@ -84,3 +87,23 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_public(host: str) -> None:
+    """Refuse the addresses at which clouds answer only their own machines; names pass.
+
+    Raises
+    ------
+    SourceInvalid
+        A spec, a redirect or a name server leads to such an address.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return
+    address = getattr(address, "ipv4_mapped", None) or address
+    if any(address in network for network in NEVER_SOURCES):
+        raise SourceInvalid(
+            f"{host} is an address at which a cloud tells its machines about themselves: nothing is fetched there.",
+            "Correct spec.model.source, or the server that redirects, or its name's address.",
+        )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urljoin
 
 import httpx2
@@ -23,7 +23,7 @@ from slm_runtime.errors import (
     SourceUnreachable,
     SourceUntrusted,
 )
-from slm_runtime.models.sources.address import Origin, check_encrypted, origin, redacted
+from slm_runtime.models.sources.address import Origin, check_encrypted, check_public, origin, redacted
 
 MAX_REDIRECTS: Final = 5
 TIMEOUT: Final = httpx2.Timeout(30, connect=10)
@@ -84,9 +84,35 @@ class HttpClient:
 
     def _request(self, url: str, headers: Mapping[str, str]) -> httpx2.Request:
         check_encrypted(url, self.plain_hosts)
-        authorization = self._authorizations.get(origin(url))
+        asked = origin(url)
+        check_public(asked.host)
+        authorization = self._authorizations.get(asked)
         extra = {"Authorization": authorization} if authorization else {}
-        return self._client.build_request("GET", url, headers={**headers, **extra})
+        request = self._client.build_request("GET", url, headers={**headers, **extra})
+        request.extensions["trace"] = _PeerCheck(request.url.raw_host.decode())
+        return request
+
+
+class _PeerCheck:
+    """Sees where a new connection really leads, before anything is sent: a name may have any address.
+
+    Behind a proxy the peer is the proxy, which the site trusts.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._direct = False
+
+    def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.started":
+            self._direct = info["host"] == self._host
+        elif event == "connection.connect_tcp.complete" and self._direct:
+            stream = info["return_value"]
+            try:
+                check_public(stream.get_extra_info("server_addr")[0])
+            except RuntimeFailure:
+                stream.close()
+                raise
 
 
 @dataclass(frozen=True)
