@@ -13,7 +13,7 @@ from slm_contract import places
 from slm_contract.config import RuntimeConfig
 from slm_operator.crd.schema import crd
 from slm_operator.settings import FetchSettings, Settings
-from slm_operator.snapshot import Document
+from slm_operator.snapshot import Create, Document
 from tests.unit.operator_core.world import CPU, GPU, NPU, World, gpu_node, node
 
 ROOT = Path(__file__).parents[2]
@@ -57,8 +57,10 @@ def rendered(example: Path) -> str:
         document["metadata"] = {
             key: value
             for key, value in child["metadata"].items()
-            if key not in {"uid", "resourceVersion", "generation"}
+            if key not in {"uid", "resourceVersion", "generation", "managedFields"}
         }
+        if document["kind"] == "ControllerRevision":
+            document["data"] = {key: each for key, each in document["data"].items() if key != "template"}
         intents.append(document)
     intents += [world.secrets[name] for name in sorted(world.secrets)]
     intents.append({"status": world.status})
@@ -102,7 +104,13 @@ def test_pods_meet_pod_security_restricted(example: Path) -> None:
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC", "serviceAccountName"} & set(pod)
         for volume in pod["volumes"]:
-            assert set(volume) - {"name"} <= {"emptyDir", "secret", "configMap", "persistentVolumeClaim"}
+            assert set(volume) - {"name"} <= {
+                "emptyDir",
+                "secret",
+                "configMap",
+                "persistentVolumeClaim",
+                "projected",
+            }
             if "emptyDir" in volume:
                 assert volume["emptyDir"]["sizeLimit"]
         for container in (*pod.get("initContainers", ()), *pod["containers"]):
@@ -140,9 +148,9 @@ def test_the_selector_says_nothing_of_model_or_hardware(example: Path) -> None:
 
 def _templates(world: World) -> list[Document]:
     jobs = [
-        document["spec"]["template"]
-        for document in World(dict(world.resource["spec"]), settings=SETTINGS).decide().plan.apply
-        if document["kind"] == "Job"
+        step.document["spec"]["template"]
+        for step in World(dict(world.resource["spec"]), settings=SETTINGS).decide().plan.steps
+        if isinstance(step, Create) and step.ref.kind == "Job"
     ]
     return [world.deployment["spec"]["template"], *jobs]
 

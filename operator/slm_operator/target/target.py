@@ -146,6 +146,8 @@ def _decide(
     )
     if current is not None and _stays(placement, current) and same:
         placement = replace(placement, reason=current.reason, rejected=current.rejected)
+    if anew and current is not None and _stays(placement, current):
+        return keep
     if placement.pending:
         return replace(keep, placement=placement)
     if placement.selected is None:

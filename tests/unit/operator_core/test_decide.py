@@ -132,11 +132,11 @@ def test_a_new_generation_without_effect_only_says_that_it_was_seen() -> None:
 def test_the_header_is_read_by_a_job_first_and_the_job_goes() -> None:
     world = World(spec(replicas=2))
     world.reconcile()
-    assert world.kinds() == ["Job", "Service"]
+    assert world.kinds() == ["Job", "PodDisruptionBudget", "Service"]
     assert reasons(world.status) == ["Inspecting"]
     world.finish_job("inspect")
     world.settle()
-    assert world.kinds() == ["Deployment", "Service"]
+    assert world.kinds() == ["Deployment", "PodDisruptionBudget", "Service"]
     assert RuntimeConfig.model_validate_json(config_of(world.deployment)).context_length == 8192
     world.pods = []
     world.settle()
