@@ -195,7 +195,8 @@ def test_who_leaves_the_names_alone_may_change_the_rest(
         ({"auth": {"secretRef": {"name": "token"}}}, "auth.secretRef.name"),
         ({"model": {"caBundle": {"configMapRef": {"name": "other"}}}}, "model.caBundle.configMapRef.name"),
         ({"cache": {"claimName": "other"}}, "cache.claimName"),
-        # The Secret stays and goes to somebody else.
+        # The Secret stays, and another program reads it, or it goes to somebody else.
+        ({"runtime": {"image": "registry.evil/x:1"}}, "model.caBundle.configMapRef.name"),
         ({"model": {"source": "https://evil.example/m.gguf"}}, "model.credentials.secretRef.name"),
         (
             {"model": {"variants": [{"hardware": "cpu", "source": "https://evil.example/m.gguf"}]}},
