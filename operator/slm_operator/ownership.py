@@ -29,7 +29,9 @@ _DEFAULTS: Final[Mapping[str, object]] = {
     "internalTrafficPolicy": "Cluster",
     "protocol": "TCP",
     "restartPolicy": "Always",
+    "resources": {},
     "schedulerName": "default-scheduler",
+    "securityContext": {},
     "sessionAffinity": "None",
     "terminationMessagePath": "/dev/termination-log",
     "terminationMessagePolicy": "File",
@@ -292,7 +294,7 @@ def _leaves(fields: _Fields, value: Any, live: Any) -> bool:
         if not below.whole:
             if _leaves(below, wanted, there):
                 return True
-        elif wanted is None and not _is_empty(there) and _DEFAULTS.get(key) != there:
+        elif wanted is None and _DEFAULTS.get(key) != there:
             return True
     elements = value if isinstance(value, (list, tuple)) else ()
     for selector, below in fields.elements:

@@ -296,6 +296,19 @@ def test_a_field_that_is_not_at_its_default_is_left_over():
     assert leftover(INTENT, document)
 
 
+def test_an_empty_value_that_says_something_is_left_over():
+    """A volume that was an emptyDir and becomes a claim would be both."""
+
+    def volumes(**source: Any) -> dict[str, Any]:
+        return {"metadata": {}, "spec": {"volumes": [{"name": "models", **source}]}}
+
+    posted = {"f:spec": {"f:volumes": {".": {}, 'k:{"name":"models"}': {"f:name": {}, "f:emptyDir": {}}}}}
+    document = volumes(emptyDir={})
+    document["metadata"]["managedFields"] = [entry(posted)]
+    assert leftover(volumes(persistentVolumeClaim={"claimName": "a"}), document)
+    assert not leftover(volumes(emptyDir={}), document)
+
+
 def test_one_entry_is_made_of_all_that_are_ours():
     theirs = entry({"f:spec": {"f:replicas": {}}}, "kubectl")
     status = entry({"f:status": {"f:replicas": {}}}, subresource="status")
