@@ -42,7 +42,7 @@ def stage() -> Iterator[ControlPlane]:
     """etcd, API server, controller manager, scheduler, and a node whose pods are ready at once."""
     with Patient(controllers=True) as plane:
         plane.kubectl("apply", "--server-side", "-f", str(CRD))
-        plane.kubectl("wait", "--for=condition=Established", "crd/slmdeployments.slm-operator.io")
+        plane.established("slmdeployments.slm-operator.io")
         plane.kubectl("create", "namespace", NAMESPACE)
         kubelet = subprocess.Popen(
             [sys.executable, "-m", "tests.apiserver.kubelet", "fake"],

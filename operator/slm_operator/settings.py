@@ -1,11 +1,13 @@
 """The operator's own configuration: frozen data, read once from the chart's ConfigMap by `config`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from slm_contract.config import EngineName
+
+DEFAULT_USER: Final = 65532
 
 
 class SettingsModel(BaseModel):
@@ -74,7 +76,7 @@ class Settings(SettingsModel):
     """Registries and repositories of `spec.runtime.image`; the default image and those of classes may run always."""
     allowed_service_accounts: tuple[str, ...] = ()
     """ServiceAccounts that `spec.podTemplate.serviceAccountName` may name."""
-    run_as_user: Annotated[int, Field(ge=1)] | None = 65532
+    run_as_user: Annotated[int, Field(ge=1)] | None = DEFAULT_USER
     """UID and GID of model pods; None where the platform assigns them, as OpenShift does for each namespace."""
     classes: tuple[HardwareClass, ...]
     fetch: FetchSettings = FetchSettings()

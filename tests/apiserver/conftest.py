@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.apiserver.operator import CRD, ROOT, Operator, until
+from tests.apiserver.operator import CRD, ROOT, Operator
 from tests.cluster import ControlPlane
 
 NUMBERS = itertools.count()
@@ -20,10 +20,7 @@ NUMBERS = itertools.count()
 @pytest.fixture(scope="session")
 def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     control_plane.kubectl("apply", "--server-side", "-f", str(CRD))
-    # Not `kubectl wait`: it gives up on a CRD that has no conditions yet.
-    established = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
-    crd = ("get", "crd/slmdeployments.slm-operator.io", "-o", established)
-    until("the CRD is established", lambda: control_plane.kubectl(*crd) == "True")
+    control_plane.established("slmdeployments.slm-operator.io")
     environ = os.environ | {"KUBECONFIG": str(control_plane.kubeconfig)}
     kubelet = subprocess.Popen(
         [sys.executable, "-m", "tests.apiserver.kubelet", "fake"],

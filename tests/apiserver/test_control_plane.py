@@ -49,7 +49,7 @@ def audited(plane: ControlPlane) -> list[dict[str, Any]]:
 
 def test_rules_of_a_crd_are_enforced_with_their_message(control_plane: ControlPlane) -> None:
     control_plane.kubectl("apply", "-f", "-", input=json.dumps(CRD))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/bounds.harness.slm-operator.io")
+    control_plane.established("bounds.harness.slm-operator.io")
     control_plane.kubectl("apply", "-f", "-", input=bound(1, 2))
     with pytest.raises(HarnessError, match="low must not be above high: swap them"):
         control_plane.kubectl("apply", "-f", "-", input=bound(3, 2))
@@ -75,7 +75,7 @@ def test_garbage_is_collected(control_plane: ControlPlane) -> None:
 
 def test_the_service_monitor_crd_is_a_real_one(control_plane: ControlPlane) -> None:
     control_plane.kubectl("apply", "--server-side", "-f", str(service_monitor_crd()))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com")
+    control_plane.established("servicemonitors.monitoring.coreos.com")
 
 
 def test_two_live_side_by_side_and_know_nothing_of_each_other(control_plane: ControlPlane) -> None:

@@ -20,7 +20,7 @@ def served(control_plane: ControlPlane) -> ControlPlane:
     """With the CRDs of the operator and of ServiceMonitor."""
     control_plane.kubectl("apply", "--server-side", "-f", "-", input=crd_text())
     control_plane.kubectl("apply", "--server-side", "-f", str(service_monitor_crd()))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    control_plane.established("slmdeployments.slm-operator.io", "servicemonitors.monitoring.coreos.com")
     return control_plane
 
 

@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the API server and etcd are built for Linux only"),
 ]
 
-CRD = "customresourcedefinition/slmdeployments.slm-operator.io"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:slm-operator"
 RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}
 RARELY_NEEDED = [
@@ -35,7 +34,7 @@ RARELY_NEEDED = [
 NODE = {
     "apiVersion": "v1",
     "kind": "Node",
-    "metadata": {"name": "fake", "labels": {"kubernetes.io/os": "linux"}},
+    "metadata": {"name": "fake", "labels": {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}},
 }
 NODE_STATUS = {
     "status": {
@@ -150,7 +149,7 @@ def test_the_granted_rights_are_enough_for_every_child(
                 status = plane.kubectl("get", "slm", "--namespace", home, "--output", "yaml")
                 return f"{log.read_text()[-4000:]}\n{status}"
 
-            plane.kubectl("wait", "--for=condition=Established", CRD)
+            plane.established("slmdeployments.slm-operator.io")
             plane.kubectl(
                 "apply",
                 "--filename",

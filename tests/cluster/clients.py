@@ -38,6 +38,14 @@ class Clients:
         except HarnessError:
             return False
 
+    def established(self, *crds: str) -> None:
+        """Wait until the API server serves what these CRDs define; `kubectl wait` fails on one without conditions yet."""
+        shown = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
+        wait_until(
+            f"the API server serves {', '.join(crds)}",
+            lambda: all(self.kubectl("get", "crd", crd, "-o", shown) == "True" for crd in crds),
+        )
+
     def helm(self, *args: str) -> str:
         return run([tools.helm.path(), "--kubeconfig", self.kubeconfig, *args])
 

@@ -52,9 +52,14 @@ def present(state: dict[Ref, Any]) -> dict[Ref, Any]:
             continue
         text = json.dumps(each)
         for name in used:
-            text = re.sub(rf"{name}|\\b{name.rpartition('-')[2]}\\b", "REVISION", text)
+            text = re.sub(rf"{name}|\b{name.rpartition('-')[2]}\b", "REVISION", text)
         told = json.loads(re.sub(r"owner-uid-\d+", "owner-UID", text))
         name = ref.name
+        if ref.kind == "Pod":
+            # Its name has the template's hash, and its address comes of its name.
+            name = f"{ref.name.split('-')[0]}-{ref.name.rpartition('-')[2]}"
+            told["metadata"]["name"], told["status"]["podIP"] = name, ""
+            told["metadata"]["labels"].pop("pod-template-hash", None)
         if ref.kind == "ControllerRevision":
             name, told["revision"] = "REVISION", 1
         if isinstance(told, dict) and isinstance(told.get("status"), dict):

@@ -6,7 +6,7 @@ from typing import Any
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Spec
 from slm_operator.digest import digest
-from slm_operator.settings import HardwareClass, Settings
+from slm_operator.settings import DEFAULT_USER, HardwareClass, Settings
 
 
 def spec_digest(resource: SLMDeployment) -> str:
@@ -71,5 +71,6 @@ def site_digest(settings: Settings) -> str:
             "image": settings.runtime_image,
             "images": [each.image for each in settings.classes],
             "pull": [settings.image_pull_policy, *settings.image_pull_secrets],
+            **({} if settings.run_as_user == DEFAULT_USER else {"user": settings.run_as_user}),
         }
     )
