@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pytest
 
 from slm_operator.cluster.client import APPLY, MERGE, KubernetesClient
@@ -42,7 +43,8 @@ class Others:
     async def apply(self, document: Doc, *, by: str, force: bool = False) -> Doc:
         more = {"content_type": APPLY}
         query = {"force": str(force).lower()}
-        return await self._send("PATCH", document, _path(document), document, by=by, query=query, **more)
+        body = orjson.dumps(document)
+        return await self._send("PATCH", document, _path(document), body, by=by, query=query, **more)
 
     async def patch(self, live: Doc, patch: Doc, *, by: str, subresource: str = "") -> Doc:
         more = {"content_type": MERGE}
@@ -55,7 +57,15 @@ class Others:
         await self.client._request("DELETE", resource_of(live), _path(live))
 
     async def _send(
-        self, method: str, of: Doc, path: str, body: Doc, *, by: str, query: dict | None = None, **more: Any
+        self,
+        method: str,
+        of: Doc,
+        path: str,
+        body: Doc | bytes,
+        *,
+        by: str,
+        query: dict | None = None,
+        **more: Any,
     ) -> Doc:
         query = {"fieldManager": by, **(query or {})}
         return await self.client._request(method, resource_of(of), path, query=query, body=body, **more)

@@ -31,7 +31,7 @@ class Core:
         self.seen.append(snapshot)
         metadata, spec = snapshot.resource["metadata"], snapshot.resource["spec"]
         live = snapshot.children.get(ChildRef("Service", "a"))
-        ports = [{"port": spec.get("port", 80), "protocol": "TCP"}]
+        ports = [{"port": spec.get("port", 80), "protocol": "TCP", "targetPort": "api"}]
         service = child("Service", 0, owner=metadata["uid"], spec={"ports": ports})
         for key in ("uid", "resourceVersion"):
             del service["metadata"][key]
@@ -164,7 +164,9 @@ def test_a_port_that_people_changed_is_overwritten_where_apply_would_double_it()
         each.faults.refuse = lambda verb, ref: error if (verb, ref.kind) == ("apply", "Service") else None
         each.cluster.change(SERVICE, lambda document: document["spec"]["ports"][0].update(port=1))
         await each.settle()
-        assert each.cluster.objects[SERVICE]["spec"]["ports"] == [{"port": 80, "protocol": "TCP"}]
+        assert each.cluster.objects[SERVICE]["spec"]["ports"] == [
+            {"port": 80, "protocol": "TCP", "targetPort": "api"}
+        ]
         assert by_operator(each, since) == [("overwrite", "Service")]
         await each.stop()
 
@@ -207,7 +209,7 @@ def test_somebody_elses_object_of_the_name_is_left_alone_and_reported_until_it_g
     async def scenario():
         each = world()
         foreign = child("Service", 0, owner=None, spec={"ports": [{"port": 5, "protocol": "TCP"}]})
-        foreign["metadata"]["labels"] = {"app": "mine"}
+        foreign["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "mine"}
         each.cluster.put(foreign)
         before = each.cluster.objects[SERVICE]
         await each.start()
