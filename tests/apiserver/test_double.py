@@ -9,13 +9,15 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pytest
 
 from slm_operator.cluster.client import APPLY, MERGE, KubernetesClient
 from slm_operator.cluster.connection import api_client, load
 from slm_operator.cluster.resources import resource_of
 from tests.apiserver.operator import CRD
-from tests.cluster import ControlPlane
+from tests.cluster import ControlPlane, HarnessError, service_monitor_crd
+from tests.cluster.processes import wait_until
 from tests.double import objects
 from tests.double.cases import CASES
 from tests.double.stage import Doc, Stage, over
@@ -42,7 +44,8 @@ class Others:
     async def apply(self, document: Doc, *, by: str, force: bool = False) -> Doc:
         more = {"content_type": APPLY}
         query = {"force": str(force).lower()}
-        return await self._send("PATCH", document, _path(document), document, by=by, query=query, **more)
+        body = orjson.dumps(document)
+        return await self._send("PATCH", document, _path(document), body, by=by, query=query, **more)
 
     async def patch(self, live: Doc, patch: Doc, *, by: str, subresource: str = "") -> Doc:
         more = {"content_type": MERGE}
@@ -55,7 +58,15 @@ class Others:
         await self.client._request("DELETE", resource_of(live), _path(live))
 
     async def _send(
-        self, method: str, of: Doc, path: str, body: Doc, *, by: str, query: dict | None = None, **more: Any
+        self,
+        method: str,
+        of: Doc,
+        path: str,
+        body: Doc | bytes,
+        *,
+        by: str,
+        query: dict | None = None,
+        **more: Any,
     ) -> Doc:
         query = {"fieldManager": by, **(query or {})}
         return await self.client._request(method, resource_of(of), path, query=query, body=body, **more)
@@ -69,9 +80,19 @@ def _path(document: Doc, subresource: str = "") -> str:
 def bare() -> Iterator[ControlPlane]:
     with ControlPlane() as plane:
         plane.kubectl("apply", "--server-side", "-f", str(CRD))
-        plane.kubectl("wait", "--for=condition=Established", "crd/slmdeployments.slm-operator.io")
+        plane.kubectl("apply", "--server-side", "-f", str(service_monitor_crd()))
+        for group in ("slm-operator.io/v1alpha1/slmdeployments", "monitoring.coreos.com/v1/servicemonitors"):
+            wait_until("the CRDs are served", lambda path=f"/apis/{group}": _is_served(plane, path))
         plane.kubectl("create", "namespace", NAMESPACE)
         yield plane
+
+
+def _is_served(plane: ControlPlane, path: str) -> bool:
+    try:
+        plane.kubectl("get", "--raw", path)
+    except HarnessError:
+        return False
+    return True
 
 
 @pytest.fixture
@@ -100,6 +121,7 @@ SAMPLES = {
     "secret": objects.secret,
     "budget": objects.budget,
     "revision": objects.revision,
+    "monitor": objects.monitor,
     "ours": lambda stage: objects.slm(
         stage,
         replicas=2,

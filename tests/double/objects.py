@@ -78,6 +78,14 @@ def revision(stage: Stage, image: str = "runtime:1", number: int = 1) -> Doc:
     return {**head(stage, "apps/v1", "ControllerRevision"), "data": data, "revision": number}
 
 
+def monitor(stage: Stage) -> Doc:
+    spec = {
+        "selector": {"matchLabels": {"app": "a"}},
+        "endpoints": [{"targetPort": 9090, "path": "/metrics", "interval": "30s"}],
+    }
+    return {**head(stage, "monitoring.coreos.com/v1", "ServiceMonitor", labels={"app": "a"}), "spec": spec}
+
+
 def slm(stage: Stage, **spec: Any) -> Doc:
     model = {"source": "https://models.example.com/m.gguf"}
     return {**head(stage, names.API_VERSION, names.KIND), "spec": {"model": model, **spec}}

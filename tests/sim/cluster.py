@@ -1,6 +1,6 @@
 """An API server in memory: revisions, generations, server-side apply with field owners, preconditions, history.
 
-It answers as the real one does for the kinds that concern us; `tests/support/api_server_cases.py` is the one suite that both
+It answers as the real one does for the kinds that concern us; `tests/double` is the one suite that both
 have to pass. Kinds that it doesn't know it stores as they come.
 """
 
@@ -52,7 +52,8 @@ class Write:
 class MemoryCluster:
     """Implements :class:`slm_operator.cluster.protocol.Cluster`; people and controllers use the same objects.
 
-    A stored object is never changed in place: the history shares it, and so do those who wrote it (the operator has copies).
+    A stored object is never changed in place: the history shares it, and so do people and controllers; the operator
+    gets copies.
     """
 
     monitoring: bool = False
@@ -64,6 +65,8 @@ class MemoryCluster:
     """Every write that the operator asked for, also those that changed nothing or were refused."""
     admit: Callable[[Doc], Doc] = admitted
     """What the schema makes of the custom resource."""
+    webhooks: list[Callable[[Doc], None]] = field(default_factory=list)
+    """Mutating admission: each may edit what is being written, and the fields' owners don't change by it."""
     watchers: list[Callable[[], None]] = field(default_factory=list)
     """Called after each change."""
     _owners: dict[Ref, Owners] = field(default_factory=dict)
@@ -72,7 +75,13 @@ class MemoryCluster:
     # What the operator uses.
 
     async def list(
-        self, resource: Resource, namespace: str | None, keep: Callable[[Doc], Any]
+        self,
+        resource: Resource,
+        namespace: str | None,
+        keep: Callable[[Doc], Any],
+        *,
+        field_selector: str = "",
+        cached: bool = False,
     ) -> Listing[Any]:
         items = [
             keep(clone(document))
@@ -80,6 +89,7 @@ class MemoryCluster:
             if ref.kind == resource.kind
             and namespace in {None, ref.namespace}
             and (not resource.selector or _selected(document))
+            and all(_field(document, *term.split("=")) for term in field_selector.split(",") if term)
         ]
         return Listing(items, str(self.revision))
 
@@ -163,9 +173,7 @@ class MemoryCluster:
         ref, metadata = ref_of(document), document["metadata"]
         live = self.objects.get(ref)
         if live is not None:
-            self._precondition(ref, metadata.get("resourceVersion"))
-            if metadata.get("uid", live["metadata"]["uid"]) != live["metadata"]["uid"]:
-                raise errors.InvalidError(f"{ref.kind} {ref.name!r}: metadata.uid: field is immutable")
+            self._precondition(ref, metadata.get("resourceVersion"), metadata.get("uid"))
         elif "uid" in metadata:
             raise errors.ConflictError(f"{ref.kind} {ref.name!r}: uid mismatch: no existing object was found")
         intent = fields.content(_with_status_of({}, document))
@@ -249,15 +257,19 @@ class MemoryCluster:
         return after
 
     def _store(self, ref: Ref, before: Doc | None, after: Doc, owners: Owners, by: str) -> Doc:
+        for webhook in self.webhooks:
+            webhook(after)
         if before is None:
             allocate(after, None, self._uids)
         check(before, after)
         metadata = after["metadata"]
         if (count := generation(before, after)) is not None:
             metadata["generation"] = count
+        if before is not None and fields.same(owners, self._owners[ref]):
+            metadata["managedFields"] = before["metadata"]["managedFields"]
+            if after == before:
+                return before
         metadata["managedFields"] = fields.entries(owners, after["apiVersion"])
-        if before is not None and after == before:
-            return before
         self.revision += 1
         metadata["resourceVersion"] = str(self.revision)
         if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
@@ -288,6 +300,13 @@ def ref_of(document: Doc) -> Ref:
 def _selected(document: Doc) -> bool:
     key, _, value = OURS.partition("=")
     return (document["metadata"].get("labels") or {}).get(key) == value
+
+
+def _field(document: Doc, path: str, value: str) -> bool:
+    found: Any = document
+    for key in path.split("."):
+        found = (found or {}).get(key)
+    return (found or "") == value
 
 
 def _bare(document: Doc) -> Doc:

@@ -130,6 +130,13 @@ def consolidated(owners: Owners, name: str, time: str) -> Owners:
     return {**{each: owned for each, owned in owners.items() if each != posted}, kept: Owned(own, time)}
 
 
+def same(owners: Owners, others: Owners) -> bool:
+    """Whether all own the same; times alone are no reason for a write."""
+    return owners.keys() == others.keys() and all(
+        owned.paths == others[manager].paths for manager, owned in owners.items()
+    )
+
+
 def entries(owners: Owners, api_version: str) -> list[Doc]:
     """As `metadata.managedFields`."""
     return [

@@ -1,7 +1,7 @@
-"""How the parts of an object merge: the API's schema in a table by Kubernetes' `x-kubernetes-list-type` and `-map-type`.
+"""How the parts of an object merge: what the API's schema says by `x-kubernetes-list-type` and `-map-type`, as a table.
 
 What isn't named here merges as the API server's default does: maps by their keys, lists as one value. The suite of
-`tests/support/api_server_cases.py` and the comparison of whole objects hold the table against the real API server.
+`tests/double` and the comparison of whole objects hold the table against the real API server.
 """
 
 from collections.abc import Mapping

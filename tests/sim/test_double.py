@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.double import objects
 from tests.double.cases import CASES
-from tests.double.stage import Doc, Stage
+from tests.double.stage import Doc, Stage, changed, over, owners
 from tests.sim.cluster import MemoryCluster, clone, ref_of
 from tests.sim.loop import simulate
 
@@ -37,5 +38,21 @@ def test_simulated(case):
     async def scenario():
         cluster = MemoryCluster()
         await case(Stage(cluster, Others(cluster), "demo", "a"))
+
+    simulate(scenario())
+
+
+def test_what_a_webhook_rewrites_stays_the_writers():
+    """The real API server keeps account before mutating admission, and what that changes has the owner it had."""
+
+    async def scenario():
+        cluster = MemoryCluster()
+        stage = Stage(cluster, Others(cluster), "demo", "a")
+        cluster.webhooks.append(lambda document: document["data"].update(a="rewritten"))
+        live = await cluster.create(objects.config_map(stage, {"a": "1"}))
+        assert live["data"] == {"a": "rewritten"}
+        assert owners(live, "f:data", "f:a") == {"slm-operator/Update"}
+        live = await cluster.apply(over(live, objects.config_map(stage, {"a": "1"})))
+        assert not changed(live, await cluster.apply(over(live, objects.config_map(stage, {"a": "1"}))))
 
     simulate(scenario())

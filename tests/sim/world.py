@@ -217,11 +217,18 @@ class Gate:
         self.stale_until: int | None = None
 
     async def list(
-        self, resource: Resource, namespace: str | None, keep: Callable[[Doc], Any]
+        self,
+        resource: Resource,
+        namespace: str | None,
+        keep: Callable[[Doc], Any],
+        *,
+        field_selector: str = "",
+        cached: bool = False,
     ) -> Listing[Any]:
         await asyncio.sleep(LATENCY)
+        selected = {"field_selector": field_selector}
         if self.stale_until is None:
-            return await self._cluster.list(resource, namespace, keep)
+            return await self._cluster.list(resource, namespace, keep, **selected)
         earlier = MemoryCluster(monitoring=self._cluster.monitoring)
         for event in self._cluster.history[: self.stale_until]:
             earlier.revision = int(event.document["metadata"]["resourceVersion"])
@@ -229,7 +236,7 @@ class Gate:
                 del earlier.objects[event.ref]
             else:
                 earlier.objects[event.ref] = event.document
-        return await earlier.list(resource, namespace, keep)
+        return await earlier.list(resource, namespace, keep, **selected)
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Doc:
         return await self._cluster.get(resource, namespace, name)

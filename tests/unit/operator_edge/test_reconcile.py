@@ -218,7 +218,7 @@ def test_somebody_elses_object_of_the_name_is_left_alone_and_reported_until_it_g
     async def scenario():
         each = world()
         foreign = child("Service", 0, owner=None, spec={"ports": [{"port": 5, "protocol": "TCP"}]})
-        foreign["metadata"]["labels"] = {"app": "mine"}
+        foreign["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "mine"}
         each.cluster.put(foreign)
         before = each.cluster.objects[SERVICE]
         await each.start()
