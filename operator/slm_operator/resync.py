@@ -135,12 +135,13 @@ class Resync:
             asked = await self._wait(due)
             try:
                 if asked:
-                    await self._list_asked(asked)
+                    for resource in asked:
+                        self._reconciler.wake(await self._list(resource))
                     continue
                 self._reconciler.wake(await self.list_all())
             except errors.ClusterError as error:
                 log.warning("can't list everything", extra={"cause": str(error)})
-                await asyncio.sleep(RETRY)
+                due = asyncio.get_running_loop().time() + RETRY
                 continue
             due = self._next()
             for key in self._store.deployments():
@@ -150,15 +151,6 @@ class Resync:
         """When all is listed again."""
         pause = self._interval * self._jitter.uniform(1 - SPREAD, 1 + SPREAD)
         return asyncio.get_running_loop().time() + pause
-
-    async def _list_asked(self, resources: list[Resource]) -> None:
-        for resource in resources:
-            self._asked.discard(resource)
-            try:
-                self._reconciler.wake(await self._list(resource))
-            except errors.ClusterError:
-                self._asked.add(resource)
-                raise
 
     async def _wait(self, due: float) -> list[Resource]:
         """Until a list is due; the kinds that were asked for, or none when it is time for all of them."""
@@ -176,4 +168,6 @@ class Resync:
                 self._asking.clear()
                 async with asyncio.timeout_at(min(now() + SETTLE, longest)):
                     await self._asking.wait()
-        return list(self._asked)
+        asked = list(self._asked)
+        self._asked.clear()
+        return asked

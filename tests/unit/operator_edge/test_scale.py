@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from slm_operator.cluster.resources import NODE, POD, SERVICE, SLM_DEPLOYMENT
+from slm_operator.cluster import errors
+from slm_operator.cluster.resources import NODE, POD, SERVICE, SLM_DEPLOYMENT, WATCHED
 from slm_operator.queue import Lane, WorkQueue
 from slm_operator.reconcile import NODES_SETTLE, SLICE, Reconciler
 from slm_operator.resync import SETTLE, Resync
@@ -158,5 +159,32 @@ def test_only_the_kind_is_listed_whose_watch_began_anew_and_when_it_is_through()
         running.cancel()
         assert [kind for kind, _ in cluster.listed] in (["Pod", "Service"], ["Service", "Pod"])
         assert all(at == pytest.approx(30 + SETTLE) for _, at in cluster.listed)
+
+    simulate(scenario())
+
+
+def test_after_a_refused_list_of_one_kind_all_are_listed():
+    class Refusing(Counting):
+        async def list(self, resource, namespace, keep):  # type: ignore[override]
+            if resource is POD and not self.listed:
+                self.listed.append(("refused", 0))
+                raise errors.UnavailableError("no answer")
+            return await super().list(resource, namespace, keep)
+
+    async def scenario():
+        cluster, stage = Refusing(), Stage(0)
+        resync = Resync(
+            cluster=cluster,
+            store=stage.store,
+            queue=stage.queue,
+            reconciler=stage.reconciler,
+            namespaces=(),
+            interval=600.0,
+        )
+        running = asyncio.create_task(resync.run())
+        resync.ask(POD)
+        await asyncio.sleep(60)
+        running.cancel()
+        assert [kind for kind, _ in cluster.listed] == ["refused", *(each.kind for each in WATCHED)]
 
     simulate(scenario())
