@@ -50,7 +50,10 @@ class Api:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as refusal:
             with refusal:
-                return json.loads(refusal.read())
+                told = refusal.read()
+                # The path of a kind that isn't served is answered in plain words.
+                plain = {"kind": "Status", "code": refusal.code, "message": told.decode()}
+                return json.loads(told) if told.startswith(b"{") else plain
 
     def path(self, kind: str, name: str = "") -> str:
         return PATHS[kind].format(self.namespace) + (f"/{name}" if name else "")

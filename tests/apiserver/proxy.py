@@ -263,10 +263,14 @@ class Proxy:
         return answer if fault.answer is None else _refusal(fault.answer)
 
     def _ask(self, request: web.Request, body: bytes) -> Any:
-        headers = _kept(request.headers)
-        timeout = aiohttp.ClientTimeout(total=None)
+        """As the operator asked: a content type that it didn't name would be refused."""
         return self._session.request(
-            request.method, request.rel_url, headers=headers, data=body, timeout=timeout
+            request.method,
+            request.rel_url,
+            headers=_kept(request.headers),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            data=body or None,
+            timeout=aiohttp.ClientTimeout(total=None),
         )
 
     async def _forward(self, request: web.Request, write: Write | None = None) -> web.Response:

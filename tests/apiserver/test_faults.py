@@ -83,13 +83,15 @@ def test_any_fault_at_any_write_leads_to_the_same_end(
         return live(plane, scenario, f"f{number}-{scenario.name}", tmp_path / f"{number}", fault=fault, at=at)
 
     def judge(case: Case) -> str | None:
+        told = None
         try:
             end = run(case)
             assert end.state == reference.state
             assert end.made == reference.made
         except AssertionError as error:
-            return f"{title(scenario, case)}: {error}"
-        return None
+            told = f"{title(scenario, case)}: {error}"
+        print(told or f"{title(scenario, case)}: same end, met {end.met}", flush=True)
+        return told
 
     reference = run(None)
     cases = chosen(scenario, reference.writes)
