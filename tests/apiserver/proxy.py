@@ -213,6 +213,10 @@ class Proxy:
             async with self._session.get(path, params=query) as answer:
                 self._stale[key] = (await answer.read(), times)
 
+    def record_lists(self, times: int = 2) -> None:
+        """The same, for the test's own thread."""
+        asyncio.run_coroutine_threadsafe(self.record(times), self._loop).result(30)
+
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         configuration = await connection.load(str(self._upstream))

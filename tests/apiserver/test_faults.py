@@ -8,7 +8,9 @@ or the beginning of such a name, takes what is called so.
 
 import itertools
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,9 +32,10 @@ from tests.cluster import ControlPlane
 pytestmark = pytest.mark.apiserver
 
 CHOSEN = os.environ.get("SLM_FAULTS", "sample")
-SAMPLE = 4
+WHOLE = ("sample", "all")
+SAMPLE = 3
 """Lives of a scenario in a sample."""
-AT_ONCE = 4
+AT_ONCE = 6
 NUMBERS = itertools.count()
 FAULTS = (
     KILL_BEFORE,
@@ -60,11 +63,16 @@ def chosen(scenario: Scenario, writes: int) -> list[Case]:
     cases = [(fault, number) for number in range(writes) for fault in FAULTS]
     if CHOSEN == "all":
         return cases
-    if CHOSEN != "sample":
+    if CHOSEN not in WHOLE:
         return [case for case in cases if title(scenario, case).startswith(CHOSEN)]
     place = SCENARIOS.index(scenario)
     picked = [(place * SAMPLE + number) % len(FAULTS) for number in range(SAMPLE)]
     return [(FAULTS[each], (place + 2 * number + 1) % writes) for number, each in enumerate(picked)]
+
+
+def concerns(scenario: Scenario) -> bool:
+    name = f"{scenario.name}/"
+    return CHOSEN in WHOLE or CHOSEN.startswith(name) or name.startswith(CHOSEN)
 
 
 def title(scenario: Scenario, case: Case) -> str:
@@ -72,20 +80,36 @@ def title(scenario: Scenario, case: Case) -> str:
     return f"{scenario.name}/{fault.name}/{number}"
 
 
-@pytest.mark.timeout(7200 if CHOSEN == "all" else 600)
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_any_fault_at_any_write_leads_to_the_same_end(
-    plane: ControlPlane, scenario: Scenario, tmp_path: Path
-) -> None:
-    def run(case: Case | None) -> End:
-        number = next(NUMBERS)
-        fault, at = case or (None, 0)
-        return live(plane, scenario, f"f{number}-{scenario.name}", tmp_path / f"{number}", fault=fault, at=at)
+class Lives:
+    """Lives scenarios, several at once, each in a namespace and with an operator of its own."""
 
-    def judge(case: Case) -> str | None:
-        told = None
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self._plane = plane
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._references = {
+            each.name: self._pool.submit(self._live, each) for each in SCENARIOS if concerns(each)
+        }
+
+    def reference(self, scenario: Scenario) -> End:
+        if scenario.name not in self._references:
+            pytest.skip(f"SLM_FAULTS={CHOSEN} is about other scenarios")
+        return self._references[scenario.name].result()
+
+    def failures(self, scenario: Scenario, cases: list[Case]) -> list[str]:
+        return [told for told in self._pool.map(partial(self._judge, scenario), cases) if told is not None]
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _live(self, scenario: Scenario, fault: Fault | None = None, at: int = 0) -> End:
+        name = f"f{next(NUMBERS)}-{scenario.name}"
+        return live(self._plane, scenario, name, self._folder / name, fault=fault, at=at)
+
+    def _judge(self, scenario: Scenario, case: Case) -> str | None:
+        reference, told = self.reference(scenario), None
         try:
-            end = run(case)
+            end = self._live(scenario, *case)
             assert end.state == reference.state
             assert end.made == reference.made
         except AssertionError as error:
@@ -93,9 +117,21 @@ def test_any_fault_at_any_write_leads_to_the_same_end(
         print(told or f"{title(scenario, case)}: same end, met {end.met}", flush=True)
         return told
 
-    reference = run(None)
+
+@pytest.fixture(scope="module")
+def lives(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lives]:
+    each = Lives(plane, tmp_path_factory.mktemp("lives"))
+    yield each
+    each.close()
+
+
+@pytest.mark.timeout(14400 if CHOSEN == "all" else 600)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_any_fault_at_any_write_leads_to_the_same_end(lives: Lives, scenario: Scenario) -> None:
+    reference = lives.reference(scenario)
     cases = chosen(scenario, reference.writes)
-    print(f"{scenario.name}: {reference.writes} writes, {len(cases)} lives; {dict(reference.made)}")
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        failures = [told for told in pool.map(judge, cases) if told is not None]
+    print(
+        f"{scenario.name}: {reference.writes} writes, {len(cases)} lives; {dict(reference.made)}", flush=True
+    )
+    failures = lives.failures(scenario, cases)
     assert not failures, "\n".join(failures)
