@@ -178,6 +178,9 @@ def owned(api: Api, kind: str, name: str) -> bool:
     return [each["uid"] for each in owners] == [resource["metadata"]["uid"]]
 
 
+@pytest.mark.xfail(
+    strict=True, reason="what the garbage collector hasn't taken yet counts as somebody else's: NameTaken"
+)
 def test_deleted_and_made_again_at_once_waits_for_the_garbage_collector(
     plane: ControlPlane, operator: Operator, api: Api
 ) -> None:
