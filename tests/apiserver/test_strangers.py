@@ -14,7 +14,7 @@ pytestmark = pytest.mark.apiserver
 HEALS = 60
 """Seconds: the operator looks at a taken name by a timer of its own, since no watch tells of other people's objects."""
 CLAIM = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
-CACHE = {"mode": "PVC", "size": "5Gi", "storageClassName": ""}
+CACHE = {"mode": "PVC", "size": "5Gi"}
 MONITORED = {"observability": {"serviceMonitor": {"enabled": True}}}
 
 
