@@ -42,7 +42,10 @@ def decide(snapshot: Snapshot) -> Decision:
         now = snapshot.now.replace(microsecond=0)
         return Decision(Plan(), unreadable(parse_status(snapshot.resource), generation, now, str(error)))
     seen = _Seen.of(snapshot, resource)
-    ailing = pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now)
+    ailing = (
+        *pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now),
+        *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
+    )
     target = find_target(snapshot, resource, seen.history, seen.pods, ailing)
     stuck = volume_wait(seen.pods, snapshot.now)
     desired = desired_objects(
@@ -72,7 +75,6 @@ def decide(snapshot: Snapshot) -> Decision:
         *target.faults,
         *(ailing if target.revision is seen.history.current else ()),
         *_of_jobs(snapshot, seen, desired),
-        *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
         *_contended(contended, snapshot.yielding),
         *(_clash(each) for each in clashes(resource, snapshot.settings)),
     )

@@ -168,6 +168,8 @@ class Reconciler:
             self._heed_nodes(key, None)
             return "gone"
         decision = self._decide(snapshot)
+        if _remakes(snapshot, decision) and await self._is_gone(key, snapshot):
+            return await self._turn(key, lane)
         self._heed_nodes(key, decision)
         if decision.upgrading:
             self._pace.begin(key)
@@ -203,6 +205,18 @@ class Reconciler:
             if wait is not None:
                 self._queue.add_after(key, wait)
         return result
+
+    async def _is_gone(self, key: Key, snapshot: Snapshot) -> bool:
+        """Whether the SLMDeployment isn't the one that was observed any more; what it is now is in the store then."""
+        try:
+            live = await self._cluster.get(SLM_DEPLOYMENT, *key)
+        except errors.MissingError:
+            self._store.removed(SLM_DEPLOYMENT, *key)
+            return True
+        if live["metadata"]["uid"] == snapshot.resource["metadata"]["uid"]:
+            return False
+        self._store.observe(SLM_DEPLOYMENT, live)
+        return True
 
     def _observe(self, key: Key) -> Snapshot | None:
         snapshot = self._store.snapshot(key, self._settings, self._clock())
@@ -369,6 +383,15 @@ def same_meaning(live: Any, intent: Any) -> bool:
 
 def _is_empty(value: Any) -> bool:
     return value is None or value in ({}, [], ())
+
+
+def _remakes(snapshot: Snapshot, decision: Decision) -> bool:
+    """Whether children of an SLMDeployment that was looked at before are made: it may be going, and they before it."""
+    observed = (snapshot.resource.get("status") or {}).get("observedGeneration", -1)
+    return observed > 0 and any(
+        isinstance(step, Create) and step.ref.kind in {"Deployment", "Service"}
+        for step in decision.plan.steps
+    )
 
 
 def _refusal(ref: ChildRef, error: errors.ClusterError) -> Refusal:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -233,9 +234,11 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
     code = int(ended.get("exitCode", -1))
     time = parse_time(ended["finishedAt"]) if ended.get("finishedAt") else None
     name, message = str(container.get("name", "")), str(ended.get("message") or "")
+    # A fetch that is cut off is tried again for ever; a server that ends again and again isn't.
+    restarts = int(container.get("restartCount") or 0) if name == "serve" else 0
     failure = _failure(message)
     if failure is not None:
-        return _from_failure(failure, pod=pod, exit_code=code, time=time)
+        return replace(_from_failure(failure, pod=pod), exit_code=code, time=time, restarts=restarts)
     if ended.get("reason") == "OOMKilled":
         return Fault(
             reason=FailureReason.OUT_OF_MEMORY,
@@ -244,6 +247,7 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
             condition="MemoryFits",
             pod=pod,
             exit_code=code,
+            restarts=restarts,
             time=time,
         )
     reason, remedy = _EXITS.get(code, (None, f"see the log of the pod's previous {name} container"))
@@ -254,6 +258,7 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
         condition=None if reason is None else _CONDITION.get(reason),
         pod=pod,
         exit_code=code,
+        restarts=restarts,
         time=time,
     )
 
@@ -265,9 +270,7 @@ def _failure(message: str) -> Failure | None:
         return None
 
 
-def _from_failure(
-    failure: Failure, *, pod: str, exit_code: int | None = None, time: datetime | None = None
-) -> Fault:
+def _from_failure(failure: Failure, *, pod: str) -> Fault:
     return Fault(
         reason=failure.reason,
         message=failure.message,
@@ -275,8 +278,6 @@ def _from_failure(
         condition=_CONDITION.get(failure.reason),
         stalled=failure.permanent,
         pod=pod,
-        exit_code=exit_code,
-        time=time,
     )
 
 

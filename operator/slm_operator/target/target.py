@@ -98,8 +98,7 @@ def find_target(
         return _decide(wanted, keep, patience)
     if recovered(snapshot, resource, current, patience):
         return _decide(wanted, keep, patience, anew=True)
-    if faults and current.site != wanted.site:
-        # What the site has changed may be what repairs them.
+    if current.site != wanted.site and any(fault.of_site for fault in faults):
         return _decide(wanted, keep, patience)
     if wanted.newer and not snapshot.may_upgrade:
         return replace(keep, requeue_after=_sooner(keep.requeue_after, TURN))
