@@ -100,7 +100,7 @@ def pod_faults(
         By uid of the pod: what events say of one that doesn't come to life.
     """
     found = [
-        fault
+        replace(fault, restarts=_restarts(pod))
         for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"]))
         for fault in _pod_faults(
             pod,
@@ -110,6 +110,12 @@ def pod_faults(
         )
     ]
     return tuple(sorted(found, key=lambda fault: not fault.stalled))
+
+
+def _restarts(pod: Document) -> int:
+    """Of the server alone: a fetch is tried again for as long as its source may come back."""
+    serve = next((each for each in container_statuses(pod) if each.get("name") == "serve"), {})
+    return int(serve.get("restartCount") or 0)
 
 
 def deployment_faults(deployment: Document) -> Iterator[Fault]:

@@ -81,6 +81,36 @@ def test_a_revision_that_fails_for_good_gives_way_to_the_last_that_served() -> N
     assert reasons(world.status, ("Ready", "Stalled")) == ["Serving"]
 
 
+def test_a_server_that_crashes_again_and_again_shows_nothing_new_by_waiting() -> None:
+    world = served()
+    before = copy.deepcopy(world.deployment["spec"]["template"])
+    world.edit(runtime={"contextLength": 1024})
+    world.settle()
+    world.run_pods(ready=False)
+    world.fail("serve", "", exit_code=137, reason="OOMKilled")
+    (serve,) = world.pods[0]["status"]["containerStatuses"]
+    serve["restartCount"] = 2
+    world.settle()
+    assert world.deployment["spec"]["template"] != before
+    serve["restartCount"] = 3
+    world.settle()
+    assert world.deployment["spec"]["template"] == before
+    assert revisions(world)[0] == ("RolledBack", "OutOfMemory")
+
+
+def test_a_fetch_that_fails_again_and_again_has_all_the_time_of_its_revision() -> None:
+    world = served()
+    world.edit(model=OTHER)
+    world.settle()
+    tried = copy.deepcopy(world.deployment["spec"]["template"])
+    world.run_pods(ready=False)
+    failure = {"reason": "SourceUnreachable", "message": "away", "remedy": "wait", "permanent": False}
+    world.fail("fetch", json.dumps({"version": 1, "command": "fetch", "failure": failure}), exit_code=21)
+    world.pods[0]["status"]["initContainerStatuses"][0]["restartCount"] = 9
+    world.settle()
+    assert world.deployment["spec"]["template"] == tried
+
+
 def test_what_failed_is_tried_again_when_the_configuration_changes() -> None:
     world = served()
     world.edit(model=OTHER)

@@ -1,0 +1,196 @@
+"""Nobody notices a change: of 20 requests a second through the Service none fails, whatever is done to what serves them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.cluster import HarnessError, images
+from tests.e2e.load import steady_load
+from tests.e2e.site import Document, Namespace, Site, merged
+from tests.e2e.source import CA, Source, source
+from tests.e2e.variant import variant
+from tests.support.gguf import write_tiny_gguf
+
+pytestmark = pytest.mark.e2e
+
+APPETITE = """
+import os, sys
+if "serve" in sys.orig_argv:
+    taken = b"x" * (int(os.environ.get("APPETITE_MIB", "0")) << 20)
+"""
+"""Of the other image: its server takes so much more memory than a model's header shows."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Two SLMDeployments: `two` replicas that take upgrades as they come, `one` that waits for a change of its spec."""
+
+    ns: Namespace
+    source: Source
+
+    def spec(self, name: str, **changes: Any) -> Document:
+        spec = {
+            "model": {"name": name, "source": self.source.url("tiny.gguf"), "caBundle": CA},
+            "runtime": {"contextLength": 512, "parallel": 4},
+            "replicas": 2 if name == "two" else 1,
+            "rollout": {"upgrade": "Auto" if name == "two" else "OnSpecChange"},
+        }
+        return merged(spec, changes)
+
+    def apply(self, name: str, **changes: Any) -> None:
+        self.ns.apply(name, self.spec(name, **changes))
+
+    def pods(self, name: str) -> set[str]:
+        return {pod["metadata"]["uid"] for pod in self.ns.pods(name)}
+
+    def wait_rolled(self, name: str, before: set[str]) -> Document:
+        """Wait until no pod is left of those before, and the SLMDeployment says that it serves."""
+        self.ns.site.eventually(
+            f"every pod of {name} is a new one", lambda: not before & self.pods(name), seconds=180
+        )
+        return self.ns.wait_ready(name)
+
+
+@pytest.fixture(scope="module")
+def models(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+    tiny = write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf").read_bytes()
+    with site.namespace("changes") as ns, source(ns, site.runtime_image) as running:
+        running.put("tiny.gguf", tiny)
+        running.put("page.gguf", b"<html>Please log in</html>" * 100)
+        models = Models(ns, running)
+        for name in ("two", "one"):
+            models.apply(name)
+        for name in ("two", "one"):
+            ns.wait_ready(name)
+        yield models
+    site.install()
+
+
+@pytest.fixture(scope="module")
+def other_image(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A runtime image that isn't the site's."""
+    built = images.ensure()["slm-runtime"]
+    name, archive = f"{built.repository}-other:{built.tag}", tmp_path_factory.mktemp("image") / "other.tar"
+    files = {"opt/other/sitecustomize.py": APPETITE}
+    variant(built.archive, name, archive, files=files, env={"PYTHONPATH": "/opt/other"})
+    return site.cluster.load_image(archive, name)
+
+
+def states(status: Document) -> list[tuple[str, str | None]]:
+    """State and reason of each revision, newest first."""
+    return [(each["state"], each.get("reason")) for each in status["revisions"]]
+
+
+def test_another_context(models: Models) -> None:
+    """One replica is enough: the new pod serves before the old one goes."""
+    before = {name: models.pods(name) for name in ("two", "one")}
+    with steady_load(models.ns, "two") as load, steady_load(models.ns, "one") as other:
+        for name in before:
+            models.apply(name, runtime={"contextLength": 256})
+        for name, pods in before.items():
+            status = models.wait_rolled(name, pods)
+            assert states(status) == [("Serving", None), ("Superseded", None)]
+            assert status["model"]["contextLength"] == 256
+            assert status["nodes"] == [models.ns.site.cluster.node_name]
+            assert status["keySecret"] == f"{name}-api-key"
+    assert not load.failures, load
+    assert not other.failures, other
+
+
+def test_another_class_bundle_reaches_who_consents(site: Site, models: Models) -> None:
+    before = {name: models.pods(name) for name in ("two", "one")}
+    tolerations = [{"key": "e2e.example/changed", "operator": "Exists"}]
+    with steady_load(models.ns, "two") as load:
+        site.install(hardwareClasses={"cpu": {"tolerations": tolerations}})
+        models.wait_rolled("two", before["two"])
+        site.wait_until_caught_up()
+    assert not load.failures, load
+    (pod, _) = models.ns.pods("two")
+    assert "e2e.example/changed" in {each.get("key") for each in pod["spec"]["tolerations"]}
+    assert models.pods("one") == before["one"]
+
+
+def test_another_image_reaches_who_consents(site: Site, models: Models, other_image: str) -> None:
+    before = {name: models.pods(name) for name in ("two", "one")}
+    digest = models.ns.status("two")["imageDigest"]
+    repository, _, tag = other_image.rpartition(":")
+    with steady_load(models.ns, "two") as load:
+        site.install(runtime={"image": {"repository": repository, "tag": tag}})
+        status = models.wait_rolled("two", before["two"])
+        site.wait_until_caught_up()
+    assert not load.failures, load
+    assert status["revisions"][0]["image"] == other_image
+    assert status["imageDigest"] != digest
+    assert models.pods("one") == before["one"]
+
+
+def test_a_pod_that_is_deleted(models: Models) -> None:
+    ns = models.ns
+    (gone, _) = ns.pods("two")
+    with steady_load(ns, "two") as load:
+        ns.site.kubectl("delete", "pod", gone["metadata"]["name"], "-n", ns.name)
+        ns.wait_ready("two")
+    assert not load.failures, load
+    assert gone["metadata"]["uid"] not in models.pods("two")
+
+
+def test_a_node_that_is_drained(models: Models) -> None:
+    ns, node = models.ns, models.ns.site.cluster.node_name
+    with steady_load(ns, "two") as load:
+        try:
+            with pytest.raises(HarnessError, match="disruption budget"):
+                ns.site.kubectl(
+                    *("drain", node, "--pod-selector=app.kubernetes.io/instance=two"),
+                    *("--delete-emptydir-data", "--timeout=20s"),
+                )
+            status = ns.wait_reason("two", "Ready", "Unschedulable")
+            assert status["readyReplicas"] == 1
+        finally:
+            ns.site.kubectl("uncordon", node)
+        ns.wait_ready("two", after_failure=True)
+    assert not load.failures, load
+
+
+def test_an_image_that_is_not_there(models: Models) -> None:
+    before = models.pods("two")
+    with steady_load(models.ns, "two") as load:
+        models.apply("two", runtime={"image": "registry.invalid/slm-runtime:none"})
+        status = models.ns.wait_reason("two", "Ready", "ImagePullFailed")
+        assert states(status)[0] == ("Pending", None)
+        assert before < models.pods("two")
+        models.apply("two")
+        status = models.ns.wait_ready("two", after_failure=True)
+    assert not load.failures, load
+    assert status["revisions"][0]["state"] == "Serving"
+
+
+def test_a_file_that_is_no_model(models: Models) -> None:
+    before = models.pods("two")
+    with steady_load(models.ns, "two") as load:
+        models.apply("two", model={"source": models.source.url("page.gguf")})
+        status = models.ns.wait_reason("two", "Ready", "RolledBack")
+        models.ns.site.eventually("only the old pods are left", lambda: models.pods("two") == before)
+        assert ("RolledBack", "InvalidModel") in states(status)
+        assert status["readyReplicas"] == 2
+        assert models.ns.condition("two", "Stalled")["reason"] == "InvalidModel"
+        assert models.ns.condition("two", "Ready")["status"] == "True"
+        models.apply("two")
+        models.ns.wait_reason("two", "Ready", "Serving")
+    assert not load.failures, load
+    assert models.ns.condition("two", "Stalled") == {}
+    assert models.pods("two") == before
+
+
+def test_a_new_pod_that_is_killed_for_its_memory(models: Models) -> None:
+    """More than the header shows: the next try of the same gets more, and serves."""
+    before, given = models.pods("two"), models.ns.status("two")["memory"]["request"]
+    with steady_load(models.ns, "two") as load:
+        models.apply("two", runtime={"env": [{"name": "APPETITE_MIB", "value": "100"}]})
+        status = models.wait_rolled("two", before)
+    assert not load.failures, load
+    assert "killed for want of memory" in status["memory"]["explanation"]
+    assert status["memory"]["request"] != given
+    assert "TooLittleMemory" in {each["cause"] for each in status["attempts"]}
+    assert status["revisions"][0]["state"] == "Serving"
