@@ -74,7 +74,7 @@ def make_plan(
         What is left alone for a while, since another writer keeps changing it.
     """
     documents = [each for each in desired if ref_of(each) not in taken]
-    steps: list[Step] = [] if key is None else [Create(key, once=True)]
+    steps: list[Step] = []
     revisions = frozenset(
         ref for each in documents if (ref := ref_of(each)).kind == "ControllerRevision" and ref not in ours
     )
@@ -85,6 +85,8 @@ def make_plan(
             steps.append(Create(intent(each), needs))
         elif ref not in yielding and not _is_going(ours[ref]) and not is_as_intended(each, ours[ref]):
             steps.append(_apply(intent(each), ours[ref], needs))
+    if key is not None:
+        steps.append(Create(key, once=True))
     wanted = {ref_of(each) for each in documents}
     steps += [
         Delete(

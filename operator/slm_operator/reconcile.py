@@ -230,7 +230,7 @@ class Reconciler:
         )
 
     async def _act(self, key: Key, plan: Plan) -> tuple[Refusal, ...]:
-        """Carry the plan out: what needs nothing at once, then what needs it, and deletes only where nothing was refused.
+        """Carry the plan out: what others need, then all the rest at once, and deletes only where nothing was refused.
 
         One refused child keeps only those from being written that need it.
 
@@ -242,10 +242,11 @@ class Reconciler:
             The namespace is going.
         """
         writes = [step for step in plan.steps if not isinstance(step, Delete)]
-        refusals = await self._together(key, [step for step in writes if not step.needs])
+        needed = frozenset[ChildRef]().union(*(step.needs for step in writes))
+        refusals = await self._together(key, [step for step in writes if step.ref in needed])
         missing = {refusal.ref for refusal in refusals}
-        dependent = [step for step in writes if step.needs and not step.needs & missing]
-        refusals += await self._together(key, dependent)
+        rest = [step for step in writes if step.ref not in needed and not step.needs & missing]
+        refusals += await self._together(key, rest)
         if not refusals:
             refusals = await self._together(key, [step for step in plan.steps if isinstance(step, Delete)])
         return tuple(refusals)
