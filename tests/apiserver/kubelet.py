@@ -16,7 +16,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 from slm_contract.report import FetchReport
 from slm_operator.cluster import connection
-from tests.sim.controllers import FACTS
+from tests.sim.played import FACTS
 
 TAINT = {"key": "tests.slm-operator.io/fake", "value": "kubelet", "effect": "NoSchedule"}
 LABEL = "tests.slm-operator.io/kubelet"
