@@ -29,7 +29,13 @@ def test_create_edit_and_rest(
     wait_ready(plane, namespace, "a")
     created = audit.settled(namespace)
     show("create", created)
-    assert created == {"deployments": 1, "services": 1, "secrets": 1, "slmdeployments/status": 2}
+    assert created == {
+        "controllerrevisions": 1,
+        "deployments": 1,
+        "services": 1,
+        "secrets": 1,
+        "slmdeployments/status": 2,
+    }
 
     audit = Audit(plane)
     apply(slm("a", namespace, runtime={"contextLength": 1024}))
@@ -42,7 +48,8 @@ def test_create_edit_and_rest(
     show("edit of the context length", edited)
     assert edited["deployments"] == 1
     assert edited["slmdeployments/status"] <= 2
-    assert edited.keys() == {"deployments", "slmdeployments/status"}
+    assert edited["controllerrevisions"] == 1
+    assert edited.keys() == {"controllerrevisions", "deployments", "slmdeployments/status"}
 
     audit = Audit(plane)
     plane.kubectl("-n", namespace, "label", "slm", "a", "team=a")
