@@ -234,8 +234,10 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
     time = parse_time(ended["finishedAt"]) if ended.get("finishedAt") else None
     name, message = str(container.get("name", "")), str(ended.get("message") or "")
     failure = _failure(message)
+    # A fetch is tried again by design: only its time counts.
+    restarts = int(container.get("restartCount") or 0) if name == "serve" else 0
     if failure is not None:
-        return _from_failure(failure, pod=pod, exit_code=code, time=time)
+        return _from_failure(failure, pod=pod, exit_code=code, restarts=restarts, time=time)
     if ended.get("reason") == "OOMKilled":
         return Fault(
             reason=FailureReason.OUT_OF_MEMORY,
@@ -244,6 +246,7 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
             condition="MemoryFits",
             pod=pod,
             exit_code=code,
+            restarts=restarts,
             time=time,
         )
     reason, remedy = _EXITS.get(code, (None, f"see the log of the pod's previous {name} container"))
@@ -254,6 +257,7 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
         condition=None if reason is None else _CONDITION.get(reason),
         pod=pod,
         exit_code=code,
+        restarts=restarts,
         time=time,
     )
 
@@ -266,7 +270,12 @@ def _failure(message: str) -> Failure | None:
 
 
 def _from_failure(
-    failure: Failure, *, pod: str, exit_code: int | None = None, time: datetime | None = None
+    failure: Failure,
+    *,
+    pod: str,
+    exit_code: int | None = None,
+    restarts: int = 0,
+    time: datetime | None = None,
 ) -> Fault:
     return Fault(
         reason=failure.reason,
@@ -276,6 +285,7 @@ def _from_failure(
         stalled=failure.permanent,
         pod=pod,
         exit_code=exit_code,
+        restarts=restarts,
         time=time,
     )
 
