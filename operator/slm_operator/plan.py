@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from slm_operator.crd.names import INTENT_ANNOTATION, KIND
 from slm_operator.digest import digest
+from slm_operator.observed.pods import volumes_of
 from slm_operator.ownership import Loss, leftover, lost, rewritten
 from slm_operator.snapshot import Apply, ChildRef, Create, Delete, Document, Plan, Step, ref_of
 
@@ -65,7 +66,7 @@ def make_plan(
     ours
         Children that this SLMDeployment controls.
     taken
-        Names that somebody else's objects have.
+        Names that somebody else's objects have: nothing is made that would mount one.
     key
         The key Secret, where it has to be made.
     spared
@@ -75,12 +76,13 @@ def make_plan(
     """
     documents = [each for each in desired if ref_of(each) not in taken]
     steps: list[Step] = [] if key is None else [Create(key, once=True)]
-    revisions = frozenset(
-        ref for each in documents if (ref := ref_of(each)).kind == "ControllerRevision" and ref not in ours
-    )
+    missing = frozenset(ref for each in documents if (ref := ref_of(each)) not in ours)
+    revisions = frozenset(ref for ref in missing if ref.kind == "ControllerRevision")
     for each in documents:
-        ref = ref_of(each)
-        needs = revisions if ref.kind == "Deployment" else frozenset[ChildRef]()
+        ref, mounted = ref_of(each), _mounted(each)
+        if mounted & frozenset(taken):
+            continue
+        needs = mounted & missing | (revisions if ref.kind == "Deployment" else frozenset())
         if ref not in ours:
             steps.append(Create(intent(each), needs))
         elif ref not in yielding and not _is_going(ours[ref]) and not is_as_intended(each, ours[ref]):
@@ -123,6 +125,12 @@ def contentions(desired: Iterable[Document], ours: Mapping[ChildRef, Document]) 
         if losses or changed:
             found.append(Contention(ref_of(each), losses, changed))
     return tuple(found)
+
+
+def _mounted(document: Document) -> frozenset[ChildRef]:
+    """What its pods mount: somebody else's object of the name isn't what was meant, and a pull would write into it."""
+    pod = document.get("spec", {}).get("template", {}).get("spec", {})
+    return frozenset(ChildRef(kind, name) for kind, names in volumes_of(pod).items() for name in names)
 
 
 def _apply(wanted: Document, live: Document, needs: frozenset[ChildRef]) -> Apply:
