@@ -2,21 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from slm_operator.cluster import errors
 from slm_operator.crd import names
 from slm_operator.observed.pods import parse_time
-from slm_operator.settings import FetchSettings
-from tests.sim.cases import DEPLOYMENT, SLM, npu_node, slm, world
-from tests.sim.cluster import Doc, Ref, clone
+from slm_operator.plan import intent
+from slm_operator.settings import FetchSettings, HardwareClass, ResourceRequest
+from tests.sim.cases import DEPLOYMENT, SLM, node, npu_node, slm, world
+from tests.sim.cluster import MANAGER, Doc, Ref, clone
 from tests.sim.loop import simulate
 from tests.sim.safety import Safety
 from tests.sim.stories import CLAIM, OTHER, conditions, edit, holder
 from tests.sim.world import World
 
+ROOT = Path(__file__).parents[2]
 CA = Ref("ConfigMap", "demo", "a-ca")
 CACHE = {"mode": "PVC", "size": "1Gi"}
 MODEL = "https://models.example.com/{}.gguf"
@@ -410,3 +414,63 @@ async def seconds(each: World, count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(1)
         await each.step()
+
+
+# Upgrades.
+
+
+def test_an_upgrade_from_version_0_1_rolls_no_pod_and_changes_no_service():
+    """What that version left (`version_0_1.yaml`) gets a revision, and the Deployment's annotations name it."""
+    *documents, told = yaml.safe_load_all((Path(__file__).parent / "version_0_1.yaml").read_text())
+    former = Ref("Deployment", "demo", "smollm2")
+    example = yaml.safe_load((ROOT / "examples" / "smollm2.yaml").read_text())
+    resource = example | {"metadata": {"name": "smollm2", "namespace": "demo"}, **told}
+
+    def as_left(each: World) -> None:
+        uid = each.cluster.put(resource)["metadata"]["uid"]
+        for document in documents:
+            made = yaml.safe_load(yaml.safe_dump(document).replace("uid-of-cr", uid))
+            made.get("spec", {}).pop("clusterIP", None)
+            annotations = made["metadata"].get("annotations") or {}
+            if annotations.pop(names.INTENT_ANNOTATION, None) is not None:
+                if not annotations:
+                    del made["metadata"]["annotations"]
+                made = intent(made)
+            each.cluster.apply_as(made, by="slm-operator")
+
+    async def scenario(each: World) -> None:
+        await each.stop()
+        gpu = node("gpu", **{"nvidia.com/gpu": "1"})
+        each.cluster.put(gpu)
+        as_left(each)
+        for _ in range(8):
+            await asyncio.sleep(1)
+            await each.step()
+        before, since = dict(each.cluster.objects), len(each.cluster.writes)
+        assert before[former]["status"]["readyReplicas"] == 1
+        await each.start()
+        await each.pause()
+        written = [(write.verb, write.ref.kind) for write in each.cluster.changed_by(MANAGER, since=since)]
+        assert written[:2] == [("create", "ControllerRevision"), ("update", "Deployment")]
+        assert {kind for _, kind in written[2:]} <= {names.KIND}
+        live, was = each.cluster.objects[former]["spec"], before[former]["spec"]
+        assert {**live, "progressDeadlineSeconds": 0} == {**was, "progressDeadlineSeconds": 0}
+        kept = {ref for ref in before if ref.kind not in {"Deployment", names.KIND}}
+        assert {ref: each.cluster.objects[ref] for ref in kept} == {ref: before[ref] for ref in kept}
+        assert conditions(each, former._replace(kind=names.KIND))["Ready"] == ("True", "Serving")
+
+    gpu = HardwareClass(
+        name="gpu-nvidia",
+        family="gpu",
+        resource=ResourceRequest(name="nvidia.com/gpu"),
+        provider="cuda",
+        gpu_layers=-1,
+    )
+    (bundle,) = (each["data"]["ca.crt"] for each in documents if each["kind"] == "ConfigMap")
+    played = play(
+        scenario,
+        runtime_image="registry.example/slm-runtime:0.2.0",
+        classes=(gpu, HardwareClass(name="cpu", family="cpu")),
+        fetch=FetchSettings(ca_bundle=bundle),
+    )
+    assert played.controllers.starts == {"smollm2": 1}
