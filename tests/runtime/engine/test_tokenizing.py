@@ -17,9 +17,9 @@ from tests.support.gguf import write_tiny_gguf
 pytestmark = pytest.mark.runtime
 
 RECURSIVE = (
-    "afmoe bailingmoe bloom cohere2moe deepseek-coder deepseek-llm deepseek-v3 default exaone-moe falcon gpt-4o gpt3-finnish "
-    "granite-embed-multi-97m hunyuan-dense hy_v4 jais-2 joyai-llm kanana2 llada-moe llama4 minicpm5 minimax-m2 poro-chat "
-    "seed-coder spark2_5 superbpe talkie tekken tiny_aya ufakzeka viking youtu"
+    "afmoe bailingmoe bloom cohere2moe deepseek-coder deepseek-llm deepseek-v3 default exaone-moe falcon "
+    "gpt-4o gpt3-finnish granite-embed-multi-97m hunyuan-dense hy_v4 jais-2 joyai-llm kanana2 llada-moe llama4 "
+    "minicpm5 minimax-m2 poro-chat seed-coder spark2_5 superbpe talkie tekken tiny_aya ufakzeka viking youtu "
 ).split()
 WORDS = ["a", "B", "word", "Word", "é", "漢", "字", "½", "я", "1", "42", "12345"]
 BETWEEN = [

@@ -15,11 +15,11 @@ MOST: Final = TOKENIZING_STACK_BYTES // 1024
 
 ITERATIVE: Final = frozenset(
     """
-    a.x-4.0 chameleon chatglm-bpe codeshell command-r dbrx deepseek-r1-qwen exaone exaone4 f2llmv2 falcon-h1 falcon3 gemma4
-    gigachat glm4 glm5 gpt-2 granite-docling granite-embed-multi-311m grok-2 hunyuan jais jina-de jina-es jina-v1-en jina-v2-code
-    jina-v2-de jina-v2-es jina-v5-nano kimi-k2 kormo laguna lfm2 llama-bpe llama-v3 llama3 megrez mellum mellum2 midm-2.0 minerva-7b
-    modern-bert mpt olmo phi-2 pixtral qwen2 qwen35 refact roberta-bpe sarvam-moe smaug-bpe smollm solar-open stablelm2 starcoder
-    trillion
+    a.x-4.0 chameleon chatglm-bpe codeshell command-r dbrx deepseek-r1-qwen exaone exaone4 f2llmv2 falcon-h1 falcon3
+    gemma4 gigachat glm4 glm5 gpt-2 granite-docling granite-embed-multi-311m grok-2 hunyuan jais jina-de jina-es
+    jina-v1-en jina-v2-code jina-v2-de jina-v2-es jina-v5-nano kimi-k2 kormo laguna lfm2 llama-bpe llama-v3 llama3
+    megrez mellum mellum2 midm-2.0 minerva-7b modern-bert mpt olmo phi-2 pixtral qwen2 qwen35 refact roberta-bpe
+    sarvam-moe smaug-bpe smollm solar-open stablelm2 starcoder trillion
     """.split()
 )
 """Pre-tokenizers that llama.cpp has a loop for: they read any length, and nothing is cut for them."""
@@ -27,8 +27,8 @@ ITERATIVE: Final = frozenset(
 _LETTER: Final = "[A-Za-zÀ-ÖØ-öø-ÿΑ-ΡΣ-Ωα-ωА-Яа-яぁ-ゖァ-ヺ一-龥가-힣]"
 _LINE: Final = re.compile(rf"(?<={_LETTER}\n)(?={_LETTER})")
 _WORD: Final = re.compile(rf"(?<={_LETTER})(?= {_LETTER})")
-_CLAUSE: Final = re.compile(rf"(?<={_LETTER})(?=[,.!?。，、])")
-_NUMBER: Final = re.compile("(?<=[A-Za-z])(?=[0-9])")
+_CLAUSE: Final = re.compile(rf"(?<={_LETTER})(?=[,.!?\u3002\uff0c\u3001])")
+_NUMBER: Final = re.compile(r"(?<=[A-Za-z])(?=[0-9])")
 
 _ALL: Final = (_LINE, _WORD, _CLAUSE, _NUMBER)
 _BORDERS: Final = {
