@@ -5,7 +5,7 @@ import httpx
 import openai
 import pytest
 
-from slm_runtime.engine.client import EngineBusy, EngineUnavailable, RequestRefused
+from slm_runtime.engine.client import EngineBusy, EngineDied, EngineUnavailable, RequestRefused
 from slm_runtime.engine.messages import FinishReason
 from tests.unit.runtime_api.scripted import MODEL, Running, Script, ScriptedEngine, post, running, until
 
@@ -267,6 +267,7 @@ async def test_another_model_is_not_found(client: openai.AsyncOpenAI) -> None:
             "context_length_exceeded",
         ),
         (EngineUnavailable("restarting"), openai.InternalServerError, "engine_unavailable"),
+        (EngineDied("killed by SIGSEGV"), openai.InternalServerError, "engine_failed"),
     ],
 )
 async def test_the_engines_refusals(
@@ -283,6 +284,18 @@ async def test_the_engines_refusals(
         assert caught.value.response.headers["retry-after"] == "4"
     if isinstance(refusal, RequestRefused):
         assert caught.value.param == "messages"
+
+
+@pytest.mark.parametrize("script", [Script(refuse=EngineDied("it died")), Script(reason="error", message="it died")])
+async def test_client_libraries_don_t_repeat_what_an_engine_may_have_died_of(script: Script) -> None:
+    engine = ScriptedEngine(script)
+    async with (
+        running(engine) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=2) as client,
+    ):
+        with pytest.raises(openai.InternalServerError, match="it died"):
+            await client.chat.completions.create(**ASK)
+    assert len(engine.requests) == 1
 
 
 async def test_a_crash_is_an_error_not_half_an_answer() -> None:
