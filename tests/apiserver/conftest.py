@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.apiserver.api import Api
 from tests.apiserver.operator import CRD, ROOT, Operator
+from tests.apiserver.webhook import Rule, Webhook
 from tests.cluster import ControlPlane
 
 NUMBERS = itertools.count()
@@ -74,3 +77,15 @@ def apply(plane: ControlPlane) -> Callable[..., None]:
         plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(listed))
 
     return send
+
+
+@pytest.fixture
+def api(plane: ControlPlane, namespace: str) -> Api:
+    return Api(plane, namespace)
+
+
+@pytest.fixture
+def webhook(api: Api, tmp_path: Path) -> Iterator[Callable[[str, Rule], Webhook]]:
+    """Lets the objects of a resource in the test's namespace go through a rule."""
+    with ExitStack() as stack:
+        yield lambda resource, rule: stack.enter_context(Webhook(api, tmp_path, resource, rule))

@@ -1,7 +1,7 @@
 """A kubelet without containers: a tainted node whose pods are ready as soon as they are bound to it.
 
-``python -m tests.apiserver.kubelet NODE`` with KUBECONFIG set; it runs until it is stopped. Pods of Jobs end
-well, and say what they would have read of a model.
+``python -m tests.apiserver.kubelet NODE`` with KUBECONFIG set; it runs until it is stopped. Pods whose image or
+model says so do something else: see `plays`.
 """
 
 import asyncio
@@ -14,9 +14,8 @@ import aiohttp
 import orjson
 from kubernetes.aio.client.configuration import Configuration
 
-from slm_contract.report import FetchReport
 from slm_operator.cluster import connection
-from tests.sim.controllers import FACTS
+from tests.apiserver.plays import status_of
 
 TAINT = {"key": "tests.slm-operator.io/fake", "value": "kubelet", "effect": "NoSchedule"}
 LABEL = "tests.slm-operator.io/kubelet"
@@ -103,8 +102,8 @@ class Kubelet:
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
         if metadata.get("deletionTimestamp"):
             work = self._send("DELETE", path, {"gracePeriodSeconds": 0})
-        elif pod["status"].get("phase") == "Pending":
-            work = self._send("PATCH", f"{path}/status", {"status": running(pod)}, headers=MERGE)
+        elif "startTime" not in pod["status"]:
+            work = self._send("PATCH", f"{path}/status", {"status": status_of(pod)}, headers=MERGE)
         else:
             return
         task = asyncio.create_task(self._limited(work))
@@ -114,44 +113,6 @@ class Kubelet:
     async def _limited(self, work: Any) -> None:
         async with self._slots:
             await work
-
-
-def running(pod: dict[str, Any]) -> dict[str, Any]:
-    """The status of a pod whose model is fetched and served, or whose work is done."""
-    spec = pod["spec"]
-    ends = spec.get("restartPolicy") in {"Never", "OnFailure"}
-    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    report = FetchReport(command="inspect" if ends else "fetch", model=FACTS, seconds=1.0).to_json()
-    terminated = {
-        "terminated": {
-            "exitCode": 0,
-            "reason": "Completed",
-            "message": report,
-            "startedAt": now,
-            "finishedAt": now,
-        }
-    }
-    started = {"running": {"startedAt": now}}
-
-    def statuses(
-        containers: list[dict[str, Any]], state: dict[str, Any], *, ready: bool
-    ) -> list[dict[str, Any]]:
-        common = {"ready": ready, "restartCount": 0, "imageID": "", "state": state, "started": ready}
-        return [{"name": each["name"], "image": each["image"], **common} for each in containers]
-
-    ready = {"status": "False" if ends else "True", "lastTransitionTime": now}
-    return {
-        "phase": "Succeeded" if ends else "Running",
-        "startTime": now,
-        "initContainerStatuses": statuses(spec.get("initContainers") or [], terminated, ready=True),
-        "containerStatuses": statuses(spec["containers"], terminated if ends else started, ready=not ends),
-        "conditions": [
-            {"type": "PodScheduled", "status": "True", "lastTransitionTime": now},
-            {"type": "Initialized", "status": "True", "lastTransitionTime": now},
-            {"type": "ContainersReady", **ready},
-            {"type": "Ready", **ready},
-        ],
-    }
 
 
 async def main(node: str) -> None:

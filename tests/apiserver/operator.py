@@ -58,7 +58,10 @@ def until(what: str, holds: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 class Operator:
-    """One process; a context manager that ends it."""
+    """One process; a context manager that ends it.
+
+    With *kubeconfig* it goes another way to the API server, such as through a proxy.
+    """
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Operator:
         lease: str = "slm-operator",
         pod: str = "one",
         port: int | None = None,
+        kubeconfig: Path | None = None,
         **settings: Any,
     ) -> None:
         self.folder = folder
@@ -77,7 +81,7 @@ class Operator:
         self.port = port or free_port()
         self.log = folder / f"{pod}.log"
         self._environ = os.environ | {
-            "KUBECONFIG": str(plane.kubeconfig),
+            "KUBECONFIG": str(kubeconfig or plane.kubeconfig),
             "SLM_OPERATOR_CONFIG": str(config),
             "SLM_OPERATOR_PORT": str(self.port),
             "SLM_LEASE_NAME": lease,
@@ -104,9 +108,13 @@ class Operator:
         until("the operator acts", lambda: self.state() == "acting" if acting else self.state())
 
     def state(self) -> str | None:
-        """What /readyz says; None while nobody answers."""
+        """What /readyz says; None while nobody answers. It has to be running."""
         assert self._process is not None
         assert self._process.poll() is None, f"the operator ended: {self.log.read_text()}"
+        return self.readiness()
+
+    def readiness(self) -> str | None:
+        """What /readyz says; None while nobody answers."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=5) as answer:
                 return answer.read().decode()
@@ -137,6 +145,11 @@ class Operator:
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
+
+    def revive(self) -> None:
+        """Start it again where it has ended, as the kubelet would."""
+        if self._process is None or self._process.poll() is not None:
+            self.launch()
 
     def _end(self, number: int) -> int:
         if self._process is None:
