@@ -78,9 +78,10 @@ def test_it_numbers_writes_and_passes_them_on(proxy: Proxy, client: Client) -> N
 def test_a_refusal_comes_in_place_of_the_write(proxy: Proxy, client: Client) -> None:
     proxy.at(1, refused(429))
     client.create("a")
-    with pytest.raises(urllib.error.HTTPError) as caught, caught.value:
+    with pytest.raises(urllib.error.HTTPError) as caught:
         client.create("b")
-    assert (caught.value.code, caught.value.headers["Retry-After"]) == (429, "1")
+    with caught.value as refusal:
+        assert (refusal.code, refusal.headers["Retry-After"]) == (429, "1")
     client.create("b")
     assert client.names() == ["a", "b"]
 

@@ -16,7 +16,13 @@ Hook = Callable[[str, Rule], Webhook]
 SECONDS = 15
 """Until it has to be told; a Job's controller tries again only after ten seconds, then twenty."""
 HEALS = 90
-WAYS: list[tuple[str, dict[str, Any]]] = [("inspect", {"resources": None}), ("serve", {})]
+INSPECTED: dict[str, Any] = {"resources": None}
+"""A Job's pod comes first."""
+SERVED: dict[str, Any] = {}
+UNTOLD = pytest.mark.xfail(
+    strict=True, reason="why a Job's pods can't be made isn't read: Inspecting for ever"
+)
+WAYS = [pytest.param(INSPECTED, id="inspect", marks=UNTOLD), pytest.param(SERVED, id="serve")]
 
 
 def quota(api: Api) -> Callable[[], None]:
@@ -65,10 +71,8 @@ def healed(api: Api) -> None:
     until("it serves", lambda: api.condition("a").get("status") == "True", HEALS)
 
 
-@pytest.mark.parametrize(("way", "spec"), WAYS, ids=[way for way, _ in WAYS])
-def test_a_quota_on_pods_is_told_and_heals(
-    api: Api, operator: Operator, way: str, spec: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("spec", WAYS)
+def test_a_quota_on_pods_is_told_and_heals(api: Api, operator: Operator, spec: dict[str, Any]) -> None:
     lift = quota(api)
     api.apply(slm("a", api.namespace, **spec))
     told(api, "exceeded quota: no-pods")
@@ -76,10 +80,8 @@ def test_a_quota_on_pods_is_told_and_heals(
     healed(api)
 
 
-@pytest.mark.parametrize(("way", "spec"), WAYS, ids=[way for way, _ in WAYS])
-def test_a_limit_range_is_told_and_heals(
-    api: Api, operator: Operator, way: str, spec: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("spec", WAYS)
+def test_a_limit_range_is_told_and_heals(api: Api, operator: Operator, spec: dict[str, Any]) -> None:
     lift = limit_range(api)
     api.apply(slm("a", api.namespace, **spec))
     told(api, "maximum memory usage per Container is 1Mi")
@@ -87,9 +89,9 @@ def test_a_limit_range_is_told_and_heals(
     healed(api)
 
 
-@pytest.mark.parametrize(("way", "spec"), WAYS, ids=[way for way, _ in WAYS])
+@pytest.mark.parametrize("spec", WAYS)
 def test_a_policy_that_refuses_pods_is_told_and_heals(
-    api: Api, operator: Operator, webhook: Hook, way: str, spec: dict[str, Any]
+    api: Api, operator: Operator, webhook: Hook, spec: dict[str, Any]
 ) -> None:
     policy = webhook("pods", refusal("every pod names its cost centre"))
     api.apply(slm("a", api.namespace, **spec))
@@ -98,9 +100,9 @@ def test_a_policy_that_refuses_pods_is_told_and_heals(
     healed(api)
 
 
-@pytest.mark.parametrize(("way", "spec"), WAYS, ids=[way for way, _ in WAYS])
+@pytest.mark.parametrize("spec", WAYS)
 def test_pod_security_that_refuses_an_injected_container_is_told_and_heals(
-    plane: ControlPlane, api: Api, operator: Operator, webhook: Hook, way: str, spec: dict[str, Any]
+    plane: ControlPlane, api: Api, operator: Operator, webhook: Hook, spec: dict[str, Any]
 ) -> None:
     """Our own pods pass; what a webhook adds to them need not."""
     restrict(plane, api)
@@ -111,9 +113,9 @@ def test_pod_security_that_refuses_an_injected_container_is_told_and_heals(
     healed(api)
 
 
-@pytest.mark.parametrize(("way", "spec"), WAYS, ids=[way for way, _ in WAYS])
+@pytest.mark.parametrize("spec", [INSPECTED, SERVED], ids=["inspect", "serve"])
 def test_our_own_pods_pass_restricted_pod_security(
-    plane: ControlPlane, api: Api, operator: Operator, way: str, spec: dict[str, Any]
+    plane: ControlPlane, api: Api, operator: Operator, spec: dict[str, Any]
 ) -> None:
     restrict(plane, api)
     api.apply(slm("a", api.namespace, **spec))
