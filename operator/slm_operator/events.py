@@ -37,6 +37,10 @@ class Budget:
         self._posted: dict[str, dict[int, float]] = {}
         """When, by the event's hash; whoever was asked for last comes last."""
 
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._posted)
+
     def admits(self, uid: str, event: Event, now: float) -> bool:
         """Whether it may be posted; then it counts as posted."""
         mine = {each: time for each, time in self._posted.pop(uid, {}).items() if now - time < HOUR}
