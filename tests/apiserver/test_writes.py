@@ -29,7 +29,13 @@ def test_create_edit_and_rest(
     wait_ready(plane, namespace, "a")
     created = audit.settled(namespace)
     show("create", created)
-    assert created == {"deployments": 1, "services": 1, "secrets": 1, "slmdeployments/status": 2}
+    assert created == {
+        "controllerrevisions": 1,
+        "deployments": 1,
+        "services": 1,
+        "secrets": 1,
+        "slmdeployments/status": 2,
+    }
 
     audit = Audit(plane)
     apply(slm("a", namespace, runtime={"contextLength": 1024}))
@@ -42,7 +48,8 @@ def test_create_edit_and_rest(
     show("edit of the context length", edited)
     assert edited["deployments"] == 1
     assert edited["slmdeployments/status"] <= 2
-    assert edited.keys() == {"deployments", "slmdeployments/status"}
+    assert edited["controllerrevisions"] == 1
+    assert edited.keys() == {"controllerrevisions", "deployments", "slmdeployments/status"}
 
     audit = Audit(plane)
     plane.kubectl("-n", namespace, "label", "slm", "a", "team=a")
@@ -62,6 +69,40 @@ def test_create_edit_and_rest(
     ineffective = audit.settled(namespace)
     show("edit without effect", ineffective)
     assert ineffective == {"slmdeployments/status": 1}
+
+
+def test_events_are_few(plane: ControlPlane, operator: Operator, namespace: str, apply: Callable) -> None:
+    """One for each decision and outcome, none at rest and none for what an earlier process has told."""
+
+    def told(what: str, audit: Audit, *, seconds: float = 3) -> int:
+        audit.settled(namespace, seconds=seconds)
+        print(f"{what}: {audit.told(namespace)} events")
+        return audit.told(namespace)
+
+    audit = Audit(plane)
+    apply(slm("a", namespace))
+    wait_ready(plane, namespace, "a")
+    assert told("create", audit) == 2
+    described = plane.kubectl("-n", namespace, "describe", "slm", "a").partition("\nEvents:")[2]
+    assert sorted(line.split()[:2] for line in described.splitlines()[3:]) == [
+        ["Normal", "Placed"],
+        ["Normal", "RevisionReady"],
+    ]
+
+    audit = Audit(plane)
+    assert told("rest", audit, seconds=5) == 0
+    assert operator.stop() == 0
+    operator.start()
+    assert told("restart", audit, seconds=5) == 0
+
+    audit = Audit(plane)
+    apply(slm("a", namespace, runtime={"contextLength": 1024}))
+    generation = plane.kubectl("-n", namespace, "get", "slm", "a", "-o", "jsonpath={.metadata.generation}")
+    plane.kubectl(
+        "-n", namespace, "wait", f"--for=jsonpath={{.status.observedGeneration}}={generation}", "slm/a"
+    )
+    wait_ready(plane, namespace, "a")
+    assert told("edit of the context length", audit) == 1
 
 
 def test_restart(plane: ControlPlane, operator: Operator, namespace: str, apply: Callable) -> None:
