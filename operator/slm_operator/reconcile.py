@@ -11,6 +11,7 @@ would stay for ever. A conflict means that the object has moved on: it is read, 
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -49,7 +50,8 @@ REPORT_SETTLE: Final = 1.0
 COMPLETE_SETTLE: Final = 0.1
 """Seconds once the Deployment is complete, which is the last of that row: the pod's report may still be on its way."""
 NODES_SETTLE: Final = 1.0
-"""Seconds: a node that joins changes several times in a row, and many nodes change together."""
+"""Seconds: a node that joins changes several times in a row, and many nodes change together. Doubled while they go on."""
+LONGEST_NODES_SETTLE: Final = 15.0
 SLICE: Final = 100
 """SLMDeployments that are queued before others get a turn."""
 
@@ -94,6 +96,8 @@ class Reconciler:
         self._indifferent: set[Key] = set()
         """Whom no change of the nodes concerns, by their last decision."""
         self._nodes_changed: asyncio.TimerHandle | None = None
+        self._nodes_settle = NODES_SETTLE
+        self._nodes_woke = -math.inf
 
     def wake(self, changes: list[Change]) -> None:
         """Queue what the changes concern."""
@@ -103,12 +107,21 @@ class Reconciler:
             elif change.key is not None:
                 self._queue.add_after(change.key, COMPLETE_SETTLE if change.complete else REPORT_SETTLE)
             elif self._nodes_changed is None:
-                loop = asyncio.get_running_loop()
-                self._nodes_changed = loop.call_later(NODES_SETTLE, self._wake_for_nodes)
+                self._nodes_changed = asyncio.get_running_loop().call_later(
+                    self._settle_nodes(), self._wake_for_nodes
+                )
+
+    def _settle_nodes(self) -> float:
+        """Seconds until a change of the nodes wakes: ever more while one follows the other, as when all are labelled."""
+        quiet = asyncio.get_running_loop().time() - self._nodes_woke > self._nodes_settle
+        longer = min(LONGEST_NODES_SETTLE, 2 * self._nodes_settle)
+        self._nodes_settle = NODES_SETTLE if quiet else longer
+        return self._nodes_settle
 
     def _wake_for_nodes(self) -> None:
         """However many nodes have changed meanwhile, it is one wake."""
         self._nodes_changed = None
+        self._nodes_woke = asyncio.get_running_loop().time()
         self._wake_slice([key for key in self._store.deployments() if key not in self._indifferent])
 
     def _wake_slice(self, keys: list[Key]) -> None:

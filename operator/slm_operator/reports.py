@@ -192,9 +192,11 @@ class Reports:
 
 
 def parse(body: bytes | None) -> RuntimeReport | None:
-    """A report, or None for whatever isn't one."""
+    """A report, or None for whatever isn't one, such as one with NaN, which can be read but not written again."""
     try:
-        return None if body is None else RuntimeReport.model_validate_json(body)
+        if body is None:
+            return None
+        return RuntimeReport.model_validate_json(RuntimeReport.model_validate_json(body).to_json())
     except ValidationError as error:
         log.info("not a report", extra={"problems": error.error_count()})
         return None

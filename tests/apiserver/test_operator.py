@@ -201,7 +201,7 @@ def test_one_namespace_only(plane, start: Callable[..., Operator], namespace, ap
     start(namespaces=[namespace])
     apply(slm("a", f"{namespace}-other"), slm("a", namespace))
     wait_ready(plane, namespace, "a")
-    assert not get(plane, f"{namespace}-other", "slm/a", "{.status}")
+    assert get(plane, f"{namespace}-other", "slm/a", "{.status}") == '{"observedGeneration":-1}'
     everywhere = [
         event["objectRef"]["resource"]
         for event in audit.requests()

@@ -1,6 +1,7 @@
 """kubectl and Helm against one kubeconfig: what every kind of cluster offers in the same way."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,11 +41,14 @@ class Clients:
 
     def established(self, *crds: str) -> None:
         """Wait until the API server serves what these CRDs define; `kubectl wait` fails on one without conditions yet."""
-        shown = "jsonpath={.status.conditions[?(@.type=='Established')].status}"
         wait_until(
-            f"the API server serves {', '.join(crds)}",
-            lambda: all(self.kubectl("get", "crd", crd, "-o", shown) == "True" for crd in crds),
+            f"the API server serves {', '.join(crds)}", lambda: all(self._is_established(crd) for crd in crds)
         )
+
+    def _is_established(self, crd: str) -> bool:
+        status = json.loads(self.kubectl("get", "crd", crd, "-o", "json")).get("status") or {}
+        conditions = status.get("conditions") or ()
+        return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
     def helm(self, *args: str) -> str:
         return run([tools.helm.path(), "--kubeconfig", self.kubeconfig, *args])

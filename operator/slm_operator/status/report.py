@@ -38,8 +38,10 @@ def report(view: View) -> dict[str, Any]:
     )
 
 
-def _endpoint(view: View) -> str:
-    """Base URL for OpenAI clients inside the cluster."""
+def _endpoint(view: View) -> str | None:
+    """Base URL for OpenAI clients inside the cluster; None while the Service of that name isn't ours."""
+    if view.service is None:
+        return None
     metadata, port = view.resource.metadata, view.resource.spec.endpoint.port
     return f"http://{metadata.name}.{metadata.namespace}.svc.{view.settings.cluster_domain}:{port}/v1"
 

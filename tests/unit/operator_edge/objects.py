@@ -27,7 +27,8 @@ def slm(version: int, generation: int = 1, **more: Any) -> dict[str, Any]:
 
 
 def child(kind: str, version: int, *, owner: str | None = "uid-a", **more: Any) -> dict[str, Any]:
-    api_version = {"Deployment": "apps/v1", "Job": "batch/v1"}.get(kind, "v1")
+    groups = {"Deployment": "apps/v1", "Job": "batch/v1", "PodDisruptionBudget": "policy/v1"}
+    api_version = groups.get(kind, "v1")
     metadata: dict[str, Any] = {
         "name": "a",
         "namespace": "demo",

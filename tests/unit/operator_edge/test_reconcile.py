@@ -46,9 +46,9 @@ class Core:
             identity = {key: live["metadata"][key] for key in ("uid", "resourceVersion")}
             steps.append(Apply({**service, "metadata": {**service["metadata"], **identity}}))
         steps += [
-            Delete("v1", ref, each["metadata"]["uid"], each["metadata"]["resourceVersion"])
+            Delete(each["apiVersion"], ref, each["metadata"]["uid"], each["metadata"]["resourceVersion"])
             for ref, each in snapshot.children.items()
-            if ref.kind == "PersistentVolumeClaim"
+            if ref.kind == "PodDisruptionBudget"
         ]
         status = {"observedGeneration": metadata["generation"], "ready": live is not None}
         if snapshot.refusals:
@@ -323,8 +323,8 @@ def test_a_delete_hits_only_what_was_observed():
     async def scenario():
         each = world()
         each.cluster.put(slm(0))
-        each.cluster.put(child("PersistentVolumeClaim", 0, owner="uid-1", spec={}))
-        ref = Ref("PersistentVolumeClaim", "demo", "a")
+        each.cluster.put(child("PodDisruptionBudget", 0, owner="uid-1", spec={}))
+        ref = Ref("PodDisruptionBudget", "demo", "a")
         changed = False
 
         def meddle(verb: str, _: Ref):
@@ -332,13 +332,13 @@ def test_a_delete_hits_only_what_was_observed():
             if verb == "delete" and not changed:
                 changed = True
                 each.cluster.remove(ref)
-                each.cluster.put(child("PersistentVolumeClaim", 0, owner=None, spec={"mine": "1"}))
+                each.cluster.put(child("PodDisruptionBudget", 0, owner=None, spec={"minAvailable": 1}))
                 each.cluster.change(ref, lambda document: document["metadata"].update(labels={}))
 
         each.faults.refuse = meddle
         await each.start()
         await each.settle()
-        assert each.cluster.objects[ref]["spec"] == {"mine": "1"}
+        assert each.cluster.objects[ref]["spec"] == {"minAvailable": 1}
         await each.stop()
 
     simulate(scenario())

@@ -225,11 +225,21 @@ def test_one_pod_among_many_that_start_with_it_is_asked_within_the_interval():
     simulate(scenario())
 
 
+NAN = (
+    b'{"command": "serve", "phase": "Ready", "performance": {"loadSeconds": NaN, "firstTokenMs": 1, '
+    b'"tokensPerSecond": 1, "measuredAt": "2026-01-01T00:00:00Z"}}'
+)
+
+
 @pytest.mark.parametrize(
-    "body", [None, b"", b"<html>", b'{"version": 7}', b"[]", b'{"command": "serve", "phase": 1}']
+    "body", [None, b"", b"<html>", b'{"version": 7}', b"[]", b'{"command": "serve", "phase": 1}', NAN]
 )
 def test_what_is_no_report_counts_as_nothing(body):
     assert reports.parse(body) is None
+
+
+def test_but_for_the_number_it_would_be_one():
+    assert reports.parse(NAN.replace(b"NaN", b"1")) is not None
 
 
 @pytest.fixture
