@@ -79,8 +79,9 @@ def test_events_are_few(plane: ControlPlane, operator: Operator, namespace: str,
         print(f"{what}: {audit.told(namespace)} events")
         return audit.told(namespace)
 
+    enough = {"requests": {"cpu": "10m", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
     audit = Audit(plane)
-    apply(slm("a", namespace))
+    apply(slm("a", namespace, resources=enough))
     wait_ready(plane, namespace, "a")
     assert told("create", audit) == 2
     described = plane.kubectl("-n", namespace, "describe", "slm", "a").partition("\nEvents:")[2]
@@ -96,7 +97,7 @@ def test_events_are_few(plane: ControlPlane, operator: Operator, namespace: str,
     assert told("restart", audit, seconds=5) == 0
 
     audit = Audit(plane)
-    apply(slm("a", namespace, runtime={"contextLength": 1024}))
+    apply(slm("a", namespace, resources=enough, runtime={"contextLength": 1024}))
     generation = plane.kubectl("-n", namespace, "get", "slm", "a", "-o", "jsonpath={.metadata.generation}")
     plane.kubectl(
         "-n", namespace, "wait", f"--for=jsonpath={{.status.observedGeneration}}={generation}", "slm/a"
