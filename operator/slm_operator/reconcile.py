@@ -32,6 +32,7 @@ from slm_operator.snapshot import (
     Create,
     Decision,
     Delete,
+    Document,
     Plan,
     Refusal,
     Snapshot,
@@ -64,6 +65,10 @@ class Reconciler:
         The pure core.
     clock
         The time, with its zone.
+    finished
+        Told of each turn.
+    told
+        Told of each status that was written: the SLMDeployment before and after.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class Reconciler:
         decide: Callable[[Snapshot], Decision],
         clock: Callable[[], datetime],
         finished: Callable[[Result], None] = lambda _: None,
+        told: Callable[[Document, Document], None] = lambda _before, _after: None,
     ) -> None:
         self._cluster = cluster
         self._store = store
@@ -84,6 +90,7 @@ class Reconciler:
         self._decide = decide
         self._clock = clock
         self._finished = finished
+        self._told = told
         self._contest = Contest(clock)
         self._pace: Pace[Key] = Pace(settings.upgrades_at_once)
         self._indifferent: set[Key] = set()
@@ -337,6 +344,7 @@ class Reconciler:
             }
         )
         self._store.observe(SLM_DEPLOYMENT, written)
+        self._told(snapshot.resource, written)
 
     async def _look_at(self, key: Key, resource: Resource, name: str) -> None:
         """An object has a name that we want: decisions have to see it, whosever it is."""

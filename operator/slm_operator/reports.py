@@ -101,6 +101,7 @@ class Reports:
         self._interval = interval
         self._pods: dict[str, _Pod] = {}
         self._by_key: dict[Key, set[str]] = {}
+        self._touched = store.follow()
         self._turns = _Turns()
         self._planned = asyncio.Event()
 
@@ -129,7 +130,8 @@ class Reports:
     async def _follow(self) -> None:
         """Keep the set of pods that are worth asking."""
         while True:
-            for number, key in enumerate(await self._store.touched(), 1):
+            await self._touched.wait()
+            for number, key in enumerate(self._touched.take(), 1):
                 self._look_at(key)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)

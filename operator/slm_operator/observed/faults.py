@@ -1,6 +1,5 @@
 """What is wrong with pods, Jobs and the Deployment, read from what kubelet, scheduler, controllers and runtime say."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from slm_contract.report import Failure, FailureReason, RuntimeReport
 from slm_operator.crd.names import KEY_OWNER_PREFIX
 from slm_operator.faults import Fault
 from slm_operator.model.known import container_statuses
+from slm_operator.observed.clues import steady
 from slm_operator.observed.pods import (
     VOLUME_SECONDS,
     condition,
@@ -67,7 +67,6 @@ _EXITS: Final[dict[int, tuple[FailureReason, str]]] = {
         "see the log of the pod's previous serve container",
     ),
 }
-_POD_NAME: Final = re.compile(r'pods "[^"]*" ')
 _PULL: Final = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -142,8 +141,7 @@ def job_faults(jobs: Iterable[Document], clues: Mapping[str, str]) -> Iterator[F
 def _not_made(reason: str, words: str) -> Fault:
     return Fault(
         reason=reason,
-        # Each try names another pod.
-        message=f"no pod can be made: {_POD_NAME.sub('pods ', words)}",
+        message=f"no pod can be made: {steady(words)}",
         remedy="raise the quota, or change what forbids the pod; it is tried again",
     )
 
