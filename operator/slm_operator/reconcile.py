@@ -11,13 +11,12 @@ would stay for ever. A conflict means that the object has moved on: it is read, 
 """
 
 import asyncio
-import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from logging import getLogger
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Cluster
@@ -39,21 +38,12 @@ from slm_operator.snapshot import (
     Step,
 )
 from slm_operator.store import Change, Key, Store
+from slm_operator.waking import Waker
 
 log = getLogger(__name__)
 
 Result = Literal["gone", "rest", "acted", "reported", "refused", "retry", "error"]
 """How a reconcile ended, for the metrics."""
-
-REPORT_SETTLE: Final = 1.0
-"""Seconds: a pod that becomes ready changes pod, ReplicaSet and Deployment in a row, and is one status."""
-COMPLETE_SETTLE: Final = 0.1
-"""Seconds once the Deployment is complete, which is the last of that row: the pod's report may still be on its way."""
-NODES_SETTLE: Final = 1.0
-"""Seconds: a node that joins changes several times in a row, and many nodes change together. Doubled while they go on."""
-LONGEST_NODES_SETTLE: Final = 15.0
-SLICE: Final = 100
-"""SLMDeployments that are queued before others get a turn."""
 
 
 class Reconciler:
@@ -93,49 +83,11 @@ class Reconciler:
         self._told = told
         self._contest = Contest(clock)
         self._pace: Pace[Key] = Pace(settings.upgrades_at_once)
-        self._indifferent: set[Key] = set()
-        """Whom no change of the nodes concerns, by their last decision."""
-        self._nodes_changed: asyncio.TimerHandle | None = None
-        self._nodes_settle = NODES_SETTLE
-        self._nodes_woke = -math.inf
+        self._waker = Waker(store, queue)
 
     def wake(self, changes: list[Change]) -> None:
         """Queue what the changes concern."""
-        for change in changes:
-            if change.key is not None and change.urgent:
-                self._queue.add(change.key)
-            elif change.key is not None:
-                self._queue.add_after(change.key, COMPLETE_SETTLE if change.complete else REPORT_SETTLE)
-            elif self._nodes_changed is None:
-                self._nodes_changed = asyncio.get_running_loop().call_later(
-                    self._settle_nodes(), self._wake_for_nodes
-                )
-
-    def _settle_nodes(self) -> float:
-        """Seconds until a change of the nodes wakes: ever more while one follows the other, as when all are labelled."""
-        quiet = asyncio.get_running_loop().time() - self._nodes_woke > self._nodes_settle
-        longer = min(LONGEST_NODES_SETTLE, 2 * self._nodes_settle)
-        self._nodes_settle = NODES_SETTLE if quiet else longer
-        return self._nodes_settle
-
-    def _wake_for_nodes(self) -> None:
-        """However many nodes have changed meanwhile, it is one wake."""
-        self._nodes_changed = None
-        self._nodes_woke = asyncio.get_running_loop().time()
-        self._wake_slice([key for key in self._store.deployments() if key not in self._indifferent])
-
-    def _wake_slice(self, keys: list[Key]) -> None:
-        for key in keys[:SLICE]:
-            self._queue.add(key, Lane.REPORT)
-        if len(keys) > SLICE:
-            asyncio.get_running_loop().call_soon(self._wake_slice, keys[SLICE:])
-
-    def _heed_nodes(self, key: Key, decision: Decision | None) -> None:
-        """Remember whether nodes concern it; None: it is gone."""
-        if decision is None or decision.watches_nodes:
-            self._indifferent.discard(key)
-        else:
-            self._indifferent.add(key)
+        self._waker.wake(changes)
 
     async def work(self) -> None:
         """Process keys for ever; several of these run side by side."""
@@ -172,12 +124,12 @@ class Reconciler:
             self._queue.forget(key)
             self._contest.forget(key)
             self._pace.done(key)
-            self._heed_nodes(key, None)
+            self._waker.heed(key, watches_nodes=True)
             return "gone"
         decision = self._decide(snapshot)
         if _remakes(snapshot, decision) and await self._is_gone(key, snapshot):
             return await self._turn(key, lane)
-        self._heed_nodes(key, decision)
+        self._waker.heed(key, watches_nodes=decision.watches_nodes)
         if decision.upgrading:
             self._pace.begin(key)
         refusals: tuple[Refusal, ...] = ()
