@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from slm_operator.crd.names import MODEL_LABEL
+from slm_operator.crd.names import MODEL_LABEL, claim_name
 from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_resource, parse_status
 from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
@@ -249,6 +249,7 @@ def _view(
         now=snapshot.now.replace(microsecond=0),
         deployment=seen.deployment,
         service=seen.ours.get(ChildRef("Service", resource.name)),
+        claim=seen.ours.get(ChildRef("PersistentVolumeClaim", claim_name(resource.name))),
         pods=seen.pods,
         reports=snapshot.reports,
         faults=faults,

@@ -26,6 +26,7 @@ def report(view: View) -> dict[str, Any]:
             revisions=history.revisions(view) or None,
             image_digest=places.image_digest(view),
             nodes=places.nodes(view) or None,
+            cache=places.cache(view),
             acceleration=details.acceleration(view),
             memory=details.memory(view),
             performance=details.performance(view),

@@ -10,7 +10,7 @@ import pytest
 from slm_contract.report import Download, Failure, FailureReason, FetchReport, RuntimeReport
 from slm_operator.decide import decide
 from slm_operator.snapshot import ChildRef, Refusal
-from tests.unit.operator_core.world import GIVEN, World, reasons, spec
+from tests.unit.operator_core.world import GIVEN, SOURCE, World, reasons, spec
 
 
 def starting(**changes: Any) -> World:
@@ -91,7 +91,7 @@ def test_a_fetch_that_is_running_again_is_a_fetch() -> None:
     world.reports = {pod["metadata"]["uid"]: report for pod in world.pods}
     world.settle()
     assert reasons(world.status) == ["Fetching"]
-    assert world.status["download"] == {"state": "Fetching", "percent": 50}
+    assert world.status["download"] == {"url": SOURCE, "state": "Fetching", "percent": 50}
     assert world.status["lastFailure"]["reason"] == "SourceNotFound", "kept until it is ready again"
     world.reports = {}
     world.run_pods()
