@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from slm_operator.observed.pods import parse_time, waiting_since
 from slm_operator.snapshot import Document
 
 LIMIT: Final = 512
-"""Characters."""
+"""Characters of a clue."""
+LONGEST: Final = 2048
+"""Characters that are looked through: a webhook may refuse in as many words as it likes."""
 STILL_TOLD: Final = timedelta(seconds=150)
 """Kubelet tries a volume at least every two minutes: a cause that wasn't told for longer is gone."""
 
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OVERCOME: Final = frozenset({"Scheduled", "SuccessfulCreate"})
 """What went wrong before one of these is history."""
 _SUMMARY: Final = "Unable to attach or mount volumes"
@@ -24,7 +27,7 @@ _CHANGING: Final = (
     # That of the volume or the SLMDeployment stays; a pod's is another after each try.
     (re.compile(r"(?<!pvc-)(?<!owner-)\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "…"),
     (re.compile(r"\b[0-9a-f]{32,}\b"), "…"),
-    (re.compile(r"[\w.:\[\]]+:\d+->"), ""),
+    (re.compile(r"(?<![\w.:\[\]])[\w.:\[\]]+:\d+->"), ""),
 )
 """Names of pods, times, uids, ids of sandboxes, local ports: they differ from try to try."""
 
@@ -63,9 +66,9 @@ def clue(events: Iterable[Document], name: str, known: str | None) -> str | None
     overcome = [index for index, each in enumerate(told) if each.get("reason") in _OVERCOME]
     recent = told[overcome[-1] + 1 :] if overcome else told
     warnings = [
-        _Warning(_order(each), steady(str(each.get("message") or each.get("reason") or ""), name))
+        _Warning(_order(each), steady(str(each.get("message") or each["reason"]), name)[:LIMIT])
         for each in recent
-        if each.get("type") == "Warning"
+        if _is_cause(each)
     ]
     warnings = [each for each in warnings if not each.text.startswith(_SUMMARY)] or warnings
     if not warnings:
@@ -83,13 +86,20 @@ def steady(words: str, name: str = "") -> str:
     name
         Of the object; its pods have this and five letters.
     """
+    words = words[:LONGEST]
     for prefix in _PREFIXES:
         words = words.removeprefix(prefix)
     for pattern, instead in _CHANGING:
         words = pattern.sub(instead, words)
     if name:
         words = re.sub(rf"\b{re.escape(name)}-[a-z0-9]{{5}}\b", name, words)
-    return words[:LIMIT]
+    return words
+
+
+def _is_cause(event: Document) -> bool:
+    """Not every warning is: policy engines warn of what they let pass."""
+    reason = str(event.get("reason") or "")
+    return event.get("type") == "Warning" and (reason.startswith("Failed") or reason == "NetworkNotReady")
 
 
 def _order(event: Document) -> tuple[int, datetime]:
@@ -102,5 +112,12 @@ def _order(event: Document) -> tuple[int, datetime]:
         event.get("eventTime"),
         metadata.get("creationTimestamp"),
     )
-    time = next((each for each in times if each), "1970-01-01T00:00:00Z")
-    return (int(version) if version.isdecimal() else 0), parse_time(time)
+    return (int(version) if version.isdecimal() else 0), _time(next((each for each in times if each), ""))
+
+
+def _time(text: str) -> datetime:
+    """Anybody may write Events, and the API server takes years that Python doesn't know."""
+    try:
+        return parse_time(text)
+    except ValueError:
+        return _LONG_AGO

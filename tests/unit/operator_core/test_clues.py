@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from slm_operator.observed.clues import LIMIT, clue, needs_clue, steady
+from slm_operator.observed.clues import LIMIT, LONGEST, clue, needs_clue, steady
 
 JOB = "a-inspect-0f1e2d"
 QUOTA = 'Error creating: pods "a-inspect-0f1e2d-{}" is forbidden: exceeded quota: no-pods'
@@ -85,7 +85,25 @@ def test_uids_of_volumes_and_of_the_owner_entry_are_names_and_stay() -> None:
 
 
 def test_words_have_an_end() -> None:
-    assert len(steady("x" * 2000)) == LIMIT
+    told = clue([event(1, "x" * 2000)], "p", None)
+    assert told is not None
+    assert len(told) == LIMIT
+
+
+@pytest.mark.parametrize("words", ["a" * 2**20, "a:1" * 2**18, 'pods "' * 2**17, "0123abcd" * 2**16])
+def test_long_words_are_read_in_no_time(words: str) -> None:
+    """By a number of steps that grows as the words do, or these would hold the event loop for minutes."""
+    assert len(steady(words, "a")) <= LONGEST
+
+
+def test_a_warning_of_a_policy_that_let_it_pass_is_no_cause() -> None:
+    audit = event(5, "policy require-labels fail: no team", reason="PolicyViolation")
+    assert clue([event(1, CA), audit], "p", None) == CA
+
+
+def test_a_time_that_nobody_can_read_is_long_ago() -> None:
+    odd = event(5, CA, lastTimestamp="0000-01-01T00:00:00Z")
+    assert clue([odd, event(4, KEYS.format(UID))], "p", None) == CA
 
 
 def test_the_newest_warning_counts() -> None:
