@@ -7,6 +7,7 @@ that there is rest afterwards: nothing is written by the running operator nor by
 
 import json
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from tests.apiserver.api import PATHS, Api, Document
 from tests.apiserver.operator import SETTINGS, Audit, Operator, slm, until
 from tests.apiserver.proxy import Fault, Proxy
 from tests.cluster import ControlPlane
-from tests.sim.world import normal
+from tests.sim.ends import normal
 
 NAME = "a"
 QUIET = 2.5
@@ -198,10 +199,16 @@ def end_state(api: Api) -> dict[str, Any]:
     resource = api.get("SLMDeployment", NAME)
     listed = children(api) + ([resource] if resource else [])
     uid = resource["metadata"]["uid"] if resource else ""
-    return {
+    state = {
         f"{document['kind']}/{document['metadata']['name']}": _plain(document, api.namespace, uid)
         for document in listed
     }
+    text = json.dumps(state)
+    for document in listed:
+        if document["kind"] == "ControllerRevision":
+            # Named by content that knows the uid.
+            text = text.replace(document["metadata"]["name"], f"revision-{document['revision']}")
+    return dict(json.loads(re.sub(r'("slm-operator.io/revision": )"[0-9a-f]{10}"', r'\1"DIGEST"', text)))
 
 
 def _plain(document: Document, namespace: str, uid: str) -> Any:
