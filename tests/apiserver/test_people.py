@@ -1,15 +1,18 @@
 """What people do with kubectl beside `apply`: it has the effect that they expect, or status says why not."""
 
 import json
+import os
+import re
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.apiserver.api import Api, Document
-from tests.apiserver.operator import Audit, slm, until
+from tests.apiserver.operator import ROOT, Audit, slm, until
 from tests.apiserver.test_writes import wait_ready
-from tests.cluster import ControlPlane
+from tests.cluster import ControlPlane, tools
 
 pytestmark = pytest.mark.apiserver
 
@@ -45,6 +48,18 @@ def deployment(api: Api) -> Document:
 
 def uids(api: Api, kind: str) -> set[str]:
     return {each["metadata"]["uid"] for each in api.list(kind, SELECTOR)}
+
+
+def give_back(plane: ControlPlane, namespace: str) -> None:
+    """Run what docs/troubleshooting.md says."""
+    (commands,) = re.findall(
+        r"```sh\n(NAME=.*?)```", (ROOT / "docs" / "troubleshooting.md").read_text(), re.DOTALL
+    )
+    kubectl = f'kubectl() {{ {tools.kubernetes.path("kubectl")} -n {namespace} "$@"; }}'
+    script = "\n".join(("set -eu", kubectl, commands.replace("NAME=my-model", "NAME=a")))
+    subprocess.run(
+        ["bash", "-c", script], env=os.environ | {"KUBECONFIG": str(plane.kubeconfig)}, check=True, timeout=60
+    )
 
 
 def wait_rolled_out(api: Api) -> None:
@@ -157,7 +172,6 @@ def test_orphans_serve_on_and_come_back_to_whom_a_person_gives_them(
     apply: Callable[..., None],
     kubectl: Callable[..., str],
 ) -> None:
-    """The commands are those of docs/troubleshooting.md."""
     kinds = ("Deployment", "Pod", "Service", "Secret")
     before = {kind: uids(api, kind) for kind in kinds}
     kubectl("delete", "slm", "a", "--cascade=orphan")
@@ -166,31 +180,15 @@ def test_orphans_serve_on_and_come_back_to_whom_a_person_gives_them(
     assert "left behind" in api.condition("a")["message"]
     assert {kind: uids(api, kind) for kind in kinds} == before
 
-    uid = kubectl("get", "slm", "a", "-o", "jsonpath={.metadata.uid}")
-    owner = {
-        "apiVersion": "slm-operator.io/v1alpha1",
-        "kind": "SLMDeployment",
-        "name": "a",
-        "uid": uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-    kubectl(
-        "patch", "secret", "a-api-key", "--type=merge", "-p", json.dumps({"stringData": {f"owner-{uid}": ""}})
-    )
-    orphans = kubectl(
-        *("get", "deployment,controllerrevision,service,secret,configmap,pdb,pvc,job", "-o", "name"),
-        *("-l", f"{SELECTOR},app.kubernetes.io/managed-by=slm-operator"),
-    )
-    for orphan in orphans.split():
-        kubectl("patch", orphan, "--type=merge", "-p", json.dumps({"metadata": {"ownerReferences": [owner]}}))
+    give_back(plane, namespace)
     until("it serves", lambda: api.reason("a") == "Serving")
     assert {kind: uids(api, kind) for kind in kinds} == before
 
     apply(slm("a", namespace, runtime={"contextLength": 1024}))
     until("the pods are new", lambda: uids(api, "Pod") and not before["Pod"] & uids(api, "Pod"))
     until("it serves", lambda: api.reason("a") == "Serving")
-    mounted = str(deployment(api)["spec"]["template"]["spec"]["volumes"])
-    assert f"owner-{uid}" in mounted
+    uid = (api.get("SLMDeployment", "a") or {})["metadata"]["uid"]
+    assert f"owner-{uid}" in str(deployment(api)["spec"]["template"]["spec"]["volumes"])
+    assert f"owner-{uid}" in (api.get("Secret", "a-api-key") or {})["data"]
     kubectl("delete", "slm", "a")
     until("nothing is left", lambda: not any(uids(api, kind) for kind in kinds))
