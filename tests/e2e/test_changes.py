@@ -60,31 +60,26 @@ def test_another_context(models: Models) -> None:
     assert not other.failures, other
 
 
-def test_another_class_bundle_reaches_who_consents(site: Site, models: Models) -> None:
-    before = {name: models.pods(name) for name in ("two", "one")}
-    tolerations = [{"key": "e2e.example/changed", "operator": "Exists"}]
-    with steady_load(models.ns, "two") as load:
-        site.install(hardwareClasses={"cpu": {"tolerations": tolerations}})
-        models.wait_rolled("two", before["two"])
-        site.wait_until_caught_up()
-    assert not load.failures, load
-    (pod, _) = models.ns.pods("two")
-    assert "e2e.example/changed" in {each.get("key") for each in pod["spec"]["tolerations"]}
-    assert models.pods("one") == before["one"]
-
-
-def test_another_image_reaches_who_consents(site: Site, models: Models, other_image: str) -> None:
+def test_another_class_bundle_and_image_reach_who_consents(
+    site: Site, models: Models, other_image: str
+) -> None:
     before = {name: models.pods(name) for name in ("two", "one")}
     digest = models.ns.status("two")["imageDigest"]
     repository, _, tag = other_image.rpartition(":")
+    tolerations = [{"key": "e2e.example/changed", "operator": "Exists"}]
     with steady_load(models.ns, "two") as load:
-        site.install(runtime={"image": {"repository": repository, "tag": tag}})
+        site.install(
+            hardwareClasses={"cpu": {"tolerations": tolerations}},
+            runtime={"image": {"repository": repository, "tag": tag}},
+        )
         status = models.wait_rolled("two", before["two"])
         site.wait_until_caught_up()
     assert not load.failures, load
     assert status["revisions"][0]["image"] == other_image
     assert status["imageDigest"] != digest
-    assert models.pods("one") == before["one"]
+    (pod, _) = models.ns.pods("two")
+    assert "e2e.example/changed" in {each.get("key") for each in pod["spec"]["tolerations"]}
+    assert models.pods("one") == before["one"], "it waits for a change of its spec"
 
 
 def test_a_pod_that_is_deleted(models: Models) -> None:
@@ -104,7 +99,7 @@ def test_a_node_that_is_drained(models: Models) -> None:
             with pytest.raises(HarnessError, match="disruption budget"):
                 ns.site.kubectl(
                     *("drain", node, "--pod-selector=app.kubernetes.io/instance=two"),
-                    *("--delete-emptydir-data", "--timeout=20s"),
+                    *("--delete-emptydir-data", "--timeout=12s"),
                 )
             status = ns.wait_reason("two", "Ready", "Unschedulable")
             assert status["readyReplicas"] == 1
