@@ -12,10 +12,11 @@ from typing import Any
 import orjson
 
 from bench.operator.stage import CONNECTIONS, DEPLOYMENT_PATH, NAMESPACE, SLM_PATH, Api, Clock, api
+from slm_operator.cluster.resources import resource_of
 from slm_operator.decide import decide
 from slm_operator.nodes import Node, Nodes
 from slm_operator.settings import Settings
-from slm_operator.snapshot import ChildRef, Snapshot
+from slm_operator.snapshot import ChildRef, Create, Snapshot
 from tests.apiserver.kubelet import LABEL, TAINT
 from tests.apiserver.operator import SETTINGS, slm
 from tests.cluster import ControlPlane
@@ -34,17 +35,11 @@ def bodies(name: str) -> dict[str, bytes]:
     first = Snapshot(
         resource, {}, (), Nodes.of((fake,)), Settings.model_validate(SETTINGS), datetime.now(UTC)
     )
-    plan = decide(first).plan
-    children: dict[ChildRef, Any] = {
-        ChildRef(each["kind"], each["metadata"]["name"]): each for each in (*plan.create, *plan.apply)
-    }
-    applied = {ref: child for ref, child in children.items() if ref.kind != "Secret"}
-    status = decide(replace(first, children=applied)).status
-    paths = {"Deployment": DEPLOYMENT_PATH, "Service": f"/api/v1/namespaces/{NAMESPACE}/services"}
-    written = {f"{paths[ref.kind]}/{ref.name}": orjson.dumps(child) for ref, child in applied.items()}
-    for ref, child in children.items():
-        if ref.kind == "Secret":
-            written[f"/api/v1/namespaces/{NAMESPACE}/secrets"] = orjson.dumps(child)
+    steps = decide(first).plan.steps
+    children: dict[ChildRef, Any] = {step.ref: step.document for step in steps if isinstance(step, Create)}
+    made = {ref: child for ref, child in children.items() if ref.kind != "Secret"}
+    status = decide(replace(first, children=made)).status
+    written = {resource_of(child).path(NAMESPACE): orjson.dumps(child) for child in children.values()}
     told = {"apiVersion": resource["apiVersion"], "kind": resource["kind"], "status": status}
     written[f"{SLM_PATH}/{name}/status"] = orjson.dumps({**told, "metadata": {"name": name}})
     return written
@@ -55,15 +50,13 @@ async def write(client: Api, ready: dict[str, bytes], uid: str, part: str) -> No
         ours = body.replace(UID.encode(), uid.encode())
         if path.endswith("/status") != (part == "status"):
             continue
-        if path.endswith("/secrets"):
-            await client.send("POST", path, ours)
-        elif path.endswith("/status"):
+        if path.endswith("/status"):
             await client.send("PATCH", path, ours, apply=True)
             # The second one says something else, or the API server would skip it.
             second = ours.replace(b'"observedGeneration":1', b'"observedGeneration":0')
             await client.send("PATCH", path, second, apply=True)
         else:
-            await client.send("PATCH", path, ours, apply=True)
+            await client.send("POST", path, ours)
 
 
 async def burst(plane: ControlPlane, count: int, *, statuses_last: bool) -> float:

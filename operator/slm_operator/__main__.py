@@ -15,10 +15,12 @@ from typing import Any, Final
 import uvloop
 
 from slm_operator import config, log, reports, watches
+from slm_operator.clues import Clues
 from slm_operator.cluster import connection, errors
 from slm_operator.cluster.client import KubernetesClient
 from slm_operator.cluster.resources import SLM_DEPLOYMENT, watched
 from slm_operator.decide import decide
+from slm_operator.events import Events
 from slm_operator.health import Health, Vitals
 from slm_operator.lease import Lease, LeaseLostError
 from slm_operator.metrics import Metrics
@@ -92,6 +94,7 @@ class Operator:
             clock=_now,
         )
         await self._lease.acquire()
+        events = Events(cluster=cluster, clock=_now, instance=self._config.identity)
         reconciler = Reconciler(
             cluster=cluster,
             store=self._store,
@@ -100,6 +103,7 @@ class Operator:
             decide=decide,
             clock=_now,
             finished=self._metrics.reconciled,
+            told=events.tell,
         )
         resync = Resync(
             cluster=cluster,
@@ -117,10 +121,12 @@ class Operator:
             fetch=reports.HttpFetch(session),
             interval=self._settings.poll_seconds,
         )
+        clues = Clues(cluster=cluster, store=self._store, queue=self._queue)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._lease.hold(), name="lease")
             await _until_served(cluster)
             await resync.start()
+            await clues.begin()
             # Modules and models stay: looking through them would hold the event loop at each collection.
             gc.freeze()
             self._resync, self._acting = resync, True
@@ -129,6 +135,8 @@ class Operator:
                 tasks.create_task(reconciler.work(), name=f"worker {number}")
             tasks.create_task(resync.run(), name="resync")
             tasks.create_task(polling.run(), name="reports")
+            tasks.create_task(clues.run(), name="clues")
+            tasks.create_task(events.run(), name="events")
             watching = watches.watch(
                 watcher,
                 configuration,

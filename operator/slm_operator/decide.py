@@ -1,10 +1,10 @@
 """The pure core in one call: Snapshot in, Decision out. Nothing here reads a clock, a file or the network."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from slm_operator.crd.names import MODEL_LABEL
+from slm_operator.crd.names import MODEL_LABEL, claim_name
 from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_resource, parse_status
 from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
@@ -13,7 +13,7 @@ from slm_operator.model.known import reported_facts
 from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
 from slm_operator.observed.pods import pods_of_jobs, pods_of_template, volume_wait, volumes_of
 from slm_operator.placement.choose import artifact_for
-from slm_operator.plan import Contention, contentions, make_plan, of_predecessor, orphaned, owned_by
+from slm_operator.plan import Child, compare, make_plan, of_predecessor, orphaned, owned_by
 from slm_operator.pod.overrides import clashes
 from slm_operator.revision.history import History, read_history
 from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Refusal, Snapshot, ref_of
@@ -42,7 +42,10 @@ def decide(snapshot: Snapshot) -> Decision:
         now = snapshot.now.replace(microsecond=0)
         return Decision(Plan(), unreadable(parse_status(snapshot.resource), generation, now, str(error)))
     seen = _Seen.of(snapshot, resource)
-    ailing = pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now)
+    ailing = (
+        *pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now),
+        *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
+    )
     target = find_target(snapshot, resource, seen.history, seen.pods, ailing)
     stuck = volume_wait(seen.pods, snapshot.now)
     desired = desired_objects(
@@ -57,23 +60,22 @@ def decide(snapshot: Snapshot) -> Decision:
     taken = {
         ref_of(each): seen.others[ref_of(each)] for each in desired.objects if ref_of(each) in seen.others
     }
+    children = compare(desired.objects, seen.ours)
     plan = make_plan(
-        desired.objects,
+        children,
         seen.ours,
         taken=taken,
         key=desired.key,
         spared=_needed(snapshot, seen, target),
         yielding=snapshot.yielding,
     )
-    contended = contentions(desired.objects, seen.ours)
     faults = (
         *(_refused(each) for each in snapshot.refusals),
         *_taken(taken, resource),
         *target.faults,
         *(ailing if target.revision is seen.history.current else ()),
         *_of_jobs(snapshot, seen, desired),
-        *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
-        *_contended(contended, snapshot.yielding),
+        *_contended(children, snapshot.yielding),
         *(_clash(each) for each in clashes(resource, snapshot.settings)),
     )
     view = _view(snapshot, resource, seen, target, desired, plan, faults)
@@ -82,7 +84,7 @@ def decide(snapshot: Snapshot) -> Decision:
         plan,
         report(view),
         requeue_after=min((wait for wait in waits if wait is not None), default=None),
-        contested=tuple(each.ref for each in contended if each.losses),
+        contested=tuple(each.ref for each in children if each.contested),
         at_rest=not plan and (view.ready or (view.fault is not None and view.fault.stalled)),
         upgrading=target.upgrading,
         watches_nodes=not view.ready or resource.spec.hardware.fallback.recover is not Recover.NEVER,
@@ -200,22 +202,22 @@ def _look_again(taken: Mapping[ChildRef, Document], resource: SLMDeployment) -> 
     return min(waits, default=None)
 
 
-def _contended(contended: tuple[Contention, ...], yielding: frozenset[ChildRef]) -> Iterator[Fault]:
-    for each in contended:
-        if each.losses and each.ref in yielding:
-            loss = each.losses[0]
+def _contended(children: Iterable[Child], yielding: frozenset[ChildRef]) -> Iterator[Fault]:
+    for each in children:
+        if each.contested and each.ref in yielding:
+            loss = each.contested[0]
             yield Fault(
                 reason="FieldsTaken",
                 message=f"{loss.manager} keeps changing {loss.path} of {each.ref.kind} {each.ref.name}, "
-                f"which is the operator's (and {len(each.losses) - 1} fields more)",
+                f"which is the operator's (and {len(each.contested) - 1} fields more)",
                 remedy=f"keep {loss.manager} from that object, or say in the SLMDeployment what you want",
                 condition="Contended",
                 blocks=each.ref.kind not in _ASIDE,
             )
-        elif each.rewritten:
+        elif each.differences.rewritten:
             yield Fault(
                 reason="RewrittenAtAdmission",
-                message=f"a webhook of this cluster gives {', '.join(each.rewritten[:8])} of {each.ref.kind} "
+                message=f"a webhook of this cluster gives {', '.join(each.differences.rewritten[:8])} of {each.ref.kind} "
                 f"{each.ref.name} another value than the operator does",
                 remedy="none is needed where that is meant; else exempt the object from the webhook",
                 condition="Contended",
@@ -255,6 +257,7 @@ def _view(
         now=snapshot.now.replace(microsecond=0),
         deployment=seen.deployment,
         service=seen.ours.get(ChildRef("Service", resource.name)),
+        claim=seen.ours.get(ChildRef("PersistentVolumeClaim", claim_name(resource.name))),
         pods=seen.pods,
         reports=snapshot.reports,
         faults=faults,

@@ -2,6 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
+
+_OF_SITE: Final = frozenset(
+    {
+        "ConfigInvalid",
+        "ContainerConfigFailed",
+        "FailedCreate",
+        "ImagePullFailed",
+        "StorageUnusable",
+        "VolumesNotReady",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -22,3 +34,8 @@ class Fault:
     restarts: int = 0
     """How often the container has been started anew."""
     time: datetime | None = None
+
+    @property
+    def of_site(self) -> bool:
+        """Whether another configuration of the operator (images, sources, users) may be what mends it."""
+        return self.condition == "ModelReady" or self.reason in _OF_SITE

@@ -59,12 +59,22 @@ class Loss:
     manager: str | None
 
 
-def lost(intent: Document, live: Document) -> tuple[Loss, ...]:
-    """Fields of the intent that our manager owns no longer, neither by a POST nor by an apply.
+@dataclass(frozen=True)
+class Differences:
+    """What of an intent isn't so; nothing where the object keeps no account at all, since nothing can be said then."""
 
-    Empty where the object keeps no account at all: then nothing can be said.
-    """
-    return tuple(Loss(each.path, each.manager) for each in _differences(intent, live) if not each.is_ours)
+    lost: tuple[Loss, ...] = ()
+    """Fields that our manager owns no longer, neither by a POST nor by an apply."""
+    rewritten: tuple[str, ...] = ()
+    """Paths of fields that are ours, and whose live value isn't the intent's: a webhook changed them at admission."""
+
+
+def differences(intent: Document, live: Document) -> Differences:
+    found = _differences(intent, live)
+    return Differences(
+        lost=tuple(Loss(each.path, each.manager) for each in found if not each.is_ours),
+        rewritten=tuple(each.path for each in found if each.is_ours),
+    )
 
 
 def leftover(intent: Document, live: Document) -> bool:
@@ -75,11 +85,6 @@ def leftover(intent: Document, live: Document) -> bool:
     claims = _claims(intent)
     posted = [entry for entry in _entries(live) if _is_ours(entry) and entry.get("operation") == "Update"]
     return any(_leaves(_fields(entry), claims, live) for entry in posted)
-
-
-def rewritten(intent: Document, live: Document) -> tuple[str, ...]:
-    """Paths of fields that are ours, and whose live value isn't the intent's: a webhook changed them at admission."""
-    return tuple(each.path for each in _differences(intent, live) if each.is_ours)
 
 
 def consolidated(managed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:

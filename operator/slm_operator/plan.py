@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from slm_operator.crd.names import COMPONENT_LABEL, INTENT_ANNOTATION, KIND, labels
 from slm_operator.digest import digest
-from slm_operator.ownership import Loss, leftover, lost, rewritten
+from slm_operator.observed.pods import volumes_of
+from slm_operator.ownership import Differences, Loss, differences, leftover
 from slm_operator.snapshot import Apply, ChildRef, Create, Delete, Document, Plan, Step, ref_of
 
 _IMMUTABLE: Final = frozenset({"Job", "ControllerRevision"})
@@ -14,14 +16,50 @@ _IMMUTABLE: Final = frozenset({"Job", "ControllerRevision"})
 
 
 @dataclass(frozen=True)
-class Contention:
-    """Fields of a child that somebody else writes too."""
+class Child:
+    """A child as it shall be, beside the live one."""
 
-    ref: ChildRef
-    losses: tuple[Loss, ...] = ()
-    """Fields that another manager has taken."""
-    rewritten: tuple[str, ...] = ()
-    """Fields that are ours and hold another value: a webhook changes them whenever we write."""
+    wanted: Document
+    """The intent, its digest on it."""
+    live: Document | None
+    """None where none is known that is ours."""
+
+    @property
+    def ref(self) -> ChildRef:
+        return ref_of(self.wanted)
+
+    @cached_property
+    def told(self) -> bool:
+        """Whether the live one is what we wrote last, for all that we know."""
+        return self.live is not None and (
+            self.ref.kind in _IMMUTABLE or _told(self.live) == _told(self.wanted)
+        )
+
+    @cached_property
+    def differences(self) -> Differences:
+        """Fields that others have taken or rewritten. An intent that isn't written yet differs by nobody's doing."""
+        if self.live is None or not self.told or self.ref.kind in _IMMUTABLE:
+            return Differences()
+        return differences(self.wanted, self.live)
+
+    @property
+    def is_as_intended(self) -> bool:
+        """Whether applying it would change nothing: it was what we applied last, and every field of it is still ours.
+
+        Fields of others, and what the API server filled in, don't count; nor does a value that a webhook puts in place of
+        ours, since it would do so again.
+        """
+        return self.told and not self.differences.lost
+
+    @property
+    def contested(self) -> tuple[Loss, ...]:
+        """Fields that another manager has taken."""
+        return tuple(loss for loss in self.differences.lost if loss.manager is not None)
+
+
+def compare(desired: Iterable[Document], ours: Mapping[ChildRef, Document]) -> tuple[Child, ...]:
+    """Put each document beside the live object of its name that is ours."""
+    return tuple(Child(intent(each), ours.get(ref_of(each))) for each in desired)
 
 
 def intent(document: Mapping[str, Any]) -> Document:
@@ -61,7 +99,7 @@ def orphaned(document: Document, name: str) -> bool:
 
 
 def make_plan(
-    desired: Iterable[Document],
+    children: Collection[Child],
     ours: Mapping[ChildRef, Document],
     *,
     taken: Collection[ChildRef],
@@ -76,7 +114,7 @@ def make_plan(
     ours
         Children that this SLMDeployment controls.
     taken
-        Names that somebody else's objects have.
+        Names that somebody else's objects have: nothing is made that would mount one.
     key
         The key Secret, where it has to be made.
     spared
@@ -84,19 +122,22 @@ def make_plan(
     yielding
         What is left alone for a while, since another writer keeps changing it.
     """
-    documents = [each for each in desired if ref_of(each) not in taken]
-    steps: list[Step] = [] if key is None else [Create(key, once=True)]
-    revisions = frozenset(
-        ref for each in documents if (ref := ref_of(each)).kind == "ControllerRevision" and ref not in ours
-    )
-    for each in documents:
-        ref = ref_of(each)
-        needs = revisions if ref.kind == "Deployment" else frozenset[ChildRef]()
-        if ref not in ours:
-            steps.append(Create(intent(each), needs))
-        elif ref not in yielding and not _is_going(ours[ref]) and not is_as_intended(each, ours[ref]):
-            steps.append(_apply(intent(each), ours[ref], needs))
-    wanted = {ref_of(each) for each in documents}
+    free = [each for each in children if each.ref not in taken]
+    steps: list[Step] = []
+    missing = frozenset(each.ref for each in free if each.live is None)
+    revisions = frozenset(ref for ref in missing if ref.kind == "ControllerRevision")
+    for each in free:
+        mounted = _mounted(each.wanted)
+        if mounted & frozenset(taken):
+            continue
+        needs = mounted & missing | (revisions if each.ref.kind == "Deployment" else frozenset())
+        if each.live is None:
+            steps.append(Create(each.wanted, needs))
+        elif each.ref not in yielding and not _is_going(each.live) and not each.is_as_intended:
+            steps.append(_apply(each.wanted, each.live, needs))
+    if key is not None:
+        steps.append(Create(key, once=True))
+    wanted = {each.ref for each in free}
     steps += [
         Delete(
             api_version=str(document["apiVersion"]),
@@ -110,30 +151,10 @@ def make_plan(
     return Plan(tuple(steps))
 
 
-def is_as_intended(document: Document, live: Document) -> bool:
-    """Whether applying the document would change nothing: it was what we applied last, and every field of it is still ours.
-
-    Fields of others, and what the API server filled in, don't count; nor does a value that a webhook puts in place of ours,
-    since it would do so again.
-    """
-    wanted = intent(document)
-    if ref_of(document).kind in _IMMUTABLE:
-        return True
-    return _told(live) == _told(wanted) and not lost(wanted, live)
-
-
-def contentions(desired: Iterable[Document], ours: Mapping[ChildRef, Document]) -> tuple[Contention, ...]:
-    """Where others write what is ours. An intent of ours that isn't applied yet is no contention."""
-    found = []
-    for each in desired:
-        live, wanted = ours.get(ref_of(each)), intent(each)
-        if live is None or ref_of(each).kind in _IMMUTABLE or _told(live) != _told(wanted):
-            continue
-        losses = tuple(loss for loss in lost(wanted, live) if loss.manager is not None)
-        changed = rewritten(wanted, live)
-        if losses or changed:
-            found.append(Contention(ref_of(each), losses, changed))
-    return tuple(found)
+def _mounted(document: Document) -> frozenset[ChildRef]:
+    """What its pods mount: somebody else's object of the name isn't what was meant, and a pull would write into it."""
+    pod = document.get("spec", {}).get("template", {}).get("spec", {})
+    return frozenset(ChildRef(kind, name) for kind, names in volumes_of(pod).items() for name in names)
 
 
 def _apply(wanted: Document, live: Document, needs: frozenset[ChildRef]) -> Apply:

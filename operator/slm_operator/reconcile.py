@@ -11,13 +11,12 @@ would stay for ever. A conflict means that the object has moved on: it is read, 
 """
 
 import asyncio
-import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from logging import getLogger
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Cluster
@@ -32,27 +31,19 @@ from slm_operator.snapshot import (
     Create,
     Decision,
     Delete,
+    Document,
     Plan,
     Refusal,
     Snapshot,
     Step,
 )
 from slm_operator.store import Change, Key, Store
+from slm_operator.waking import Waker
 
 log = getLogger(__name__)
 
 Result = Literal["gone", "rest", "acted", "reported", "refused", "retry", "error"]
 """How a reconcile ended, for the metrics."""
-
-REPORT_SETTLE: Final = 1.0
-"""Seconds: a pod that becomes ready changes pod, ReplicaSet and Deployment in a row, and is one status."""
-COMPLETE_SETTLE: Final = 0.1
-"""Seconds once the Deployment is complete, which is the last of that row: the pod's report may still be on its way."""
-NODES_SETTLE: Final = 1.0
-"""Seconds: a node that joins changes several times in a row, and many nodes change together. Doubled while they go on."""
-LONGEST_NODES_SETTLE: Final = 15.0
-SLICE: Final = 100
-"""SLMDeployments that are queued before others get a turn."""
 
 
 class Reconciler:
@@ -64,6 +55,10 @@ class Reconciler:
         The pure core.
     clock
         The time, with its zone.
+    finished
+        Told of each turn.
+    told
+        Told of each status that was written: the SLMDeployment before and after.
     """
 
     def __init__(
@@ -76,6 +71,7 @@ class Reconciler:
         decide: Callable[[Snapshot], Decision],
         clock: Callable[[], datetime],
         finished: Callable[[Result], None] = lambda _: None,
+        told: Callable[[Document, Document], None] = lambda _before, _after: None,
     ) -> None:
         self._cluster = cluster
         self._store = store
@@ -84,51 +80,14 @@ class Reconciler:
         self._decide = decide
         self._clock = clock
         self._finished = finished
+        self._told = told
         self._contest = Contest(clock)
         self._pace: Pace[Key] = Pace(settings.upgrades_at_once)
-        self._indifferent: set[Key] = set()
-        """Whom no change of the nodes concerns, by their last decision."""
-        self._nodes_changed: asyncio.TimerHandle | None = None
-        self._nodes_settle = NODES_SETTLE
-        self._nodes_woke = -math.inf
+        self._waker = Waker(store, queue)
 
     def wake(self, changes: list[Change]) -> None:
         """Queue what the changes concern."""
-        for change in changes:
-            if change.key is not None and change.urgent:
-                self._queue.add(change.key)
-            elif change.key is not None:
-                self._queue.add_after(change.key, COMPLETE_SETTLE if change.complete else REPORT_SETTLE)
-            elif self._nodes_changed is None:
-                self._nodes_changed = asyncio.get_running_loop().call_later(
-                    self._settle_nodes(), self._wake_for_nodes
-                )
-
-    def _settle_nodes(self) -> float:
-        """Seconds until a change of the nodes wakes: ever more while one follows the other, as when all are labelled."""
-        quiet = asyncio.get_running_loop().time() - self._nodes_woke > self._nodes_settle
-        longer = min(LONGEST_NODES_SETTLE, 2 * self._nodes_settle)
-        self._nodes_settle = NODES_SETTLE if quiet else longer
-        return self._nodes_settle
-
-    def _wake_for_nodes(self) -> None:
-        """However many nodes have changed meanwhile, it is one wake."""
-        self._nodes_changed = None
-        self._nodes_woke = asyncio.get_running_loop().time()
-        self._wake_slice([key for key in self._store.deployments() if key not in self._indifferent])
-
-    def _wake_slice(self, keys: list[Key]) -> None:
-        for key in keys[:SLICE]:
-            self._queue.add(key, Lane.REPORT)
-        if len(keys) > SLICE:
-            asyncio.get_running_loop().call_soon(self._wake_slice, keys[SLICE:])
-
-    def _heed_nodes(self, key: Key, decision: Decision | None) -> None:
-        """Remember whether nodes concern it; None: it is gone."""
-        if decision is None or decision.watches_nodes:
-            self._indifferent.discard(key)
-        else:
-            self._indifferent.add(key)
+        self._waker.wake(changes)
 
     async def work(self) -> None:
         """Process keys for ever; several of these run side by side."""
@@ -165,10 +124,12 @@ class Reconciler:
             self._queue.forget(key)
             self._contest.forget(key)
             self._pace.done(key)
-            self._heed_nodes(key, None)
+            self._waker.heed(key, watches_nodes=True)
             return "gone"
         decision = self._decide(snapshot)
-        self._heed_nodes(key, decision)
+        if _remakes(snapshot, decision) and await self._is_gone(key, snapshot):
+            return await self._turn(key, lane)
+        self._waker.heed(key, watches_nodes=decision.watches_nodes)
         if decision.upgrading:
             self._pace.begin(key)
         refusals: tuple[Refusal, ...] = ()
@@ -204,6 +165,18 @@ class Reconciler:
                 self._queue.add_after(key, wait)
         return result
 
+    async def _is_gone(self, key: Key, snapshot: Snapshot) -> bool:
+        """Whether the SLMDeployment isn't the one that was observed any more; what it is now is in the store then."""
+        try:
+            live = await self._cluster.get(SLM_DEPLOYMENT, *key)
+        except errors.MissingError:
+            self._store.removed(SLM_DEPLOYMENT, *key)
+            return True
+        if live["metadata"]["uid"] == snapshot.resource["metadata"]["uid"]:
+            return False
+        self._store.observe(SLM_DEPLOYMENT, live)
+        return True
+
     def _observe(self, key: Key) -> Snapshot | None:
         snapshot = self._store.snapshot(key, self._settings, self._clock())
         if snapshot is None:
@@ -216,7 +189,7 @@ class Reconciler:
         )
 
     async def _act(self, key: Key, plan: Plan) -> tuple[Refusal, ...]:
-        """Carry the plan out: what needs nothing at once, then what needs it, and deletes only where nothing was refused.
+        """Carry the plan out: what others need, then all the rest at once, and deletes only where nothing was refused.
 
         One refused child keeps only those from being written that need it.
 
@@ -228,10 +201,11 @@ class Reconciler:
             The namespace is going.
         """
         writes = [step for step in plan.steps if not isinstance(step, Delete)]
-        refusals = await self._together(key, [step for step in writes if not step.needs])
+        needed = frozenset[ChildRef]().union(*(step.needs for step in writes))
+        refusals = await self._together(key, [step for step in writes if step.ref in needed])
         missing = {refusal.ref for refusal in refusals}
-        dependent = [step for step in writes if step.needs and not step.needs & missing]
-        refusals += await self._together(key, dependent)
+        rest = [step for step in writes if step.ref not in needed and not step.needs & missing]
+        refusals += await self._together(key, rest)
         if not refusals:
             refusals = await self._together(key, [step for step in plan.steps if isinstance(step, Delete)])
         return tuple(refusals)
@@ -322,6 +296,7 @@ class Reconciler:
             }
         )
         self._store.observe(SLM_DEPLOYMENT, written)
+        self._told(snapshot.resource, written)
 
     async def _look_at(self, key: Key, resource: Resource, name: str) -> None:
         """An object has a name that we want: decisions have to see it, whosever it is."""
@@ -369,6 +344,15 @@ def same_meaning(live: Any, intent: Any) -> bool:
 
 def _is_empty(value: Any) -> bool:
     return value is None or value in ({}, [], ())
+
+
+def _remakes(snapshot: Snapshot, decision: Decision) -> bool:
+    """Whether children of an SLMDeployment that was looked at before are made: it may be going, and they before it."""
+    observed = (snapshot.resource.get("status") or {}).get("observedGeneration", -1)
+    return observed > 0 and any(
+        isinstance(step, Create) and step.ref.kind in {"Deployment", "Service"}
+        for step in decision.plan.steps
+    )
 
 
 def _refusal(ref: ChildRef, error: errors.ClusterError) -> Refusal:

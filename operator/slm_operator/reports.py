@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from slm_contract.places import OPS_PORT, REPORT_PATH
 from slm_contract.report import RuntimeReport
 from slm_operator.cluster.resources import SLM_DEPLOYMENT
+from slm_operator.crd.spec import Recover
 from slm_operator.queue import WorkQueue
 from slm_operator.snapshot import Document
 from slm_operator.store import Key, Store
@@ -101,6 +102,7 @@ class Reports:
         self._interval = interval
         self._pods: dict[str, _Pod] = {}
         self._by_key: dict[Key, set[str]] = {}
+        self._touched = store.follow()
         self._turns = _Turns()
         self._planned = asyncio.Event()
 
@@ -129,7 +131,8 @@ class Reports:
     async def _follow(self) -> None:
         """Keep the set of pods that are worth asking."""
         while True:
-            for number, key in enumerate(await self._store.touched(), 1):
+            await self._touched.wait()
+            for number, key in enumerate(self._touched.take(), 1):
                 self._look_at(key)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
@@ -165,8 +168,16 @@ class Reports:
             return False
         if not _is_true(status, "Ready"):
             return True
+        if self._idleness_counts(key):
+            return True
         report = self._store.report(metadata["uid"])
         return not self._at_rest(key) if report is None else report.phase != "Ready"
+
+    def _idleness_counts(self, key: Key) -> bool:
+        """Whether it is to be known, also at rest, that nobody asks the model for anything."""
+        spec = (self._store.get(SLM_DEPLOYMENT, *key) or {}).get("spec") or {}
+        fallback = (spec.get("hardware") or {}).get("fallback") or {}
+        return bool(fallback.get("recover") == Recover.WHEN_IDLE)
 
     def _at_rest(self, key: Key) -> bool:
         resource = self._store.get(SLM_DEPLOYMENT, *key) or {}
@@ -186,7 +197,7 @@ class Reports:
         pod.failures = 0
         if self._store.reported(pod.key, pod.uid, report):
             self._queue.add_after(pod.key, SETTLE)
-        self._plan(pod, self._interval)
+        self._plan(pod, LONGEST_PAUSE if pod.ready and self._at_rest(pod.key) else self._interval)
 
 
 def parse(body: bytes | None) -> RuntimeReport | None:

@@ -6,9 +6,8 @@ ordered. What was deleted stays deleted: for a name that isn't here, only revisi
 deletion or list count.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -16,16 +15,20 @@ from typing import Any, Final, NamedTuple
 from slm_contract.report import RuntimeReport
 from slm_operator.cluster.kept import kept_node, kept_object
 from slm_operator.cluster.protocol import Listing
-from slm_operator.cluster.resources import DEPLOYMENT, NODE, POD, SLM_DEPLOYMENT, Resource, resource_of
+from slm_operator.cluster.resources import DEPLOYMENT, JOB, NODE, POD, SLM_DEPLOYMENT, Resource, resource_of
 from slm_operator.crd.names import INSTANCE_LABEL
 from slm_operator.nodes import Node
 from slm_operator.nodeset import NodeSet
 from slm_operator.packed import Packed, Packer
 from slm_operator.settings import HardwareClass, Settings
 from slm_operator.snapshot import ChildRef, Document, Snapshot
+from slm_operator.touched import Touched
 
 UNPACKED: Final = 256
 """Documents that are kept as they are beside the packed ones: those of the SLMDeployments in work."""
+
+
+_FOLLOWED: Final = (SLM_DEPLOYMENT, JOB, POD)
 
 
 class Key(NamedTuple):
@@ -81,19 +84,6 @@ class Kept:
     content: "_Entry | Node"
 
 
-@dataclass
-class _Reports:
-    """What pods have told, as JSON by pod uid, and which SLMDeployments have to be looked at because of it."""
-
-    told: dict[str, str] = field(default_factory=dict)
-    touched: dict[Key, None] = field(default_factory=dict)
-    stirred: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def touch(self, key: Key) -> None:
-        self.touched[key] = None
-        self.stirred.set()
-
-
 class Store:
     """Objects by kind and name, and which SLMDeployment they belong to.
 
@@ -111,7 +101,10 @@ class Store:
         self._owned: dict[Key, set[tuple[str, _Place]]] = {}
         self._gone: dict[tuple[str, _Place], int] = {}
         self._floor: dict[tuple[str, str | None], int] = {}
-        self._reports = _Reports()
+        self._told: dict[str, str] = {}
+        """Reports as JSON, by pod uid."""
+        self._clues: dict[str, str] = {}
+        self._followers: list[Touched[Key]] = []
         self._monitoring = False
         self._document = lru_cache(maxsize=UNPACKED)(lambda entry: entry.packed.document())
         self._report = lru_cache(maxsize=UNPACKED)(RuntimeReport.model_validate_json)
@@ -135,30 +128,55 @@ class Store:
 
     def pods(self, key: Key) -> list[Document]:
         """The pods of an SLMDeployment."""
-        places = [place for kind, place in self._owned.get(key, ()) if kind == POD.kind]
-        return [self._document(self._entries[POD.kind][place]) for place in sorted(places)]
+        return self._owned_by(key, POD)
+
+    def jobs(self, key: Key) -> list[Document]:
+        """The Jobs of an SLMDeployment."""
+        return self._owned_by(key, JOB)
+
+    def _owned_by(self, key: Key, resource: Resource) -> list[Document]:
+        places = [place for kind, place in self._owned.get(key, ()) if kind == resource.kind]
+        return [self._document(self._entries[resource.kind][place]) for place in sorted(places)]
+
+    # What others than the API server's watches tell; it is dropped with the object that it is about.
 
     def report(self, uid: str) -> RuntimeReport | None:
         """What a pod has last told."""
-        told = self._reports.told.get(uid)
+        told = self._told.get(uid)
         return None if told is None else self._report(told)
 
     def reported(self, key: Key, uid: str, report: RuntimeReport) -> bool:
-        """A pod has told something; True where it is news. It is dropped with the pod."""
+        """A pod has told something; True where it is news."""
         told = report.to_json()
-        if self._reports.told.get(uid) == told:
+        if self._told.get(uid) == told:
             return False
-        self._reports.told[uid] = told
-        self._reports.touch(key)
+        self._told[uid] = told
+        self._touch(key)
         return True
 
-    async def touched(self) -> list[Key]:
-        """SLMDeployments of which pods, reports or the own status have changed since this was last asked."""
-        await self._reports.stirred.wait()
-        self._reports.stirred.clear()
-        keys = list(self._reports.touched)
-        self._reports.touched.clear()
-        return keys
+    def clue(self, uid: str) -> str | None:
+        """What events say of a Job or pod that doesn't come to life."""
+        return self._clues.get(uid)
+
+    def found_clue(self, uid: str, text: str | None) -> bool:
+        """Events of a Job or pod were read, and say this or nothing; True where it is news."""
+        if self._clues.get(uid) == text:
+            return False
+        if text is None:
+            del self._clues[uid]
+        else:
+            self._clues[uid] = text
+        return True
+
+    def follow(self) -> Touched[Key]:
+        """SLMDeployments of which pods, Jobs, reports or the own status change from now on; first all that have children."""
+        follower = Touched(self._owned)
+        self._followers.append(follower)
+        return follower
+
+    def _touch(self, key: Key) -> None:
+        for follower in self._followers:
+            follower.touch(key)
 
     def snapshot(self, key: Key, settings: Settings, now: datetime) -> Snapshot | None:
         """What is known of an SLMDeployment; None where it is gone or going."""
@@ -167,13 +185,16 @@ class Store:
             return None
         children: dict[ChildRef, Document] = {}
         pods: list[Document] = []
+        uids: list[str] = []
         for kind, place in sorted(self._owned.get(key, ())):
-            document = self._document(self._entries[kind][place])
+            entry = self._entries[kind][place]
+            document = self._document(entry)
+            uids.append(entry.uid)
             if kind == POD.kind:
                 pods.append(document)
             else:
                 children[ChildRef(kind, place.name)] = document
-        reports = {pod["metadata"]["uid"]: self.report(pod["metadata"]["uid"]) for pod in pods}
+        reports = {uid: self.report(uid) for uid in uids}
         return Snapshot(
             resource=resource,
             children=children,
@@ -183,6 +204,7 @@ class Store:
             now=now,
             reports={uid: report for uid, report in reports.items() if report is not None},
             monitoring=self._monitoring,
+            clues={uid: self._clues[uid] for uid in uids if uid in self._clues},
         )
 
     def observe(self, resource: Resource, document: Document, *, deleted: bool = False) -> list[Change]:
@@ -322,8 +344,8 @@ class Store:
         return [self._change(resource, each, urgent=True) for each in owners if each is not None]
 
     def _change(self, resource: Resource, key: Key, *, urgent: bool, complete: bool = False) -> Change:
-        if resource is POD or resource is SLM_DEPLOYMENT:
-            self._reports.touch(key)
+        if resource in _FOLLOWED:
+            self._touch(key)
         return Change(key, urgent=urgent and resource is not POD, complete=complete)
 
     def _forget(self, resource: Resource, place: _Place, version: int | None) -> list[Change]:
@@ -335,8 +357,8 @@ class Store:
             del self._node_versions[place]
             return [Change(None)] if self._nodes.remove(place.name) else []
         entry = self._entries[resource.kind].pop(place)
-        if resource is POD:
-            self._reports.told.pop(entry.uid, None)
+        self._told.pop(entry.uid, None)
+        self._clues.pop(entry.uid, None)
         if resource is SLM_DEPLOYMENT:
             self._nodes.select(less=entry.selects)
         if entry.owner is None:

@@ -182,11 +182,18 @@ class Audit:
         ]
 
     def writes(self, namespace: str | None = None) -> Counter[str]:
-        """How many, by resource; the Lease apart, which is renewed in any case."""
+        """How many, by resource; without the Lease, which is renewed in any case, and Events, which change nothing."""
         return Counter(
             "/".join(filter(None, (event["objectRef"]["resource"], event["objectRef"].get("subresource"))))
             for event in self.requests(namespace)
-            if event["verb"] in self.WRITES and event["objectRef"]["resource"] != "leases"
+            if event["verb"] in self.WRITES and event["objectRef"]["resource"] not in {"leases", "events"}
+        )
+
+    def told(self, namespace: str) -> int:
+        """How many Events the operator has made."""
+        return sum(
+            event["verb"] == "create" and event["objectRef"]["resource"] == "events"
+            for event in self.requests(namespace)
         )
 
     def settled(self, namespace: str | None = None, *, seconds: float = 3) -> Counter[str]:

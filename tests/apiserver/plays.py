@@ -25,7 +25,7 @@ from typing import Any
 from slm_contract.places import CONFIG_ENV, ExitCode
 from slm_contract.report import Failure, FailureReason, FetchReport
 from slm_operator.crd.quantities import parse_quantity
-from tests.sim.controllers import FACTS
+from tests.sim.played import FACTS
 
 TOO_MUCH_MEMORY = "200Ti"
 

@@ -24,6 +24,8 @@ from slm_operator.cluster import connection
 LINE = 2**21
 """Bytes of the longest event of a watch."""
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+APART = frozenset({"leases", "events"})
+"""What is written when time has come, whatever else is: no fault of theirs would be the same one twice."""
 _PATH = re.compile(
     r"/(?:api|apis/[^/]+)/[^/]+(?:/namespaces/[^/]+)?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+))?(?:/(?P<part>[^/]+))?"
 )
@@ -243,7 +245,7 @@ class Proxy:
     async def _take(self, request: web.Request) -> web.StreamResponse:
         match = _PATH.fullmatch(request.path)
         plural = match["plural"] if match else ""
-        if request.method in WRITES and plural != "leases":
+        if request.method in WRITES and plural not in APART:
             write = Write(len(self.writes), f"{request.method} {request.path}")
             self.writes.append(write)
             for meets, fault in self._rules:

@@ -23,7 +23,7 @@ from slm_operator.cluster.resources import (
     SERVICE,
     resource_of,
 )
-from slm_operator.ownership import Loss, leftover, lost, rewritten
+from slm_operator.ownership import Loss, differences, leftover
 from slm_operator.snapshot import Document
 from tests.apiserver.operator import until
 from tests.cluster import ControlPlane, service_monitor_crd
@@ -72,7 +72,7 @@ async def test_what_a_post_made_goes_with_an_apply_once_it_has_one_owner(
     assert await consolidate(client, one) == one
     again = await client.apply(over(one, wanted))
     assert again["data"] == {"kept": "1"}
-    assert lost(wanted, again) == ()
+    assert differences(wanted, again).lost == ()
 
 
 async def test_fields_of_others_stay_theirs(
@@ -82,7 +82,7 @@ async def test_fields_of_others_stay_theirs(
     plane.kubectl("label", "configmap", "a", "-n", namespace, "team=a")
     plane.kubectl("patch", "configmap", "a", "-n", namespace, "-p", '{"data": {"ours": "2"}}')
     live = await client.get(CONFIG_MAP, namespace, "a")
-    assert lost(made, live) == (Loss("data.ours", "kubectl-patch"),)
+    assert differences(made, live).lost == (Loss("data.ours", "kubectl-patch"),)
     one = await consolidate(client, live)
     theirs = [entry for entry in live["metadata"]["managedFields"] if entry["manager"] != "slm-operator"]
     assert [entry for entry in one["metadata"]["managedFields"] if entry in theirs] == theirs
@@ -160,7 +160,7 @@ async def test_a_revision_can_be_written_again(
     applied = await client.apply(over(live, {**revision, "revision": 2}))
     one = await consolidate(client, applied)
     assert (one["revision"], one["data"]) == (2, revision["data"])
-    assert lost(revision, one) == rewritten({**revision, "revision": 2}, one) == ()
+    assert differences(revision, one).lost == differences({**revision, "revision": 2}, one).rewritten == ()
 
 
 async def test_lists_by_field_and_from_the_servers_memory(client: KubernetesClient, namespace: str) -> None:
@@ -195,8 +195,8 @@ async def test_every_child_is_ours_as_it_was_made(
     for intent in children(plane, namespace):
         made = await client.create(intent)
         for live in (made, kept_object(resource_of(intent), made)):
-            assert lost(intent, live) == (), intent["kind"]
-            assert rewritten(intent, live) == (), intent["kind"]
+            assert differences(intent, live).lost == (), intent["kind"]
+            assert differences(intent, live).rewritten == (), intent["kind"]
             assert intent["kind"] == "Job" or not leftover(intent, live), intent["kind"]
         if intent["kind"] == "Job":
             continue
@@ -204,8 +204,8 @@ async def test_every_child_is_ours_as_it_was_made(
         one = await undisturbed(client, intent, partial(consolidate, client))
         again = await undisturbed(client, intent, client.apply)
         for live in (applied, one, again, kept_object(resource_of(intent), again)):
-            assert lost(intent, live) == (), intent["kind"]
-            assert rewritten(intent, live) == (), intent["kind"]
+            assert differences(intent, live).lost == (), intent["kind"]
+            assert differences(intent, live).rewritten == (), intent["kind"]
         assert again["metadata"].get("generation") == made["metadata"].get("generation"), intent["kind"]
 
 
@@ -281,7 +281,7 @@ async def test_what_people_do_shows(client: KubernetesClient, plane: ControlPlan
     plane.kubectl("label", "deployment/served", "app.kubernetes.io/part-of-", *at)
     plane.kubectl("set", "env", "deployment/served", "--containers=serve", "SLM_CONFIG-", *at)
     live = kept_object(DEPLOYMENT, await client.get(DEPLOYMENT, namespace, "served"))
-    assert lost(deployment, live) == (
+    assert differences(deployment, live).lost == (
         Loss("metadata.labels[app.kubernetes.io/part-of]", None),
         Loss("spec.replicas", "kubectl"),
         Loss("spec.template.spec.containers[serve].image", "kubectl-set"),
@@ -290,4 +290,4 @@ async def test_what_people_do_shows(client: KubernetesClient, plane: ControlPlan
     port = [{"op": "replace", "path": "/spec/ports/0/port", "value": 81}]
     plane.kubectl("patch", "service", "served", *at, "--type=json", "-p", json.dumps(port))
     exposed = kept_object(SERVICE, await client.get(SERVICE, namespace, "served"))
-    assert [loss.path for loss in lost(service, exposed)] == ["spec.ports[http]"]
+    assert [loss.path for loss in differences(service, exposed).lost] == ["spec.ports[http]"]

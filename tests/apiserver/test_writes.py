@@ -71,6 +71,41 @@ def test_create_edit_and_rest(
     assert ineffective == {"slmdeployments/status": 1}
 
 
+def test_events_are_few(plane: ControlPlane, operator: Operator, namespace: str, apply: Callable) -> None:
+    """One for each decision and outcome, none at rest and none for what an earlier process has told."""
+
+    def told(what: str, audit: Audit, *, seconds: float = 3) -> int:
+        audit.settled(namespace, seconds=seconds)
+        print(f"{what}: {audit.told(namespace)} events")
+        return audit.told(namespace)
+
+    enough = {"requests": {"cpu": "10m", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}
+    audit = Audit(plane)
+    apply(slm("a", namespace, resources=enough))
+    wait_ready(plane, namespace, "a")
+    assert told("create", audit) == 2
+    described = plane.kubectl("-n", namespace, "describe", "slm", "a").partition("\nEvents:")[2]
+    assert sorted(line.split()[:2] for line in described.splitlines()[3:]) == [
+        ["Normal", "Placed"],
+        ["Normal", "RevisionReady"],
+    ]
+
+    audit = Audit(plane)
+    assert told("rest", audit, seconds=5) == 0
+    assert operator.stop() == 0
+    operator.start()
+    assert told("restart", audit, seconds=5) == 0
+
+    audit = Audit(plane)
+    apply(slm("a", namespace, resources=enough, runtime={"contextLength": 1024}))
+    generation = plane.kubectl("-n", namespace, "get", "slm", "a", "-o", "jsonpath={.metadata.generation}")
+    plane.kubectl(
+        "-n", namespace, "wait", f"--for=jsonpath={{.status.observedGeneration}}={generation}", "slm/a"
+    )
+    wait_ready(plane, namespace, "a")
+    assert told("edit of the context length", audit) == 1
+
+
 def test_restart(plane: ControlPlane, operator: Operator, namespace: str, apply: Callable) -> None:
     apply(*(slm(f"a{number}", namespace) for number in range(20)))
     wait_ready(plane, namespace)

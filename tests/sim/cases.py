@@ -50,6 +50,13 @@ def node(name: str = "n", **allocatable: str) -> Doc:
     }
 
 
+def npu_node() -> Doc:
+    """One device of the preferred class."""
+    made = node("fast", **{"example.com/npu": "1"})
+    made["metadata"]["labels"]["npu"] = "yes"
+    return made
+
+
 def world(**faults: Any) -> World:
     """A cluster of one node, without operator."""
     each = World(SETTINGS, decide, faults=Faults(**faults), cluster=MemoryCluster())

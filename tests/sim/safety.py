@@ -7,12 +7,23 @@ from slm_operator.crd import names
 from tests.sim.cluster import Event, Ref
 from tests.sim.world import World
 
+_DELETED = {
+    "Job",
+    "ControllerRevision",
+    "PodDisruptionBudget",
+    "ServiceMonitor",
+    "ConfigMap",
+    "PersistentVolumeClaim",
+}
+"""What the operator may delete: never what serves, nor the keys."""
+
 
 @dataclass
 class Safety:
     """Call it after each step; it looks at the events since the last one."""
 
     _position: int = 0
+    _written: int = 0
     _selectors: dict[str, Any] = field(default_factory=dict)
     _observed: dict[str, int] = field(default_factory=dict)
     _serving: dict[Ref, tuple[str, int]] = field(default_factory=dict)
@@ -22,10 +33,11 @@ class Safety:
         for event in history[self._position :]:
             self._check(event)
         self._position = len(history)
-        for write in world.cluster.writes:
+        for write in world.cluster.writes[self._written :]:
             if write.by == "slm-operator":
                 assert write.ref.kind not in {"Pod", "Node", "ReplicaSet"}, write
-                assert write.verb != "delete" or write.ref.kind in {"Job", "ControllerRevision"}, write
+                assert write.verb != "delete" or write.ref.kind in _DELETED, write
+        self._written = len(world.cluster.writes)
 
     def _check(self, event: Event) -> None:
         document = event.document
@@ -46,7 +58,7 @@ class Safety:
         ready = conditions.get("Ready")
         if ready is not None and ready["status"] == "True":
             assert ready["observedGeneration"] == observed
-            assert "Stalled" not in conditions
+            assert ("Stalled" in conditions) is (ready["reason"] == "RolledBack")
             assert "Reconciling" not in conditions
         available = conditions.get("Available")
         if available is not None and available["status"] == "True":

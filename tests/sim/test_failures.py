@@ -197,7 +197,8 @@ def test_a_deletion_takes_everything_while_the_operator_is_away():
         await each.settle()
         await each.stop()
         each.cluster.remove(SLM)
-        each.controllers.collect_garbage()
+        for _ in range(3):
+            each.controllers.step()
         assert {ref.kind for ref in each.cluster.objects} == {"Node"}
         since = len(each.cluster.requests)
         await each.start()

@@ -4,6 +4,8 @@ The tokenizer is SentencePiece-like with all 256 byte tokens, so every text roun
 invalid UTF-8, cut inside characters: what streaming has to cope with.
 """
 
+import functools
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +32,16 @@ def write_tiny_gguf(
     sliding_window: int | None = None,
     pooling: PoolingType | None = None,
     architecture: str = "llama",
+    pre: str | None = None,
 ) -> Path:
-    """Write about half a MiB to `path` and return it; with a sliding window it is a Gemma 3, whose layers differ."""
+    """Write about half a MiB to `path` and return it.
+
+    With a sliding window it is a Gemma 3, whose layers differ; with the name of a pre-tokenizer, `pre`, its tokens are byte
+    pairs, which that one finds the words for.
+    """
     embedding, heads, kv_heads, feed_forward = 64, 2, 1, 128
     head = embedding // heads
-    tokens, scores, types = _vocabulary()
+    vocabulary = _sentence_pieces() if pre is None else _byte_pairs()
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -57,11 +64,16 @@ def write_tiny_gguf(
     writer.add_head_count_kv(kv_heads)
     writer.add_rope_dimension_count(head)
     writer.add_layer_norm_rms_eps(1e-5)
+    tokens = vocabulary.tokens
     writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_model("llama" if pre is None else "gpt2")
     writer.add_token_list(tokens)
-    writer.add_token_scores(scores)
-    writer.add_token_types(types)
+    writer.add_token_types(vocabulary.types)
+    if pre is None:
+        writer.add_token_scores(vocabulary.scores)
+    else:
+        writer.add_tokenizer_pre(pre)
+        writer.add_token_merges(vocabulary.merges)
     writer.add_unk_token_id(0)
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(tokens.index(b"<|im_end|>"))
@@ -94,16 +106,65 @@ def write_tiny_gguf(
     return path
 
 
-def _vocabulary() -> tuple[list[bytes], list[float], list[int]]:
-    control = [b"<s>", b"</s>", b"<|im_start|>", b"<|im_end|>"]
+@dataclass(frozen=True)
+class _Vocabulary:
+    tokens: list[bytes]
+    types: list[int]
+    scores: list[float] = field(default_factory=list)
+    merges: list[str] = field(default_factory=list)
+
+
+_CONTROL = [b"<s>", b"</s>", b"<|im_start|>", b"<|im_end|>"]
+
+
+def _sentence_pieces() -> _Vocabulary:
     letters = ["▁", *(chr(c) for c in range(33, 127)), "\n"]
     pieces = list(dict.fromkeys([*letters, *("▁" + word for word in WORDS.split())]))
-    tokens = [b"<unk>", *control, *(b"<0x%02X>" % byte for byte in range(256)), *(p.encode() for p in pieces)]
-    scores = [0.0] * (1 + len(control) + 256) + [-float(rank) for rank in range(len(pieces))]
+    tokens = [
+        b"<unk>",
+        *_CONTROL,
+        *(b"<0x%02X>" % byte for byte in range(256)),
+        *(p.encode() for p in pieces),
+    ]
+    scores = [0.0] * (1 + len(_CONTROL) + 256) + [-float(rank) for rank in range(len(pieces))]
     types = [
         int(TokenType.UNKNOWN),
-        *[int(TokenType.CONTROL)] * len(control),
+        *[int(TokenType.CONTROL)] * len(_CONTROL),
         *[int(TokenType.BYTE)] * 256,
         *[int(TokenType.NORMAL)] * len(pieces),
     ]
-    return tokens, scores, types
+    return _Vocabulary(tokens, types, scores=scores)
+
+
+def _byte_pairs() -> _Vocabulary:
+    """All bytes, words, and what runs are made of: of every pair that a pre-tokenizer keeps apart, one is a token."""
+    letters = _byte_letters()
+    words = dict.fromkeys(letters.values())
+    merges: dict[str, None] = {}
+
+    def merge(left: str, right: str) -> str:
+        merges[f"{left} {right}"] = None
+        words[left + right] = None
+        return left + right
+
+    joints = ["a b", "a\nb", "a,b", "a.", "a1", "b 1", "1a", "1 b", ", b", ".\n", "\n\nb", "  b", "é", "é b"]
+    for word in [*"漢", *joints, *WORDS.split(), *(f" {word}" for word in WORDS.split())]:
+        functools.reduce(merge, (letters[byte] for byte in word.encode()))
+    for character in "A漢 \n-7":
+        run = "".join(letters[byte] for byte in character.encode())
+        for _ in range(4):
+            run = merge(run, run)
+    tokens = [b"<unk>", *_CONTROL, *(word.encode() for word in words)]
+    types = [
+        int(TokenType.UNKNOWN),
+        *[int(TokenType.CONTROL)] * len(_CONTROL),
+        *[int(TokenType.NORMAL)] * len(words),
+    ]
+    return _Vocabulary(tokens, types, merges=list(merges))
+
+
+def _byte_letters() -> dict[int, str]:
+    """How byte pair vocabularies write bytes: those that can be seen as themselves, the rest as letters from U+0100 on."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    unseen = [byte for byte in range(256) if byte not in seen]
+    return {byte: chr(byte) for byte in seen} | {byte: chr(256 + n) for n, byte in enumerate(unseen)}

@@ -122,6 +122,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   "namespaces" .Values.watchNamespaces
   "clusterDomain" .Values.clusterDomain
   "workers" .Values.workers
+  "upgradesAtOnce" (.Values.upgradesAtOnce | default 5)
   "resyncSeconds" .Values.resyncSeconds
   "pollSeconds" .Values.pollSeconds
   | toYaml -}}

@@ -77,3 +77,8 @@ def file_name(uri: str) -> str:
         return parse_source(uri).file_name
     except SourceError:
         return uri
+
+
+def public(uri: str) -> str:
+    """The URI without its query, which may be a signature."""
+    return uri.partition("?")[0].partition("#")[0]

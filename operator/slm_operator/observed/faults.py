@@ -1,6 +1,5 @@
 """What is wrong with pods, Jobs and the Deployment, read from what kubelet, scheduler, controllers and runtime say."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from slm_contract.report import Failure, FailureReason, RuntimeReport
 from slm_operator.crd.names import KEY_OWNER_PREFIX
 from slm_operator.faults import Fault
 from slm_operator.model.known import container_statuses
+from slm_operator.observed.clues import steady
 from slm_operator.observed.pods import (
     VOLUME_SECONDS,
     condition,
@@ -67,7 +67,6 @@ _EXITS: Final[dict[int, tuple[FailureReason, str]]] = {
         "see the log of the pod's previous serve container",
     ),
 }
-_POD_NAME: Final = re.compile(r'pods "[^"]*" ')
 _PULL: Final = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -142,8 +141,7 @@ def job_faults(jobs: Iterable[Document], clues: Mapping[str, str]) -> Iterator[F
 def _not_made(reason: str, words: str) -> Fault:
     return Fault(
         reason=reason,
-        # Each try names another pod.
-        message=f"no pod can be made: {_POD_NAME.sub('pods ', words)}",
+        message=f"no pod can be made: {steady(words)}",
         remedy="raise the quota, or change what forbids the pod; it is tried again",
     )
 
@@ -240,9 +238,11 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
     code = int(ended.get("exitCode", -1))
     time = parse_time(ended["finishedAt"]) if ended.get("finishedAt") else None
     name, message = str(container.get("name", "")), str(ended.get("message") or "")
+    # A fetch that is cut off is tried again for ever; a server that ends again and again isn't.
+    restarts = int(container.get("restartCount") or 0) if name == "serve" else 0
     failure = _failure(message)
     if failure is not None:
-        return _from_failure(failure, pod=pod, exit_code=code, time=time)
+        return replace(_from_failure(failure, pod=pod), exit_code=code, time=time, restarts=restarts)
     if ended.get("reason") == "OOMKilled":
         return Fault(
             reason=FailureReason.OUT_OF_MEMORY,
@@ -251,6 +251,7 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
             condition="MemoryFits",
             pod=pod,
             exit_code=code,
+            restarts=restarts,
             time=time,
         )
     reason, remedy = _EXITS.get(code, (None, f"see the log of the pod's previous {name} container"))
@@ -261,6 +262,7 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
         condition=None if reason is None else _CONDITION.get(reason),
         pod=pod,
         exit_code=code,
+        restarts=restarts,
         time=time,
     )
 
@@ -272,9 +274,7 @@ def _failure(message: str) -> Failure | None:
         return None
 
 
-def _from_failure(
-    failure: Failure, *, pod: str, exit_code: int | None = None, time: datetime | None = None
-) -> Fault:
+def _from_failure(failure: Failure, *, pod: str) -> Fault:
     return Fault(
         reason=failure.reason,
         message=failure.message,
@@ -282,8 +282,6 @@ def _from_failure(
         condition=_CONDITION.get(failure.reason),
         stalled=failure.permanent,
         pod=pod,
-        exit_code=exit_code,
-        time=time,
     )
 
 

@@ -64,6 +64,15 @@ def unscheduled(pods: Iterable[Document], hardware_class: str) -> str | None:
     return min(words, default=None)
 
 
+def any_scheduled(pods: Iterable[Document], hardware_class: str) -> bool:
+    """Whether a pod of the class has found a node; False also where none has been judged yet."""
+    return any(
+        condition(pod, "PodScheduled").get("status") == "True"
+        for pod in pods
+        if _label(pod, HARDWARE_LABEL) == hardware_class and not _going(pod)
+    )
+
+
 def waiting_since(pod: Document) -> datetime | None:
     """When a pod got a node, if it has no sandbox on it yet."""
     scheduled, sandbox = condition(pod, "PodScheduled"), condition(pod, "PodReadyToStartContainers")

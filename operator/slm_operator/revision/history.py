@@ -29,11 +29,14 @@ class History:
         return None if name is None else self.known.get(name)
 
     @property
+    def newest(self) -> tuple[Revision, ...]:
+        """The current one, and all others from the newest on."""
+        others = sorted(self.known.values(), key=lambda each: -each.number)
+        return tuple(others) if self.current is None else (self.current, *others)
+
+    @property
     def next_number(self) -> int:
-        numbers = [each.number for each in self.known.values()]
-        if self.current is not None:
-            numbers.append(self.current.number)
-        return 1 + max(numbers, default=0)
+        return 1 + max((each.number for each in self.newest), default=0)
 
     def kept(self, *needed: Revision | None) -> tuple[Revision, ...]:
         """Those that stay: the needed ones, and the newest of the others up to :data:`LIMIT`, oldest first."""

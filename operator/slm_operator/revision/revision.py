@@ -81,18 +81,23 @@ class Revision(Kept):
             mode="json", by_alias=True, exclude_none=True, exclude_defaults=True, exclude=set(_IDENTITY)
         )
 
+    def makes_pods_of(self, other: Self) -> bool:
+        """Whether both ask for the same pods: why a class was taken, or what was learnt of the model since, rolls none."""
+        inputs = ("hardware_class", "artifact", "image", "spec", "site")
+        same = all(getattr(self, name) == getattr(other, name) for name in inputs)
+        return same and self.memory.request == other.memory.request
+
     def named(self, instance: str, number: int) -> Self:
-        """The revision under the name that its content gives it, its pods labelled by it."""
-        told = digest(self.data)[:10]
-        metadata = self.template.get("metadata", {})
-        labelled = {**metadata, "labels": {**metadata.get("labels", {}), REVISION_LABEL: told}}
-        return self.model_copy(
-            update={
-                "name": revision_name(instance, told),
-                "number": number,
-                "template": {**self.template, "metadata": labelled},
-            }
-        )
+        """The revision under the name that its content gives it."""
+        name = revision_name(instance, digest(self.data)[:10])
+        return self.model_copy(update={"name": name, "number": number})
+
+
+def labelled(template: dict[str, Any]) -> dict[str, Any]:
+    """A pod template that its pods are told by, whatever webhooks make of them."""
+    metadata = template.get("metadata", {})
+    labels = {**metadata.get("labels", {}), REVISION_LABEL: digest(template)[:10]}
+    return {**template, "metadata": {**metadata, "labels": labels}}
 
 
 def parse_revision(document: Document) -> Revision | None:

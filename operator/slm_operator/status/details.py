@@ -12,7 +12,7 @@ from slm_operator.crd.status import (
     PlacementStatus,
     Rejection,
 )
-from slm_operator.model.source import file_name
+from slm_operator.model.source import file_name, public
 from slm_operator.placement.rejection import Cause
 from slm_operator.status.view import View
 
@@ -60,6 +60,7 @@ def download(view: View) -> DownloadStatus | None:
     if live is not None and live.state == slowest.state and live.percent == percent:
         return live
     return DownloadStatus(
+        url=public(view.artifact.source)[:1024],
         state=slowest.state,
         percent=percent,
         bytes_per_second=None if slowest.bytes_per_second is None else int(slowest.bytes_per_second),

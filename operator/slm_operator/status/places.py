@@ -1,9 +1,11 @@
-"""Where it is: nodes, addresses, the key, the image by its digest."""
+"""Where it is: nodes, addresses, the key, the image by its digest, the claim."""
 
 from slm_contract.config import AuthMode
 from slm_operator.crd.names import key_secret_name
+from slm_operator.crd.status import CacheStatus
 from slm_operator.model.known import container_statuses
 from slm_operator.observed.pods import is_ready, nodes_of
+from slm_operator.pod.volumes import claim_of
 from slm_operator.status.view import View
 
 NODES = 16
@@ -42,3 +44,14 @@ def address(view: View) -> str | None:
             return f"{host}:{view.resource.spec.endpoint.port}"[:253]
     ports = [each["nodePort"] for each in spec.get("ports", ()) if each.get("nodePort")]
     return f"NODE:{ports[0]}" if ports and spec.get("type") == "NodePort" else None
+
+
+def cache(view: View) -> CacheStatus | None:
+    """The claim that the model is kept in; what it holds is known of one of its own."""
+    name = claim_of(view.resource)
+    if name is None:
+        return None
+    live = {} if view.claim is None or view.resource.spec.cache.claim_name is not None else view.claim
+    capacity = (live.get("status") or {}).get("capacity") or {}
+    size = capacity.get("storage")
+    return CacheStatus(claim=name, size=None if size is None else str(size)[:32])

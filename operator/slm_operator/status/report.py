@@ -26,6 +26,7 @@ def report(view: View) -> dict[str, Any]:
             revisions=history.revisions(view) or None,
             image_digest=places.image_digest(view),
             nodes=places.nodes(view) or None,
+            cache=places.cache(view),
             acceleration=details.acceleration(view),
             memory=details.memory(view),
             performance=details.performance(view),
@@ -38,8 +39,10 @@ def report(view: View) -> dict[str, Any]:
     )
 
 
-def _endpoint(view: View) -> str:
-    """Base URL for OpenAI clients inside the cluster."""
+def _endpoint(view: View) -> str | None:
+    """Base URL for OpenAI clients inside the cluster; None while the Service of that name isn't ours."""
+    if view.service is None:
+        return None
     metadata, port = view.resource.metadata, view.resource.spec.endpoint.port
     return f"http://{metadata.name}.{metadata.namespace}.svc.{view.settings.cluster_domain}:{port}/v1"
 

@@ -36,6 +36,8 @@ class View:
     """The live Deployment, if it is ours."""
     service: Document | None
     """The live Service, if it is ours."""
+    claim: Document | None
+    """The live claim of its own, if it is ours."""
     pods: tuple[Document, ...]
     """The pods of the present template."""
     reports: Mapping[str, RuntimeReport]

@@ -9,7 +9,7 @@ from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import human_seconds, parse_duration
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Recover
-from slm_operator.observed.pods import unscheduled
+from slm_operator.observed.pods import any_scheduled, unscheduled
 from slm_operator.placement.choose import place
 from slm_operator.placement.rejection import Cause, Rejected
 from slm_operator.revision.revision import Revision
@@ -57,7 +57,8 @@ def look(
     others = tuple(each for each in kept if each is not ours)
     after = parse_duration(resource.spec.hardware.fallback.after)
     if words is None or current.placement != tried:
-        return Patience(others, barred, wait=until)
+        settled = resource.replicas == 0 or any_scheduled(snapshot.pods, name)
+        return Patience(others if settled else kept, barred, wait=until)
     given_up = {**barred, name: _refused(name, after, words)}
     if place(snapshot, resource, facts, barred=given_up).selected is None:
         return Patience(others, barred, wait=until)

@@ -16,7 +16,7 @@ from slm_operator.placement.choose import Candidate, Placement, place
 from slm_operator.placement.rejection import Cause
 from slm_operator.pod.template import pod_template
 from slm_operator.revision.history import History
-from slm_operator.revision.revision import Revision
+from slm_operator.revision.revision import Revision, labelled
 from slm_operator.revision.rollout import Attempt, Rollout
 from slm_operator.snapshot import Document, Snapshot
 from slm_operator.target import rollback
@@ -98,8 +98,7 @@ def find_target(
         return _decide(wanted, keep, patience)
     if recovered(snapshot, resource, current, patience):
         return _decide(wanted, keep, patience, anew=True)
-    if faults and current.site != wanted.site:
-        # What the site has changed may be what repairs them.
+    if current.site != wanted.site and any(fault.of_site for fault in faults):
         return _decide(wanted, keep, patience)
     if wanted.newer and not snapshot.may_upgrade:
         return replace(keep, requeue_after=_sooner(keep.requeue_after, TURN))
@@ -187,8 +186,14 @@ def _made(
         site=wanted.site,
         template={},
     )
-    template = pod_template(resource, wanted.settings, bare, key_owned=_key_owned(resource, current))
-    named = bare.model_copy(update={"template": template}).named(resource.name, history.next_number)
+    alike = next((each for each in history.newest if each.makes_pods_of(bare)), None)
+    if alike is None:
+        template = pod_template(resource, wanted.settings, bare, key_owned=_key_owned(resource, current))
+        revision = bare.model_copy(update={"template": labelled(template)})
+    else:
+        why = {name: getattr(bare, name) for name in ("reason", "rejected", "placement")}
+        revision = alike.model_copy(update=why)
+    named = revision.named(resource.name, history.next_number)
     return history.known.get(named.name, named)
 
 
@@ -200,18 +205,20 @@ def _rollout(wanted: Wanted, keep: Target, revision: Revision, lesson: Attempt |
     return Rollout(
         revision=revision.name,
         since=wanted.snapshot.now.replace(microsecond=0),
-        fallback=_served_last(wanted),
+        fallback=_served_last(wanted, revision),
         attempts=tuple(
             each for each in (*attempts, *([lesson] if lesson is not None else [])) if _counts(each, wanted)
         ),
     )
 
 
-def _served_last(wanted: Wanted) -> str | None:
+def _served_last(wanted: Wanted, revision: Revision) -> str | None:
+    """What to go back to from the revision, never itself."""
     history = wanted.history
     if history.current is None or history.rollout is None:
         return None
-    return history.current.name if wanted.served else history.rollout.fallback
+    last = history.current.name if wanted.served else history.rollout.fallback
+    return None if last == revision.name else last
 
 
 def _counts(attempt: Attempt, wanted: Wanted) -> bool:

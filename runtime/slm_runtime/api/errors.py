@@ -10,6 +10,7 @@
     ├── PayloadTooLarge      413
     ├── TooBusy              429  the queue is full; Retry-After says when
     ├── ServerFault          500  ours; the log has the details
+    │   └── EngineFailed          the engine ended, and client libraries are told not to try again by themselves
     ├── NotServed            501  a route of the protocol that an operator-managed runtime does not have
     └── Unavailable          503  loading, draining, restarting; Retry-After says when
 
@@ -125,6 +126,19 @@ class ServerFault(ApiError):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     kind = "server_error"
     default_code = "internal_error"
+
+
+class EngineFailed(ServerFault):
+    """The engine ended, perhaps because of this request.
+
+    Client libraries repeat what got a 500 by themselves, and three deaths in a row end the container: they are told not to.
+    """
+
+    default_code = "engine_failed"
+
+    @override
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [*super().headers(), (b"x-should-retry", b"false")]
 
 
 class NotServed(ApiError):

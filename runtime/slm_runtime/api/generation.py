@@ -9,12 +9,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from slm_runtime.api.errors import ApiError, BadRequest, ServerFault, TooBusy, Unavailable
+from slm_runtime.api.errors import ApiError, BadRequest, EngineFailed, ServerFault, TooBusy, Unavailable
 from slm_runtime.api.http import Disconnected, Exchange
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import (
     DeadlineExceeded,
     EngineBusy,
+    EngineDied,
     EngineError,
     EngineUnavailable,
     Generation,
@@ -50,6 +51,8 @@ def api_error(error: EngineError, params: dict[str, str]) -> ApiError:
         return BadRequest(str(error), param=param, code=code)
     if isinstance(error, EngineBusy):
         return TooBusy(str(error), retry_after=error.retry_after)
+    if isinstance(error, EngineDied):
+        return EngineFailed(str(error))
     if isinstance(error, EngineUnavailable):
         return _unavailable(str(error))
     if isinstance(error, DeadlineExceeded):
@@ -273,7 +276,6 @@ def broken(reason: FinishReason, message: str | None) -> ApiError:
         return BadRequest(
             f"The answer can't go on in the form that was asked for: {message}.", code="invalid_value"
         )
-    return ServerFault(
-        message or "The engine failed while it answered; the request was not repeated. Send it again.",
-        code="engine_failed",
+    return EngineFailed(
+        message or "The engine failed while it answered; the request was not repeated. Send it again."
     )

@@ -2,7 +2,7 @@
 
 A marker may arrive in pieces, so text that could be the beginning of one is held back until it is clear.
 Whatever looked like a call and turns out not to be one is text after all: nothing that the model wrote is
-lost.
+lost, but a call that the limit of tokens cut off, which is no answer for people.
 """
 
 import secrets
@@ -61,6 +61,8 @@ class ToolFormat:
     read: Callable[[str], list[Call] | None]
     openers: tuple[str, ...] = ()
     """What a call that is the whole answer begins with, blanks left out; NAME is any tool's."""
+    demanded: bool = False
+    """The answer can be nothing else."""
     signs: tuple[str, ...] = ()
     """Text in a chat template that tells that its model writes this format; none: `begin` is the sign."""
 
@@ -145,21 +147,21 @@ class OutputParser:
             self._undecided = self._undecided + tokens if self._state == "start" else 0
         return parts
 
-    def read(self, pieces: Iterable[tuple[str, int]]) -> list[Part]:
-        """A whole choice: its pieces, each with its number of tokens."""
+    def read(self, pieces: Iterable[tuple[str, int]], *, cut: bool = False) -> list[Part]:
+        """A whole choice: its pieces, each with its number of tokens; `cut` as in `finish`."""
         if self.plain:
             return _joined([Text("".join(text for text, _ in pieces))])
         fed = [part for text, tokens in pieces for part in self.feed(text, tokens)]
-        return _merged([*fed, *self.finish()])
+        return _merged([*fed, *self.finish(cut=cut)])
 
-    def finish(self) -> list[Part]:
-        """What was held back, now that nothing more comes."""
+    def finish(self, *, cut: bool = False) -> list[Part]:
+        """What was held back, now that nothing more comes; `cut`: since no more tokens were allowed."""
         parts = list(self._parts())
         rest, self._buffer = self._buffer, ""
         if self._state == "thinking":
             parts.append(Reasoning(rest.rstrip("\n")))
         elif self._state == "call":
-            parts += self._calls(rest, closed=False)
+            parts += self._calls(rest, closed=False, cut=cut)
         elif self._state == "start":
             parts.append(Text(rest.lstrip() if self._thought else rest))
         elif rest.strip() or not self.called:
@@ -247,10 +249,12 @@ class OutputParser:
             self._buffer, self._state = rest, "text"
             yield from self._calls(call, closed=True)
 
-    def _calls(self, text: str, *, closed: bool) -> list[Part]:
+    def _calls(self, text: str, *, closed: bool, cut: bool = False) -> list[Part]:
         written = self._written
         assert written is not None  # noqa: S101
         calls = written.read(text)
+        if calls is None and cut and (written.begin or written.demanded):
+            return []
         if calls is None or (
             not written.begin and self._offered and any(name not in self._offered for name, _ in calls)
         ):

@@ -19,6 +19,8 @@ _LISTED: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE: Final = ("items", "additionalProperties")
 _VALUES: Final = frozenset({"const", "enum", "default", "examples"})
 _DECIDED: Final = frozenset({"additionalProperties", "unevaluatedProperties", "patternProperties"})
+FORMATS: Final = frozenset("date-time time date duration email hostname ipv4 ipv6 uri uuid".split())
+"""Of strings, those that a model can be held to; JSON Schema has any other for a remark."""
 _PARTS: Final = frozenset({"$ref", "anyOf", "oneOf", "allOf"})
 
 
@@ -31,6 +33,7 @@ def schema_text(schema: dict[str, Any], param: str) -> str:
     """
     try:
         own = msgspec.json.decode(encoded(schema, param))
+        _tidy(own)
         _close(own)
         return msgspec.json.encode(own).decode()
     except RecursionError:
@@ -75,6 +78,15 @@ def inside(schema: dict[str, Any], pointer: str, param: str) -> dict[str, Any]:
             (each, not named and key in _NAMED) for key, each in value.items() if named or key not in _VALUES
         )
     return own
+
+
+def _tidy(schema: dict[str, Any]) -> None:
+    """Take away what says nothing: unknown formats, and the empty list that PHP writes for an empty object."""
+    for one in _schemas(schema):
+        if isinstance(one.get("format"), str) and one["format"] not in FORMATS:
+            del one["format"]
+        if one.get("properties") == []:
+            one["properties"] = {}
 
 
 def _close(schema: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from slm_runtime.api.tool_readers import (
 from slm_runtime.templates.chat import ChatFormat
 
 GENERIC: Final = ToolFormat("generic", "<tool_call>", "</tool_call>", read_tagged)
-FORCED: Final = ToolFormat("forced", "", "", read_json, openers=("{",))
+FORCED: Final = ToolFormat("forced", "", "", read_json, openers=("{",), demanded=True)
 """For answers that a constraint made one call: the whole text is the object."""
 EITHER: Final = ToolFormat("either", "", "", read_exact, openers=('{"name"',))
 """For answers that a constraint made one call or something else."""

@@ -2,6 +2,7 @@
 
 EngineError
 ├── EngineUnavailable     not loaded, restarting, closing, given up: 503
+│   └── EngineDied        it ended while it read the request, perhaps because of it: 500
 ├── EngineBusy            the queue is full: 429 with Retry-After
 ├── RequestRefused        the request can't be served by this model: 400
 └── DeadlineExceeded      it waited until its deadline: 503
@@ -36,6 +37,10 @@ class EngineError(Exception):
 
 class EngineUnavailable(EngineError):
     """No engine answers: it is starting, restarting, closing, or has given up."""
+
+
+class EngineDied(EngineUnavailable):
+    """The engine process ended while it had the request, which may be why."""
 
 
 class DeadlineExceeded(EngineError):

@@ -36,7 +36,7 @@ from slm_runtime.engine.messages import (
     Tokenized,
 )
 from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScoring, Preparer
-from slm_runtime.engine.protocol import Engine, EngineFault, Vocabulary
+from slm_runtime.engine.protocol import TOKENIZING_STACK_BYTES, Engine, EngineFault, Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ def main(descriptor: int, load: Load | None = None) -> int:
     engine, info = loaded
     inbox: Inbox = queue.SimpleQueue()
     reader = Reader(channel, inbox, Preparer(engine.vocabulary, engine.capabilities), engine.vocabulary)
+    threading.stack_size(TOKENIZING_STACK_BYTES)
     threading.Thread(target=reader.run, args=(early,), name="reader", daemon=True).start()
     loop = StepLoop(engine, channel.send, queue_limit=first.queue_limit)
     channel.send(info)

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ Rows: TypeAlias = NDArray[np.float32]
 
 Tokens: TypeAlias = "array[int]"
 """Type code `i`: token ids that numpy can view without copying."""
+
+
+TOKENIZING_STACK_BYTES: Final = 32 << 20
+"""Of a thread that tokenizes, since native tokenizers recurse. Memory is taken for what is used of it only."""
 
 
 class EngineFault(Exception):
@@ -97,7 +101,7 @@ class Vocabulary(Protocol):
         ...
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
-        """Without any token that the text doesn't have."""
+        """Without any token that the text doesn't have. The thread has a stack of TOKENIZING_STACK_BYTES."""
         ...
 
     def add_special(self, tokens: list[int]) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from slm_runtime.engine.client import DeadlineExceeded, EngineError, EngineUnavailable
+from slm_runtime.engine.client import DeadlineExceeded, EngineDied, EngineError, EngineUnavailable
 from slm_runtime.engine.messages import (
     ChoiceFinished,
     Delta,
@@ -23,7 +23,7 @@ UNREAD: Final = 1 << 17
 
 
 class PendingGeneration:
-    """See Generation. Survives a restart of the engine for as long as it hasn't taken part in a step."""
+    """See Generation. Survives a restart of the engine only if no process had it yet."""
 
     def __init__(self, identity: int, request: GenerateRequest, cancel: Callable[[int], None]) -> None:
         self.id = identity
@@ -32,8 +32,8 @@ class PendingGeneration:
         self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.started = False
         self.ended = False
-        self.losses = 0
-        """Processes that died before they accepted it."""
+        self.sent = False
+        """No other process is given it: the one that had it may have died of it."""
         self.expiry: asyncio.TimerHandle | None = None
         """Running while no engine is there that could watch the deadline."""
         self._cancel = cancel
@@ -95,7 +95,8 @@ class PendingGeneration:
 
     def lose(self, message: str) -> None:
         """The engine process is gone."""
-        self._fail("error" if self.started else "unavailable", message, EngineUnavailable(message))
+        reason: FinishReason = "error" if self.started else "unavailable"
+        self._fail(reason, message, EngineDied(message) if self.sent else EngineUnavailable(message))
 
     def expire(self, message: str) -> None:
         """The deadline passed, and no engine was there to notice."""

@@ -15,6 +15,7 @@ from slm_runtime.engine.apart import Apart
 from slm_runtime.engine.client import (
     DeadlineExceeded,
     EngineBusy,
+    EngineDied,
     EngineError,
     EngineState,
     EngineUnavailable,
@@ -58,8 +59,6 @@ _DEATHS_IN_A_ROW: Final = 3
 _BACKOFF_SECONDS: Final = 0.5
 _RELOAD_SECONDS: Final = 300.0
 """A model that was loaded before and takes longer now hangs. The first load is kubelet's to bound."""
-_SUSPICIOUS_LOSSES: Final = 2
-"""A request that two processes died over before they could accept it isn't given to a third."""
 
 Question = Embed | Score | Tokenize | Detokenize
 Answer = Embedded | Scored | Tokenized | Detokenized
@@ -174,7 +173,7 @@ class EngineSupervisor:
         self._note_work()
         self._generations[generation.id] = generation
         if self._state == "Ready":
-            self._send(Submit(generation.id, request))
+            self._submit(generation)
         else:
             self._watch_deadline(generation)
         try:
@@ -308,18 +307,18 @@ class EngineSupervisor:
         self._lose_requests(message, waiting=True)
 
     def _lose_requests(self, message: str, *, waiting: bool) -> None:
-        """The process is gone, and with it what it worked on; `waiting`: what still waits is lost too."""
+        """The process is gone, and with it all that it was sent, since it may have died of any of that.
+
+        `waiting`: what waits for the next process is lost too.
+        """
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(EngineUnavailable(message))
+                answer.set_exception(EngineDied(message))
         self._answers.clear()
         for generation in list(self._generations.values()):
-            generation.losses += not generation.accepted.done()
-            if waiting or generation.started or generation.losses == _SUSPICIOUS_LOSSES:
+            if waiting or generation.sent:
                 del self._generations[generation.id]
                 generation.lose(message)
-            else:
-                self._watch_deadline(generation)
 
     def _watch_deadline(self, generation: PendingGeneration) -> None:
         """While there is no engine that could."""
@@ -331,8 +330,6 @@ class EngineSupervisor:
             self._generations.pop(generation.id, None)
             generation.expire("the deadline passed while the engine was being started")
 
-        if generation.expiry is not None:
-            generation.expiry.cancel()
         generation.expiry = asyncio.get_running_loop().call_later(max(0, deadline - time.monotonic()), expire)
 
     def _receive(self, message: FromEngine) -> None:
@@ -369,7 +366,7 @@ class EngineSupervisor:
                 self._info = message
                 if self._state != "Closing":
                     self._set_state("Ready")
-                    self._submit_again()
+                    self._submit_waiting()
             case LoadFailed():
                 self._failure_reason = message.reason
                 self._fail(message.message)
@@ -390,13 +387,17 @@ class EngineSupervisor:
             if self._process is not None:
                 self._apart.keep_off(self._process.pid)
 
-    def _submit_again(self) -> None:
-        """What waited when the last process died; all that was under way is gone from the list."""
+    def _submit_waiting(self) -> None:
+        """What came while there was no process; what the last one had is gone from the list."""
         for generation in self._generations.values():
             if generation.expiry is not None:
                 generation.expiry.cancel()
                 generation.expiry = None
-            self._send(Submit(generation.id, generation.request))
+            self._submit(generation)
+
+    def _submit(self, generation: PendingGeneration) -> None:
+        generation.sent = True
+        self._send(Submit(generation.id, generation.request))
 
     def _refuse(self, identity: int, error: EngineError) -> None:
         if generation := self._generations.pop(identity, None):

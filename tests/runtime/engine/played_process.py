@@ -4,6 +4,7 @@
 with a reason. What begins with `!gate FOLDER ` makes a file `reached` there, and is read once there is one `open`.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -49,6 +50,10 @@ class Fragile(PlayedEngine):
 def load(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:
     if config.model_path == "wrong":
         return LoadFailed("InvalidModel", "wrong is no model")
+    if config.model_path.startswith("die once "):
+        with contextlib.suppress(FileNotFoundError):
+            (Path(config.model_path.split()[2]) / "die").unlink()
+            os.kill(os.getpid(), signal.SIGSEGV)
     if config.model_path == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     context = config.context_length or 500

@@ -1,6 +1,7 @@
 """The API process's side of the engine, against a real process with the deterministic engine in it."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from slm_runtime.engine.client import EngineBusy, EngineUnavailable, RequestRefused
+from slm_runtime.engine.client import EngineBusy, EngineDied, EngineUnavailable, RequestRefused
 from slm_runtime.engine.messages import (
     ChoiceFinished,
     Constraint,
@@ -157,19 +158,20 @@ async def test_a_deadline_ends_what_waits_and_what_is_on_its_way():
     assert reasons(events) == ["deadline"]
 
 
-async def test_a_crash_fails_the_batch_and_what_waited_is_served_after_the_restart():
+async def test_a_crash_ends_all_that_was_there_and_what_comes_later_is_served():
     async with engine(parallel=2, context_length=20000) as supervisor:
         await supervisor.ready()
         running = await supervisor.generate(ask("running", max_tokens=None))
         first = await anext(running)
         crashing, waiting = await asyncio.gather(
-            answer(supervisor, ask("!crash")), answer(supervisor, ask("waiting"))
+            answer(supervisor, ask("!crash")), answer(supervisor, ask("waiting")), return_exceptions=True
         )
         events = [first, *[event async for event in running]]
         for failed in (events, crashing):
             assert [e.reason for e in failed if isinstance(e, ChoiceFinished)] == ["error"]
             assert "SIGKILL" in failed[-1].message
-        assert text_of(waiting) == expected("waiting", 8)
+        assert isinstance(waiting, EngineDied) or reasons(waiting) == ["unavailable"]
+        assert text_of(await answer(supervisor, ask("later"))) == expected("later", 8)
         assert supervisor.restarts == 1
         assert supervisor.state == "Ready"
         assert supervisor.stats.generated_tokens > 8
@@ -211,11 +213,12 @@ async def test_what_nobody_reads_is_not_kept_for_ever():
 
 
 async def answer_when_back(supervisor):
-    """A request that goes to the dying process and isn't started there waits for the next one."""
-    events = await answer(supervisor, ask())
-    if any(isinstance(e, ChoiceFinished) and e.reason == "error" for e in events):
-        return await answer_when_back(supervisor)
-    return events
+    """What goes to the dying process is lost with it."""
+    while True:
+        with contextlib.suppress(EngineDied):
+            events = await answer(supervisor, ask())
+            if reasons(events) not in (["error"], ["unavailable"]):
+                return events
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="there is no other CPU")
@@ -242,27 +245,38 @@ async def test_a_fault_says_why():
 async def test_three_deaths_in_a_row_end_it_and_everything_that_waits():
     async with engine(parallel=1) as supervisor:
         await supervisor.ready()
-        texts = ["!crash", "!crash", "!crash", "never"]
-        *crashes, waiting = await asyncio.gather(
-            *[answer(supervisor, ask(text)) for text in texts], return_exceptions=True
+        for _ in range(2):
+            assert reasons(await answer(supervisor, ask("!crash"))) == ["error"]
+        last, waiting = await asyncio.gather(
+            answer(supervisor, ask("!crash")), answer(supervisor, ask("never")), return_exceptions=True
         )
         assert "3 times in a row" in await supervisor.failed()
-        for events in crashes:
-            assert reasons(events) == ["error"]
+        assert reasons(last) == ["error"]
         assert isinstance(waiting, EngineUnavailable) or reasons(waiting) == ["unavailable"]
         with pytest.raises(EngineUnavailable):
             await supervisor.generate(ask())
 
 
-async def test_a_request_that_kills_its_readers_isn_t_given_to_a_third():
+async def test_a_request_that_kills_its_reader_isn_t_given_to_another():
     async with engine() as supervisor:
         await supervisor.ready()
-        poison, fine = await asyncio.gather(
+        poison, behind_it = await asyncio.gather(
             answer(supervisor, ask("!poison")), answer(supervisor, ask()), return_exceptions=True
         )
-        assert isinstance(poison, EngineUnavailable)
-        assert isinstance(fine, EngineUnavailable) or text_of(fine) == expected("hello", 8)
+        assert isinstance(poison, EngineDied)
+        assert isinstance(behind_it, EngineDied)
         assert text_of(await answer(supervisor, ask())) == expected("hello", 8)
+        assert supervisor.restarts == 1
+
+
+async def test_what_comes_while_no_process_runs_survives_the_death_of_one_that_loads(tmp_path):
+    async with engine(model_path=f"die once {tmp_path}") as supervisor:
+        await supervisor.ready()
+        (tmp_path / "die").touch()
+        os.kill(supervisor.pid, signal.SIGKILL)
+        await until(lambda: supervisor.state == "Restarting")
+        assert text_of(await answer(supervisor, ask())) == expected("hello", 8)
+        assert supervisor.restarts == 2
 
 
 async def test_a_wrong_model_is_said_so_at_once():

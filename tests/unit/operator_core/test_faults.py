@@ -10,7 +10,7 @@ import pytest
 from slm_contract.report import Download, Failure, FailureReason, FetchReport, RuntimeReport
 from slm_operator.decide import decide
 from slm_operator.snapshot import ChildRef, Refusal
-from tests.unit.operator_core.world import GIVEN, World, reasons, spec
+from tests.unit.operator_core.world import GIVEN, SOURCE, World, reasons, spec
 
 
 def starting(**changes: Any) -> World:
@@ -91,7 +91,7 @@ def test_a_fetch_that_is_running_again_is_a_fetch() -> None:
     world.reports = {pod["metadata"]["uid"]: report for pod in world.pods}
     world.settle()
     assert reasons(world.status) == ["Fetching"]
-    assert world.status["download"] == {"state": "Fetching", "percent": 50}
+    assert world.status["download"] == {"url": SOURCE, "state": "Fetching", "percent": 50}
     assert world.status["lastFailure"]["reason"] == "SourceNotFound", "kept until it is ready again"
     world.reports = {}
     world.run_pods()
@@ -194,6 +194,59 @@ def test_a_pod_without_its_volumes_names_them_and_the_key_is_made_again() -> Non
     assert list(world.secrets) == ["smollm2-api-key"]
     assert reasons(world.status) == ["VolumesNotReady"]
     assert "Secret smollm2-api-key" in world.status["lastFailure"]["message"]
+
+
+def without_sandbox() -> World:
+    """Pods that were bound half a minute ago."""
+    world = starting()
+    for pod in world.pods:
+        pod["status"] = {
+            "phase": "Pending",
+            "conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+                {"type": "PodReadyToStartContainers", "status": "False"},
+            ],
+        }
+    world.wait(seconds=30)
+    return world
+
+
+def test_a_pod_without_a_sandbox_says_what_its_events_say() -> None:
+    world = without_sandbox()
+    words = 'Failed to create pod sandbox: plugin type="calico" failed (add): no more addresses'
+    world.clues = {pod["metadata"]["uid"]: words for pod in world.pods}
+    world.reconcile()
+    assert reasons(world.status, ("Ready", "Reconciling")) == ["VolumesNotReady"] * 2
+    assert words in world.status["lastFailure"]["message"]
+    assert "its volumes" not in world.status["lastFailure"]["message"]
+
+
+def test_a_key_secret_of_somebody_else_is_told_by_the_entry_that_it_lacks() -> None:
+    """Secrets are never read: kubelet, which mounts none without the entry, is who says it."""
+    world = without_sandbox()
+    uid = world.resource["metadata"]["uid"]
+    words = f'MountVolume.SetUp failed for volume "keys" : references non-existent secret key: owner-{uid}'
+    world.clues = {pod["metadata"]["uid"]: words for pod in world.pods}
+    world.reconcile()
+    assert reasons(world.status, ("Ready", "Stalled")) == ["NameTaken"] * 2
+    world.clues = {}
+    world.run_pods()
+    world.settle()
+    assert reasons(world.status) == ["Serving"]
+
+
+def test_a_job_whose_pods_may_not_be_made_says_so_until_one_is() -> None:
+    world = World(spec())
+    world.settle()
+    assert reasons(world.status) == ["Inspecting"]
+    job = world.job("inspect")
+    world.clues = {job["metadata"]["uid"]: "pods is forbidden: exceeded quota: small"}
+    world.settle()
+    assert reasons(world.status, ("Ready", "Reconciling")) == ["FailedCreate"] * 2
+    assert "exceeded quota: small" in world.status["lastFailure"]["message"]
+    job["status"] = {"active": 1}
+    world.settle()
+    assert reasons(world.status) == ["Inspecting"]
 
 
 def test_an_evicted_pod_is_said() -> None:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from slm_operator.ownership import Loss, consolidated, leftover, lost, rewritten
+from slm_operator.ownership import Loss, consolidated, differences, leftover
 
 INTENT: dict[str, Any] = {
     "apiVersion": "apps/v1",
@@ -125,15 +125,15 @@ def live(*entries: dict[str, Any]) -> dict[str, Any]:
 
 def test_after_a_post_every_field_is_ours_and_nothing_is_left_over():
     document = live(entry(POSTED))
-    assert lost(INTENT, document) == ()
-    assert rewritten(INTENT, document) == ()
+    assert differences(INTENT, document).lost == ()
+    assert differences(INTENT, document).rewritten == ()
     assert not leftover(INTENT, document)
 
 
 def test_fields_may_come_as_text():
     document = live(entry(json.dumps(POSTED)), entry('{"f:spec":{"f:replicas":{}}}', "hpa"))
-    assert lost(INTENT, document) == ()
-    assert rewritten(INTENT, document) == ()
+    assert differences(INTENT, document).lost == ()
+    assert differences(INTENT, document).rewritten == ()
 
 
 def test_who_changes_a_value_owns_it():
@@ -145,21 +145,23 @@ def test_who_changes_a_value_owns_it():
         }
     }
     document = live(entry(fields), entry(taken, "kubectl-set"))
-    assert lost(INTENT, document) == (Loss("spec.template.spec.containers[serve].image", "kubectl-set"),)
+    assert differences(INTENT, document).lost == (
+        Loss("spec.template.spec.containers[serve].image", "kubectl-set"),
+    )
 
 
 def test_scaling_takes_the_replicas():
     fields = copy(POSTED)
     del fields["f:spec"]["f:replicas"]
     scaled = entry({"f:spec": {"f:replicas": {}}}, "kubectl", subresource="scale")
-    assert lost(INTENT, live(entry(fields), scaled)) == (Loss("spec.replicas", "kubectl"),)
+    assert differences(INTENT, live(entry(fields), scaled)).lost == (Loss("spec.replicas", "kubectl"),)
 
 
 def test_what_was_taken_away_is_nobodys():
     fields = copy(POSTED)
     del fields["f:metadata"]["f:labels"]["f:app.kubernetes.io/name"]
     del posted_serve(fields)["f:env"]['k:{"name":"SLM_CONFIG"}']
-    assert lost(INTENT, live(entry(fields))) == (
+    assert differences(INTENT, live(entry(fields))).lost == (
         Loss("metadata.labels[app.kubernetes.io/name]", None),
         Loss("spec.template.spec.containers[serve].env[SLM_CONFIG]", None),
     )
@@ -169,7 +171,7 @@ def test_a_list_that_is_one_value_is_lost_as_one():
     fields = copy(POSTED)
     del fields["f:spec"]["f:template"]["f:spec"]["f:tolerations"]
     taken = entry({"f:spec": {"f:template": {"f:spec": {"f:tolerations": {}}}}}, "kubectl-edit")
-    assert lost(INTENT, live(entry(fields), taken)) == (
+    assert differences(INTENT, live(entry(fields), taken)).lost == (
         Loss("spec.template.spec.tolerations", "kubectl-edit"),
     )
 
@@ -179,7 +181,7 @@ def test_each_field_of_a_lost_element_names_its_own_manager():
     del posted_serve(fields)["f:resources"]
     theirs = {"f:resources": {".": {}, "f:limits": {".": {}, "f:memory": {}}}}
     taken = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"serve"}': theirs}}}}}
-    assert lost(INTENT, live(entry(fields), entry(taken, "vpa"))) == (
+    assert differences(INTENT, live(entry(fields), entry(taken, "vpa"))).lost == (
         Loss("spec.template.spec.containers[serve].resources.limits.memory", "vpa"),
         Loss("spec.template.spec.containers[serve].resources.requests", None),
     )
@@ -190,32 +192,32 @@ def test_fields_of_either_operation_count_and_other_peoples_beside_ours_do_no_ha
     del fields["f:spec"]["f:replicas"]
     applied = entry({"f:spec": {"f:replicas": {}}}, operation="Apply")
     theirs = entry({"f:metadata": {"f:annotations": {"f:team": {}}}, "f:spec": {"f:replicas": {}}}, "argocd")
-    assert lost(INTENT, live(applied, entry(fields), theirs)) == ()
+    assert differences(INTENT, live(applied, entry(fields), theirs)).lost == ()
 
 
 def test_of_a_map_all_of_whose_keys_are_taken_only_the_name_is_ours():
     fields = copy(POSTED)
     fields["f:metadata"]["f:labels"] = {}
     taken = entry({"f:metadata": {"f:labels": {"f:app.kubernetes.io/name": {}}}}, "kubectl-label")
-    assert lost(INTENT, live(entry(fields), taken)) == (
+    assert differences(INTENT, live(entry(fields), taken)).lost == (
         Loss("metadata.labels[app.kubernetes.io/name]", "kubectl-label"),
     )
     document = live(entry(fields))
     document["metadata"]["labels"] = {"team": "a"}
-    assert lost(INTENT, document) == (Loss("metadata.labels", None),)
-    assert rewritten(INTENT, document) == ()
+    assert differences(INTENT, document).lost == (Loss("metadata.labels", None),)
+    assert differences(INTENT, document).rewritten == ()
 
 
 def test_our_status_is_no_part_of_the_object_itself():
     ours = entry({"f:spec": {"f:replicas": {}}}, subresource="status")
-    assert Loss("spec.replicas", "slm-operator") in lost(INTENT, live(ours))
-    assert rewritten(INTENT, live(ours)) == ()
+    assert Loss("spec.replicas", "slm-operator") in differences(INTENT, live(ours)).lost
+    assert differences(INTENT, live(ours)).rewritten == ()
 
 
 def test_where_no_account_is_kept_nothing_is_lost():
-    assert lost(INTENT, INTENT) == ()
-    assert lost(INTENT, live()) == ()
-    assert rewritten(INTENT, live()) == ()
+    assert differences(INTENT, INTENT).lost == ()
+    assert differences(INTENT, live()).lost == ()
+    assert differences(INTENT, live()).rewritten == ()
     assert not leftover(INTENT, live())
 
 
@@ -223,7 +225,7 @@ def test_a_set_has_its_values():
     intent = {"metadata": {"finalizers": ["a/b", "c/d"]}}
     fields = {"f:metadata": {"f:finalizers": {".": {}, 'v:"a/b"': {}}}}
     document = {"metadata": {"finalizers": ["a/b"], "managedFields": [entry(fields)]}}
-    assert lost(intent, document) == (Loss("metadata.finalizers[c/d]", None),)
+    assert differences(intent, document).lost == (Loss("metadata.finalizers[c/d]", None),)
     assert leftover({"metadata": {"finalizers": ["c/d"]}}, document)
 
 
@@ -233,8 +235,8 @@ def test_a_selector_without_keys_is_any_element():
     fields["f:metadata"]["f:ownerReferences"] = {"k:{}": {}}
     document = live(entry(fields))
     document["metadata"]["ownerReferences"].insert(0, {"name": "other", "uid": "other"})
-    assert lost(INTENT, document) == ()
-    assert rewritten(INTENT, document) == ()
+    assert differences(INTENT, document).lost == ()
+    assert differences(INTENT, document).rewritten == ()
 
 
 def test_a_webhook_rewrites_what_stays_ours():
@@ -244,14 +246,14 @@ def test_a_webhook_rewrites_what_stays_ours():
     container["ports"][0]["name"] = "renamed"
     document["spec"]["template"]["spec"]["tolerations"].append({"key": "zone", "operator": "Exists"})
     del container["env"][0]
-    assert rewritten(INTENT, document) == (
+    assert differences(INTENT, document).rewritten == (
         "spec.template.spec.tolerations",
         "spec.template.spec.containers[serve].image",
         "spec.template.spec.containers[serve].env[SLM_CONFIG].name",
         "spec.template.spec.containers[serve].env[SLM_CONFIG].value",
         "spec.template.spec.containers[serve].ports[api].name",
     )
-    assert lost(INTENT, document) == ()
+    assert differences(INTENT, document).lost == ()
 
 
 def test_what_somebody_else_changed_is_not_a_webhooks_work():
@@ -259,7 +261,7 @@ def test_what_somebody_else_changed_is_not_a_webhooks_work():
     del posted_serve(fields)["f:image"]
     document = live(entry(fields))
     serve(document)["image"] = "other"
-    assert rewritten(INTENT, document) == ()
+    assert differences(INTENT, document).rewritten == ()
 
 
 def test_spellings_of_a_value_are_the_same_value():
@@ -267,9 +269,11 @@ def test_spellings_of_a_value_are_the_same_value():
     container = serve(document)
     container["resources"] = {"limits": {"memory": "1024Mi"}, "requests": {"cpu": "0.5"}}
     del container["securityContext"]["privileged"]
-    assert rewritten(INTENT, document) == ()
+    assert differences(INTENT, document).rewritten == ()
     container["env"][0]["value"] = "{ }"
-    assert rewritten(INTENT, document) == ("spec.template.spec.containers[serve].env[SLM_CONFIG].value",)
+    assert differences(INTENT, document).rewritten == (
+        "spec.template.spec.containers[serve].env[SLM_CONFIG].value",
+    )
 
 
 def test_what_an_intent_drops_is_left_over_from_a_post_and_goes_with_an_apply():

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from slm_contract.report import Acceleration, Download, Performance, RuntimeReport
-from tests.unit.operator_core.world import GIVEN, SMOLLM2, World, gpu_node, node, reasons, spec
+from tests.unit.operator_core.world import GIVEN, SMOLLM2, SOURCE, World, gpu_node, node, reasons, spec
 
 
 def report(world: World, value: RuntimeReport) -> None:
@@ -50,6 +50,7 @@ def test_progress_is_shown_in_steps(world: World) -> None:
     report(world, fetching(100))
     assert reasons(world.status) == ["Fetching"]
     assert world.status["download"] == {
+        "url": SOURCE,
         "state": "Fetching",
         "percent": 10,
         "bytesPerSecond": 10,

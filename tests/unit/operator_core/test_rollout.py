@@ -142,6 +142,22 @@ def test_a_revision_has_the_time_that_its_bytes_ask_for() -> None:
     assert revisions(world)[0] == ("RolledBack", "NoFirstToken")
 
 
+def test_a_server_that_crashes_three_times_is_given_up_and_a_fetch_is_tried_on() -> None:
+    world = served()
+    before = copy.deepcopy(world.deployment["spec"]["template"])
+    world.edit(runtime={"parallel": 2})
+    world.settle()
+    for container, code in (("fetch", 21), ("serve", 1)):
+        world.run_pods(ready=False)
+        world.fail(container, "", exit_code=code)
+        statuses = "initContainerStatuses" if container == "fetch" else "containerStatuses"
+        world.pods[0]["status"][statuses][0]["restartCount"] = 3
+        assert world.deployment["spec"]["template"] != before
+        world.settle()
+    assert world.deployment["spec"]["template"] == before
+    assert revisions(world)[0] == ("RolledBack", "ContainerFailed")
+
+
 def test_the_first_revision_has_nothing_to_go_back_to() -> None:
     world = World(spec(resources=GIVEN))
     world.settle()

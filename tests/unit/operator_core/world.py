@@ -318,7 +318,10 @@ def pod_of(
         "status": {
             "phase": "Running",
             "podIP": "10.1.0.1",
-            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "Ready", "status": "True" if ready else "False"},
+            ],
             "initContainerStatuses": [_ended("fetch", fetched)],
             "containerStatuses": [{"name": "serve", "ready": ready, "state": {"running": {}}}],
         },

@@ -9,13 +9,14 @@ import pytest
 from slm_operator.cluster import errors
 from slm_operator.cluster.resources import SLM_DEPLOYMENT
 from slm_operator.plan import owned_by
-from slm_operator.queue import Lane
-from slm_operator.reconcile import same_meaning
+from slm_operator.queue import Lane, WorkQueue
+from slm_operator.reconcile import Reconciler, same_meaning
 from slm_operator.snapshot import Apply, ChildRef, Create, Decision, Delete, Plan, Snapshot, Step
+from slm_operator.store import Store
 from tests.sim.cluster import MemoryCluster, Ref, Write
-from tests.sim.loop import simulate
+from tests.sim.loop import simulate, wall_clock
 from tests.sim.world import Faults, World
-from tests.unit.operator_edge.objects import SETTINGS, child, slm
+from tests.unit.operator_edge.objects import KEY, SETTINGS, child, slm
 
 SLM = Ref("SLMDeployment", "demo", "a")
 SERVICE = Ref("Service", "demo", "a")
@@ -121,6 +122,26 @@ def test_at_rest_and_after_a_restart_nothing_is_written():
         await each.settle()
         assert by_operator(each, since) == []
         await each.stop()
+
+    simulate(scenario())
+
+
+def test_each_status_that_was_written_is_told_with_the_one_before():
+    async def scenario():
+        cluster, store, told = schemaless(), Store(), []
+        store.observe(SLM_DEPLOYMENT, cluster.put(slm(0)))
+        reconciler = Reconciler(
+            cluster=cluster,
+            store=store,
+            queue=WorkQueue(),
+            settings=SETTINGS,
+            decide=Core(),
+            clock=wall_clock,
+            told=lambda before, after: told.append((before.get("status"), after["status"])),
+        )
+        assert await reconciler.reconcile(KEY, Lane.REPORT) == "reported"
+        assert await reconciler.reconcile(KEY, Lane.REPORT) == "rest"
+        assert told == [(None, {"observedGeneration": 1, "ready": True})]
 
     simulate(scenario())
 

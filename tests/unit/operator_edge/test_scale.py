@@ -9,10 +9,11 @@ import pytest
 from slm_operator.cluster import errors
 from slm_operator.cluster.resources import NODE, POD, SERVICE, SLM_DEPLOYMENT, WATCHED
 from slm_operator.queue import Lane, WorkQueue
-from slm_operator.reconcile import NODES_SETTLE, SLICE, Reconciler
+from slm_operator.reconcile import Reconciler
 from slm_operator.resync import SETTLE, Resync
 from slm_operator.snapshot import Decision, Plan, Snapshot
 from slm_operator.store import Key, Store
+from slm_operator.waking import NODES_SETTLE, SLICE
 from tests.sim.cluster import MemoryCluster
 from tests.sim.loop import simulate, wall_clock
 from tests.unit.operator_edge.objects import SETTINGS, node, slm
@@ -123,7 +124,7 @@ def test_others_get_a_turn_while_thousands_are_looked_at(workers):
         tasks = [asyncio.create_task(stage.reconciler.work()) for _ in range(workers)]
         tasks.append(asyncio.create_task(somebody()))
         await asyncio.sleep(0)
-        stage.reconciler._wake_for_nodes()
+        stage.reconciler._waker.wake_for_nodes()
         await asyncio.sleep(1)
         for task in tasks:
             task.cancel()
@@ -137,7 +138,7 @@ def test_others_get_a_turn_while_thousands_are_looked_at(workers):
 def test_a_slice_at_a_time_is_queued():
     async def scenario():
         stage = Stage(3 * SLICE)
-        stage.reconciler._wake_for_nodes()
+        stage.reconciler._waker.wake_for_nodes()
         depths = []
         while not depths or depths[-1] < 3 * SLICE:
             depths.append(stage.queue.depth(Lane.REPORT))

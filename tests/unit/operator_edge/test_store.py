@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 from slm_contract.report import RuntimeReport
 from slm_operator.cluster.protocol import Listing
-from slm_operator.cluster.resources import CONFIG_MAP, DEPLOYMENT, NODE, POD, SERVICE, SLM_DEPLOYMENT
+from slm_operator.cluster.resources import CONFIG_MAP, DEPLOYMENT, JOB, NODE, POD, SERVICE, SLM_DEPLOYMENT
 from slm_operator.crd.spec import Hardware, Toleration
 from slm_operator.nodes import Nodes, Offer
 from slm_operator.settings import HardwareClass, ResourceRequest
@@ -284,3 +284,39 @@ def test_an_adopted_object_is_a_child_by_name_and_survives_lists():
     relist(store, DEPLOYMENT, "20")
     assert list(snapshot(store).children) == [DEPLOYMENT_REF]
     assert store.adopted(KEY) == [(DEPLOYMENT, "a")]
+
+
+def test_a_clue_is_in_the_snapshot_and_news_once():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    store.observe(JOB, child("Job", 2))
+    assert store.found_clue("uid-Job", "no room")
+    assert not store.found_clue("uid-Job", "no room")
+    assert snapshot(store).clues == {"uid-Job": "no room"}
+    assert store.found_clue("uid-Job", None)
+    assert not store.found_clue("uid-Job", None)
+    assert snapshot(store).clues == {}
+
+
+def test_a_clue_is_dropped_with_its_object():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    store.observe(JOB, child("Job", 2))
+    store.found_clue("uid-Job", "no room")
+    store.observe(JOB, child("Job", 3), deleted=True)
+    assert store.clue("uid-Job") is None
+
+
+async def test_each_follower_gets_what_changed_once():
+    store = Store()
+    store.observe(SLM_DEPLOYMENT, slm(1))
+    early = store.follow()
+    store.observe(JOB, child("Job", 2))
+    store.observe(POD, child("Pod", 3, owner=None))
+    late = store.follow()
+    for follower in (early, late):
+        await follower.wait()
+        assert follower.take() == [KEY]
+        assert follower.take() == []
+    store.observe(DEPLOYMENT, child("Deployment", 4))
+    assert early.take() == late.take() == []

@@ -1,11 +1,12 @@
 import asyncio
+import json
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
-from slm_runtime.engine.client import EngineBusy, EngineUnavailable, RequestRefused
+from slm_runtime.engine.client import EngineBusy, EngineDied, EngineUnavailable, RequestRefused
 from slm_runtime.engine.messages import FinishReason
 from tests.unit.runtime_api.scripted import MODEL, Running, Script, ScriptedEngine, post, running, until
 
@@ -206,7 +207,6 @@ async def test_messages_of_all_kinds(client: openai.AsyncOpenAI, api: Running) -
         ({**ASK, "max_tokens": True}, "max_tokens", "bool"),
         ({**ASK, "logit_bias": {"hello": 1}}, "logit_bias", "token ids"),
         ({**ASK, "top_logprobs": 2}, "top_logprobs", "logprobs"),
-        ({**ASK, "stream_options": {"include_usage": True}}, "stream_options", "stream"),
         ({**ASK, "response_format": {"type": "json_schema"}}, "response_format.json_schema", "Missing"),
         ({**ASK, "response_format": {"type": "xml"}}, "response_format.type", "xml"),
         ({**ASK, "frequencypenalty": 1}, "frequencypenalty", "Unrecognized"),
@@ -267,6 +267,7 @@ async def test_another_model_is_not_found(client: openai.AsyncOpenAI) -> None:
             "context_length_exceeded",
         ),
         (EngineUnavailable("restarting"), openai.InternalServerError, "engine_unavailable"),
+        (EngineDied("killed by SIGSEGV"), openai.InternalServerError, "engine_failed"),
     ],
 )
 async def test_the_engines_refusals(
@@ -283,6 +284,54 @@ async def test_the_engines_refusals(
         assert caught.value.response.headers["retry-after"] == "4"
     if isinstance(refusal, RequestRefused):
         assert caught.value.param == "messages"
+
+
+UNSAID = {"stop": "", "seed": -1, "max_tokens": -1, "stream_options": {"include_usage": True}}
+
+
+async def test_what_clients_write_for_nothing_is_nothing() -> None:
+    async with running(ScriptedEngine()) as api, httpx.AsyncClient(base_url=api.base) as http:
+        for more in (UNSAID, {**UNSAID, "stop": ["", "END"]}):
+            answer = await http.post("/v1/chat/completions", json={**ASK, **more})
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["usage"]
+        without, with_one = api.engine.requests
+        assert (without.stop, without.sampling.seed, without.max_tokens) == ([], None, None)
+        assert with_one.stop == ["END"]
+        answer = await http.post("/v1/completions", json={"model": MODEL, "prompt": "x", **UNSAID})
+        assert answer.status_code == 200, answer.text
+
+
+async def test_a_form_needs_no_name_and_may_stand_beside_its_type() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"id": {"type": "string", "format": "guid"}, "none": {"properties": []}},
+    }
+    async with running(ScriptedEngine()) as api, httpx.AsyncClient(base_url=api.base) as http:
+        for form in ({"json_schema": {"schema": schema}}, {"schema": schema}):
+            wish = {"type": "json_schema", **form}
+            answer = await http.post("/v1/chat/completions", json={**ASK, "response_format": wish})
+            assert answer.status_code == 200, answer.text
+        for request in api.engine.requests:
+            assert request.constraint is not None
+            constraint = json.loads(request.constraint.text)["properties"]
+            assert constraint["id"] == {"type": "string"}
+            assert constraint["none"]["properties"] == {}
+
+
+@pytest.mark.parametrize(
+    "script", [Script(refuse=EngineDied("it died")), Script(reason="error", message="it died")]
+)
+async def test_client_libraries_are_told_not_to_repeat_what_an_engine_may_have_died_of(
+    script: Script,
+) -> None:
+    async with (
+        running(ScriptedEngine(script)) as api,
+        openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.InternalServerError, match="it died") as caught:
+            await client.chat.completions.create(**ASK)
+    assert caught.value.response.headers["x-should-retry"] == "false"
 
 
 async def test_a_crash_is_an_error_not_half_an_answer() -> None:

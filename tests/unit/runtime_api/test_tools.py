@@ -8,6 +8,7 @@ import pytest
 
 from slm_runtime.api.parsing import OutputParser
 from slm_runtime.engine.client import RequestRefused
+from slm_runtime.engine.messages import FinishReason
 from slm_runtime.templates.tools import teach
 from tests.unit.runtime_api.scripted import LOADED, MODEL, Script, ScriptedEngine, running
 
@@ -23,8 +24,8 @@ MESSAGES = [{"role": "user", "content": "Weather in Paris?"}]
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
-async def ask(pieces: list[str], **more: Any) -> tuple[Any, ScriptedEngine]:
-    engine = ScriptedEngine(Script(pieces=pieces))
+async def ask(pieces: list[str], reason: FinishReason = "stop", **more: Any) -> tuple[Any, ScriptedEngine]:
+    engine = ScriptedEngine(Script(pieces=pieces, reason=reason))
     async with (
         running(engine) as api,
         openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="none", max_retries=0) as client,
@@ -80,6 +81,49 @@ async def test_a_demanded_call_is_constrained(choice: Any) -> None:
     constraint = engine.requests[0].constraint
     assert constraint is not None
     assert json.loads(constraint.text)["properties"]["name"] == {"const": "weather"}
+
+
+CUT_OFF = [
+    ({"tool_choice": "required"}, '{"name":"weather","arguments":{"city":"R'),
+    ({"tool_choice": "required"}, "{"),
+    ({}, '<tool_call>\n{"name": "weather", "arguments": {"ci'),
+]
+
+
+@pytest.mark.parametrize(("wish", "text"), CUT_OFF)
+async def test_a_call_that_is_cut_off_is_no_answer(wish: dict[str, Any], text: str) -> None:
+    answer, _ = await ask(list(text), "length", **wish)
+    assert not answer.choices[0].message.content
+    assert not answer.choices[0].message.tool_calls
+    assert answer.choices[0].finish_reason == "length"
+    chunks, _ = await ask(list(text), "length", stream=True, **wish)
+    assert not any(choice.delta.content for chunk in chunks for choice in chunk.choices)
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("wish", "text"), CUT_OFF)
+async def test_a_call_that_is_cut_off_is_no_output(wish: dict[str, Any], text: str, stream: bool) -> None:
+    engine = ScriptedEngine(Script(pieces=list(text), reason="length"))
+    body = {"model": MODEL, "input": "Hi", "tools": [{"type": "function", **TOOL["function"]}], **wish}
+    async with running(engine) as api, httpx.AsyncClient(base_url=api.base) as http:
+        answer = await http.post("/v1/responses", json={**body, "stream": stream})
+    assert answer.status_code == 200
+    assert "output_text.delta" not in answer.text
+    if not stream:
+        assert answer.json()["status"] == "incomplete"
+        assert not [part for item in answer.json()["output"] for part in item["content"] if part["text"]]
+
+
+async def test_an_ollama_call_that_is_cut_off_is_no_answer() -> None:
+    engine = ScriptedEngine(Script(pieces=list('<tool_call>{"name": "wea'), reason="length"))
+    body = {"model": MODEL, "messages": MESSAGES, "tools": [TOOL]}
+    async with running(engine) as api, httpx.AsyncClient(base_url=api.base) as http:
+        for stream in (False, True):
+            answer = await http.post("/api/chat", json={**body, "stream": stream})
+            lines = [json.loads(line) for line in answer.text.splitlines()]
+            assert "".join(line["message"]["content"] for line in lines) == ""
+            assert lines[-1]["done_reason"] == "length"
 
 
 async def test_the_form_of_an_answer_leaves_room_for_a_call() -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from slm_runtime.api.schema import FORMATS
 from slm_runtime.engine.messages import Constraint
 from slm_runtime.sampling.constraint import Grammars, InvalidConstraint
 
@@ -51,6 +52,11 @@ def test_what_is_forced_is_forced_without_a_blank():
     assert allowed(matcher) == {ord("y")}
     walk(matcher, "yes")
     assert matcher.complete or allowed(matcher) <= {128, 129}
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_a_form_of_strings_that_the_api_knows_is_known_here(form):
+    compile_("json_schema", json.dumps({"type": "string", "format": form}))
 
 
 def test_of_several_schemas_each_has_its_own_references():

@@ -85,7 +85,7 @@ class Answer:
         """Write one object."""
         gathered = await gather(tracked, 1)
         (choice,) = gathered.choices
-        parts = self._parser.read(choice.pieces)
+        parts = self._parser.read(choice.pieces, cut=choice.reason == "length")
         document = self._document(
             now(),
             "".join(part.text for part in parts if isinstance(part, Text)),
@@ -123,7 +123,8 @@ class Answer:
         return line({**self._document(when, "", "", [part]), "done": False})
 
     def _end(self, reason: str, end: RequestFinished, when: str, context: list[int] | None) -> bytes:
-        rest = b"".join(self._part(part, when) for part in self._parser.finish())
+        parts = self._parser.finish(cut=reason == "length")
+        rest = b"".join(self._part(part, when) for part in parts)
         document = {**self._document(when, "", "", []), **_counts(reason, end)}
         if context is not None:
             document["context"] = context

@@ -103,7 +103,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         gathered = await gather(tracked, request.n)
         parsers = [turn.parser() for _ in gathered.choices]
         choices = [
-            _choice(index, choice, parser.read(choice.pieces), request)
+            _choice(index, choice, parser.read(choice.pieces, cut=choice.reason == "length"), request)
             for index, (choice, parser) in enumerate(zip(gathered.choices, parsers, strict=True))
         ]
         used = usage(gathered.end.usage, sum(parser.reasoning_tokens for parser in parsers))
@@ -172,7 +172,9 @@ class _ChunkWriter:
 
     def finish(self, finished: ChoiceFinished) -> bytes:
         parser = self._parsers[finished.choice]
-        rest = b"".join(self._part(finished.choice, part) for part in parser.finish())
+        rest = b"".join(
+            self._part(finished.choice, part) for part in parser.finish(cut=finished.reason == "length")
+        )
         reason = "tool_calls" if parser.called else FINISH[finished.reason]
         return rest + sse.event(self._chunk(finished.choice, {}, finish_reason=reason))
 

@@ -33,8 +33,8 @@ _HOSTED: Final = "a matter of OpenAI's hosted service"
 SAMPLING: Final[Fields] = {
     "temperature": (Use.HONOURED, ""),
     "top_p": (Use.HONOURED, ""),
-    "seed": (Use.HONOURED, "the same request gives the same text while the server is the same"),
-    "stop": (Use.HONOURED, "a string or up to 16"),
+    "seed": (Use.HONOURED, "the same request gives the same text while the server is the same; -1: none"),
+    "stop": (Use.HONOURED, "a string or up to 16; empty ones are none"),
     "frequency_penalty": (Use.HONOURED, ""),
     "presence_penalty": (Use.HONOURED, ""),
     "logit_bias": (Use.HONOURED, "token ids are the model's own"),
@@ -42,7 +42,7 @@ SAMPLING: Final[Fields] = {
     "stream": (Use.HONOURED, ""),
     "stream_options": (
         Use.HONOURED,
-        "include_usage; include_obfuscation and vLLM's continuous_usage_stats have no effect",
+        "include_usage, in a stream; include_obfuscation and vLLM's continuous_usage_stats have no effect",
     ),
     "user": (Use.NO_EFFECT, _HOSTED),
     "top_k": (Use.EXTENSION, "0 or -1: all tokens"),
@@ -58,7 +58,7 @@ CHAT: Final[Fields] = {
     **SAMPLING,
     "model": (Use.HONOURED, ""),
     "messages": (Use.HONOURED, "text; images and audio are refused"),
-    "max_tokens": (Use.HONOURED, ""),
+    "max_tokens": (Use.HONOURED, "-1: what the deployment or the context allows"),
     "max_completion_tokens": (Use.HONOURED, "wins over max_tokens"),
     "logprobs": (Use.HONOURED, ""),
     "top_logprobs": (Use.HONOURED, ""),
@@ -104,7 +104,7 @@ COMPLETION: Final[Fields] = {
         Use.HONOURED,
         "a text, tokens, or a list of either; tokens get none of the model's own before them",
     ),
-    "max_tokens": (Use.HONOURED, "16 by default, as OpenAI's; 0: the prompt alone is looked at"),
+    "max_tokens": (Use.HONOURED, "16 by default, and with -1, as OpenAI's; 0: the prompt alone is looked at"),
     "logprobs": (
         Use.HONOURED,
         "up to 20; with echo, of the prompt's tokens too, the first of which has none",
@@ -165,6 +165,16 @@ RESPONSE: Final[Fields] = {
 }
 
 
+UNSAID: Final = {
+    "max_tokens": -1,
+    "max_completion_tokens": -1,
+    "max_output_tokens": -1,
+    "seed": -1,
+    "stop": "",
+}
+"""What clients of llama-server, vLLM and Ollama write where they leave a field to the server."""
+
+
 def without_effect(fields: Fields) -> tuple[str, ...]:
     return tuple(name for name, (use, _) in fields.items() if use in {Use.NO_EFFECT, Use.FOREIGN})
 
@@ -203,6 +213,9 @@ def parse(document: dict[str, Any], kind: type[_Request], fields: Fields) -> _Re
         With `param`, where one field is to blame.
     """
     check(document, fields)
+    for name, value in UNSAID.items():
+        if document.get(name) == value:
+            del document[name]
     for name, (use, _) in fields.items():
         if use in {Use.NO_EFFECT, Use.FOREIGN, Use.REFUSED}:
             document.pop(name, None)

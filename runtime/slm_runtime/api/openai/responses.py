@@ -160,7 +160,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             return
         gathered = await gather(tracked, 1)
     (answer,) = gathered.choices
-    for part in parser.read(answer.pieces):
+    for part in parser.read(answer.pieces, cut=answer.reason == "length"):
         output.add(part)
     used = _usage(gathered.end.usage, parser)
     await exchange.respond_json(_finished(head, output, FINISH[answer.reason], used)[1])
@@ -256,7 +256,7 @@ async def _stream(
                 await exchange.write(b"".join(out), more=False)
                 return
             else:
-                out += [output.add(part) for part in parser.finish()]
+                out += [output.add(part) for part in parser.finish(cut=finished.reason == "length")]
                 used = _usage(event.usage, parser)
                 closing, response = _finished(head, output, FINISH[finished.reason], used)
                 out += [closing, output.event(f"response.{response['status']}", response=response)]

@@ -14,7 +14,7 @@ STOP_STRINGS: Final = 16
 Unit = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 RepeatPenalty = Annotated[float, Meta(gt=0, le=10)]
-StopString = Annotated[str, Meta(min_length=1, max_length=1000)]
+StopString = Annotated[str, Meta(max_length=1000)]
 Positive = Annotated[int, Meta(ge=1, le=2**31)]
 
 
@@ -55,21 +55,14 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ignore_eos: bool | None = None
 
     def stop_strings(self) -> list[str] | None:
-        return [self.stop] if isinstance(self.stop, str) else self.stop
+        """An empty text in a list would stop nothing, and is what forms send for an empty line."""
+        if self.stop is None:
+            return None
+        return [stop for stop in ([self.stop] if isinstance(self.stop, str) else self.stop) if stop]
 
     def include_usage(self) -> bool:
-        """Whether a stream ends with a chunk of usage.
-
-        Raises
-        ------
-        BadRequest
-            Stream options without a stream.
-        """
-        if self.stream_options is None:
-            return False
-        if not self.stream:
-            raise BadRequest("'stream_options' is only allowed with 'stream': true.", param="stream_options")
-        return bool(self.stream_options.include_usage)
+        """Whether a stream ends with a chunk of usage; what isn't streamed has it anyway."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def sampling(self, defaults: PromptParameters) -> Sampling:
         return Sampling(

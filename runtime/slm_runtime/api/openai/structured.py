@@ -10,7 +10,8 @@ from slm_runtime.engine.messages import Constraint
 
 
 class JsonSchema(msgspec.Struct):
-    name: str
+    name: str | None = None
+    """OpenAI asks for one, and nothing depends on it."""
     schema: dict[str, Any] | None = None
     description: str | None = None
     strict: bool | None = None
@@ -20,7 +21,7 @@ class ResponseFormat(msgspec.Struct):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
     schema: dict[str, Any] | None = None
-    """Beside `json_object`, as llama-server takes it."""
+    """Beside the type, as llama-server takes it."""
 
 
 def constraint(wanted: ResponseFormat | None) -> Constraint | None:
@@ -37,6 +38,8 @@ def constraint(wanted: ResponseFormat | None) -> Constraint | None:
             return Constraint("json_schema", schema_text(wanted.schema, "response_format.schema"))
         return Constraint("json_object")
     param = "response_format.json_schema"
+    if wanted.json_schema is None and wanted.schema is not None:
+        return Constraint("json_schema", schema_text(wanted.schema, "response_format.schema"))
     if wanted.json_schema is None:
         raise BadRequest(f"Missing required parameter: '{param}'.", param=param)
     if wanted.json_schema.schema is None:

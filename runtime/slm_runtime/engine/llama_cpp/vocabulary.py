@@ -8,6 +8,7 @@ import llama_cpp
 import numpy as np
 from llama_cpp import llama_cpp as native
 
+from slm_runtime.engine.llama_cpp.bounding import Bounds
 from slm_runtime.engine.llama_cpp.splitting import Splitter
 from slm_runtime.engine.protocol import EngineFault
 
@@ -31,7 +32,8 @@ _SPECIAL: Final = native.LLAMA_TOKEN_ATTR_CONTROL | native.LLAMA_TOKEN_ATTR_UNKN
 class LlamaVocabulary:
     """Reads only; llama.cpp allows that from any thread."""
 
-    def __init__(self, vocab: Any) -> None:
+    def __init__(self, vocab: Any, pre: str | None) -> None:
+        """`pre` is what the file calls its pre-tokenizer."""
         self._vocab = vocab
         self.size: int = native.llama_vocab_n_tokens(vocab)
         self.bos = _token(native.llama_vocab_bos(vocab))
@@ -42,11 +44,14 @@ class LlamaVocabulary:
         self._pieces: dict[tuple[int, bool], bytes] = {}
         marks = self._marks()
         self._splitters = {special: _splitter(marks, special=special) for special in (True, False)}
+        byte_pairs = native.llama_vocab_type(vocab) == native.LLAMA_VOCAB_TYPE_BPE
+        self._bounds = Bounds(pre, marks) if byte_pairs else None
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         tokens: list[int] = []
-        for piece in self._splitters[parse_special].pieces(text):
-            tokens += self._tokenize(piece, parse_special=parse_special)
+        for part in self._splitters[parse_special].pieces(text):
+            for piece in self._bounds.pieces(part) if self._bounds else (part,):
+                tokens += self._tokenize(piece, parse_special=parse_special)
         return tokens
 
     def _tokenize(self, text: str, *, parse_special: bool) -> list[int]:
