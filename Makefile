@@ -50,6 +50,10 @@ test: $(READY) ## Every check and every tier of tests that this machine can run;
 test-fast: $(READY) ## Unit, contract and simulation tests: under a minute
 	@$(BIN)/python -m tests.tiers fast
 
+.PHONY: test-changes
+test-changes: $(READY) ## Changes under load that take minutes: the operator's upgrade, slow rollbacks (SLM_UPGRADE_FROM=commit)
+	@$(BIN)/python -m tests.tiers changes
+
 .PHONY: lint
 lint: $(READY) ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check --quiet .

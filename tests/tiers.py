@@ -1,7 +1,7 @@
 """Run the tiers of tests that this machine can run, in order of cost; name those it can't, with the reason.
 
-``python -m tests.tiers`` runs all of them, ``python -m tests.tiers fast`` or ``... unit sim`` the named ones. A tier that
-fails doesn't keep the next from running: one look shows everything that is broken.
+``python -m tests.tiers`` runs all of them but those by hand, ``python -m tests.tiers fast`` or ``... chart e2e`` the named
+ones. A tier that fails doesn't keep the next from running: one look shows everything that is broken.
 """
 
 import subprocess
@@ -23,6 +23,8 @@ class Tier:
     obstacle: Callable[[], str | None] = lambda: None
     """Why it can't run here; None where it can."""
     options: tuple[str, ...] = ()
+    by_hand: bool = False
+    """Whether it runs only where it is named."""
 
 
 def no_linux() -> str | None:
@@ -53,6 +55,14 @@ TIERS = (
     Tier("runtime", "the engines, real small models, the vendors' clients", ("runtime",)),
     Tier("apiserver", "the operator process, kube-apiserver, etcd", ("apiserver",), no_linux, BUILDS),
     Tier("e2e", "a whole cluster: kubelet, containers, images, chart, tokens", ("e2e",), no_cluster, BUILDS),
+    Tier(
+        "changes",
+        "the same, under load: an upgrade from an earlier version, rollbacks that take their time",
+        ("e2e",),
+        no_cluster,
+        ("-m", "by_hand"),
+        by_hand=True,
+    ),
 )
 
 
@@ -78,7 +88,7 @@ def main(names: Sequence[str]) -> int:
         known = ", ".join(tier.name for tier in TIERS)
         print(f"No tier is called {', '.join(sorted(unknown))}; there are: {known}", file=sys.stderr)
         return 2
-    results = [(tier, *run(tier)) for tier in TIERS if not names or tier.name in names]
+    results = [(tier, *run(tier)) for tier in TIERS if tier.name in names or not (names or tier.by_hand)]
     print("\nTiers:")
     for tier, line, _ in results:
         print(f"  {tier.name:10} {line}")

@@ -13,7 +13,7 @@ from slm_operator.model.known import reported_facts
 from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
 from slm_operator.observed.pods import pods_of_jobs, pods_of_template, volume_wait, volumes_of
 from slm_operator.placement.choose import artifact_for
-from slm_operator.plan import Child, compare, make_plan, of_predecessor, owned_by
+from slm_operator.plan import Child, compare, make_plan, of_predecessor, orphaned, owned_by
 from slm_operator.pod.overrides import clashes
 from slm_operator.revision.history import History, read_history
 from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Refusal, Snapshot, ref_of
@@ -176,10 +176,18 @@ def _taken(taken: Mapping[ChildRef, Document], resource: SLMDeployment) -> Itera
                 blocks=ref.kind not in _ASIDE,
             )
         else:
+            left = orphaned(document, resource.name)
             yield Fault(
                 reason="NameTaken",
-                message=f"{ref.kind} {ref.name} belongs to somebody else and is left alone",
-                remedy="delete or rename it, or give the SLMDeployment another name",
+                message=f"{ref.kind} {ref.name} "
+                + (
+                    "was left behind by an SLMDeployment of this name that was deleted without it, and has no owner"
+                    if left
+                    else "belongs to somebody else and is left alone"
+                ),
+                remedy="make this SLMDeployment its owner (docs/troubleshooting.md says how), or delete it"
+                if left
+                else "delete or rename it, or give the SLMDeployment another name",
                 condition=_ASIDE.get(ref.kind),
                 stalled=ref.kind not in _ASIDE,
                 blocks=ref.kind not in _ASIDE,

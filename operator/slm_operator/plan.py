@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from slm_operator.crd.names import INTENT_ANNOTATION, KIND
+from slm_operator.crd.names import COMPONENT_LABEL, INTENT_ANNOTATION, KIND, labels
 from slm_operator.digest import digest
 from slm_operator.observed.pods import volumes_of
 from slm_operator.ownership import Differences, Loss, differences, leftover
@@ -85,6 +85,17 @@ def of_predecessor(document: Document, name: str, uid: str) -> bool:
         and (controller.get("kind"), controller.get("name")) == (KIND, name)
         and controller.get("uid") != uid
     )
+
+
+def orphaned(document: Document, name: str) -> bool:
+    """Whether an SLMDeployment of this name left the object behind (`kubectl delete --cascade=orphan`).
+
+    It still isn't ours: whoever may write the object can make it look so. Giving it an owner is a person's decision.
+    """
+    has = document["metadata"].get("labels") or {}
+    ours = labels(name)
+    ours.pop(COMPONENT_LABEL)
+    return _controller(document) is None and _told(document) is not None and ours.items() <= has.items()
 
 
 def make_plan(

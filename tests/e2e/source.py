@@ -119,6 +119,7 @@ def source(ns: Namespace, image: str) -> Iterator[Source]:
             "runAsUser": 65532,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        "terminationGracePeriodSeconds": 1,
         "containers": [
             {
                 "name": "source",

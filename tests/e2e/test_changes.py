@@ -1,17 +1,15 @@
 """Nobody notices a change: of 20 requests a second through the Service none fails, whatever is done to what serves them."""
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from tests.cluster import HarnessError, images
-from tests.e2e.load import steady_load
-from tests.e2e.site import Document, Namespace, Site, merged
-from tests.e2e.source import CA, Source, source
+from tests.e2e.load import RATE, steady_load
+from tests.e2e.models import Models, serving, states
+from tests.e2e.site import Site
 from tests.e2e.variant import variant
-from tests.support.gguf import write_tiny_gguf
 
 pytestmark = pytest.mark.e2e
 
@@ -21,49 +19,17 @@ if "serve" in sys.orig_argv:
     taken = b"x" * (int(os.environ.get("APPETITE_MIB", "0")) << 20)
 """
 """Of the other image: its server takes so much more memory than a model's header shows."""
-
-
-@dataclass(frozen=True)
-class Models:
-    """Two SLMDeployments: `two` replicas that take upgrades as they come, `one` that waits for a change of its spec."""
-
-    ns: Namespace
-    source: Source
-
-    def spec(self, name: str, **changes: Any) -> Document:
-        spec = {
-            "model": {"name": name, "source": self.source.url("tiny.gguf"), "caBundle": CA},
-            "runtime": {"contextLength": 512, "parallel": 4},
-            "replicas": 2 if name == "two" else 1,
-            "rollout": {"upgrade": "Auto" if name == "two" else "OnSpecChange"},
-        }
-        return merged(spec, changes)
-
-    def apply(self, name: str, **changes: Any) -> None:
-        self.ns.apply(name, self.spec(name, **changes))
-
-    def pods(self, name: str) -> set[str]:
-        return {pod["metadata"]["uid"] for pod in self.ns.pods(name)}
-
-    def wait_rolled(self, name: str, before: set[str]) -> Document:
-        """Wait until no pod is left of those before, and the SLMDeployment says that it serves."""
-        self.ns.site.eventually(
-            f"every pod of {name} is a new one", lambda: not before & self.pods(name), seconds=180
-        )
-        return self.ns.wait_ready(name)
+KILL_ENGINE = """
+import os, pathlib, signal
+for each in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    if b"slm_runtime.engine.process" in each.read_bytes():
+        os.kill(int(each.parent.name), signal.SIGKILL)
+"""
 
 
 @pytest.fixture(scope="module")
-def models(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
-    tiny = write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf").read_bytes()
-    with site.namespace("changes") as ns, source(ns, site.runtime_image) as running:
-        running.put("tiny.gguf", tiny)
-        running.put("page.gguf", b"<html>Please log in</html>" * 100)
-        models = Models(ns, running)
-        for name in ("two", "one"):
-            models.apply(name)
-        for name in ("two", "one"):
-            ns.wait_ready(name)
+def models(site: Site) -> Iterator[Models]:
+    with serving(site) as models:
         yield models
     site.install()
 
@@ -76,11 +42,6 @@ def other_image(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
     files = {"opt/other/sitecustomize.py": APPETITE}
     variant(built.archive, name, archive, files=files, env={"PYTHONPATH": "/opt/other"})
     return site.cluster.load_image(archive, name)
-
-
-def states(status: Document) -> list[tuple[str, str | None]]:
-    """State and reason of each revision, newest first."""
-    return [(each["state"], each.get("reason")) for each in status["revisions"]]
 
 
 def test_another_context(models: Models) -> None:
@@ -99,31 +60,26 @@ def test_another_context(models: Models) -> None:
     assert not other.failures, other
 
 
-def test_another_class_bundle_reaches_who_consents(site: Site, models: Models) -> None:
-    before = {name: models.pods(name) for name in ("two", "one")}
-    tolerations = [{"key": "e2e.example/changed", "operator": "Exists"}]
-    with steady_load(models.ns, "two") as load:
-        site.install(hardwareClasses={"cpu": {"tolerations": tolerations}})
-        models.wait_rolled("two", before["two"])
-        site.wait_until_caught_up()
-    assert not load.failures, load
-    (pod, _) = models.ns.pods("two")
-    assert "e2e.example/changed" in {each.get("key") for each in pod["spec"]["tolerations"]}
-    assert models.pods("one") == before["one"]
-
-
-def test_another_image_reaches_who_consents(site: Site, models: Models, other_image: str) -> None:
+def test_another_class_bundle_and_image_reach_who_consents(
+    site: Site, models: Models, other_image: str
+) -> None:
     before = {name: models.pods(name) for name in ("two", "one")}
     digest = models.ns.status("two")["imageDigest"]
     repository, _, tag = other_image.rpartition(":")
+    tolerations = [{"key": "e2e.example/changed", "operator": "Exists"}]
     with steady_load(models.ns, "two") as load:
-        site.install(runtime={"image": {"repository": repository, "tag": tag}})
+        site.install(
+            hardwareClasses={"cpu": {"tolerations": tolerations}},
+            runtime={"image": {"repository": repository, "tag": tag}},
+        )
         status = models.wait_rolled("two", before["two"])
         site.wait_until_caught_up()
     assert not load.failures, load
     assert status["revisions"][0]["image"] == other_image
     assert status["imageDigest"] != digest
-    assert models.pods("one") == before["one"]
+    (pod, _) = models.ns.pods("two")
+    assert "e2e.example/changed" in {each.get("key") for each in pod["spec"]["tolerations"]}
+    assert models.pods("one") == before["one"], "it waits for a change of its spec"
 
 
 def test_a_pod_that_is_deleted(models: Models) -> None:
@@ -143,7 +99,7 @@ def test_a_node_that_is_drained(models: Models) -> None:
             with pytest.raises(HarnessError, match="disruption budget"):
                 ns.site.kubectl(
                     *("drain", node, "--pod-selector=app.kubernetes.io/instance=two"),
-                    *("--delete-emptydir-data", "--timeout=20s"),
+                    *("--delete-emptydir-data", "--timeout=12s"),
                 )
             status = ns.wait_reason("two", "Ready", "Unschedulable")
             assert status["readyReplicas"] == 1
@@ -166,10 +122,11 @@ def test_an_image_that_is_not_there(models: Models) -> None:
     assert status["revisions"][0]["state"] == "Serving"
 
 
-def test_a_file_that_is_no_model(models: Models) -> None:
+def test_a_model_that_can_not_be_loaded(models: Models) -> None:
+    """Its header is good, so pods are made."""
     before = models.pods("two")
     with steady_load(models.ns, "two") as load:
-        models.apply("two", model={"source": models.source.url("page.gguf")})
+        models.apply("two", model={"source": models.source.url("broken.gguf")})
         status = models.ns.wait_reason("two", "Ready", "RolledBack")
         models.ns.site.eventually("only the old pods are left", lambda: models.pods("two") == before)
         assert ("RolledBack", "InvalidModel") in states(status)
@@ -194,3 +151,20 @@ def test_a_new_pod_that_is_killed_for_its_memory(models: Models) -> None:
     assert status["memory"]["request"] != given
     assert "TooLittleMemory" in {each["cause"] for each in status["attempts"]}
     assert status["revisions"][0]["state"] == "Serving"
+
+
+def test_an_engine_that_the_kernel_kills(models: Models) -> None:
+    """One replica: what it was working on is lost, what comes meanwhile waits for the next engine."""
+    (pod,) = models.ns.pods("one")
+    with steady_load(models.ns, "one") as load:
+        begin = time.monotonic()
+        models.ns.site.kubectl(
+            *("exec", pod["metadata"]["name"], "-n", models.ns.name, "-c", "serve", "--"),
+            *("python", "-c", KILL_ENGINE),
+        )
+        end = time.monotonic()
+        answered = len(load.answers)
+        models.ns.site.eventually("it goes on", lambda: len(load.answers) > answered + 2 * RATE)
+    assert not load.failures_outside(begin, end), load
+    (same,) = models.ns.pods("one")
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]

@@ -128,6 +128,24 @@ def test_an_image_that_the_site_does_not_allow(ns: Namespace, models: Source) ->
     assert_explained(ns.wait_reason("foreign", "Stalled", "ImageNotAllowed"), "ImageNotAllowed")
 
 
+def test_a_strangers_secret_in_the_place_of_the_key(ns: Namespace, models: Source, tiny: bytes) -> None:
+    """Kubelet mounts no Secret that lacks the entry of this SLMDeployment's own uid: nobody's keys are taken for ours."""
+    models.put("keyed.gguf", tiny)
+    ns.site.kubectl(
+        *("create", "secret", "generic", "keyed-api-key", "-n", ns.name, "--from-literal=k=theirs")
+    )
+    ns.apply("keyed", spec(models.url("keyed.gguf")))
+    status = ns.wait_reason("keyed", "Ready", "NameTaken")
+    assert_explained(status, "NameTaken")
+    assert "references non-existent secret key" in status["lastFailure"]["message"]
+    assert ns.condition("keyed", "Stalled")["status"] == "True"
+    assert status.get("readyReplicas", 0) == 0
+    ns.site.kubectl("delete", "secret", "keyed-api-key", "-n", ns.name)
+    ns.wait_ready("keyed", after_failure=True)
+    with ns.client("keyed") as client:
+        assert client.models.list()
+
+
 def test_the_api_server_refuses_what_can_never_work(ns: Namespace, tmp_path: Path) -> None:
     refused = {
         "a scheme that is not known": ({"model": {"source": "ftp://host/model.gguf"}}, "https://"),
