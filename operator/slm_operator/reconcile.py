@@ -13,6 +13,7 @@ would stay for ever. A conflict means that the object has moved on: it is read, 
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from logging import getLogger
@@ -20,10 +21,18 @@ from typing import Any, Literal
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Cluster
-from slm_operator.cluster.resources import SERVICE, SLM_DEPLOYMENT, Resource, resource_of
+from slm_operator.cluster.resources import (
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    SERVICE,
+    SLM_DEPLOYMENT,
+    Resource,
+    resource_of,
+)
 from slm_operator.contest import Contest
 from slm_operator.pace import Pace
 from slm_operator.queue import Lane, WorkQueue
+from slm_operator.revision.rollout import parse_rollout
 from slm_operator.settings import Settings
 from slm_operator.snapshot import (
     Apply,
@@ -119,6 +128,7 @@ class Reconciler:
 
     async def _turn(self, key: Key, lane: Lane) -> Result:
         await self._look_at_adopted(key)
+        await self._look_at_revision(key)
         snapshot = self._observe(key)
         if snapshot is None:
             self._queue.forget(key)
@@ -311,6 +321,18 @@ class Reconciler:
         for resource, name in self._store.adopted(key):
             self._store.removed(resource, key.namespace, name)
             await self._look_at(key, resource, name)
+
+    async def _look_at_revision(self, key: Key) -> None:
+        """Lists and watches tell of a Deployment and of the revision that it names in any order."""
+        rollout = parse_rollout(self._store.get(DEPLOYMENT, *key))
+        if (
+            rollout is None
+            or self._store.get(CONTROLLER_REVISION, key.namespace, rollout.revision) is not None
+        ):
+            return
+        with suppress(errors.MissingError):
+            live = await self._cluster.get(CONTROLLER_REVISION, key.namespace, rollout.revision)
+            self._store.observe(CONTROLLER_REVISION, live)
 
     async def _look_again(self, key: Key) -> None:
         """A precondition failed, so the store is behind: read the object and its children now."""

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from slm_operator.crd.names import INTENT_ANNOTATION, ROLLOUT_ANNOTATION
+from slm_operator.crd.names import INTENT_ANNOTATION, REVISION_LABEL, ROLLOUT_ANNOTATION
 from tests.sim.cluster import MemoryCluster, Ref
 
 _IDENTITY = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields")
@@ -41,18 +41,16 @@ def end_state(cluster: MemoryCluster, *, without: frozenset[str] = frozenset({"S
 
 def present(state: dict[Ref, Any]) -> dict[Ref, Any]:
     """Without history: only the revision in use, by a name that doesn't depend on which SLMDeployment of its name it is."""
-    used = {
-        str(json.loads(each["metadata"]["annotations"][ROLLOUT_ANNOTATION])["revision"])
-        for ref, each in state.items()
-        if ref.kind == "Deployment"
-    }
+    ours = [each for ref, each in state.items() if ref.kind == "Deployment" and _remembers(each)]
+    used = {str(json.loads(each["metadata"]["annotations"][ROLLOUT_ANNOTATION])["revision"]) for each in ours}
+    labels = {each["spec"]["template"]["metadata"]["labels"].get(REVISION_LABEL) for each in ours} - {None}
     kept = {}
     for ref, each in state.items():
         if ref.kind == "ControllerRevision" and ref.name not in used:
             continue
         text = json.dumps(each)
-        for name in used:
-            text = re.sub(rf"{name}|\b{name.rpartition('-')[2]}\b", "REVISION", text)
+        for name in used | labels:
+            text = re.sub(rf"\b{name}\b", "REVISION", text)
         told = json.loads(re.sub(r"owner-uid-\d+", "owner-UID", text))
         name = ref.name
         if ref.kind == "Pod":
@@ -67,6 +65,11 @@ def present(state: dict[Ref, Any]) -> dict[Ref, Any]:
             told["status"].pop("attempts", None)
         kept[ref._replace(name=name)] = told
     return kept
+
+
+def _remembers(deployment: Any) -> bool:
+    """Whether it is an SLMDeployment's."""
+    return ROLLOUT_ANNOTATION in (deployment["metadata"].get("annotations") or {})
 
 
 def _rollout(text: str) -> str:

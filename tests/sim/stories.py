@@ -114,8 +114,8 @@ async def a_lesson(each: World) -> None:
 
 async def a_class_change(each: World) -> None:
     """The site changes a class: who consents takes it, who doesn't runs on as it was."""
-    each.cluster.put(slm(rollout={"upgrade": "Auto"}))
-    each.cluster.put(slm("b"))
+    each.cluster.put(slm(rollout={"upgrade": "Auto"}, resources=None))
+    each.cluster.put(slm("b", resources=None))
     await each.pause()
     before = each.cluster.objects[DEPLOYMENT._replace(name="b")]["spec"]["template"]
     await each.stop()
@@ -164,17 +164,15 @@ async def a_claim(each: World) -> None:
 
 async def a_deletion_and_again(each: World) -> None:
     """Deleted, and made again at once; nothing of the one before is taken for its own."""
-    each.cluster.put(slm(cache={"mode": "PVC", "size": "1Gi"}))
+    each.cluster.put(slm(cache={"mode": "PVC", "size": "1Gi"}, resources=None))
     await each.pause()
     each.cluster.remove(SLM)
-    each.cluster.put(slm(replicas=2))
+    each.cluster.put(slm(replicas=2, resources=None))
     await each.pause()
     assert conditions(each)["Ready"] == ("True", "Serving")
 
 
-SHORT: list[Story] = [a_hurry, a_cache]
 LONG: list[Story] = [
-    a_life,
     a_fallback,
     a_rollback,
     a_lesson,
@@ -205,7 +203,7 @@ def live(story: Story, operators: int = 1, **faults: Any) -> World:
 
     async def scenario() -> World:
         each = world(**faults)
-        each.watch = Safety()
+        each.watch, each.patient = Safety(), "lose" in faults
         await each.start(operators)
         await story(each)
         await each.settle()
@@ -213,7 +211,7 @@ def live(story: Story, operators: int = 1, **faults: Any) -> World:
         await each.stop()
         each.faults = Faults()
         await each.start()
-        await each.settle()
+        await each.pause()
         assert each.cluster.requests[since:] == [], "a restart at rest writes"
         await each.stop()
         return each

@@ -61,6 +61,8 @@ class World:
     cluster: MemoryCluster = field(default_factory=MemoryCluster)
     asked: int = 0
     crashes: int = 0
+    patient: bool = False
+    """Whether people wait for a resync before they do the next thing: watches lose events."""
     operators: "list[SimOperator]" = field(default_factory=list)
     watch: Callable[["World"], None] = lambda _world: None
     """Called after each step: the safety checks."""
@@ -83,8 +85,8 @@ class World:
         self.watch(self)
 
     async def pause(self) -> None:
-        """Until nothing has changed for a while, as people wait."""
-        await self._rest(QUIET_STEPS)
+        """Until nothing has changed for a while, as people wait: longer where they are patient."""
+        await self._rest(QUIET_STEPS + RESYNCED_STEPS * self.patient)
 
     async def settle(self) -> None:
         """Until nothing has changed for so long that a resync and every backoff have passed."""
