@@ -45,8 +45,10 @@ class Rollout(Kept):
     """Name of the revision in use."""
     since: datetime
     """When it was taken."""
+    tried: str = ""
+    """Digest of the inputs that it was decided from: a correction isn't blamed for what it corrects."""
     fallback: str | None = None
-    """Name of the last revision that served before it."""
+    """Name of the last revision that served; its own where it has served before."""
     attempts: tuple[Attempt, ...] = ()
 
     def to_json(self) -> str:

@@ -29,6 +29,8 @@ def has_served(resource: SLMDeployment, history: History, pods: Iterable[Documen
     current = history.current
     if current is None:
         return False
+    if history.rollout is not None and history.rollout.fallback == current.name:
+        return True
     said = {each.name: each.state for each in resource.status.revisions or ()}
     return said.get(current.name) == SERVING or any(is_ready(pod) for pod in pods)
 
@@ -58,7 +60,7 @@ def _silent(budget: timedelta) -> Fault:
     )
 
 
-def went_back(history: History, failed: Fault, tried: str, now: datetime) -> Rollout:
+def went_back(history: History, failed: Fault, now: datetime) -> Rollout:
     """The rollout that takes the fallback up again, and remembers what failed."""
     assert history.rollout is not None  # noqa: S101 - `failure` has looked
     assert history.current is not None  # noqa: S101
@@ -66,7 +68,7 @@ def went_back(history: History, failed: Fault, tried: str, now: datetime) -> Rol
     attempt = Attempt(
         hardware_class=history.current.hardware_class.name,
         artifact=history.current.artifact.source,
-        tried=tried,
+        tried=history.rollout.tried,
         revision=history.current.name,
         since=history.rollout.since,
         until=now.replace(microsecond=0),
@@ -76,7 +78,8 @@ def went_back(history: History, failed: Fault, tried: str, now: datetime) -> Rol
     return Rollout(
         revision=history.fallback.name,
         since=now.replace(microsecond=0),
-        attempts=(*_others(history.rollout.attempts, tried), attempt),
+        fallback=history.fallback.name,
+        attempts=(*still_counting(history.rollout.attempts, ""), attempt),
     )
 
 
@@ -141,6 +144,6 @@ def _is_failure(attempt: Attempt) -> bool:
     return attempt.cause not in set(Ended) and attempt.until is not None
 
 
-def _others(attempts: Iterable[Attempt], tried: str) -> tuple[Attempt, ...]:
-    """What stays remembered beside a new failure: earlier failures of other inputs are history."""
-    return tuple(each for each in attempts if not _is_failure(each) and each.tried != tried)
+def still_counting(attempts: Iterable[Attempt], tried: str) -> tuple[Attempt, ...]:
+    """What stays remembered: a failure of other inputs is history, and they may be tried again when they come back."""
+    return tuple(each for each in attempts if not _is_failure(each) or each.tried == tried)
