@@ -116,6 +116,20 @@ def test_a_spec_that_is_put_back_can_be_gone_back_to() -> None:
     assert template(world) == good
 
 
+def test_going_back_waits_for_no_job() -> None:
+    world = served(cache={"mode": "PVC", "size": "2Gi"})
+    good = template(world)
+    world.edit(model=OTHER)
+    world.settle()
+    world.finish_job("pull")
+    world.settle()
+    assert "other.gguf" in str(template(world))
+    fail_for_good(world)
+    world.settle()
+    assert template(world) == good
+    assert "Job" not in world.kinds()
+
+
 def unscheduled_gpu(**fallback: str) -> World:
     preference = {"preference": ["gpu", "cpu"], "fallback": fallback}
     world = World(spec(resources=GIVEN, hardware=preference), nodes=(node(), gpu_node()))
