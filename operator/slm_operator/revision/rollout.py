@@ -44,7 +44,7 @@ class Rollout(Kept):
     revision: str
     """Name of the revision in use."""
     since: datetime
-    """When it was taken."""
+    """When it was taken, or its pods were asked for again."""
     tried: str = ""
     """Digest of the inputs that it was decided from: a correction isn't blamed for what it corrects."""
     fallback: str | None = None

@@ -1,6 +1,7 @@
 """What a revision has to show, and what follows where it doesn't: the last that served is back, or it gets more memory."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -33,6 +34,15 @@ def has_served(resource: SLMDeployment, history: History, pods: Iterable[Documen
         return True
     said = {each.name: each.state for each in resource.status.revisions or ()}
     return said.get(current.name) == SERVING or any(is_ready(pod) for pod in pods)
+
+
+def resumed(history: History, deployment: Document | None, resource: SLMDeployment, now: datetime) -> History:
+    """The history with a rollout that begins now, where pods are asked for again: time without them isn't its time."""
+    without = deployment is not None and deployment["spec"].get("replicas") == 0
+    if history.rollout is None or not without or resource.replicas == 0:
+        return history
+    since = now.replace(microsecond=0)
+    return replace(history, rollout=history.rollout.model_copy(update={"since": since}))
 
 
 def failure(

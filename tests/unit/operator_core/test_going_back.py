@@ -43,6 +43,47 @@ def with_image(image: str) -> Settings:
     return SETTINGS.model_copy(update={"runtime_image": image})
 
 
+def test_time_without_pods_isnt_time_that_a_revision_had() -> None:
+    world = served()
+    world.edit(model=OTHER)
+    world.settle()
+    world.run_pods(ready=False)
+    world.settle()
+    tried = template(world)
+    world.edit(suspend=True)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.wait(days=1)
+    world.settle()
+    world.edit(suspend=False)
+    world.settle()
+    world.run_pods(ready=False)
+    world.settle()
+    assert template(world) == tried
+    assert reasons(world.status, ("Stalled",)) == []
+    world.wait(seconds=world.deployment["spec"]["progressDeadlineSeconds"])
+    world.settle()
+    assert template(world) != tried, "from then on it has its time as any other"
+
+
+def test_an_edit_while_nothing_runs_has_its_time_from_the_first_pods_on() -> None:
+    world = served()
+    world.edit(suspend=True)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.edit(model=OTHER)
+    world.settle()
+    tried = template(world)
+    world.wait(days=1)
+    world.edit(suspend=False)
+    world.settle()
+    world.run_pods(ready=False)
+    world.settle()
+    assert template(world) == tried
+
+
 def test_a_correction_isnt_blamed_for_what_it_corrects() -> None:
     world = served()
     world.edit(model=OTHER)
