@@ -20,6 +20,7 @@ from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Refusal, S
 from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
 from slm_operator.target.imported import with_imported
+from slm_operator.target.rollback import resumed
 from slm_operator.target.target import Target, find_target
 
 LOOK_AGAIN: Final = 30.0
@@ -109,6 +110,7 @@ class _Seen:
         ours = {ref: each for ref, each in snapshot.children.items() if owned_by(each, uid)}
         live = ours.get(ChildRef("Deployment", resource.name))
         history = with_imported(read_history(ours, live), snapshot, resource, live)
+        history = resumed(history, live, resource, snapshot.now)
         return cls(
             ours=ours,
             others={ref: each for ref, each in snapshot.children.items() if ref not in ours},

@@ -111,6 +111,9 @@ def _jobs(
             )
             for each in (target.headers if target.pending else ())
         ], "Inspecting" if target.pending else None
+    if target.placement is None:
+        # Nothing new was decided: what runs, or is gone back to, was pulled before; its pods fetch what is missing.
+        return [], None
     current = history.current
     candidates = target.headers
     if revision is not None and revision is not current:

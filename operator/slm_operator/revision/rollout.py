@@ -44,9 +44,11 @@ class Rollout(Kept):
     revision: str
     """Name of the revision in use."""
     since: datetime
-    """When it was taken."""
+    """When it was taken, or its pods were asked for again."""
+    tried: str = ""
+    """Digest of the inputs that it was decided from: a correction isn't blamed for what it corrects."""
     fallback: str | None = None
-    """Name of the last revision that served before it."""
+    """Name of the last revision that served; its own where it has served before."""
     attempts: tuple[Attempt, ...] = ()
 
     def to_json(self) -> str:

@@ -1,6 +1,7 @@
 """What a revision has to show, and what follows where it doesn't: the last that served is back, or it gets more memory."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -29,8 +30,19 @@ def has_served(resource: SLMDeployment, history: History, pods: Iterable[Documen
     current = history.current
     if current is None:
         return False
+    if history.rollout is not None and history.rollout.fallback == current.name:
+        return True
     said = {each.name: each.state for each in resource.status.revisions or ()}
     return said.get(current.name) == SERVING or any(is_ready(pod) for pod in pods)
+
+
+def resumed(history: History, deployment: Document | None, resource: SLMDeployment, now: datetime) -> History:
+    """The history with a rollout that begins now, where pods are asked for again: time without them isn't its time."""
+    without = deployment is not None and deployment["spec"].get("replicas") == 0
+    if history.rollout is None or not without or resource.replicas == 0:
+        return history
+    since = now.replace(microsecond=0)
+    return replace(history, rollout=history.rollout.model_copy(update={"since": since}))
 
 
 def failure(
@@ -58,7 +70,7 @@ def _silent(budget: timedelta) -> Fault:
     )
 
 
-def went_back(history: History, failed: Fault, tried: str, now: datetime) -> Rollout:
+def went_back(history: History, failed: Fault, now: datetime) -> Rollout:
     """The rollout that takes the fallback up again, and remembers what failed."""
     assert history.rollout is not None  # noqa: S101 - `failure` has looked
     assert history.current is not None  # noqa: S101
@@ -66,7 +78,7 @@ def went_back(history: History, failed: Fault, tried: str, now: datetime) -> Rol
     attempt = Attempt(
         hardware_class=history.current.hardware_class.name,
         artifact=history.current.artifact.source,
-        tried=tried,
+        tried=history.rollout.tried,
         revision=history.current.name,
         since=history.rollout.since,
         until=now.replace(microsecond=0),
@@ -76,7 +88,8 @@ def went_back(history: History, failed: Fault, tried: str, now: datetime) -> Rol
     return Rollout(
         revision=history.fallback.name,
         since=now.replace(microsecond=0),
-        attempts=(*_others(history.rollout.attempts, tried), attempt),
+        fallback=history.fallback.name,
+        attempts=(*still_counting(history.rollout.attempts, ""), attempt),
     )
 
 
@@ -141,6 +154,6 @@ def _is_failure(attempt: Attempt) -> bool:
     return attempt.cause not in set(Ended) and attempt.until is not None
 
 
-def _others(attempts: Iterable[Attempt], tried: str) -> tuple[Attempt, ...]:
-    """What stays remembered beside a new failure: earlier failures of other inputs are history."""
-    return tuple(each for each in attempts if not _is_failure(each) and each.tried != tried)
+def still_counting(attempts: Iterable[Attempt], tried: str) -> tuple[Attempt, ...]:
+    """What stays remembered: a failure of other inputs is history, and they may be tried again when they come back."""
+    return tuple(each for each in attempts if not _is_failure(each) or each.tried == tried)

@@ -77,18 +77,17 @@ def find_target(
     if current is None or rollout is None:
         return _decide(wanted)
     keep = Target(current, rollout)
-    if not served:
-        failed, wait = rollback.failure(resource, history, faults, snapshot.now)
-        if failed is not None and not wanted.may_learn(faults):
-            went_back = rollback.went_back(history, failed, wanted.tried, snapshot.now)
-            return Target(history.fallback, went_back)
-        keep = replace(keep, requeue_after=wait)
+    failed, wait = (None, None) if served else rollback.failure(resource, history, faults, snapshot.now)
     patience = look(snapshot, resource, wanted.facts, current, rollout, wanted.placement)
     keep = replace(
         keep,
-        rollout=rollout.model_copy(update={"attempts": patience.attempts}),
-        requeue_after=_sooner(keep.requeue_after, patience.wait),
+        rollout=rollout.model_copy(
+            update={"attempts": rollback.still_counting(patience.attempts, wanted.tried)}
+        ),
+        requeue_after=_sooner(wait, patience.wait),
     )
+    if failed is not None and not wanted.may_learn(faults):
+        return _given_up(wanted, keep, patience, failed)
     given_up = rollback.failed_before(rollout, wanted.tried)
     if given_up is not None:
         return replace(keep, faults=(rollback.rolled_back(given_up),))
@@ -103,6 +102,17 @@ def find_target(
     if wanted.newer and not snapshot.may_upgrade:
         return replace(keep, requeue_after=_sooner(keep.requeue_after, TURN))
     return replace(_decide(wanted, keep, patience), upgrading=True) if wanted.newer else keep
+
+
+def _given_up(wanted: Wanted, keep: Target, patience: Patience, failed: Fault) -> Target:
+    """What is asked for meanwhile, where that is another revision; else the last that served."""
+    history = wanted.history
+    assert history.rollout is not None  # noqa: S101 - only what is in use can fail
+    if history.rollout.tried != wanted.tried:
+        other = _decide(wanted, keep, patience)
+        if other.revision is not None and other.revision.name != history.rollout.revision:
+            return other
+    return Target(history.fallback, rollback.went_back(history, failed, wanted.snapshot.now))
 
 
 def _learn(wanted: Wanted, keep: Target, patience: Patience, faults: Sequence[Fault]) -> Target:
@@ -205,20 +215,19 @@ def _rollout(wanted: Wanted, keep: Target, revision: Revision, lesson: Attempt |
     return Rollout(
         revision=revision.name,
         since=wanted.snapshot.now.replace(microsecond=0),
-        fallback=_served_last(wanted, revision),
+        tried=wanted.tried,
+        fallback=_served_last(wanted),
         attempts=tuple(
             each for each in (*attempts, *([lesson] if lesson is not None else [])) if _counts(each, wanted)
         ),
     )
 
 
-def _served_last(wanted: Wanted, revision: Revision) -> str | None:
-    """What to go back to from the revision, never itself."""
+def _served_last(wanted: Wanted) -> str | None:
     history = wanted.history
     if history.current is None or history.rollout is None:
         return None
-    last = history.current.name if wanted.served else history.rollout.fallback
-    return None if last == revision.name else last
+    return history.current.name if wanted.served else history.rollout.fallback
 
 
 def _counts(attempt: Attempt, wanted: Wanted) -> bool:

@@ -1,0 +1,181 @@
+"""Going back and coming again: edits, suspension and changes of the configuration in the middle of a rollout."""
+
+import copy
+import json
+from typing import Any
+
+from slm_operator.crd.names import ROLLOUT_ANNOTATION
+from slm_operator.settings import Settings
+from tests.unit.operator_core.world import GIVEN, SETTINGS, World, gpu_node, node, reasons, spec
+
+OTHER = {"source": "https://host/other.gguf"}
+THIRD = {"source": "https://host/third.gguf"}
+FAILURE = {"reason": "ChecksumMismatch", "message": "wrong", "remedy": "correct it", "permanent": True}
+
+
+def served(**changes: Any) -> World:
+    world = World(spec(**{"resources": GIVEN, **changes}))
+    world.settle()
+    for ref in list(world.children):
+        if ref.kind == "Job":
+            world.finish_job("pull")
+    world.settle()
+    world.run_pods()
+    world.settle()
+    return world
+
+
+def fail_for_good(world: World) -> None:
+    world.run_pods(ready=False)
+    message = json.dumps({"version": 1, "command": "fetch", "failure": FAILURE})
+    world.fail("fetch", message, exit_code=20)
+
+
+def template(world: World) -> dict[str, Any]:
+    return copy.deepcopy(dict(world.deployment["spec"]["template"]))
+
+
+def rollout(world: World) -> dict[str, Any]:
+    return dict(json.loads(world.deployment["metadata"]["annotations"][ROLLOUT_ANNOTATION]))
+
+
+def with_image(image: str) -> Settings:
+    return SETTINGS.model_copy(update={"runtime_image": image})
+
+
+def test_time_without_pods_isnt_time_that_a_revision_had() -> None:
+    world = served()
+    world.edit(model=OTHER)
+    world.settle()
+    world.run_pods(ready=False)
+    world.settle()
+    tried = template(world)
+    world.edit(suspend=True)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.wait(days=1)
+    world.settle()
+    world.edit(suspend=False)
+    world.settle()
+    world.run_pods(ready=False)
+    world.settle()
+    assert template(world) == tried
+    assert reasons(world.status, ("Stalled",)) == []
+    world.wait(seconds=world.deployment["spec"]["progressDeadlineSeconds"])
+    world.settle()
+    assert template(world) != tried, "from then on it has its time as any other"
+
+
+def test_an_edit_while_nothing_runs_has_its_time_from_the_first_pods_on() -> None:
+    world = served()
+    world.edit(suspend=True)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.edit(model=OTHER)
+    world.settle()
+    tried = template(world)
+    world.wait(days=1)
+    world.edit(suspend=False)
+    world.settle()
+    world.run_pods(ready=False)
+    world.settle()
+    assert template(world) == tried
+
+
+def test_a_correction_isnt_blamed_for_what_it_corrects() -> None:
+    world = served()
+    world.edit(model=OTHER)
+    world.settle()
+    fail_for_good(world)
+    world.edit(model=THIRD)
+    world.settle()
+    assert "third.gguf" in str(template(world))
+    assert reasons(world.status, ("Stalled",)) == []
+
+
+def test_a_correction_that_waits_isnt_blamed_for_what_it_corrects() -> None:
+    world = served()
+    world.edit(model=OTHER)
+    world.settle()
+    world.run_pods(ready=False)
+    world.edit(model=THIRD, resources=None)
+    world.settle()
+    assert world.job("inspect")
+    fail_for_good(world)
+    world.settle()
+    world.finish_job("inspect")
+    world.settle()
+    assert "third.gguf" in str(template(world))
+
+
+def test_a_corrected_configuration_isnt_blamed_for_the_one_before() -> None:
+    world = served(rollout={"upgrade": "Auto"})
+    world.settings = with_image("registry/slm-runtime:bad")
+    world.settle()
+    assert ":bad" in str(template(world))
+    world.run_pods(ready=False)
+    world.wait(days=1)
+    world.settings = with_image("registry/slm-runtime:good")
+    world.settle()
+    assert ":good" in str(template(world)) or not world.condition("Stalled")
+    world.run_pods()
+    world.settle()
+    assert ":good" in str(template(world))
+
+
+def test_what_was_gone_back_to_can_be_gone_back_to_again() -> None:
+    world = served()
+    good = template(world)
+    world.edit(model=OTHER)
+    world.settle()
+    fail_for_good(world)
+    world.settle()
+    world.run_pods(ready=False)
+    world.edit(model=THIRD)
+    world.settle()
+    fail_for_good(world)
+    world.settle()
+    assert template(world) == good
+
+
+def test_a_spec_that_is_put_back_can_be_gone_back_to() -> None:
+    world = served()
+    good = template(world)
+    world.edit(model=OTHER)
+    world.settle()
+    world.run_pods(ready=False)
+    world.edit(model=spec()["model"])
+    world.settle()
+    assert template(world) == good
+    world.run_pods(ready=False)
+    world.edit(model=THIRD)
+    world.settle()
+    fail_for_good(world)
+    world.settle()
+    assert template(world) == good
+
+
+def test_going_back_waits_for_no_job() -> None:
+    world = served(cache={"mode": "PVC", "size": "2Gi"})
+    good = template(world)
+    world.edit(model=OTHER)
+    world.settle()
+    world.finish_job("pull")
+    world.settle()
+    assert "other.gguf" in str(template(world))
+    fail_for_good(world)
+    world.settle()
+    assert template(world) == good
+    assert "Job" not in world.kinds()
+
+
+def unscheduled_gpu(**fallback: str) -> World:
+    preference = {"preference": ["gpu", "cpu"], "fallback": fallback}
+    world = World(spec(resources=GIVEN, hardware=preference), nodes=(node(), gpu_node()))
+    world.settle()
+    world.run_pods(ready=False)
+    world.leave_unscheduled("no room " * 64)
+    world.settle()
+    return world
