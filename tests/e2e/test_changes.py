@@ -92,6 +92,15 @@ def test_a_pod_that_is_deleted(models: Models) -> None:
     assert gone["metadata"]["uid"] not in models.pods("two")
 
 
+def test_the_only_pod_that_is_deleted(models: Models) -> None:
+    """It serves until its successor does."""
+    before = models.pods("one")
+    with steady_load(models.ns, "one") as load:
+        models.ns.site.kubectl("delete", "pod", "-l", "app.kubernetes.io/instance=one", "-n", models.ns.name)
+        models.wait_rolled("one", before)
+    assert not load.failures, load
+
+
 def test_a_node_that_is_drained(models: Models) -> None:
     ns, node = models.ns, models.ns.site.cluster.node_name
     with steady_load(ns, "two") as load:
