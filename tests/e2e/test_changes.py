@@ -22,7 +22,7 @@ if "serve" in sys.orig_argv:
 KILL_ENGINE = """
 import os, pathlib, signal
 for each in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    if b"slm_runtime.engine.process" in each.read_bytes():
+    if b"slm_runtime.engine.process" in each.read_bytes() and each.parent.name != str(os.getpid()):
         os.kill(int(each.parent.name), signal.SIGKILL)
 """
 
