@@ -108,6 +108,6 @@ class RuntimeConfig(ContractModel):
     """Origins whose pages may use the API from a browser, or `*`; None: none."""
     auth: AuthMode = AuthMode.API_KEY
     drain_seconds: float = Field(default=5, ge=0)
-    """After SIGTERM: how long new requests are still accepted, since endpoints lag."""
+    """After SIGTERM: seconds without a new request after which none is accepted any more; half of the grace at most."""
     grace_seconds: float = Field(default=60, ge=0)
     """After SIGTERM: how long running requests may take to finish, drain included."""

@@ -1,6 +1,6 @@
 """`slm-runtime serve`: the life of a serving process, from its sockets to its last answer.
 
-bind ── start engine ── load ── first tokens ── READY ── SIGTERM: unready ── drain ── finish ── end
+bind ── start engine ── load ── first tokens ── READY ── SIGTERM ── drain ── finish ── end
 """
 
 import asyncio
@@ -128,7 +128,6 @@ class Life:
         if self._stop.is_set():
             self._stop_now.set()
         self._stop.set()
-        # Unready at once: endpoints lag behind readiness, new requests are still answered.
         self._serving.draining = True
 
     async def _beat(self) -> None:
@@ -179,11 +178,17 @@ class Life:
         return not self._stop.is_set()
 
     async def _drain(self, accepting: "asyncio.Task[None]") -> None:
-        config = self._serving.config
-        end = time.monotonic() + config.grace_seconds
+        """Answer new requests until none comes any more, then what is under way.
+
+        Endpoints lag behind a pod's end. And where no other pod is ready, kube-proxy goes on sending to one that ends, for
+        as long as that one is ready: so it stays ready, and its successor has time to become so.
+        """
+        config, begun = self._serving.config, time.monotonic()
+        end = begun + config.grace_seconds
         _log.info("Draining", extra={"fields": {"seconds": config.drain_seconds}})
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop_now.wait(), min(config.drain_seconds, config.grace_seconds))
+        while (left := self._drain_left(begun)) > 0 and not self._stop_now.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_now.wait(), left)
         # The server takes no more connections, and ends when the last answer is out.
         self._server.should_exit = True
         hurry = asyncio.create_task(self._stop_now.wait())
@@ -194,3 +199,10 @@ class Life:
             _log.warning("Stopping with requests unfinished")
             await self._engine.close()
             await asyncio.wait((accepting,), timeout=LAST_WORDS_SECONDS)
+
+    def _drain_left(self, begun: float) -> float:
+        """Seconds until it counts as asked no more, or has to leave the rest of its grace to what is under way."""
+        config = self._serving.config
+        quiet = max(begun, self._serving.asked) + config.drain_seconds
+        longest = begun + max(min(config.drain_seconds, config.grace_seconds), config.grace_seconds / 2)
+        return min(quiet, longest) - time.monotonic()

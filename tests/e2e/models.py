@@ -31,13 +31,15 @@ class Models:
     def apply(self, name: str, **changes: Any) -> None:
         self.ns.apply(name, self.spec(name, **changes))
 
-    def pods(self, name: str) -> set[str]:
-        return {pod["metadata"]["uid"] for pod in self.ns.pods(name)}
+    def pods(self, name: str, *, going: bool = False) -> set[str]:
+        """Uids; of those that are on their way out too, where they are asked for."""
+        metadata = [pod["metadata"] for pod in self.ns.pods(name)]
+        return {each["uid"] for each in metadata if going or "deletionTimestamp" not in each}
 
     def wait_rolled(self, name: str, before: set[str]) -> Document:
         """Wait until no pod is left of those before, and the SLMDeployment says that it serves."""
         self.ns.site.eventually(
-            f"every pod of {name} is a new one", lambda: not before & self.pods(name), seconds=180
+            f"every pod of {name} is a new one", lambda: not before & self.pods(name, going=True), seconds=180
         )
         return self.ns.wait_ready(name)
 

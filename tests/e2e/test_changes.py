@@ -22,7 +22,7 @@ if "serve" in sys.orig_argv:
 KILL_ENGINE = """
 import os, pathlib, signal
 for each in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    if b"slm_runtime.engine.process" in each.read_bytes():
+    if b"slm_runtime.engine.process" in each.read_bytes() and each.parent.name != str(os.getpid()):
         os.kill(int(each.parent.name), signal.SIGKILL)
 """
 
@@ -90,6 +90,15 @@ def test_a_pod_that_is_deleted(models: Models) -> None:
         ns.wait_ready("two")
     assert not load.failures, load
     assert gone["metadata"]["uid"] not in models.pods("two")
+
+
+def test_the_only_pod_that_is_deleted(models: Models) -> None:
+    """It serves until its successor does."""
+    before = models.pods("one")
+    with steady_load(models.ns, "one") as load:
+        models.ns.site.kubectl("delete", "pod", "-l", "app.kubernetes.io/instance=one", "-n", models.ns.name)
+        models.wait_rolled("one", before)
+    assert not load.failures, load
 
 
 def test_a_node_that_is_drained(models: Models) -> None:

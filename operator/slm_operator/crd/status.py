@@ -91,7 +91,8 @@ class RevisionStatus(ApiModel):
     """Its number; a revision that comes back keeps its name and gets a new one."""
     state: RevisionState
     """`Pending`: being rolled out. `Serving`: the last that became ready. `RolledBack`: never made a token in its time, and
-    the one before was put back. `Failed`: never made one, and there was none to go back to. `Superseded`: served before."""
+    the one before was put back. `Failed`: never made one, and there was none to go back to. `Superseded`: another came in
+    its place."""
     hardware: Annotated[str, Field(max_length=63)] | None = None
     """Hardware class that it was placed on."""
     model: Text | None = None

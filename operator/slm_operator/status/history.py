@@ -36,7 +36,9 @@ def attempts(view: View) -> tuple[AttemptStatus, ...]:
 def _revision(view: View, revision: Revision) -> RevisionStatus:
     before = next((each for each in view.resource.status.revisions or () if each.name == revision.name), None)
     failed = None if view.rollout is None else _failure(view.rollout.attempts, revision)
-    state = _state(view, revision, failed=failed is not None)
+    state = _state(view, revision, before, failed=failed is not None)
+    if before is not None and before.state == state == "RolledBack" and failed is None:
+        return before
     since = before.since if before is not None and before.state == state else view.now
     return RevisionStatus(
         name=revision.name,
@@ -51,10 +53,11 @@ def _revision(view: View, revision: Revision) -> RevisionStatus:
     )
 
 
-def _state(view: View, revision: Revision, *, failed: bool) -> RevisionState:
+def _state(view: View, revision: Revision, before: RevisionStatus | None, *, failed: bool) -> RevisionState:
+    """What was given up stays so in the history, also when another spec has made its attempt forgotten."""
     if view.rollout is None or revision.name != view.rollout.revision:
-        return "RolledBack" if failed else "Superseded"
-    before = next((each for each in view.resource.status.revisions or () if each.name == revision.name), None)
+        gone = failed or (before is not None and before.state == "RolledBack")
+        return "RolledBack" if gone else "Superseded"
     served = before is not None and before.state == "Serving"
     return "Serving" if served or (view.rolled_out and view.available) else "Pending"
 

@@ -28,8 +28,10 @@ def api_app(serving: Serving, router: Router) -> Asgi:
             exchange.route, methods = router.methods(exchange.path)
             await exchange.respond_nothing(cors.preflight(exchange, methods))
             return
-        if serving.keys is not None and not is_keyless(exchange.method, exchange.raw_path):
-            exchange.key_name = authorize(exchange.header(b"authorization"), serving.keys)
+        if not is_keyless(exchange.method, exchange.raw_path):
+            if serving.keys is not None:
+                exchange.key_name = authorize(exchange.header(b"authorization"), serving.keys)
+            serving.asked = time.monotonic()
         if exchange.method == "OPTIONS":
             exchange.route, methods = router.methods(exchange.path)
             await exchange.respond_nothing([(b"allow", ", ".join(methods).encode())])

@@ -1,6 +1,7 @@
 """What the API process knows: the model it serves, the engine behind it, and how far along its life it is."""
 
 import hashlib
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -48,6 +49,8 @@ class Serving:
     """Seconds that Ollama's clients wish the model to stay; negative: for ever, 0: it shall go. `ps` shows it, nothing
     else."""
     draining: bool = False
+    asked: float = -math.inf
+    """When a client last asked for something that needs a key; by `time.monotonic`."""
     heartbeat: float = field(default_factory=time.monotonic)
     metrics: Metrics = field(init=False)
     fingerprint: str = field(init=False)
@@ -146,8 +149,8 @@ class Serving:
         reason = self.not_started()
         if reason is not None:
             return reason
-        if self.draining:
-            return "draining: the pod is being stopped"
+        if self.draining and (dead := self.not_alive()) is not None:
+            return f"the pod is being stopped, and {dead}"
         if self.engine.state != "Ready" and not self.unloaded:
             return f"the engine is restarting: {self.engine.failure}"
         failure = self.failure()

@@ -48,9 +48,9 @@ class ServeProcess:
             time.sleep(0.1)
         raise AssertionError(f"not ready after {seconds} s: {self.log.read_text()}")
 
-    def wait_unready(self, seconds: float = 10) -> None:
+    def wait_draining(self, seconds: float = 10) -> None:
         end = time.monotonic() + seconds
-        while self.probe("/readyz") == 200:
+        while self.report().phase != "Draining":
             assert time.monotonic() < end, self.log.read_text()
             time.sleep(0.01)
 

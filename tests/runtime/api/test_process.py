@@ -65,15 +65,24 @@ def test_what_runs_is_finished_and_new_connections_are_refused(tiny_model: Tiny,
             httpx.get(f"{server.base}/", trust_env=False)
 
 
-def test_while_it_drains_it_is_unready_and_answers(tiny_model: Tiny, tmp_path: Path) -> None:
+def test_while_it_drains_it_is_ready_and_answers(tiny_model: Tiny, tmp_path: Path) -> None:
     with serving(*tiny_model, tmp_path, drain_seconds=60, grace_seconds=60) as server:
         server.process.send_signal(signal.SIGTERM)
-        server.wait_unready()
-        assert server.report().phase == "Draining"
-        assert server.probe("/livez") == 200
+        server.wait_draining()
+        assert [server.probe(path) for path in ("/livez", "/readyz")] == [200, 200]
         assert list(stream(server, 3))[-1].choices[0].finish_reason
         # A second signal means: now.
         assert server.stop() == ExitCode.OK
+
+
+def test_it_drains_for_as_long_as_somebody_asks(tiny_model: Tiny, tmp_path: Path) -> None:
+    with serving(*tiny_model, tmp_path, drain_seconds=3, grace_seconds=600) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_draining()
+        begun = time.monotonic()
+        while time.monotonic() < begun + 5:
+            assert list(stream(server, 3))[-1].choices[0].finish_reason
+        assert server.process.wait(30) == ExitCode.OK
 
 
 def test_embeddings_under_way_are_finished(tiny_model: Tiny, tmp_path: Path) -> None:
@@ -108,7 +117,7 @@ def test_what_still_waits_at_the_end_may_be_sent_again(tiny_model: Tiny, tmp_pat
         asked = [pool.submit(ask, number) for number in range(12)]
         server.wait_for(metrics.WAITING, 11)
         server.process.send_signal(signal.SIGTERM)
-        server.wait_unready()
+        server.wait_draining()
         server.process.send_signal(signal.SIGTERM)
         failed = [each.result() for each in asked if each.result().status_code != 200]
         assert all("shutting down" in answer.text for answer in failed)

@@ -79,6 +79,9 @@ def test_a_revision_that_fails_for_good_gives_way_to_the_last_that_served() -> N
     world.edit(model=spec()["model"])
     world.settle()
     assert reasons(world.status, ("Ready", "Stalled")) == ["Serving"]
+    world.edit(runtime={"contextLength": 1024})
+    world.settle()
+    assert revisions(world)[1:] == [("RolledBack", "ChecksumMismatch"), ("Superseded", None)], "it stays so"
 
 
 def test_a_server_that_crashes_again_and_again_shows_nothing_new_by_waiting() -> None:

@@ -70,10 +70,16 @@ async def test_loading() -> None:
         ops.close()
 
 
-async def test_draining_is_unready_but_alive(ops: Ops, api: Running) -> None:
+async def test_draining_is_ready_for_who_has_no_other_pod(ops: Ops, api: Running) -> None:
     api.serving.draining = True
-    assert [ops.status(path) for path in ("/startupz", "/livez", "/readyz")] == [200, 200, 503]
+    assert [ops.status(path) for path in ("/startupz", "/livez", "/readyz")] == [200, 200, 200]
     assert api.serving.report().phase == "Draining"
+
+
+async def test_draining_because_of_a_stuck_engine_is_unready(ops: Ops, api: Running) -> None:
+    api.serving.draining = True
+    api.engine.stalled_seconds = 1000.0
+    assert [ops.status(path) for path in ("/livez", "/readyz")] == [503, 503]
 
 
 async def test_a_restarting_engine_is_unready_but_alive(ops: Ops, api: Running) -> None:
