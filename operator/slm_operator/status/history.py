@@ -2,6 +2,7 @@
 
 from slm_operator.crd.status import AttemptStatus, RevisionState, RevisionStatus
 from slm_operator.model.source import file_name
+from slm_operator.observed.pods import is_ready
 from slm_operator.revision.history import LIMIT
 from slm_operator.revision.revision import Revision
 from slm_operator.revision.rollout import Attempt, Ended
@@ -37,6 +38,9 @@ def _revision(view: View, revision: Revision) -> RevisionStatus:
     before = next((each for each in view.resource.status.revisions or () if each.name == revision.name), None)
     failed = None if view.rollout is None else _failure(view.rollout.attempts, revision)
     state = _state(view, revision, failed=failed is not None)
+    if failed is None and before is not None and before.state == "RolledBack" and state == "Superseded":
+        # The attempt is forgotten when something else is asked for, not what became of it.
+        return before.model_copy(update={"revision": revision.number})
     since = before.since if before is not None and before.state == state else view.now
     return RevisionStatus(
         name=revision.name,
@@ -56,7 +60,14 @@ def _state(view: View, revision: Revision, *, failed: bool) -> RevisionState:
         return "RolledBack" if failed else "Superseded"
     before = next((each for each in view.resource.status.revisions or () if each.name == revision.name), None)
     served = before is not None and before.state == "Serving"
-    return "Serving" if served or (view.rolled_out and view.available) else "Pending"
+    return "Serving" if served or (view.rolled_out and view.available) or _any_ready(view) else "Pending"
+
+
+def _any_ready(view: View) -> bool:
+    """Whether a pod of the revision in use serves: that is remembered, although not all of them may ever do so together."""
+    current = view.history.current
+    in_use = current is not None and view.rollout is not None and current.name == view.rollout.revision
+    return in_use and any(is_ready(pod) for pod in view.pods)
 
 
 def _failure(attempts: tuple[Attempt, ...], revision: Revision) -> Attempt | None:

@@ -125,6 +125,23 @@ def test_a_corrected_configuration_isnt_blamed_for_the_one_before() -> None:
     assert ":good" in str(template(world))
 
 
+def test_what_failed_is_tried_again_after_another_spec_was_asked_for() -> None:
+    world = served()
+    world.edit(model=OTHER)
+    world.settle()
+    fail_for_good(world)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.edit(model=spec()["model"])
+    world.settle()
+    assert reasons(world.status) == ["Serving"]
+    assert [each["state"] for each in world.status["revisions"]] == ["RolledBack", "Serving"]
+    world.edit(model=OTHER)
+    world.settle()
+    assert "other.gguf" in str(template(world))
+
+
 def test_what_was_gone_back_to_can_be_gone_back_to_again() -> None:
     world = served()
     good = template(world)
@@ -169,6 +186,24 @@ def test_going_back_waits_for_no_job() -> None:
     world.settle()
     assert template(world) == good
     assert "Job" not in world.kinds()
+
+
+def test_a_replica_that_served_is_remembered_though_its_sibling_never_did() -> None:
+    world = served(replicas=2)
+    world.edit(model=OTHER)
+    world.settle()
+    tried = template(world)
+    world.run_pods(ready=False)
+    (ready,) = (each for each in world.pods[0]["status"]["conditions"] if each["type"] == "Ready")
+    ready["status"] = "True"
+    world.deployment["status"]["readyReplicas"] = 1
+    world.settle()
+    world.wait(days=1)
+    world.settle()
+    ready["status"] = "False"
+    world.deployment["status"]["readyReplicas"] = 0
+    world.settle()
+    assert template(world) == tried
 
 
 def unscheduled_gpu(**fallback: str) -> World:
