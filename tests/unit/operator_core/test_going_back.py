@@ -6,7 +6,7 @@ from typing import Any
 
 from slm_operator.crd.names import ROLLOUT_ANNOTATION
 from slm_operator.settings import Settings
-from tests.unit.operator_core.world import GIVEN, SETTINGS, World, gpu_node, node, reasons, spec
+from tests.unit.operator_core.world import GIVEN, GPU, SETTINGS, World, gpu_node, node, reasons, spec
 
 OTHER = {"source": "https://host/other.gguf"}
 THIRD = {"source": "https://host/third.gguf"}
@@ -214,3 +214,34 @@ def unscheduled_gpu(**fallback: str) -> World:
     world.leave_unscheduled("no room " * 64)
     world.settle()
     return world
+
+
+def test_years_of_tries_in_vain_are_remembered_in_a_few() -> None:
+    world = unscheduled_gpu(recover="Always", coolDown="10m")
+    for _ in range(60):
+        world.wait(minutes=5)
+        world.settle()
+        world.run_pods()
+        world.settle()
+        assert world.status["placement"]["selected"] == "cpu"
+        world.wait(days=2)
+        world.settle()
+        assert world.status["placement"]["selected"] == GPU.name
+        world.run_pods(ready=False)
+        world.leave_unscheduled("no room " * 64)
+        world.settle()
+    assert len(world.deployment["metadata"]["annotations"][ROLLOUT_ANNOTATION]) < 16_000
+
+
+def test_a_cool_down_of_days_is_kept() -> None:
+    world = unscheduled_gpu(recover="Always", coolDown="72h")
+    world.wait(minutes=5)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.wait(hours=71)
+    world.settle()
+    assert world.status["placement"]["selected"] == "cpu"
+    world.wait(hours=1)
+    world.settle()
+    assert world.status["placement"]["selected"] == GPU.name
