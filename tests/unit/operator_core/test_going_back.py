@@ -245,3 +245,27 @@ def test_a_cool_down_of_days_is_kept() -> None:
     world.wait(hours=1)
     world.settle()
     assert world.status["placement"]["selected"] == GPU.name
+
+
+def test_a_node_is_waited_for_as_long_as_the_spec_says() -> None:
+    world = World(spec(resources=GIVEN), nodes=(node(), gpu_node()))
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.edit(
+        hardware={"preference": ["gpu", "cpu"], "fallback": {"after": "3h"}},
+        cache={"mode": "PVC", "claimName": "shared"},
+    )
+    world.settle()
+    world.finish_job("pull")
+    world.settle()
+    world.run_pods(ready=False)
+    world.leave_unscheduled()
+    world.settle()
+    world.wait(hours=2)
+    world.settle()
+    assert world.status["placement"]["selected"] == GPU.name
+    assert reasons(world.status, ("Stalled",)) == []
+    world.wait(hours=1)
+    world.settle()
+    assert world.status["placement"]["selected"] == "cpu"
