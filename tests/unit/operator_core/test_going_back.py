@@ -4,6 +4,8 @@ import copy
 import json
 from typing import Any
 
+import pytest
+
 from slm_operator.crd.names import ROLLOUT_ANNOTATION
 from slm_operator.settings import Settings
 from tests.unit.operator_core.world import GIVEN, GPU, SETTINGS, World, gpu_node, node, reasons, spec
@@ -269,3 +271,16 @@ def test_a_node_is_waited_for_as_long_as_the_spec_says() -> None:
     world.wait(hours=1)
     world.settle()
     assert world.status["placement"]["selected"] == "cpu"
+
+
+@pytest.mark.parametrize(("ready", "expected"), [(True, False), (False, True)])
+def test_only_what_serves_waits_for_its_turn_with_an_upgrade(*, ready: bool, expected: bool) -> None:
+    world = served(rollout={"upgrade": "Auto"})
+    world.run_pods(ready=ready)
+    world.settle()
+    world.may_upgrade = False
+    world.settings = with_image("registry/slm-runtime:2")
+    decision = world.decide()
+    assert any(step.ref.kind == "Deployment" for step in decision.plan.steps) == expected
+    world.may_upgrade = True
+    assert world.decide().upgrading == ready
