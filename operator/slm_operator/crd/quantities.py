@@ -23,6 +23,8 @@ _SECONDS: Final = {"h": 3600, "m": 60, "s": 1}
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
+FOREVER: Final = (1 << 31) - 1
+"""Seconds: the most that Kubernetes' own fields take, and no sum with it overflows."""
 
 
 def parse_quantity(text: str | float) -> Decimal:
@@ -46,8 +48,8 @@ def parse_quantity(text: str | float) -> Decimal:
 
 
 def parse_duration(text: str) -> float:
-    """`1h30m` in seconds; the schema has seen to it that it is one."""
-    return float(sum(int(count) * _SECONDS[unit] for count, unit in _DURATION.findall(text)))
+    """`1h30m` in seconds, up to :data:`FOREVER`; the schema has seen to it that it is one."""
+    return float(min(FOREVER, sum(int(count) * _SECONDS[unit] for count, unit in _DURATION.findall(text))))
 
 
 def memory_quantity(count: int) -> str:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from slm_contract.report import ModelFacts
-from slm_operator.crd.quantities import MIB
+from slm_operator.crd.quantities import FOREVER, MIB, parse_duration
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.pod.volumes import uses_claim
 
@@ -14,7 +14,7 @@ FETCH_SPEED: Final = 2 * MIB
 UNKNOWN_START_SECONDS: Final = 900
 LEAST_START_SECONDS: Final = 120
 PULL_SECONDS: Final = 600
-"""For the image, and for a node that has to come."""
+"""For the image, and for a node that has to come, where the spec doesn't wait longer for one."""
 UNKNOWN_FETCH_SECONDS: Final = 3600
 
 
@@ -31,4 +31,5 @@ def rollout_seconds(resource: SLMDeployment, facts: ModelFacts | None) -> int:
         fetch = 0
     else:
         fetch = UNKNOWN_FETCH_SECONDS if facts is None else facts.size_bytes // FETCH_SPEED
-    return PULL_SECONDS + fetch + start_seconds(facts)
+    node = max(PULL_SECONDS, parse_duration(resource.spec.hardware.fallback.after))
+    return min(FOREVER, int(node) + fetch + start_seconds(facts))

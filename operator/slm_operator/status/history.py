@@ -2,6 +2,7 @@
 
 from slm_operator.crd.status import AttemptStatus, RevisionState, RevisionStatus
 from slm_operator.model.source import file_name
+from slm_operator.observed.pods import is_ready
 from slm_operator.revision.history import LIMIT
 from slm_operator.revision.revision import Revision
 from slm_operator.revision.rollout import Attempt, Ended
@@ -59,7 +60,14 @@ def _state(view: View, revision: Revision, before: RevisionStatus | None, *, fai
         gone = failed or (before is not None and before.state == "RolledBack")
         return "RolledBack" if gone else "Superseded"
     served = before is not None and before.state == "Serving"
-    return "Serving" if served or (view.rolled_out and view.available) else "Pending"
+    return "Serving" if served or (view.rolled_out and view.available) or _any_ready(view) else "Pending"
+
+
+def _any_ready(view: View) -> bool:
+    """Whether a pod of the revision in use serves: that is remembered, although not all of them may ever do so together."""
+    current = view.history.current
+    in_use = current is not None and view.rollout is not None and current.name == view.rollout.revision
+    return in_use and any(is_ready(pod) for pod in view.pods)
 
 
 def _failure(attempts: tuple[Attempt, ...], revision: Revision) -> Attempt | None:

@@ -17,7 +17,9 @@ from slm_operator.revision.rollout import Attempt, Ended, Rollout
 from slm_operator.snapshot import Snapshot
 
 LONGEST_COOL_DOWN: Final = timedelta(days=1)
-"""The time to the next try of a class doubles with each that found no node, up to this."""
+"""The time to the next try of a class doubles with each that found no node, up to this or what the spec asks for."""
+REMEMBERED: Final = 8
+"""Tries of a class in vain that are remembered: an annotation holds 256 KiB, and doubling needs no more."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def look(
         waits = [left.total_seconds(), *([until] if until is not None else [])]
         return Patience((*others, opened), barred, wait=min(waits))
     closed = opened.model_copy(update={"until": now.replace(microsecond=0), "message": words[:512]})
-    return Patience((*others, closed), given_up, leave=True)
+    return Patience((*_newest(others, name), closed), given_up, leave=True)
 
 
 def recovered(snapshot: Snapshot, resource: SLMDeployment, current: Revision, patience: Patience) -> bool:
@@ -113,10 +115,11 @@ def _barred(
     waits: list[float] = []
     times: dict[str, int] = {}
     for each in attempts:
-        if each.cause != Ended.UNSCHEDULED or each.until is None:
+        if not _in_vain(each) or each.until is None:
             continue
         times[each.hardware_class] = times.get(each.hardware_class, 0) + 1
-        rest = min(cool_down * 2 ** (times[each.hardware_class] - 1), LONGEST_COOL_DOWN)
+        longest = max(cool_down, LONGEST_COOL_DOWN)
+        rest = min(cool_down * 2 ** (times[each.hardware_class] - 1), longest)
         over = (each.until + rest - now).total_seconds()
         if again and over <= 0:
             barred.pop(each.hardware_class, None)
@@ -126,6 +129,17 @@ def _barred(
         after = parse_duration(fallback.after)
         barred[each.hardware_class] = _refused(each.hardware_class, after, each.message)
     return barred, min(waits, default=None)
+
+
+def _newest(attempts: tuple[Attempt, ...], hardware_class: str) -> tuple[Attempt, ...]:
+    """Without the oldest tries of the class, so that one more can be remembered."""
+    tries = [each for each in attempts if _in_vain(each) and each.hardware_class == hardware_class]
+    old = tries[: -(REMEMBERED - 1)]
+    return tuple(each for each in attempts if each not in old)
+
+
+def _in_vain(attempt: Attempt) -> bool:
+    return attempt.cause == Ended.UNSCHEDULED and attempt.until is not None
 
 
 def _is_open(attempt: Attempt) -> bool:

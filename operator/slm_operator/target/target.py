@@ -12,6 +12,7 @@ from typing import Final
 from slm_operator.crd.names import key_secret_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.faults import Fault
+from slm_operator.observed.pods import is_ready
 from slm_operator.placement.choose import Candidate, Placement, place
 from slm_operator.placement.rejection import Cause
 from slm_operator.pod.template import pod_template
@@ -99,9 +100,15 @@ def find_target(
         return _decide(wanted, keep, patience, anew=True)
     if current.site != wanted.site and any(fault.of_site for fault in faults):
         return _decide(wanted, keep, patience)
-    if wanted.newer and not snapshot.may_upgrade:
+    return _upgrade(wanted, keep, patience, serving=any(map(is_ready, pods))) if wanted.newer else keep
+
+
+def _upgrade(wanted: Wanted, keep: Target, patience: Patience, *, serving: bool) -> Target:
+    """Take the configuration's image and bundle, in turn. What serves nobody needs no turn, and might never give it back."""
+    if serving and not wanted.snapshot.may_upgrade:
         return replace(keep, requeue_after=_sooner(keep.requeue_after, TURN))
-    return replace(_decide(wanted, keep, patience), upgrading=True) if wanted.newer else keep
+    upgraded = _decide(wanted, keep, patience)
+    return replace(upgraded, upgrading=serving and upgraded.revision is not keep.revision)
 
 
 def _given_up(wanted: Wanted, keep: Target, patience: Patience, failed: Fault) -> Target:

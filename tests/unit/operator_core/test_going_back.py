@@ -4,9 +4,11 @@ import copy
 import json
 from typing import Any
 
+import pytest
+
 from slm_operator.crd.names import ROLLOUT_ANNOTATION
 from slm_operator.settings import Settings
-from tests.unit.operator_core.world import GIVEN, SETTINGS, World, gpu_node, node, reasons, spec
+from tests.unit.operator_core.world import GIVEN, GPU, SETTINGS, World, gpu_node, node, reasons, spec
 
 OTHER = {"source": "https://host/other.gguf"}
 THIRD = {"source": "https://host/third.gguf"}
@@ -125,6 +127,23 @@ def test_a_corrected_configuration_isnt_blamed_for_the_one_before() -> None:
     assert ":good" in str(template(world))
 
 
+def test_what_failed_is_tried_again_after_another_spec_was_asked_for() -> None:
+    world = served()
+    world.edit(model=OTHER)
+    world.settle()
+    fail_for_good(world)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.edit(model=spec()["model"])
+    world.settle()
+    assert reasons(world.status) == ["Serving"]
+    assert [each["state"] for each in world.status["revisions"]] == ["RolledBack", "Serving"]
+    world.edit(model=OTHER)
+    world.settle()
+    assert "other.gguf" in str(template(world))
+
+
 def test_what_was_gone_back_to_can_be_gone_back_to_again() -> None:
     world = served()
     good = template(world)
@@ -171,6 +190,24 @@ def test_going_back_waits_for_no_job() -> None:
     assert "Job" not in world.kinds()
 
 
+def test_a_replica_that_served_is_remembered_though_its_sibling_never_did() -> None:
+    world = served(replicas=2)
+    world.edit(model=OTHER)
+    world.settle()
+    tried = template(world)
+    world.run_pods(ready=False)
+    (ready,) = (each for each in world.pods[0]["status"]["conditions"] if each["type"] == "Ready")
+    ready["status"] = "True"
+    world.deployment["status"]["readyReplicas"] = 1
+    world.settle()
+    world.wait(days=1)
+    world.settle()
+    ready["status"] = "False"
+    world.deployment["status"]["readyReplicas"] = 0
+    world.settle()
+    assert template(world) == tried
+
+
 def unscheduled_gpu(**fallback: str) -> World:
     preference = {"preference": ["gpu", "cpu"], "fallback": fallback}
     world = World(spec(resources=GIVEN, hardware=preference), nodes=(node(), gpu_node()))
@@ -179,3 +216,71 @@ def unscheduled_gpu(**fallback: str) -> World:
     world.leave_unscheduled("no room " * 64)
     world.settle()
     return world
+
+
+def test_years_of_tries_in_vain_are_remembered_in_a_few() -> None:
+    world = unscheduled_gpu(recover="Always", coolDown="10m")
+    for _ in range(60):
+        world.wait(minutes=5)
+        world.settle()
+        world.run_pods()
+        world.settle()
+        assert world.status["placement"]["selected"] == "cpu"
+        world.wait(days=2)
+        world.settle()
+        assert world.status["placement"]["selected"] == GPU.name
+        world.run_pods(ready=False)
+        world.leave_unscheduled("no room " * 64)
+        world.settle()
+    assert len(world.deployment["metadata"]["annotations"][ROLLOUT_ANNOTATION]) < 16_000
+
+
+def test_a_cool_down_of_days_is_kept() -> None:
+    world = unscheduled_gpu(recover="Always", coolDown="72h")
+    world.wait(minutes=5)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.wait(hours=71)
+    world.settle()
+    assert world.status["placement"]["selected"] == "cpu"
+    world.wait(hours=1)
+    world.settle()
+    assert world.status["placement"]["selected"] == GPU.name
+
+
+def test_a_node_is_waited_for_as_long_as_the_spec_says() -> None:
+    world = World(spec(resources=GIVEN), nodes=(node(), gpu_node()))
+    world.settle()
+    world.run_pods()
+    world.settle()
+    world.edit(
+        hardware={"preference": ["gpu", "cpu"], "fallback": {"after": "3h"}},
+        cache={"mode": "PVC", "claimName": "shared"},
+    )
+    world.settle()
+    world.finish_job("pull")
+    world.settle()
+    world.run_pods(ready=False)
+    world.leave_unscheduled()
+    world.settle()
+    world.wait(hours=2)
+    world.settle()
+    assert world.status["placement"]["selected"] == GPU.name
+    assert reasons(world.status, ("Stalled",)) == []
+    world.wait(hours=1)
+    world.settle()
+    assert world.status["placement"]["selected"] == "cpu"
+
+
+@pytest.mark.parametrize(("ready", "expected"), [(True, False), (False, True)])
+def test_only_what_serves_waits_for_its_turn_with_an_upgrade(*, ready: bool, expected: bool) -> None:
+    world = served(rollout={"upgrade": "Auto"})
+    world.run_pods(ready=ready)
+    world.settle()
+    world.may_upgrade = False
+    world.settings = with_image("registry/slm-runtime:2")
+    decision = world.decide()
+    assert any(step.ref.kind == "Deployment" for step in decision.plan.steps) == expected
+    world.may_upgrade = True
+    assert world.decide().upgrading == ready

@@ -1,5 +1,6 @@
 """Sources, quantities and the memory of a model."""
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -17,7 +18,7 @@ from slm_operator.crd.quantities import (
 from slm_operator.model.fit import LEAST_CONTEXT, compute_bytes, estimate, fit
 from slm_operator.model.known import parse_fetch_report
 from slm_operator.model.source import HttpsSource, PypiSource, SourceError, file_name, parse_source
-from tests.unit.operator_core.world import SMOLLM2
+from tests.unit.operator_core.world import SMOLLM2, START
 
 MIB = 1 << 20
 
@@ -175,6 +176,7 @@ def test_a_memory_quantity_is_enough_and_no_more_than_a_mebibyte_over(count: int
 
 def test_durations_and_numbers_for_people() -> None:
     assert parse_duration("1h30m10s") == 5410
+    assert START + timedelta(seconds=parse_duration("9" * 31 + "h")) > START, "no sum overflows"
     assert [human_seconds(seconds) for seconds in (0, 45, 300, 5400)] == ["0s", "45s", "5m", "1h30m"]
     assert [human_bytes(count) for count in (1, 412 * MIB, 1000 * MIB, 4 << 30)] == [
         "1 MiB",
