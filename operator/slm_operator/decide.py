@@ -54,9 +54,8 @@ def decide(snapshot: Snapshot) -> Decision:
         pods=seen.pods,
         key_missing=stuck == 0,
     )
-    taken = {
-        ref_of(each): seen.others[ref_of(each)] for each in desired.objects if ref_of(each) in seen.others
-    }
+    wanted = {ChildRef("Deployment", resource.name), *map(ref_of, desired.objects)}
+    taken = {ref: each for ref, each in seen.others.items() if ref in wanted}
     plan = make_plan(
         desired.objects,
         seen.ours,

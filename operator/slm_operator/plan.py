@@ -12,6 +12,8 @@ from slm_operator.snapshot import Apply, ChildRef, Create, Delete, Document, Pla
 
 _IMMUTABLE: Final = frozenset({"Job", "ControllerRevision"})
 """Another content is another object, by name: one that exists is as it was made."""
+_FOR_DEPLOYMENT: Final = frozenset({"Job", "ControllerRevision"})
+"""Of no use without the Deployment: what a Job reads is written down with it, and else would be read for ever."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,10 @@ def make_plan(
     steps: list[Step] = [] if key is None else [Create(key, once=True)]
     missing = frozenset(ref for each in documents if (ref := ref_of(each)) not in ours)
     revisions = frozenset(ref for ref in missing if ref.kind == "ControllerRevision")
+    vain = any(ref.kind == "Deployment" for ref in taken)
     for each in documents:
         ref, mounted = ref_of(each), _mounted(each)
-        if mounted & frozenset(taken):
+        if mounted & frozenset(taken) or (ref.kind in _FOR_DEPLOYMENT and vain):
             continue
         needs = mounted & missing | (revisions if ref.kind == "Deployment" else frozenset())
         if ref not in ours:
