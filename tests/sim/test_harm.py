@@ -13,6 +13,7 @@ from slm_operator.crd import names
 from slm_operator.observed.pods import parse_time
 from slm_operator.plan import intent
 from slm_operator.settings import FetchSettings, HardwareClass, ResourceRequest
+from tests.sim.actors import Strangers, owner, scale
 from tests.sim.cases import DEPLOYMENT, SLM, node, npu_node, slm, world
 from tests.sim.cluster import MANAGER, Doc, Ref, clone
 from tests.sim.loop import simulate
@@ -113,6 +114,58 @@ def test_nothing_trusts_the_cas_in_somebodys_config_map():
         assert conditions(each)["Ready"] == ("True", "Serving")
 
     play(scenario, fetch=FetchSettings(ca_bundle="of the site"))
+
+
+def test_a_model_is_not_read_for_ever_where_the_deployments_name_is_taken():
+    async def scenario(each: World) -> None:
+        strangers = Strangers(each.cluster)
+        each.cluster.put(owner())
+        strangers.come(DEPLOYMENT, {}, owned=False)
+        each.cluster.put(slm(resources=None))
+        await each.settle()
+        assert conditions(each)["Ready"] == ("False", "NameTaken")
+        strangers.check()
+        strangers.go(DEPLOYMENT)
+        await asyncio.sleep(60)
+        await each.pause()
+        assert conditions(each)["Ready"] == ("True", "Serving")
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("tool", ["autoscaler", "kubectl-rollout"])
+def test_a_writer_that_keeps_fighting_is_named_and_not_fought_for_ever(tool):
+    async def scenario(each: World) -> None:
+        each.cluster.put(slm(replicas=2))
+        await each.pause()
+        safe, since = each.watch, len(each.cluster.requests)
+
+        def fight(seen: World) -> None:
+            safe(seen)
+            if tool == "autoscaler":
+                scale(seen.cluster, 4)
+            elif "runtime:1" in str(seen.cluster.objects[DEPLOYMENT]["spec"]["template"]):
+                image = [{"name": "serve", "image": "runtime:0"}]
+                seen.cluster.change(
+                    DEPLOYMENT,
+                    lambda document: document["spec"]["template"]["spec"]["containers"][0].update(image[0]),
+                    by=tool,
+                )
+
+        each.watch = fight
+        await seconds(each, 1800)
+        written = [write for write in each.cluster.requests[since:] if write.ref == DEPLOYMENT]
+        assert len(written) <= 10
+        assert conditions(each)["Contended"] == ("True", "FieldsTaken")
+        told = {one["type"]: one for one in each.cluster.objects[SLM]["status"]["conditions"]}
+        assert tool in told["Contended"]["message"]
+        each.watch = safe
+        await asyncio.sleep(7200)
+        await each.settle()
+        assert "Contended" not in conditions(each)
+        assert conditions(each)["Ready"] == ("True", "Serving")
+
+    play(scenario)
 
 
 # What something still needs.
