@@ -154,7 +154,7 @@ class Histories(RuleBasedStateMachine):
     @rule(ref=st.sampled_from([DEPLOYMENT, NOISE]), deleted=st.booleans())
     def meddle(self, ref: Ref, deleted: bool) -> None:
         async def change() -> None:
-            if ref not in self.world.cluster.objects:
+            if not actors.is_ours(self.world.cluster.objects.get(ref)):
                 return
             if deleted:
                 self.world.cluster.remove(ref)
@@ -241,7 +241,7 @@ class Crowds(Histories):
 TestHistories = Histories.TestCase
 TestCrowds = Crowds.TestCase
 TestHistories.settings = TestCrowds.settings = settings(
-    max_examples=20,
+    max_examples=15,
     stateful_step_count=14,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
