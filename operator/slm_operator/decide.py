@@ -58,9 +58,8 @@ def decide(snapshot: Snapshot) -> Decision:
         pods=seen.pods,
         key_missing=stuck == 0 and not _has_another_key(snapshot),
     )
-    taken = {
-        ref_of(each): seen.others[ref_of(each)] for each in desired.objects if ref_of(each) in seen.others
-    }
+    wanted = {ChildRef("Deployment", resource.name), *map(ref_of, desired.objects)}
+    taken = {ref: each for ref, each in seen.others.items() if ref in wanted}
     children = compare(desired.objects, seen.ours)
     plan = make_plan(
         children,

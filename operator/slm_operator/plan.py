@@ -13,6 +13,8 @@ from slm_operator.snapshot import Apply, ChildRef, Create, Delete, Document, Pla
 
 _IMMUTABLE: Final = frozenset({"Job", "ControllerRevision"})
 """Another content is another object, by name: one that exists is as it was made."""
+_FOR_DEPLOYMENT: Final = frozenset({"Job", "ControllerRevision"})
+"""Of no use without the Deployment: what a Job reads is written down with it, and else would be read for ever."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +127,21 @@ def make_plan(
     free = [each for each in children if each.ref not in taken]
     steps: list[Step] = []
     missing = frozenset(each.ref for each in free if each.live is None)
-    revisions = frozenset(ref for ref in missing if ref.kind == "ControllerRevision")
+    first = frozenset(ref for ref in missing if ref.kind == "ControllerRevision")
+    if key is not None:
+        # Once pods are made that mount it, nobody asks for it again before they are stuck.
+        first |= {ref_of(key)}
+        steps.append(Create(key, once=True))
+    vain = any(ref.kind == "Deployment" for ref in taken)
     for each in free:
         mounted = _mounted(each.wanted)
-        if mounted & frozenset(taken):
+        if mounted & frozenset(taken) or (each.ref.kind in _FOR_DEPLOYMENT and vain):
             continue
-        needs = mounted & missing | (revisions if each.ref.kind == "Deployment" else frozenset())
+        needs = mounted & missing | (first if each.ref.kind == "Deployment" else frozenset())
         if each.live is None:
             steps.append(Create(each.wanted, needs))
         elif each.ref not in yielding and not _is_going(each.live) and not each.is_as_intended:
             steps.append(_apply(each.wanted, each.live, needs))
-    if key is not None:
-        steps.append(Create(key, once=True))
     wanted = {each.ref for each in free}
     steps += [
         Delete(

@@ -38,7 +38,7 @@ class Deployments:
     def step(self) -> None:
         self.due = math.inf
         for ref, deployment in self.cluster.of("Deployment"):
-            if not is_going(deployment) and "template" in deployment["spec"]:
+            if not is_going(deployment) and not deployment["spec"].get("paused"):
                 self._roll(ref, deployment)
 
     def _roll(self, ref: Ref, deployment: Doc) -> None:

@@ -217,3 +217,44 @@ def live(story: Story, operators: int = 1, **faults: Any) -> World:
         return each
 
     return simulate(scenario())
+
+
+def play(scenario: Callable[[World], Awaitable[None]], **settings: Any) -> World:
+    """One operator over a cluster, safe at every moment and at rest in the end."""
+
+    async def play() -> World:
+        each = world()
+        each.settings = each.settings.model_copy(update=settings)
+        each.watch = Safety()
+        await each.start()
+        await scenario(each)
+        await each.settle()
+        since = len(each.cluster.requests)
+        await asyncio.sleep(2000)
+        await each.settle()
+        assert each.cluster.requests[since:] == [], "no rest"
+        await each.stop()
+        return each
+
+    return simulate(play())
+
+
+async def reconfigure(each: World, **settings: Any) -> None:
+    """The operator comes back with another configuration."""
+    await each.stop()
+    each.settings = each.settings.model_copy(update=settings)
+    await each.start()
+
+
+async def seconds(each: World, count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(1)
+        await each.step()
+
+
+def pods(each: World) -> list[str]:
+    return [ref.name for ref, _ in each.cluster.of("Pod")]
+
+
+def model(name: str) -> Doc:
+    return {"name": "m", "source": f"https://models.example.com/{name}.gguf"}

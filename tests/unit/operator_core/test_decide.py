@@ -85,7 +85,7 @@ def test_a_create_with_resources_given_is_four_children_and_two_statuses() -> No
     statuses = []
     decision = world.reconcile()
     kinds = [step.ref.kind for step in decision.plan.steps]
-    assert kinds == ["ControllerRevision", "Deployment", "Service", "Secret"]
+    assert kinds == ["Secret", "ControllerRevision", "Deployment", "Service"]
     assert all(isinstance(step, Create) for step in decision.plan.steps)
     statuses.append(copy.deepcopy(world.status))
     for step in range(4):
