@@ -82,6 +82,7 @@ def test_an_upgrade_of_the_operator_rolls_nobody_who_did_not_consent(
         site.install()
         site.wait_until_caught_up()
         for name, pods in before.items():
+            site.eventually(f"{name} tells its revisions", lambda name=name: "revisions" in ns.status(name))
             status = ns.wait_ready(name)
             assert models.pods(name) == pods
             assert states(status) == [("Serving", None)]

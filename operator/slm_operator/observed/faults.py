@@ -99,7 +99,7 @@ def pod_faults(
         By uid of the pod: what events say of one that doesn't come to life.
     """
     found = [
-        replace(fault, restarts=_restarts(pod))
+        fault
         for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"]))
         for fault in _pod_faults(
             pod,
@@ -109,12 +109,6 @@ def pod_faults(
         )
     ]
     return tuple(sorted(found, key=lambda fault: not fault.stalled))
-
-
-def _restarts(pod: Document) -> int:
-    """Of the server alone: a fetch is tried again for as long as its source may come back."""
-    serve = next((each for each in container_statuses(pod) if each.get("name") == "serve"), {})
-    return int(serve.get("restartCount") or 0)
 
 
 def deployment_faults(deployment: Document) -> Iterator[Fault]:
@@ -241,9 +235,11 @@ def _from_end(container: Mapping[str, Any], ended: Mapping[str, Any], pod: str) 
     # A fetch that is cut off is tried again for ever; a server that ends again and again isn't.
     restarts = int(container.get("restartCount") or 0) if name == "serve" else 0
     failure = _failure(message)
-    if failure is not None:
+    # The kernel takes the largest process, which is the engine's: the one that is left knows only that it was killed.
+    killed = ended.get("reason") == "OOMKilled"
+    if failure is not None and not (killed and failure.reason == FailureReason.ENGINE_FAILED):
         return replace(_from_failure(failure, pod=pod), exit_code=code, time=time, restarts=restarts)
-    if ended.get("reason") == "OOMKilled":
+    if killed:
         return Fault(
             reason=FailureReason.OUT_OF_MEMORY,
             message=f"the kernel ended container {name}: it took more memory than its limit",

@@ -124,6 +124,25 @@ def test_a_container_without_last_words_is_judged_by_its_exit(
     assert world.status["lastFailure"]["remedy"]
 
 
+def test_an_engine_that_the_kernel_killed_for_memory_is_said_to_be_so() -> None:
+    """The kernel kills the engine's process; the runtime ends with what it knows, kubelet knows more."""
+    world = starting()
+    failure = Failure(
+        reason=FailureReason.ENGINE_FAILED,
+        message="the engine process was killed by SIGKILL, 3 times in a row",
+        remedy="look",
+        permanent=False,
+    )
+    world.fail(
+        "serve",
+        RuntimeReport(command="serve", phase="Failed", failure=failure).to_json(),
+        exit_code=50,
+        reason="OOMKilled",
+    )
+    world.settle()
+    assert reasons(world.status, ("Ready", "MemoryFits")) == ["OutOfMemory"] * 2
+
+
 def test_a_native_librarys_last_words_are_kept() -> None:
     world = starting()
     world.fail("serve", "GGML_ASSERT(x) failed", exit_code=134)
