@@ -246,7 +246,7 @@ class Crowds(Histories):
 TestHistories = Histories.TestCase
 TestCrowds = Crowds.TestCase
 TestHistories.settings = TestCrowds.settings = settings(
-    max_examples=15,
+    max_examples=10,
     stateful_step_count=14,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
