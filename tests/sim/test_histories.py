@@ -40,7 +40,7 @@ SPECS = st.fixed_dictionaries(
         "hardware": st.sampled_from([{"preference": ["npu", "cpu"]}, {"preference": ["cpu"]}]),
     },
 )
-KNOCKS = 24
+KNOCKS = 60
 """Times that two operators ask in 2,000 s whether a stranger's key Secret is gone: Secrets aren't watched, a POST tells."""
 NOISE = Ref("Service", "demo", "a")
 
@@ -246,7 +246,7 @@ class Crowds(Histories):
 TestHistories = Histories.TestCase
 TestCrowds = Crowds.TestCase
 TestHistories.settings = TestCrowds.settings = settings(
-    max_examples=15,
+    max_examples=10,
     stateful_step_count=14,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
