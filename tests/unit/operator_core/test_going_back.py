@@ -194,6 +194,20 @@ def test_a_deployment_that_somebody_deleted_takes_no_memory_with_it() -> None:
     assert template(world) == good
 
 
+def test_a_lost_record_is_no_reason_to_go_back() -> None:
+    world = served()
+    world.edit(model=OTHER)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    running = template(world)
+    del world.children[ChildRef("ControllerRevision", rollout(world)["revision"])]
+    world.wait(days=1)
+    world.run_pods(ready=False)
+    world.settle()
+    assert template(world) == running
+
+
 def test_going_back_waits_for_no_job() -> None:
     world = served(cache={"mode": "PVC", "size": "2Gi"})
     good = template(world)
