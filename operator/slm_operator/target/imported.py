@@ -50,8 +50,13 @@ def with_imported(
     if deployment is None or history.current is not None:
         return history
     revision = _imported(resource, snapshot.settings, deployment, history.next_number)
-    rollout = history.rollout or Rollout(revision=revision.name, since=_made(deployment, snapshot))
-    return replace(history, current=revision, rollout=rollout.model_copy(update={"revision": revision.name}))
+    if history.rollout is None:
+        rollout = Rollout(revision=revision.name, since=_made(deployment, snapshot))
+    else:
+        # Whether it has served was noted under its name: it isn't given up for a record that is lost.
+        lost = {"revision": revision.name, "fallback": revision.name}
+        rollout = history.rollout.model_copy(update=lost)
+    return replace(history, current=revision, rollout=rollout)
 
 
 def _imported(resource: SLMDeployment, settings: Settings, deployment: Document, number: int) -> Revision:

@@ -231,9 +231,12 @@ def _rollout(wanted: Wanted, keep: Target, revision: Revision, lesson: Attempt |
 
 
 def _served_last(wanted: Wanted) -> str | None:
+    """By what the Deployment remembers; where somebody has deleted it, by what the status says."""
     history = wanted.history
     if history.current is None or history.rollout is None:
-        return None
+        said = wanted.resource.status.revisions or ()
+        names = [each.name for each in said if each.state == rollback.SERVING]
+        return next((name for name in names if name in history.known), None)
     return history.current.name if wanted.served else history.rollout.fallback
 
 

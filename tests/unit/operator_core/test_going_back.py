@@ -8,6 +8,7 @@ import pytest
 
 from slm_operator.crd.names import ROLLOUT_ANNOTATION
 from slm_operator.settings import Settings
+from slm_operator.snapshot import ChildRef
 from tests.unit.operator_core.world import GIVEN, GPU, SETTINGS, World, gpu_node, node, reasons, spec
 
 OTHER = {"source": "https://host/other.gguf"}
@@ -174,6 +175,37 @@ def test_a_spec_that_is_put_back_can_be_gone_back_to() -> None:
     fail_for_good(world)
     world.settle()
     assert template(world) == good
+
+
+def test_a_deployment_that_somebody_deleted_takes_no_memory_with_it() -> None:
+    world = served()
+    good = template(world)
+    world.edit(model=OTHER)
+    world.settle()
+    fail_for_good(world)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    del world.children[ChildRef("Deployment", "smollm2")]
+    world.pods = []
+    world.settle()
+    fail_for_good(world)
+    world.settle()
+    assert template(world) == good
+
+
+def test_a_lost_record_is_no_reason_to_go_back() -> None:
+    world = served()
+    world.edit(model=OTHER)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    running = template(world)
+    del world.children[ChildRef("ControllerRevision", rollout(world)["revision"])]
+    world.wait(days=1)
+    world.run_pods(ready=False)
+    world.settle()
+    assert template(world) == running
 
 
 def test_going_back_waits_for_no_job() -> None:
