@@ -219,12 +219,14 @@ class MemoryCluster:
         managed = after["metadata"].get("managedFields")
         if before is not None and managed is not None and managed != before["metadata"]["managedFields"]:
             owners = fields.owners_of(managed)
+        silent = before is None and "status" not in after
         after = self._completed(ref, before, after)
         live = {} if before is None else fields.content(before)
         change = compare(live, fields.content(after), structure(ref.kind))
         rest, status = _split(change) if ref.kind in WITH_STATUS else (change, Difference())
         owners = fields.updated(owners, Manager(by, UPDATE, subresource), rest, _now())
-        owners = fields.updated(owners, Manager(by, UPDATE, "status"), status, _now())
+        if not silent:  # A status that the schema fills in is nobody's.
+            owners = fields.updated(owners, Manager(by, UPDATE, "status"), status, _now())
         return self._store(ref, before, after, owners, by)
 
     def _apply(self, ref: Ref, live: Doc, intent: Doc, manager: Manager, *, force: bool = True) -> Doc:
