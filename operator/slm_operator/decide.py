@@ -87,6 +87,7 @@ def decide(snapshot: Snapshot) -> Decision:
         contested=tuple(each.ref for each in children if each.contested),
         at_rest=not plan and (view.ready or (view.fault is not None and view.fault.stalled)),
         upgrading=target.upgrading,
+        awaits_turn=target.awaits_turn,
         watches_nodes=not view.ready or resource.spec.hardware.fallback.recover is not Recover.NEVER,
     )
 

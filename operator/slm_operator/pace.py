@@ -5,6 +5,7 @@ memory: after a restart those that are under way go on, and as many more may beg
 """
 
 from collections.abc import Hashable
+from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -16,13 +17,32 @@ class Pace(Generic[K]):
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._under_way: set[K] = set()
+        self._waiting: dict[K, None] = {}
+        """In the order in which they were turned away."""
 
     def admits(self, key: K) -> bool:
         return key in self._under_way or len(self._under_way) < self._limit
 
     def begin(self, key: K) -> None:
+        self._waiting.pop(key, None)
         self._under_way.add(key)
 
-    def done(self, key: K) -> None:
-        """It has come to rest, well or not, or is gone."""
+    def wait(self, key: K) -> None:
+        """It was turned away, and is to be told when there is room."""
+        self._waiting.setdefault(key)
+
+    def done(self, key: K) -> list[K]:
+        """It has come to rest, well or not, or is gone.
+
+        Returns
+        -------
+        list
+            Those that there is room for now, each told once.
+        """
         self._under_way.discard(key)
+        self._waiting.pop(key, None)
+        room = max(0, self._limit - len(self._under_way))
+        admitted = list(islice(self._waiting, room))
+        for each in admitted:
+            del self._waiting[each]
+        return admitted

@@ -133,7 +133,7 @@ class Reconciler:
         if snapshot is None:
             self._queue.forget(key)
             self._contest.forget(key)
-            self._pace.done(key)
+            self._give_turn(key)
             self._waker.heed(key, watches_nodes=True)
             return "gone"
         decision = self._decide(snapshot)
@@ -142,6 +142,8 @@ class Reconciler:
         self._waker.heed(key, watches_nodes=decision.watches_nodes)
         if decision.upgrading:
             self._pace.begin(key)
+        elif decision.awaits_turn:
+            self._pace.wait(key)
         refusals: tuple[Refusal, ...] = ()
         acted = bool(decision.plan)
         if acted:
@@ -168,12 +170,16 @@ class Reconciler:
             self._queue.retry(key)
             return "refused"
         self._queue.forget(key)
-        if decision.at_rest:
-            self._pace.done(key)
+        if decision.at_rest and not decision.awaits_turn:
+            self._give_turn(key)
         for wait in (decision.requeue_after, self._contest.wait(key)):
             if wait is not None:
                 self._queue.add_after(key, wait)
         return result
+
+    def _give_turn(self, key: Key) -> None:
+        for each in self._pace.done(key):
+            self._queue.add(each)
 
     async def _is_gone(self, key: Key, snapshot: Snapshot) -> bool:
         """Whether the SLMDeployment isn't the one that was observed any more; what it is now is in the store then."""

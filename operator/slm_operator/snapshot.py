@@ -138,5 +138,7 @@ class Decision:
     """Whether nothing is under way: what the spec asks for serves, or can't."""
     upgrading: bool = False
     """Whether it is on its way to a revision that only the operator's configuration asks for."""
+    awaits_turn: bool = False
+    """Whether it would be on that way, if it might."""
     watches_nodes: bool = True
     """Whether it may be decided otherwise because of nodes that come, go or change."""

@@ -78,9 +78,9 @@ def desired_objects(
         rollout = target.rollout if running is target.revision or history.rollout is None else history.rollout
         before = history.known.get(rollout.fallback or "")
         objects.append(deployment(resource, running, rollout, before))
-        secret = key_secret(resource, snapshot.new_key)
-        if secret is not None and (key_missing or not _mounts_key(live, resource)):
-            key = secret
+        before_it = None if live is None else live["spec"]["template"]
+        if _mounts_key(running.template, resource) and (key_missing or not _mounts_key(before_it, resource)):
+            key = key_secret(resource, snapshot.new_key)
     objects += [
         service(resource),
         disruption_budget(resource),
@@ -138,11 +138,11 @@ def _jobs(
     return jobs, "Pulling" if unfinished or target.pending else None
 
 
-def _mounts_key(live: Document | None, resource: SLMDeployment) -> bool:
-    """Whether the Deployment already has the key: then it was made before."""
-    if live is None:
+def _mounts_key(template: Document | None, resource: SLMDeployment) -> bool:
+    """Whether pods of the template have the key: if the live ones do, it was made before."""
+    if template is None:
         return False
-    return key_secret_name(resource.name) in volumes_of(live["spec"]["template"]["spec"])["Secret"]
+    return key_secret_name(resource.name) in volumes_of(template["spec"])["Secret"]
 
 
 def _mounts_claim(revision: Revision | None, resource: SLMDeployment) -> bool:

@@ -25,8 +25,8 @@ from slm_operator.target.patience import Patience, look, recovered
 from slm_operator.target.permitted import refused
 from slm_operator.target.wanted import Wanted
 
-TURN: Final = 30.0
-"""Seconds until an upgrade that waits for others asks again."""
+TURN: Final = 300.0
+"""Seconds until an upgrade that waits for others asks by itself: it is told as a rule, and thousands may wait."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Target:
     """Seconds until time alone would give another answer."""
     upgrading: bool = False
     """Whether only the operator's configuration asks for the change."""
+    awaits_turn: bool = False
+    """Whether it would, but may not yet."""
 
     @property
     def headers(self) -> tuple[Candidate, ...]:
@@ -106,7 +108,7 @@ def find_target(
 def _upgrade(wanted: Wanted, keep: Target, patience: Patience, *, serving: bool) -> Target:
     """Take the configuration's image and bundle, in turn. What serves nobody needs no turn, and might never give it back."""
     if serving and not wanted.snapshot.may_upgrade:
-        return replace(keep, requeue_after=_sooner(keep.requeue_after, TURN))
+        return replace(keep, awaits_turn=True, requeue_after=_sooner(keep.requeue_after, TURN))
     upgraded = _decide(wanted, keep, patience)
     return replace(upgraded, upgrading=serving and upgraded.revision is not keep.revision)
 

@@ -208,6 +208,18 @@ def test_a_lost_record_is_no_reason_to_go_back() -> None:
     assert template(world) == running
 
 
+def test_a_key_that_nothing_mounts_isnt_made_again_and_again() -> None:
+    world = served(auth={"mode": "None"})
+    world.edit(model=OTHER, auth={"mode": "APIKey"})
+    world.settle()
+    fail_for_good(world)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    assert reasons(world.status) == ["RolledBack"]
+    assert world.decide().at_rest
+
+
 def test_going_back_waits_for_no_job() -> None:
     world = served(cache={"mode": "PVC", "size": "2Gi"})
     good = template(world)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -396,3 +397,34 @@ def test_the_lane_of_reports_acts_too():
 )
 def test_absent_and_empty_mean_the_same(live, intent, same):
     assert same_meaning(live, intent) is same
+
+
+def test_upgrades_take_turns_and_each_tells_the_next():
+    """However long nothing else happens: nobody asks again and again whether it is its turn."""
+    begun: dict[str, datetime] = {}
+
+    def core(snapshot: Snapshot) -> Decision:
+        name = snapshot.resource["metadata"]["name"]
+        if name not in begun and not snapshot.may_upgrade:
+            return Decision(Plan(), {"ready": True}, awaits_turn=True)
+        since = begun.setdefault(name, snapshot.now)
+        left = 60 - (snapshot.now - since).total_seconds()
+        if left <= 0:
+            return Decision(Plan(), {"ready": True})
+        return Decision(Plan(), {"ready": False}, at_rest=False, upgrading=True, requeue_after=left)
+
+    async def scenario():
+        settings = SETTINGS.model_copy(update={"upgrades_at_once": 2})
+        each = World(settings, core, cluster=schemaless())
+        await each.start()
+        for number in range(5):
+            document = slm(0)
+            document["metadata"]["name"] = f"a{number}"
+            each.cluster.put(document)
+        for expected in (2, 4, 5):
+            await asyncio.sleep(50)
+            assert len(begun) == expected
+            await asyncio.sleep(15)
+        await each.stop()
+
+    simulate(scenario())
