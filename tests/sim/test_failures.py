@@ -55,7 +55,8 @@ def test_crashes_and_lists_from_the_past(story, reference, behind):
     """A list is consistent in fact; this is the worst that a lagging cache before the API server could do."""
     each = live(story, after=frozenset(range(1, 40, 4)), stale_by=behind)
     assert present(end_state(each.cluster)) == present(end_state(reference.cluster))
-    if behind < 100:
+    if behind < 10:
+        # Further back a Job that has done its work isn't known, nor what it was for.
         assert_same_end(each, reference)
 
 
