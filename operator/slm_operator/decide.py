@@ -1,8 +1,7 @@
 """The pure core in one call: Snapshot in, Decision out. Nothing here reads a clock, a file or the network."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from slm_operator.crd.names import KEY_OWNER_PREFIX, MODEL_LABEL, claim_name
 from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_resource, parse_status
@@ -12,23 +11,23 @@ from slm_operator.faults import Fault
 from slm_operator.model.known import reported_facts
 from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
 from slm_operator.observed.pods import pods_of_jobs, pods_of_template, volume_wait, volumes_of
+from slm_operator.obstacles import (
+    contended_fields,
+    look_again,
+    pod_template_clash,
+    refused_write,
+    taken_names,
+)
 from slm_operator.placement.choose import artifact_for
-from slm_operator.plan import Child, compare, make_plan, of_predecessor, orphaned, owned_by
+from slm_operator.plan import compare, make_plan, owned_by
 from slm_operator.pod.overrides import clashes
 from slm_operator.revision.history import History, read_history
-from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Refusal, Snapshot, ref_of
+from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Snapshot, ref_of
 from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
 from slm_operator.target.imported import with_imported
 from slm_operator.target.rollback import resumed
 from slm_operator.target.target import Target, find_target
-
-LOOK_AGAIN: Final = 30.0
-"""Seconds until somebody else's object in our way is looked at again: no watch tells of it."""
-GARBAGE: Final = 2.0
-"""Seconds until an object that the garbage collector is about to take is looked at again."""
-_ASIDE: Final = {"ServiceMonitor": "MonitoringReady", "PodDisruptionBudget": "Refused"}
-"""Children without which the model is served all the same, and the condition that tells of them."""
 
 
 def decide(snapshot: Snapshot) -> Decision:
@@ -70,22 +69,22 @@ def decide(snapshot: Snapshot) -> Decision:
         yielding=snapshot.yielding,
     )
     faults = (
-        *(_refused(each) for each in snapshot.refusals),
-        *_taken(taken, resource),
+        *(refused_write(each) for each in snapshot.refusals),
+        *taken_names(taken, resource),
         *target.faults,
         *(ailing if target.revision is seen.history.current else ()),
         *_of_jobs(snapshot, seen, desired),
-        *_contended(children, snapshot.yielding),
-        *(_clash(each) for each in clashes(resource, snapshot.settings)),
+        *contended_fields(children, snapshot.yielding),
+        *(pod_template_clash(each) for each in clashes(resource, snapshot.settings)),
     )
     view = _view(snapshot, resource, seen, target, desired, plan, faults)
-    waits = [target.requeue_after, stuck or None, _look_again(taken, resource)]
+    waits = [target.requeue_after, stuck or None, look_again(taken, resource)]
     return Decision(
         plan,
         report(view),
         requeue_after=min((wait for wait in waits if wait is not None), default=None),
         contested=tuple(each.ref for each in children if each.contested),
-        at_rest=not plan and (view.ready or (view.fault is not None and view.fault.stalled)),
+        at_rest=not plan and view.at_rest,
         upgrading=target.upgrading,
         awaits_turn=target.awaits_turn,
         watches_nodes=not view.ready or resource.spec.hardware.fallback.recover is not Recover.NEVER,
@@ -159,87 +158,6 @@ def _of_jobs(snapshot: Snapshot, seen: _Seen, desired: Desired) -> Iterator[Faul
     yield from pod_faults(pods_of_jobs(snapshot.pods, keys), snapshot.reports, snapshot.clues, snapshot.now)
     live = [seen.ours[ref_of(each)] for each in jobs if ref_of(each) in seen.ours]
     yield from job_faults(live, snapshot.clues)
-
-
-def _refused(refusal: Refusal) -> Fault:
-    return Fault(
-        reason=refusal.reason,
-        message=f"{refusal.ref.kind} {refusal.ref.name}: {refusal.message}",
-        remedy="take away what stands in the way; it is tried again",
-        condition=_ASIDE.get(refusal.ref.kind),
-        stalled=refusal.permanent and refusal.ref.kind not in _ASIDE,
-        blocks=refusal.ref.kind not in _ASIDE,
-    )
-
-
-def _taken(taken: Mapping[ChildRef, Document], resource: SLMDeployment) -> Iterator[Fault]:
-    for ref, document in taken.items():
-        if of_predecessor(document, resource.name, resource.metadata.uid):
-            yield Fault(
-                reason="WaitingForGarbageCollector",
-                message=f"{ref.kind} {ref.name} belongs to an earlier SLMDeployment of this name, which is gone",
-                remedy="wait: the garbage collector deletes it, and then it is made anew",
-                condition=_ASIDE.get(ref.kind),
-                blocks=ref.kind not in _ASIDE,
-            )
-        else:
-            left = orphaned(document, resource.name)
-            yield Fault(
-                reason="NameTaken",
-                message=f"{ref.kind} {ref.name} "
-                + (
-                    "was left behind by an SLMDeployment of this name that was deleted without it, and has no owner"
-                    if left
-                    else "belongs to somebody else and is left alone"
-                ),
-                remedy="make this SLMDeployment its owner (docs/troubleshooting.md says how), or delete it"
-                if left
-                else "delete or rename it, or give the SLMDeployment another name",
-                condition=_ASIDE.get(ref.kind),
-                stalled=ref.kind not in _ASIDE,
-                blocks=ref.kind not in _ASIDE,
-            )
-
-
-def _look_again(taken: Mapping[ChildRef, Document], resource: SLMDeployment) -> float | None:
-    waits = [
-        GARBAGE if of_predecessor(each, resource.name, resource.metadata.uid) else LOOK_AGAIN
-        for each in taken.values()
-    ]
-    return min(waits, default=None)
-
-
-def _contended(children: Iterable[Child], yielding: frozenset[ChildRef]) -> Iterator[Fault]:
-    for each in children:
-        if each.contested and each.ref in yielding:
-            loss = each.contested[0]
-            yield Fault(
-                reason="FieldsTaken",
-                message=f"{loss.manager} keeps changing {loss.path} of {each.ref.kind} {each.ref.name}, "
-                f"which is the operator's (and {len(each.contested) - 1} fields more)",
-                remedy=f"keep {loss.manager} from that object, or say in the SLMDeployment what you want",
-                condition="Contended",
-                blocks=each.ref.kind not in _ASIDE,
-            )
-        elif each.differences.rewritten:
-            yield Fault(
-                reason="RewrittenAtAdmission",
-                message=f"a webhook of this cluster gives {', '.join(each.differences.rewritten[:8])} of {each.ref.kind} "
-                f"{each.ref.name} another value than the operator does",
-                remedy="none is needed where that is meant; else exempt the object from the webhook",
-                condition="Contended",
-                blocks=False,
-            )
-
-
-def _clash(words: str) -> Fault:
-    return Fault(
-        reason="PodTemplateClash",
-        message=words,
-        remedy="leave it out: pods are made without it",
-        condition="Refused",
-        blocks=False,
-    )
 
 
 def _view(

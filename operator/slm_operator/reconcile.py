@@ -10,23 +10,21 @@ precondition, and would silently put an old reader's view over a newer one; a fi
 would stay for ever. A conflict means that the object has moved on: it is read, and decided again.
 """
 
-import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from logging import getLogger
 from typing import Any, Literal
 
+from slm_operator.acting import Actor
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Cluster
 from slm_operator.cluster.resources import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
-    SERVICE,
     SLM_DEPLOYMENT,
-    Resource,
     resource_of,
 )
 from slm_operator.contest import Contest
@@ -35,16 +33,11 @@ from slm_operator.queue import Lane, WorkQueue
 from slm_operator.revision.rollout import parse_rollout
 from slm_operator.settings import Settings
 from slm_operator.snapshot import (
-    Apply,
-    ChildRef,
     Create,
     Decision,
-    Delete,
     Document,
-    Plan,
     Refusal,
     Snapshot,
-    Step,
 )
 from slm_operator.store import Change, Key, Store
 from slm_operator.waking import Waker
@@ -93,6 +86,7 @@ class Reconciler:
         self._contest = Contest(clock)
         self._pace: Pace[Key] = Pace(settings.upgrades_at_once)
         self._waker = Waker(store, queue)
+        self._actor = Actor(cluster, store)
 
     def wake(self, changes: list[Change]) -> None:
         """Queue what the changes concern."""
@@ -127,7 +121,7 @@ class Reconciler:
             return "error"
 
     async def _turn(self, key: Key, lane: Lane) -> Result:
-        await self._look_at_adopted(key)
+        await self._look_at_strangers(key)
         await self._look_at_revision(key)
         snapshot = self._observe(key)
         if snapshot is None:
@@ -148,7 +142,7 @@ class Reconciler:
         acted = bool(decision.plan)
         if acted:
             self._contest.fought(key, decision.contested)
-            refusals = await self._act(key, decision.plan)
+            refusals = await self._actor.act(key, decision.plan)
             if not refusals and lane is Lane.ACT:
                 self._queue.add(key, Lane.REPORT)
                 return "acted"
@@ -204,103 +198,6 @@ class Reconciler:
             may_upgrade=self._pace.admits(key),
         )
 
-    async def _act(self, key: Key, plan: Plan) -> tuple[Refusal, ...]:
-        """Carry the plan out: what others need, then all the rest at once, and deletes only where nothing was refused.
-
-        One refused child keeps only those from being written that need it.
-
-        Raises
-        ------
-        RetryError
-            The rest of the plan may succeed in a moment.
-        TerminatingError
-            The namespace is going.
-        """
-        writes = [step for step in plan.steps if not isinstance(step, Delete)]
-        needed = frozenset[ChildRef]().union(*(step.needs for step in writes))
-        refusals = await self._together(key, [step for step in writes if step.ref in needed])
-        missing = {refusal.ref for refusal in refusals}
-        rest = [step for step in writes if step.ref not in needed and not step.needs & missing]
-        refusals += await self._together(key, rest)
-        if not refusals:
-            refusals = await self._together(key, [step for step in plan.steps if isinstance(step, Delete)])
-        return tuple(refusals)
-
-    async def _together(self, key: Key, steps: Sequence[Step]) -> list[Refusal]:
-        """Take steps side by side; every one is taken, whatever becomes of the others.
-
-        Returns
-        -------
-        list of Refusal
-            In the order of the steps.
-        """
-        outcomes = await asyncio.gather(*(self._take(key, step) for step in steps), return_exceptions=True)
-        failures = [each for each in outcomes if isinstance(each, BaseException)]
-        # What the API server refuses for good or for a while is data, all else ends the turn: a crash first.
-        for failure in sorted(failures, key=lambda each: isinstance(each, errors.ClusterError)):
-            raise failure
-        return [each for each in outcomes if isinstance(each, Refusal)]
-
-    async def _take(self, key: Key, step: Step) -> Refusal | None:
-        try:
-            match step:
-                case Create():
-                    await self._create(key, step)
-                case Apply():
-                    await self._apply(key, step)
-                case Delete():
-                    await self._delete(key, step)
-        except (errors.WaitError, errors.StallError) as error:
-            return _refusal(step.ref, error)
-        return None
-
-    async def _create(self, key: Key, step: Create) -> None:
-        """By POST. What is there already is looked at: it may be ours, and our knowledge late."""
-        try:
-            made = await self._cluster.create(step.document)
-        except errors.ExistsError as error:
-            if step.once:
-                return
-            await self._look_at(key, resource_of(step.document), step.ref.name)
-            raise errors.ConflictError(str(error)) from error
-        if not step.once:
-            self._store.observe(resource_of(step.document), made)
-
-    async def _apply(self, key: Key, step: Apply) -> None:
-        """Apply over the very object that was observed.
-
-        A port that somebody has changed on our Service stays as a second port of the same name, which the API
-        server refuses: then the Service's lists are overwritten.
-        """
-        document, resource = step.document, resource_of(step.document)
-        metadata = document["metadata"]
-        if step.consolidate:
-            identity = {"uid": metadata["uid"], "resource_version": metadata["resourceVersion"]}
-            live = await self._cluster.consolidate(resource, key.namespace, step.ref.name, **identity)
-            version = live["metadata"]["resourceVersion"]
-            document = {**document, "metadata": {**metadata, "resourceVersion": version}}
-        try:
-            applied = await self._cluster.apply(document)
-        except errors.InvalidError:
-            if resource is not SERVICE:
-                raise
-            applied = await self._cluster.overwrite(document)
-        self._store.observe(resource, applied)
-
-    async def _delete(self, key: Key, step: Delete) -> None:
-        resource = resource_of({"apiVersion": step.api_version, "kind": step.ref.kind})
-        try:
-            await self._cluster.delete(
-                resource,
-                key.namespace,
-                step.ref.name,
-                uid=step.uid,
-                resource_version=step.resource_version,
-            )
-        except errors.MissingError:
-            log.debug("already gone", extra={"key": "/".join(key), "kind": step.ref.kind})
-        self._store.removed(resource, key.namespace, step.ref.name)
-
     async def _report(self, snapshot: Snapshot, decision: Decision) -> None:
         metadata = snapshot.resource["metadata"]
         written = await self._cluster.apply_status(
@@ -314,19 +211,11 @@ class Reconciler:
         self._store.observe(SLM_DEPLOYMENT, written)
         self._told(snapshot.resource, written)
 
-    async def _look_at(self, key: Key, resource: Resource, name: str) -> None:
-        """An object has a name that we want: decisions have to see it, whosever it is."""
-        try:
-            live = await self._cluster.get(resource, key.namespace, name)
-        except errors.MissingError:
-            return
-        self._store.adopt(key, resource, live)
-
-    async def _look_at_adopted(self, key: Key) -> None:
+    async def _look_at_strangers(self, key: Key) -> None:
         """No watch tells of other people's objects: look whether they still are in the way."""
-        for resource, name in self._store.adopted(key):
+        for resource, name in self._store.in_the_way(key):
             self._store.removed(resource, key.namespace, name)
-            await self._look_at(key, resource, name)
+            await self._actor.look_at(key, resource, name)
 
     async def _look_at_revision(self, key: Key) -> None:
         """Lists and watches tell of a Deployment and of the revision that it names in any order."""
@@ -380,15 +269,4 @@ def _remakes(snapshot: Snapshot, decision: Decision) -> bool:
     return observed > 0 and any(
         isinstance(step, Create) and step.ref.kind in {"Deployment", "Service"}
         for step in decision.plan.steps
-    )
-
-
-def _refusal(ref: ChildRef, error: errors.ClusterError) -> Refusal:
-    if isinstance(error, errors.TerminatingError):
-        raise error
-    return Refusal(
-        ref=ref,
-        reason=error.reason,
-        message=str(error),
-        permanent=isinstance(error, errors.StallError),
     )

@@ -135,7 +135,7 @@ class Decision:
     contested: tuple[ChildRef, ...] = ()
     """Children whose fields somebody else has taken: the plan takes them back."""
     at_rest: bool = True
-    """Whether nothing is under way: what the spec asks for serves, or can't."""
+    """Whether nothing is under way: what is asked for serves, or can't. What was rolled back isn't at rest."""
     upgrading: bool = False
     """Whether it is on its way to a revision that only the operator's configuration asks for."""
     awaits_turn: bool = False

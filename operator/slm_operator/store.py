@@ -282,12 +282,12 @@ class Store:
 
     # Strangers: objects of somebody else that have a child's name. No watch tells of them.
 
-    def adopt(self, key: Key, resource: Resource, document: Document) -> None:
+    def found_in_the_way(self, key: Key, resource: Resource, document: Document) -> None:
         """Count a stranger among the children of ``key``: whoever does has to look again before the next decision."""
         entry = self._entry(resource, document, stranger_to=key)
         self._put(resource, Kept(_place(document), entry.version, entry))
 
-    def adopted(self, key: Key) -> list[tuple[Resource, str]]:
+    def in_the_way(self, key: Key) -> list[tuple[Resource, str]]:
         """Resource and name of each stranger among the children of ``key``."""
         entries = [(self._entries[kind][place], place.name) for kind, place in self._owned.get(key, ())]
         return [(resource_of(self._document(entry)), name) for entry, name in entries if entry.stranger]

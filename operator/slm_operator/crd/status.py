@@ -12,7 +12,7 @@ LongText = Annotated[str, Field(max_length=4096)]
 Bytes = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 
 
-RevisionState = Literal["Pending", "Serving", "RolledBack", "Failed", "Superseded"]
+RevisionState = Literal["Pending", "Serving", "RolledBack", "Superseded"]
 
 
 class Condition(ApiModel):
@@ -88,10 +88,10 @@ class RevisionStatus(ApiModel):
     name: Annotated[str, Field(max_length=253)]
     """The ControllerRevision that keeps it."""
     revision: Annotated[int, Field(json_schema_extra={"format": "int64"})]
-    """Its number; a revision that comes back keeps its name and gets a new one."""
+    """Its number; a revision that comes back keeps name and number."""
     state: RevisionState
     """`Pending`: being rolled out. `Serving`: the last that became ready. `RolledBack`: never made a token in its time, and
-    the one before was put back. `Failed`: never made one, and there was none to go back to. `Superseded`: another came in
+    the one before was put back. `Superseded`: another came in
     its place."""
     hardware: Annotated[str, Field(max_length=63)] | None = None
     """Hardware class that it was placed on."""

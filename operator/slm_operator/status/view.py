@@ -96,6 +96,13 @@ class View:
         """Why what the spec asks for was given up, while the revision before it serves."""
         return next((fault for fault in self.faults if fault.stalled and not fault.blocks), None)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is under way. What was rolled back isn't: as an upgrade, it keeps others from the same."""
+        if self.ready:
+            return self.given_up is None
+        return self.fault is not None and self.fault.stalled and self.fault.pod is None
+
     def about(self, condition: str) -> Fault | None:
         """The fault that a condition tells."""
         found = [fault for fault in self.faults if fault.condition == condition]

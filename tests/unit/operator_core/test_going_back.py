@@ -217,7 +217,20 @@ def test_a_key_that_nothing_mounts_isnt_made_again_and_again() -> None:
     world.run_pods()
     world.settle()
     assert reasons(world.status) == ["RolledBack"]
+    assert not world.decide().plan
+
+
+def test_an_upgrade_that_was_rolled_back_keeps_its_turn_so_that_few_meet_a_bad_image() -> None:
+    world = served(rollout={"upgrade": "Auto"})
     assert world.decide().at_rest
+    world.settings = world.settings.model_copy(update={"runtime_image": "registry/slm-runtime:bad"})
+    world.settle()
+    fail_for_good(world)
+    world.settle()
+    world.run_pods()
+    world.settle()
+    assert reasons(world.status) == ["RolledBack"]
+    assert not world.decide().at_rest
 
 
 def test_going_back_waits_for_no_job() -> None:

@@ -280,10 +280,10 @@ def test_an_adopted_object_is_a_child_by_name_and_survives_lists():
     store.observe(SLM_DEPLOYMENT, slm(1))
     foreign = child("Deployment", 5, owner=None)
     foreign["metadata"]["labels"] = {"app": "mine"}
-    store.adopt(KEY, DEPLOYMENT, foreign)
+    store.found_in_the_way(KEY, DEPLOYMENT, foreign)
     relist(store, DEPLOYMENT, "20")
     assert list(snapshot(store).children) == [DEPLOYMENT_REF]
-    assert store.adopted(KEY) == [(DEPLOYMENT, "a")]
+    assert store.in_the_way(KEY) == [(DEPLOYMENT, "a")]
 
 
 def test_a_clue_is_in_the_snapshot_and_news_once():
