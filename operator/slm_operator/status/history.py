@@ -64,10 +64,13 @@ def _state(view: View, revision: Revision, before: RevisionStatus | None, *, fai
 
 
 def _any_ready(view: View) -> bool:
-    """Whether a pod of the revision in use serves: that is remembered, although not all of them may ever do so together."""
+    """Whether one of several pods of the revision in use serves: remembered, since all of them together may never do.
+
+    A single pod is all of them in a moment, and that would be a status more.
+    """
     current = view.history.current
     in_use = current is not None and view.rollout is not None and current.name == view.rollout.revision
-    return in_use and any(is_ready(pod) for pod in view.pods)
+    return in_use and view.resource.replicas > 1 and any(is_ready(pod) for pod in view.pods)
 
 
 def _failure(attempts: tuple[Attempt, ...], revision: Revision) -> Attempt | None:
