@@ -131,6 +131,9 @@ def test_an_image_that_the_site_does_not_allow(ns: Namespace, models: Source) ->
 def test_a_strangers_secret_in_the_place_of_the_key(ns: Namespace, models: Source, tiny: bytes) -> None:
     """Kubelet mounts no Secret that lacks the entry of this SLMDeployment's own uid: nobody's keys are taken for ours."""
     models.put("keyed.gguf", tiny)
+    # What the tests before have left takes the whole of a small node.
+    ns.site.kubectl("delete", "slm", "--all", "-n", ns.name)
+    ns.site.eventually("the node has room", lambda: not ns.site.list("pods", ns.name))
     ns.site.kubectl(
         *("create", "secret", "generic", "keyed-api-key", "-n", ns.name, "--from-literal=k=theirs")
     )
