@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from slm_operator.crd.names import KEY_OWNER_PREFIX, MODEL_LABEL, claim_name
+from slm_operator.crd.names import MODEL_LABEL, claim_name
 from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_resource, parse_status
 from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
@@ -55,7 +55,7 @@ def decide(snapshot: Snapshot) -> Decision:
         seen.history,
         children=seen.ours,
         pods=seen.pods,
-        key_missing=stuck == 0 and not _has_another_key(snapshot),
+        key_missing=stuck == 0,
     )
     wanted = {ChildRef("Deployment", resource.name), *map(ref_of, desired.objects)}
     taken = {ref: each for ref, each in seen.others.items() if ref in wanted}
@@ -117,11 +117,6 @@ class _Seen:
             history=history,
             pods=() if live is None else pods_of_template(snapshot.pods, live["spec"]["template"]),
         )
-
-
-def _has_another_key(snapshot: Snapshot) -> bool:
-    """Whether kubelet says that there is a key Secret, and that it is somebody else's: no POST can mend that."""
-    return any(KEY_OWNER_PREFIX in clue for clue in snapshot.clues.values())
 
 
 def _needed(snapshot: Snapshot, seen: _Seen, target: Target) -> frozenset[ChildRef]:

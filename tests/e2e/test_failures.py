@@ -133,7 +133,8 @@ def test_a_strangers_secret_in_the_place_of_the_key(ns: Namespace, models: Sourc
     models.put("keyed.gguf", tiny)
     # What the tests before have left takes the whole of a small node.
     ns.site.kubectl("delete", "slm", "--all", "-n", ns.name)
-    ns.site.eventually("the node has room", lambda: not ns.site.list("pods", ns.name))
+    ours = ("-l", "app.kubernetes.io/managed-by=slm-operator")
+    ns.site.eventually("the node has room", lambda: not ns.site.list("pods", ns.name, *ours))
     ns.site.kubectl(
         *("create", "secret", "generic", "keyed-api-key", "-n", ns.name, "--from-literal=k=theirs")
     )
@@ -144,7 +145,8 @@ def test_a_strangers_secret_in_the_place_of_the_key(ns: Namespace, models: Sourc
     assert ns.condition("keyed", "Stalled")["status"] == "True"
     assert status.get("readyReplicas", 0) == 0
     ns.site.kubectl("delete", "secret", "keyed-api-key", "-n", ns.name)
-    ns.wait_ready("keyed", after_failure=True)
+    # Both are patient by now: the operator with its POST, kubelet with the volume.
+    ns.wait_ready("keyed", seconds=600, after_failure=True)
     with ns.client("keyed") as client:
         assert client.models.list()
 
