@@ -26,7 +26,7 @@ from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Snapshot, 
 from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
 from slm_operator.target.imported import with_imported
-from slm_operator.target.rollback import resumed
+from slm_operator.target.rollback import resumed, said_to_serve
 from slm_operator.target.target import Target, find_target
 
 
@@ -65,7 +65,7 @@ def decide(snapshot: Snapshot) -> Decision:
         seen.ours,
         taken=taken,
         key=desired.key,
-        spared=_needed(snapshot, seen, target),
+        spared=_needed(snapshot, resource, seen, target),
         yielding=snapshot.yielding,
     )
     faults = (
@@ -119,7 +119,7 @@ class _Seen:
         )
 
 
-def _needed(snapshot: Snapshot, seen: _Seen, target: Target) -> frozenset[ChildRef]:
+def _needed(snapshot: Snapshot, resource: SLMDeployment, seen: _Seen, target: Target) -> frozenset[ChildRef]:
     """What something that runs, or may run again, still mounts; and revisions that this version can't read."""
     specs = [pod.get("spec", {}) for pod in snapshot.pods]
     specs += [
@@ -128,7 +128,7 @@ def _needed(snapshot: Snapshot, seen: _Seen, target: Target) -> frozenset[ChildR
         if ref.kind in {"Deployment", "Job"}
     ]
     back = None if target.rollout is None else seen.history.known.get(target.rollout.fallback or "")
-    if back is not None and target.revision is not None and not _serves(snapshot, target.revision.name):
+    if back is not None and target.revision is not None and not said_to_serve(resource, target.revision.name):
         specs.append(back.template["spec"])
     mounted = {
         ChildRef(kind, name) for spec in specs for kind, names in volumes_of(spec).items() for name in names
@@ -137,11 +137,6 @@ def _needed(snapshot: Snapshot, seen: _Seen, target: Target) -> frozenset[ChildR
         ref for ref in seen.ours if ref.kind == "ControllerRevision" and ref.name not in seen.history.known
     }
     return frozenset(mounted | unread)
-
-
-def _serves(snapshot: Snapshot, revision: str) -> bool:
-    said = parse_status(snapshot.resource).revisions or ()
-    return any(each.name == revision and each.state == "Serving" for each in said)
 
 
 def _of_jobs(snapshot: Snapshot, seen: _Seen, desired: Desired) -> Iterator[Fault]:

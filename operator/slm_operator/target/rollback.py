@@ -32,8 +32,12 @@ def has_served(resource: SLMDeployment, history: History, pods: Iterable[Documen
         return False
     if history.rollout is not None and history.rollout.fallback == current.name:
         return True
-    said = {each.name: each.state for each in resource.status.revisions or ()}
-    return said.get(current.name) == SERVING or any(is_ready(pod) for pod in pods)
+    return said_to_serve(resource, current.name) or any(is_ready(pod) for pod in pods)
+
+
+def said_to_serve(resource: SLMDeployment, revision: str) -> bool:
+    """Whether status remembers that the revision of this name has served."""
+    return any(each.name == revision and each.state == SERVING for each in resource.status.revisions or ())
 
 
 def resumed(history: History, deployment: Document | None, resource: SLMDeployment, now: datetime) -> History:
