@@ -195,7 +195,7 @@ def test_deleted_and_made_again_at_once_waits_for_the_garbage_collector(
     for kind, name in held:
         hold(api, kind, name, [])
     until("it serves", lambda: api.condition("a").get("status") == "True", HEALS)
-    assert all(owned(api, kind, name) for kind, name in held)
+    until("all of it is its own", lambda: all(owned(api, kind, name) for kind, name in held), HEALS)
 
 
 def test_deleted_and_made_again_in_one_breath_never_stalls(
