@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from slm_contract.base import ContractModel
+from slm_contract.source import SourcePin
 
 
 class ModelFormat(StrEnum):
@@ -33,15 +34,22 @@ class ModelConfig(ContractModel):
     name: str
     """The name that clients ask for."""
     source: str
-    """One URI: `pypi://package@version/path` or `https://...`."""
+    """One URI, as the spec has it."""
     sha256: str | None = None
     """Of the model file, 64 lowercase hex digits; checked before the file gets its name."""
     format: ModelFormat = ModelFormat.AUTO
+    pin: SourcePin | None = None
+    """The bytes that the source stood for when this was decided; None: its address says it all."""
 
     @property
     def key(self) -> str:
-        """The model's folder in the model volume: 16 hex digits that name source and checksum."""
+        """What is asked for: 16 hex digits that name source and checksum."""
         return hashlib.sha256(f"{self.source}\n{self.sha256 or ''}".encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> str:
+        """The model's folder in the model volume: by its bytes where they are pinned, else by what is asked for."""
+        return self.key if self.pin is None else self.pin.digest[:16]
 
 
 class PromptParameters(ContractModel):

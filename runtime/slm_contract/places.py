@@ -18,6 +18,12 @@ REPORT_PATH: Final = "/report"
 CONFIG_ENV: Final = "SLM_CONFIG"
 """The RuntimeConfig as JSON: in the pod template, so that a change rolls by itself."""
 
+FETCH_ENV: Final = "SLM_FETCH"
+"""The FetchConfig as JSON, of the containers that fetch alone."""
+
+CLAIM_DIR: Final = "/source"
+"""The claim of a `pvc://` source, read-only."""
+
 MODEL_DIR: Final = "/models"
 """The model volume: writable for `fetch`, read-only for `serve`."""
 

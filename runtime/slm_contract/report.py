@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Literal
 
 from slm_contract.base import ContractModel
+from slm_contract.source import ModelFile, SourcePin
 
 
 class FailureReason(StrEnum):
@@ -16,6 +17,7 @@ class FailureReason(StrEnum):
     SOURCE_NOT_FOUND = "SourceNotFound"
     SOURCE_UNREACHABLE = "SourceUnreachable"
     SOURCE_UNTRUSTED = "SourceUntrusted"
+    SOURCE_DRIFTED = "SourceDrifted"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     OUT_OF_SPACE = "OutOfSpace"
     STORAGE_UNUSABLE = "StorageUnusable"
@@ -45,9 +47,11 @@ class ModelFacts(ContractModel):
 
     format: Literal["GGUF"] = "GGUF"
     file_name: str
+    """Below the model's folder; of several files the one that an engine opens."""
     size_bytes: int
+    """Of all files."""
     sha256: str | None = None
-    """None where only the header was read."""
+    """Of the named file; None where only the header was read."""
     architecture: str
     name: str | None = None
     quantization: str | None = None
@@ -67,6 +71,10 @@ class ModelFacts(ContractModel):
     vocab_size: int
     sliding_window: int | None = None
     has_chat_template: bool = False
+    pin: SourcePin | None = None
+    """None for a local file."""
+    files: tuple[ModelFile, ...] = ()
+    """All that the model consists of, the first is what an engine opens; as many as a termination message holds."""
 
 
 class Download(ContractModel):

@@ -10,6 +10,7 @@
     │   ├── SourceNotFound         404, 410, no such package, no such file in it
     │   ├── SourceUntrusted        its certificate isn't trusted, or it isn't encrypted
     │   ├── SourceUnreachable      no connection, cut off, busy: trying again helps
+    │   ├── SourceDrifted          other bytes than those that were pinned
     │   └── SourceChanged          another file than the one that was begun: starting again helps
     ├── ChecksumMismatch           the bytes aren't the ones asked for
     ├── StorageError
@@ -101,6 +102,14 @@ class SourceUnreachable(SourceError):
         super().__init__(message, remedy)
         self.retry_after = retry_after
         """Seconds that the server asked for."""
+
+
+class SourceDrifted(SourceError):
+    reason = FailureReason.SOURCE_DRIFTED
+    default_remedy = (
+        "Publish what was there before, or take what is there now: change spec.model.source, or write"
+        " spec.model.refreshPolicy: OnChange."
+    )
 
 
 class SourceChanged(SourceError):

@@ -14,7 +14,7 @@ from slm_contract.config import AuthMode, ModelConfig, RuntimeConfig
 from slm_runtime.errors import ConfigError
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect_file
-from slm_runtime.models.folder import ModelFolder, storage_errors, write_atomically
+from slm_runtime.models.folder import ModelFolder, storage_errors
 from slm_runtime.models.sources.address import is_loopback
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
@@ -73,8 +73,5 @@ def _link(model: ModelConfig, path: Path, places: Places) -> None:
     facts = inspect_file(path)
     folder = ModelFolder(places.model_dir, model)
     with storage_errors(folder.path), folder.locked():
-        link = folder.path / ".link"
-        link.unlink(missing_ok=True)
-        link.symlink_to(path)
-        link.replace(folder.path / facts.file_name)
-        write_atomically(folder.path / "model.json", facts.to_json())
+        folder.link(facts.file_name, path)
+        folder.publish(facts)

@@ -3,34 +3,37 @@
 What fails for the moment is tried again here; what fails for good is raised, and nothing of it is kept.
 """
 
-import hashlib
-from pathlib import Path
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts
+from slm_contract.source import ModelFile
 from slm_runtime.errors import (
-    ChecksumMismatch,
-    InvalidModel,
+    ConfigError,
     OutOfSpace,
     RuntimeFailure,
     SourceChanged,
+    SourceDrifted,
     StorageError,
 )
-from slm_runtime.fetching.part import BLOCK, Part, part_identity
+from slm_runtime.fetching.bring import Bring, ResumedInVain
+from slm_runtime.fetching.part import BLOCK
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
-from slm_runtime.fetching.transfer import transfer_ranges, transfer_stream
 from slm_runtime.models.facts import model_facts
-from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, storage_errors
-from slm_runtime.models.sources.artifact import Artifact, FileBlob
-from slm_runtime.models.sources.resolve import open_artifact
+from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
+from slm_runtime.models.sources.remote import RemoteModel
+from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 
-MAGIC_BYTES: Final = 4096
-"""Transferred for a look at a file's first bytes."""
 SLACK: Final = 1 << 20
 """Bytes for the small files beside the model."""
+FILES_AT_ONCE: Final = 3
+"""While one is verified the next is transferred; small ones wait for the server together."""
 
 
 class Fetched(NamedTuple):
@@ -58,7 +61,8 @@ class Fetch:
         self._patience = patience or Patience()
         self.progress = progress or Progress()
         self.folder = ModelFolder(site.places.model_dir, model)
-        self._part_is_ours = False
+        self._own_parts: set[str] = set()
+        """Files whose part this process began: what is wrong with them is the source's fault."""
         self.source_state: SourceState | None = None
         """As the last attempt found the source; None: it couldn't be asked."""
 
@@ -82,15 +86,19 @@ class Fetch:
         ------
         RuntimeFailure
         """
-        with open_artifact(self._model.source, self._site) as artifact:
-            return SourceState(version=artifact.payload.version, size=artifact.payload.size)
+        with self._open() as remote:
+            return _state(remote)
+
+    def _open(self) -> AbstractContextManager[RemoteModel]:
+        pin = self._model.pin
+        return open_model(self._model.source, self._site, pin.revision if pin else None)
 
     def _persist(self) -> FetchedModel:
         """Attempt until it is done or patience ends."""
         while True:
             try:
                 return self._attempt()
-            except _ResumedInVain:
+            except ResumedInVain:
                 continue
             except StorageError:
                 raise
@@ -102,89 +110,96 @@ class Fetch:
 
     def _attempt(self) -> FetchedModel:
         self.source_state = None
-        with open_artifact(self._model.source, self._site) as artifact:
-            payload = artifact.payload
-            self.source_state = SourceState(version=payload.version, size=payload.size)
-            self._transfer(artifact)
+        with self._open() as remote:
+            self.source_state = _state(remote)
+            self._check_pin(remote)
+            self._check_files(remote)
+            brings = [
+                Bring(
+                    each,
+                    self.folder,
+                    index,
+                    self.progress,
+                    sha256=self._model.sha256,
+                    own_parts=self._own_parts,
+                    block=self._block,
+                    in_place=remote.in_place,
+                )
+                for index, each in enumerate(remote.files)
+            ]
+            self._check_space(brings)
+            self.progress.begin(sum(each.bytes_done for each in brings), remote.size)
+            files = _all(brings)
             self.progress.enter("Verifying")
             try:
-                verified, facts = self._verify(artifact)
+                facts = self._facts(remote, files)
             except RuntimeFailure as failure:
-                if failure.permanent:
-                    self.folder.discard()
-                    if not self._part_is_ours:
-                        raise _ResumedInVain from failure
+                self.folder.withdraw(each.path for each in remote.files)
+                if any(each.path not in self._own_parts for each in remote.files) and not remote.in_place:
+                    raise ResumedInVain from failure
                 raise
-            except OSError:
-                self.folder.unpacked.unlink(missing_ok=True)
-                raise
-            return self.folder.publish(verified, facts)
+            return self.folder.publish(facts, remote.prompt)
 
-    def _transfer(self, artifact: Artifact) -> None:
-        """Bring the payload to the part."""
-        payload, folder = artifact.payload, self.folder
-        if not payload.ranged or payload.size is None:
-            folder.discard()
-            self._part_is_ours = True
-            self._check_space(artifact)
-            try:
-                transfer_stream(payload, folder.part, self.progress)
-            except BaseException:
-                folder.discard()
-                raise
-            return
-        self._check_space(artifact)
-        identity = part_identity(payload, pinned=self._model.sha256 is not None)
-        with Part(folder.part, folder.part_state, payload.size, identity, self._block) as part:
-            if not part.resumed:
-                self._part_is_ours = True
-                _check_magic(artifact)
-            transfer_ranges(payload, part, self.progress)
+    def _check_pin(self, remote: RemoteModel) -> None:
+        pin = self._model.pin
+        if pin is not None and remote.pin.digest != pin.digest:
+            raise SourceDrifted(
+                f"{self._model.source} isn't what it was when this was decided"
+                f"{f' ({pin.revision})' if pin.revision else ''}: its files are others."
+            )
 
-    def _check_space(self, artifact: Artifact) -> None:
-        if artifact.space is None:
-            return
-        need, free = artifact.space - self.folder.transferred() + SLACK, self.folder.free_space()
+    def _check_files(self, remote: RemoteModel) -> None:
+        if self._model.sha256 is not None and len(remote.files) > 1:
+            raise ConfigError(
+                f"spec.model.sha256 is of one file, and {self._model.source} stands for {len(remote.files)}.",
+                "Leave out sha256: what the source says of each file is checked and pinned.",
+            )
+
+    def _check_space(self, brings: Sequence[Bring]) -> None:
+        spaces = [each.space for each in brings]
+        need = sum(each for each in spaces if each is not None) + SLACK
+        free = self.folder.free_space()
         if need > free:
+            name = self._model.source.rpartition("/")[2]
             raise OutOfSpace(
-                f"{artifact.file_name} needs {_gib(need)} more on the model volume, which has {_gib(free)} left."
+                f"{name} needs {_gib(need)} more on the model volume, which has {_gib(free)} left."
             )
 
-    def _verify(self, artifact: Artifact) -> tuple[Path, ModelFacts]:
-        """Check the transferred payload and make the model file of it.
-
-        Raises
-        ------
-        ChecksumMismatch, InvalidModel, UnsupportedFormat, UnsupportedArchitecture, SourceInvalid
-        """
-        part, wanted = self.folder.part, self._model.sha256
-        if wanted is None:
-            artifact.confirm(part)
-        path = artifact.unpack(part, self.folder.unpacked)
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if wanted is not None and found != wanted:
-            raise ChecksumMismatch(
-                f"sha256 of {artifact.file_name} is {found}, the spec asks for {wanted};"
-                f" {path.stat().st_size:,} bytes fetched from {artifact.payload.where}."
-            )
-        with FileBlob(path).read() as chunks:
-            facts = model_facts(chunks, file_name=artifact.file_name, size=path.stat().st_size)
-        return path, facts.model_copy(update={"sha256": found})
-
-
-class _ResumedInVain(Exception):
-    """What an earlier process left on the volume may have been bad: begin anew before blaming the source."""
-
-
-def _check_magic(artifact: Artifact) -> None:
-    """Refuse what is no GGUF file before all of it is transferred."""
-    with artifact.head(MAGIC_BYTES) as (chunks, _):
-        start = next(chunks, b"")
-    if not start.startswith(b"GGUF"[: max(1, len(start))]):
-        raise InvalidModel(
-            f"{artifact.file_name} starts with {start[:4]!r}, not with b'GGUF': it is no GGUF file."
+    def _facts(self, remote: RemoteModel, files: Sequence[VerifiedFile]) -> ModelFacts:
+        paths = [each.path for each in remote.files]
+        facts = model_facts(
+            [
+                (path, file.size_bytes, self.folder.chunks(path))
+                for path, file in zip(paths, files, strict=True)
+            ]
         )
+        listed = tuple(
+            ModelFile(path=path, size_bytes=file.size_bytes, sha256=file.sha256)
+            for path, file in zip(paths, files, strict=True)
+        )
+        return facts.model_copy(update={"sha256": files[0].sha256, "files": listed, "pin": remote.pin})
+
+
+def _state(remote: RemoteModel) -> SourceState:
+    payload = remote.files[0].artifact.payload
+    version = payload.version if len(remote.files) == 1 else remote.pin.digest
+    return SourceState(version=version, size=remote.size)
+
+
+def _all(brings: Sequence[Bring]) -> list[VerifiedFile]:
+    """Bring all files, a few at a time; the first failure stops the rest."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="file") as pool:
+        futures: list[Future[VerifiedFile]] = [pool.submit(each.run, stop) for each in brings]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            return [future.result() for future in futures]
+        finally:
+            stop.set()
+            for future in futures:
+                future.cancel()
 
 
 def _gib(size: int) -> str:

@@ -1,17 +1,20 @@
 """`slm-runtime inspect`: what a model's header says, without transferring the model."""
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from slm_contract.config import ModelConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import FetchReport, ModelFacts
+from slm_contract.source import ModelFile
 from slm_runtime.errors import RuntimeFailure, SourceNotFound
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import storage_errors
-from slm_runtime.models.sources.artifact import Artifact, FileBlob, PlainFile
-from slm_runtime.models.sources.resolve import open_artifact
+from slm_runtime.models.sources.artifact import FileBlob, PlainFile
+from slm_runtime.models.sources.remote import RemoteFile, RemoteModel
+from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.termination import bounded_json, leave
 
@@ -45,8 +48,8 @@ def inspect(source: str, site: Site, patience: Patience | None = None) -> ModelF
     patience = patience or Patience()
     while True:
         try:
-            with storage_errors(site.places.model_dir), open_artifact(source, site) as artifact:
-                return _facts(artifact)
+            with storage_errors(site.places.model_dir), open_model(source, site) as remote:
+                return _facts(remote).model_copy(update={"pin": remote.pin})
         except RuntimeFailure as failure:
             patience.wait(failure, 0)
 
@@ -61,12 +64,22 @@ def inspect_file(path: Path) -> ModelFacts:
     if not path.is_file():
         raise SourceNotFound(f"There is no file {path}.", "Name a GGUF file or a URI.")
     with storage_errors(path):
-        return _facts(PlainFile(path.name, FileBlob(path)))
+        return _facts(RemoteModel((RemoteFile(path.name, PlainFile(path.name, FileBlob(path))),)))
 
 
-def _facts(artifact: Artifact) -> ModelFacts:
-    with artifact.head() as (chunks, size):
-        return model_facts(chunks, file_name=artifact.file_name, size=size)
+def _facts(remote: RemoteModel) -> ModelFacts:
+    """Read the headers of all files, one after the other."""
+    with ExitStack() as stack:
+        files = []
+        for each in remote.files:
+            chunks, size = stack.enter_context(each.artifact.head())
+            files.append((each.path, size, chunks))
+        facts = model_facts(files)
+    listed = (
+        ModelFile(path=each.path, size_bytes=size, sha256=each.sha256)
+        for each, (_, size, _) in zip(remote.files, files, strict=True)
+    )
+    return facts.model_copy(update={"files": tuple(listed)})
 
 
 def table(facts: ModelFacts) -> str:

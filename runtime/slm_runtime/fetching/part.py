@@ -8,7 +8,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from slm_contract.base import ContractModel
-from slm_runtime.models.folder import write_atomically
+from slm_runtime.models.folder import Staging, write_atomically
 from slm_runtime.models.sources.artifact import Blob
 
 BLOCK: Final = 16 << 20
@@ -35,8 +35,8 @@ class Part:
         self._lock = threading.Lock()
         self.size = size
         self.block = block
-        self.done = [0] * -(-size // block)
-        self.resumed = self._load()
+        self.done = _resumable(path, state_path, size, identity, block) or [0] * -(-size // block)
+        self.resumed = any(self.done)
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if self.resumed else os.O_TRUNC)
         self._file = os.open(path, flags, 0o644)
 
@@ -45,6 +45,12 @@ class Part:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
+
+    @classmethod
+    def before(cls, staging: Staging, size: int, identity: str | None, block: int) -> int:
+        """Bytes that an earlier process left and that can be gone on with."""
+        state = _resumable(staging.part, staging.part_state, size, identity, block)
+        return 0 if state is None else sum(state)
 
     @property
     def bytes_done(self) -> int:
@@ -77,20 +83,19 @@ class Part:
             os.fdatasync(self._file)
             write_atomically(self._state_path, state.to_json())
 
-    def _load(self) -> bool:
-        try:
-            state = PartState.model_validate_json(self._state_path.read_bytes())
-            on_disk = self._path.stat().st_size
-        except (FileNotFoundError, ValidationError):
-            return False
-        same = (state.identity, state.block, len(state.done)) == (self._identity, self.block, len(self.done))
-        if not same or any(not 0 <= done <= self.block for done in state.done):
-            return False
-        ends = (index * self.block + done for index, done in enumerate(state.done) if done)
-        if max(ends, default=0) > on_disk:
-            return False
-        self.done = list(state.done)
-        return any(self.done)
+
+def _resumable(path: Path, state_path: Path, size: int, identity: str | None, block: int) -> list[int] | None:
+    """Bytes from the start of each block, where they are of the same payload."""
+    try:
+        state = PartState.model_validate_json(state_path.read_bytes())
+        on_disk = path.stat().st_size
+    except (FileNotFoundError, ValidationError):
+        return None
+    same = (state.identity, state.block, len(state.done)) == (identity, block, -(-size // block))
+    if not same or any(not 0 <= done <= block for done in state.done):
+        return None
+    ends = (index * block + done for index, done in enumerate(state.done) if done)
+    return None if max(ends, default=0) > on_disk else list(state.done)
 
 
 def part_identity(blob: Blob, *, pinned: bool) -> str | None:

@@ -39,17 +39,19 @@ class Progress:
             self._log_now()
 
     def begin(self, done: int, total: int | None) -> None:
-        """A transfer starts: `done` of `total` bytes are there already."""
+        """An attempt starts: `done` of all files' `total` bytes are there already."""
         with self._lock:
             self._done, self._total = done, total
             self._samples = deque([(self._clock(), done)])
         self.enter("Fetching")
 
     def add(self, length: int) -> None:
-        """So many bytes more have come."""
+        """So many bytes more have come; below zero: they were thrown away."""
         with self._lock:
             self._done += length
             self._failure = None
+            if self._state == "Verifying" and length > 0:
+                self._state = "Fetching"
             now = self._clock()
             if now - self._samples[-1][0] >= SAMPLE_SECONDS:
                 self._samples.append((now, self._done))

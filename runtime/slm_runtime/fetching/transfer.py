@@ -16,8 +16,13 @@ CONNECTIONS: Final = 4
 CHECKPOINT_SECONDS: Final = 1.0
 
 
-def transfer_ranges(blob: Blob, part: Part, progress: Progress) -> None:
+def transfer_ranges(blob: Blob, part: Part, progress: Progress, stop: threading.Event) -> None:
     """Transfer what is missing of the part. What has come stays, whatever happens.
+
+    Parameters
+    ----------
+    stop
+        Set: another file has failed, and this one is left as it is.
 
     Raises
     ------
@@ -27,7 +32,6 @@ def transfer_ranges(blob: Blob, part: Part, progress: Progress) -> None:
         The volume can't take it.
     """
     missing = part.missing()
-    progress.begin(part.bytes_done, part.size)
     if not missing:
         return
     blocks = _Blocks(missing)
@@ -42,6 +46,8 @@ def transfer_ranges(blob: Blob, part: Part, progress: Progress) -> None:
                         future.result()
                     part.save()
                     progress.log()
+                    if stop.is_set():
+                        raise Stopped
             finally:
                 blocks.stop()
     finally:
@@ -58,22 +64,45 @@ def transfer_stream(blob: Blob, path: Path, progress: Progress) -> None:
     OSError
         The volume can't take it.
     """
-    progress.begin(0, blob.size)
-    written = 0
+    counted = _Counted(progress)
+    try:
+        _stream(blob, path, counted)
+    except BaseException:
+        progress.add(-counted.length)
+        raise
+    if blob.size is not None and counted.length < blob.size:
+        progress.add(-counted.length)
+        raise SourceUnreachable(f"{blob.where} was cut off after {counted.length:,} of {blob.size:,} bytes.")
+
+
+class _Counted:
+    """What one file has told of its progress, so that it can be taken back."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.length = 0
+
+    def add(self, length: int) -> None:
+        self.length += length
+        self._progress.add(length)
+        self._progress.log()
+
+
+def _stream(blob: Blob, path: Path, counted: _Counted) -> None:
     with blob.read() as chunks, path.open("wb") as file:
         for chunk in chunks:
-            written += len(chunk)
-            if blob.size is not None and written > blob.size:
+            counted.add(len(chunk))
+            if blob.size is not None and counted.length > blob.size:
                 raise SourceInvalid(
                     f"{blob.where} sends more than the {blob.size:,} bytes that it announces."
                 )
             file.write(chunk)
-            progress.add(len(chunk))
-            progress.log()
         file.flush()
         os.fsync(file.fileno())
-    if blob.size is not None and written < blob.size:
-        raise SourceUnreachable(f"{blob.where} was cut off after {written:,} of {blob.size:,} bytes.")
+
+
+class Stopped(Exception):
+    """Another file has failed."""
 
 
 class _Blocks:

@@ -1,7 +1,7 @@
 """From a GGUF header to the facts that memory is computed from."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from slm_contract.report import ModelFacts
@@ -17,8 +17,13 @@ MAX_NUMBER: Final = 1 << 31
 MAX_NAME: Final = 200
 
 
-def model_facts(chunks: Iterable[bytes], *, file_name: str, size: int) -> ModelFacts:
-    """Read as much of a model file of `size` bytes as its header takes, and say what it is.
+def model_facts(files: Sequence[tuple[str, int, Iterable[bytes]]]) -> ModelFacts:
+    """Read as much of a model's files as their headers take, and say what it is.
+
+    Parameters
+    ----------
+    files
+        Path, size in bytes, and the bytes from the start; the first is what an engine opens.
 
     Raises
     ------
@@ -29,6 +34,7 @@ def model_facts(chunks: Iterable[bytes], *, file_name: str, size: int) -> ModelF
     UnsupportedArchitecture
         A model that generates no text.
     """
+    file_name, size, chunks = files[0]
     header = read_header(chunks, size)
     metadata = _Metadata(header)
     architecture = metadata.text("general.architecture")

@@ -4,15 +4,17 @@
 
     <model volume>/<key>/
         model.json       ModelFacts: written last, so that where it is, the model is whole and verified
-        <file name>      the model
+        prompt.json      what the source says of the prompt, where it says something
+        <path>           a file of the model, verified
+        files.json       which files are: of several, one after the other is
         failure.json     why the last attempt must not be repeated as it was
-        .part            what has been transferred so far
+        .part            what has been transferred of the first file so far; .part-1, ... of the others
         .part.json       which parts of it, of which version of the source
         .unpacked        being unpacked
         .lock            held by the one process that writes here
 
-The key is made of source and checksum: a changed spec gets another folder, and nothing here ever changes its
-meaning. Nothing outside the folder is touched, and nothing in it that was made by others.
+The key names the bytes, or else source and checksum: a changed spec gets another folder, and nothing here ever changes
+its meaning. Nothing outside the folder is touched, and nothing in it that was made by others.
 """
 
 import contextlib
@@ -20,26 +22,63 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from slm_contract.base import ContractModel
-from slm_contract.config import ModelConfig
+from slm_contract.config import ModelConfig, PromptConfig
 from slm_contract.report import Failure, ModelFacts
 from slm_runtime.errors import ModelMissing, OutOfSpace, RuntimeFailure, StorageUnusable
 
 LOCK_POLL_SECONDS: Final = 0.5
+CHUNK: Final = 1 << 18
 _Model = TypeVar("_Model", bound=BaseModel)
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class FetchedModel(NamedTuple):
     path: Path
+    """What an engine opens."""
     facts: ModelFacts
+    prompt: PromptConfig | None = None
+    """What the source says of the prompt."""
+
+
+class VerifiedFile(ContractModel):
+    """A file that lies under its name."""
+
+    identity: str | None = None
+    """Of the payload that it was made from: source, version and size; None: it can't be told again."""
+    size_bytes: int
+    sha256: str
+
+
+class _VerifiedFiles(ContractModel):
+    files: dict[str, VerifiedFile] = Field(default_factory=dict)
+
+
+class Staging(NamedTuple):
+    """Where one file is, as long as it isn't verified."""
+
+    part: Path
+    part_state: Path
+    unpacked: Path
+
+    def discard(self) -> None:
+        """Forget what was transferred."""
+        for path in self:
+            path.unlink(missing_ok=True)
+
+    def transferred(self) -> int:
+        """Bytes that the part takes up on the volume."""
+        try:
+            return self.part.stat().st_blocks * 512
+        except FileNotFoundError:
+            return 0
 
 
 class SourceState(ContractModel):
@@ -62,11 +101,10 @@ class RememberedFailure(ContractModel):
 class ModelFolder:
     def __init__(self, model_dir: Path, model: ModelConfig) -> None:
         self._model = model
-        self.path = model_dir / model.key
-        self.part = self.path / ".part"
-        self.part_state = self.path / ".part.json"
-        self.unpacked = self.path / ".unpacked"
+        self.path = model_dir / model.folder
         self._manifest = self.path / "model.json"
+        self._prompt = self.path / "prompt.json"
+        self._files = self.path / "files.json"
         self._failure = self.path / "failure.json"
 
     def fetched(self) -> FetchedModel | None:
@@ -75,10 +113,12 @@ class ModelFolder:
         if facts is None or self._model.sha256 not in {None, facts.sha256}:
             return None
         path = self.path / facts.file_name
+        sizes = {each.path: each.size_bytes for each in facts.files} or {facts.file_name: facts.size_bytes}
         try:
-            return FetchedModel(path, facts) if path.stat().st_size == facts.size_bytes else None
+            whole = all((self.path / name).stat().st_size == size for name, size in sizes.items())
         except OSError:
             return None
+        return FetchedModel(path, facts, _read(self._prompt, PromptConfig)) if whole else None
 
     def require(self) -> FetchedModel:
         """Return the model that `fetch` left here.
@@ -99,29 +139,68 @@ class ModelFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self._failure, failure.to_json())
 
-    def publish(self, verified: Path, facts: ModelFacts) -> FetchedModel:
-        """Give a verified file its name, and say last of all that it is there."""
-        path = self.path / facts.file_name
-        with verified.open("rb") as file:
-            os.fsync(file.fileno())
-        verified.chmod(0o644)
-        verified.replace(path)
+    def staging(self, index: int) -> Staging:
+        """Of the n-th file."""
+        suffix = f"-{index}" if index else ""
+        return Staging(
+            self.path / f".part{suffix}", self.path / f".part{suffix}.json", self.path / f".unpacked{suffix}"
+        )
+
+    def verified(self, path: str) -> VerifiedFile | None:
+        """Return what was verified under a name, where it still lies there."""
+        known = (_read(self._files, _VerifiedFiles) or _VerifiedFiles()).files.get(path)
+        try:
+            return known if known and (self.path / path).stat().st_size == known.size_bytes else None
+        except OSError:
+            return None
+
+    def settle(self, path: str, verified: Path, file: VerifiedFile) -> None:
+        """Give a verified file its name, and remember what it is. Its callers take turns."""
+        target = self.path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if verified != target:
+            with verified.open("rb") as opened:
+                os.fsync(opened.fileno())
+            verified.chmod(0o644)
+            verified.replace(target)
+        known = _read(self._files, _VerifiedFiles) or _VerifiedFiles()
+        write_atomically(self._files, _VerifiedFiles(files={**known.files, path: file}).to_json())
+
+    def link(self, path: str, target: Path) -> None:
+        """Let a name stand for a file that lies elsewhere on this machine."""
+        link, name = self.path / ".link", self.path / path
+        name.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        link.replace(name)
+
+    def publish(self, facts: ModelFacts, prompt: PromptConfig | None = None) -> FetchedModel:
+        """Say that the model is there: all its files have their names."""
+        if prompt is not None:
+            write_atomically(self._prompt, prompt.to_json())
         write_atomically(self._manifest, facts.to_json())
         self.discard()
+        self._files.unlink(missing_ok=True)
         self._failure.unlink(missing_ok=True)
-        return FetchedModel(path, facts)
+        return FetchedModel(self.path / facts.file_name, facts, prompt)
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The bytes of a file that has its name."""
+        with (self.path / path).open("rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+    def withdraw(self, paths: Iterable[str]) -> None:
+        """Take away files that make no model."""
+        for path in paths:
+            (self.path / path).unlink(missing_ok=True)
+        self._files.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Forget what was transferred."""
-        for path in (self.part_state, self.part, self.unpacked):
-            path.unlink(missing_ok=True)
-
-    def transferred(self) -> int:
-        """Bytes that the part takes up on the volume."""
-        try:
-            return self.part.stat().st_blocks * 512
-        except FileNotFoundError:
-            return 0
+        """Forget what was transferred and isn't verified."""
+        for pattern in (".part*", ".unpacked*"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def free_space(self) -> int:
         """Bytes that are left on the volume."""

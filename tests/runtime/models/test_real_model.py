@@ -53,7 +53,7 @@ def test_the_same_header_as_the_gguf_package_reads(model: Path) -> None:
 
 def test_inspecting_the_source_tells_what_the_file_tells(model: Path) -> None:
     with FileBlob(model).read() as chunks:
-        facts = model_facts(chunks, file_name=model.name, size=model.stat().st_size)
+        facts = model_facts([(model.name, model.stat().st_size, chunks)])
     assert inspect(SMOLLM2.source, Site(Places())) == facts
     assert (facts.quantization, facts.block_count, facts.context_length) == ("Q4_1", 30, 8192)
 

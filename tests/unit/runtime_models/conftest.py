@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from slm_contract.config import ModelConfig
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.patience import Patience
+from slm_runtime.models.sources.artifact import Artifact
+from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from tests.support.gguf import write_tiny_gguf
@@ -71,3 +74,11 @@ def fetch_of(site: Site) -> FetchOf:
         return Fetch(model, site, patience=Patience(first_wait=0.001), block=100_000)
 
     return make
+
+
+@contextmanager
+def open_artifact(uri: str, site: Site) -> Iterator[Artifact]:
+    """The one file of a model that has one."""
+    with open_model(uri, site) as model:
+        (file,) = model.files
+        yield file.artifact

@@ -131,7 +131,9 @@ def test_killed_in_the_middle_and_started_again(pod: Pod, web: WebServer, tiny: 
 
     def has_a_checkpoint() -> bool:
         try:
-            return sum(PartState.model_validate_json(folder.part_state.read_bytes()).done) > 4_000_000
+            return (
+                sum(PartState.model_validate_json(folder.staging(0).part_state.read_bytes()).done) > 4_000_000
+            )
         except FileNotFoundError:
             return False
 

@@ -22,12 +22,11 @@ from slm_runtime.errors import (
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.part import Part, part_identity
 from slm_runtime.models.folder import FetchedModel
-from slm_runtime.models.sources.resolve import open_artifact
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from tests.support.index import publish, wheel
 from tests.support.web import File, WebServer
-from tests.unit.runtime_models.conftest import FetchOf
+from tests.unit.runtime_models.conftest import FetchOf, open_artifact
 
 
 def sha256(data: bytes) -> str:
@@ -202,7 +201,7 @@ def half(web: WebServer, fetch_of: FetchOf, site: Site, tiny: bytes) -> str:
     folder.path.mkdir(parents=True)
     with open_artifact(url, site) as artifact:
         identity = part_identity(artifact.payload, pinned=True)
-    with Part(folder.part, folder.part_state, len(tiny), identity, 100_000) as part:
+    with Part(*folder.staging(0)[:2], len(tiny), identity, 100_000) as part:
         part.write(0, tiny[:100_000])
         part.write(2, tiny[200_000:250_000])
         part.save()
@@ -229,7 +228,7 @@ def test_a_part_of_another_version_is_not_continued(
 
 def test_a_part_that_rotted_on_the_volume_is_begun_anew(fetch_of: FetchOf, tiny: bytes, half: str) -> None:
     fetch = fetch_of(half, sha256(tiny))
-    with fetch.folder.part.open("r+b") as file:
+    with fetch.folder.staging(0).part.open("r+b") as file:
         file.write(b"rotten")
     assert_published(fetch, fetch.run().model, tiny)
 
@@ -239,7 +238,7 @@ def test_a_damaged_record_of_the_part_is_begun_anew(
     fetch_of: FetchOf, tiny: bytes, half: str, damage: bytes
 ) -> None:
     fetch = fetch_of(half, sha256(tiny))
-    fetch.folder.part_state.write_bytes(damage)
+    fetch.folder.staging(0).part_state.write_bytes(damage)
     assert_published(fetch, fetch.run().model, tiny)
 
 

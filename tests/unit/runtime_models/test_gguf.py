@@ -24,7 +24,7 @@ def chunks(data: bytes, length: int = 1000) -> Iterator[bytes]:
 
 
 def facts_of(data: bytes) -> ModelFacts:
-    return model_facts(chunks(data), file_name="m.gguf", size=len(data))
+    return model_facts([("m.gguf", len(data), chunks(data))])
 
 
 def header(*keys: bytes, tensors: int = 1) -> bytes:
@@ -61,7 +61,7 @@ def test_the_tiny_models_facts(tiny: bytes) -> None:
 
 @pytest.mark.parametrize("length", [1, 7, 1 << 20])
 def test_the_size_of_chunks_makes_no_difference(tiny: bytes, length: int) -> None:
-    assert model_facts(chunks(tiny, length), file_name="m.gguf", size=len(tiny)) == facts_of(tiny)
+    assert model_facts([("m.gguf", len(tiny), chunks(tiny, length))]) == facts_of(tiny)
 
 
 def test_the_same_header_as_the_gguf_package_reads(tiny_file: Path) -> None:

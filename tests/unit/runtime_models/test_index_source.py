@@ -21,11 +21,11 @@ from slm_runtime.errors import (
     SourceUntrusted,
 )
 from slm_runtime.models.sources.artifact import FileBlob
-from slm_runtime.models.sources.resolve import open_artifact
 from slm_runtime.models.sources.site import Site
 from slm_runtime.models.sources.wheel import Wheel, WholeWheel, open_member
 from tests.support.index import publish, wheel
 from tests.support.web import WebServer, web_server
+from tests.unit.runtime_models.conftest import open_artifact
 
 SOURCE = "pypi://model-pkg@1.0/model_pkg/m.gguf"
 MODEL = bytes(range(256)) * 2000

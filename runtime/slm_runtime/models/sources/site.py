@@ -11,8 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from slm_contract.places import FETCH_ENV
+from slm_contract.source import FetchConfig
 from slm_runtime.errors import ConfigError
-from slm_runtime.models.sources.address import basic
+from slm_runtime.models.sources.address import Origin, basic
+from slm_runtime.models.sources.http import HttpClient
+from slm_runtime.models.sources.route import Route
 from slm_runtime.places import Places
 
 
@@ -72,6 +78,43 @@ class Site:
                         "Put certificates in PEM form into the bundle's ConfigMap.",
                     ) from error
         return context
+
+    @property
+    def fetch(self) -> FetchConfig:
+        """What the site says of all fetches.
+
+        Raises
+        ------
+        ConfigError
+        """
+        try:
+            return FetchConfig.model_validate_json(self.environment.get(FETCH_ENV) or "{}")
+        except ValidationError as error:
+            raise ConfigError(
+                f"{FETCH_ENV} can't be used: {error.errors(include_url=False)[0]['msg']}."
+            ) from None
+
+    @property
+    def route(self) -> Route:
+        return Route(self.fetch)
+
+    def client(
+        self,
+        authorizations: Mapping[Origin, str] | None = None,
+        plain_hosts: frozenset[str] = frozenset(),
+    ) -> HttpClient:
+        """HTTP as this site allows it.
+
+        Parameters
+        ----------
+        authorizations
+            The header that each origin gets, and no other. Where a mirror stands for the source, it is the mirror's.
+        plain_hosts
+            Hosts that may be asked without TLS.
+        """
+        return HttpClient(
+            self.tls(), route=self.route, authorizations=authorizations, plain_hosts=plain_hosts
+        )
 
     def credentials(self) -> Credentials:
         return Credentials(*(self._credential(name) for name in ("token", "username", "password")))

@@ -1,0 +1,65 @@
+"""Where a site lets its fetches go: mirrors in place of what a source names, and the hosts that may be connected to."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from slm_contract.source import FetchConfig, Mirror
+from slm_runtime.errors import SourceUntrusted
+from slm_runtime.models.sources.address import origin, redacted
+
+_WEB: Final = ("https://", "http://")
+
+
+class Route:
+    def __init__(self, config: FetchConfig) -> None:
+        self._mirrors = sorted(config.mirrors, key=lambda each: -len(each.source))
+        self._hosts = None if config.hosts is None else frozenset(config.hosts)
+
+    def __call__(self, address: str) -> str:
+        """What is asked for in place of a source or a URL; itself where no mirror stands for it.
+
+        `oci://docker.io/` leads to `oci://registry.corp/hub/`, `https://host/` to `https://mirror/host/`.
+        """
+        found = self._find(address)
+        if found is None or _is_web(found.mirror) != _is_web(found.source):
+            return address
+        return _joined(found.mirror, address[len(found.source) :])
+
+    def endpoint(self, source: str, default: str) -> str:
+        """The web server, without a slash at its end, that stands for all that a source's scheme names (`hf://`)."""
+        found = self._find(source)
+        leads = found is not None and _is_web(found.mirror) and not _is_web(found.source)
+        return (found.mirror if found is not None and leads else default).rstrip("/")
+
+    def check(self, url: str) -> None:
+        """Refuse a host that the site doesn't name, wherever it was heard of.
+
+        Raises
+        ------
+        SourceUntrusted
+        """
+        asked = origin(url)
+        if self._hosts is not None and not {asked.host, f"{asked.host}:{asked.port}"} & self._hosts:
+            raise SourceUntrusted(
+                f"{redacted(url)} is on a host that this site doesn't fetch from.",
+                f"Have {asked.host} added to fetch.hosts in the operator's configuration, or a mirror to fetch.mirrors.",
+            )
+
+    def _find(self, address: str) -> Mirror | None:
+        return next(_fitting(self._mirrors, address), None)
+
+
+def _fitting(mirrors: Iterable[Mirror], address: str) -> Iterator[Mirror]:
+    """A source's prefix ends at a border: `https://host` says nothing of `https://host.example`."""
+    for each in mirrors:
+        rest = address[len(each.source) :]
+        if address.startswith(each.source) and (each.source.endswith("/") or not rest or rest[0] in "/:@?"):
+            yield each
+
+
+def _joined(prefix: str, rest: str) -> str:
+    return f"{prefix.rstrip('/')}/{rest.lstrip('/')}" if rest and rest[0] not in ":@?" else prefix + rest
+
+
+def _is_web(address: str) -> bool:
+    return address.startswith(_WEB)
