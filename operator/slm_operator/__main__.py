@@ -1,7 +1,6 @@
 """`slm-operator`: configuration, Lease, first list, then watches and workers until told to stop."""
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 import uvloop
 
-from slm_operator import config, log, reports, watches
+from slm_operator import config, garbage, log, reports, watches
 from slm_operator.clues import Clues
 from slm_operator.cluster import connection, errors
 from slm_operator.cluster.client import KubernetesClient
@@ -127,8 +126,8 @@ class Operator:
             await _until_served(cluster)
             await resync.start()
             await clues.begin()
-            # Modules and models stay: looking through them would hold the event loop at each collection.
-            gc.freeze()
+            stack.enter_context(garbage.spared())
+            tasks.create_task(garbage.thoroughly(), name="garbage")
             self._resync, self._acting = resync, True
             watcher = watches.Watcher(self._store, reconciler, resync, self._metrics.event)
             for number in range(self._settings.workers):

@@ -8,7 +8,7 @@ from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_
 from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
 from slm_operator.faults import Fault
-from slm_operator.model.known import reported_facts
+from slm_operator.model.known import drifted, reported_facts
 from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
 from slm_operator.observed.pods import pods_of_jobs, pods_of_template, volume_wait, volumes_of
 from slm_operator.obstacles import (
@@ -166,6 +166,8 @@ def _view(
         artifact = target.revision.artifact
     else:
         artifact = artifact_for(resource, snapshot.settings.classes[0])
+    if target.revision is not None and target.revision.artifact.key == artifact.key:
+        artifact = target.revision.artifact
     return View(
         resource=resource,
         settings=snapshot.settings,
@@ -185,4 +187,5 @@ def _view(
         placement=target.placement,
         artifact=artifact,
         fetched_facts=reported_facts(seen.pods).get(artifact.key),
+        latest=drifted(snapshot.pods, artifact),
     )

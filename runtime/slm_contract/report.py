@@ -95,6 +95,8 @@ class FetchReport(ContractModel):
     seconds: float | None = None
     cached: bool = False
     """True where the verified file was already in the volume."""
+    latest: SourcePin | None = None
+    """What the source stands for now, where a pinned model was fetched; None: it wasn't asked, or didn't answer."""
 
 
 class Acceleration(ContractModel):

@@ -98,6 +98,10 @@ class Model(ApiModel):
     """What the source asks for; never sent to another host."""
     ca_bundle: CABundle | None = None
     """CAs for the sources; absent: those of the operator's configuration."""
+    refresh_policy: Literal["Pinned", "OnChange"] = "Pinned"
+    """What to do when the source stands for other bytes than those that were pinned (a branch or a tag that moved), which is
+    looked for whenever a pod has fetched. `Pinned`: say so in the condition SourceDrifted and serve on what was pinned.
+    `OnChange`: roll out what is there now."""
     variants: Annotated[
         tuple[ModelVariant, ...],
         Field(

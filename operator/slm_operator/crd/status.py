@@ -30,6 +30,20 @@ class Condition(ApiModel):
     """When the status last changed."""
 
 
+class ModelFileStatus(ApiModel):
+    path: Text
+    """Its path in the model's folder."""
+    size_bytes: Bytes
+    """Its size."""
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+    """Its checksum, where the source gives it or it has been verified."""
+
+
+Files = Annotated[
+    tuple[ModelFileStatus, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+]
+
+
 class ModelStatus(ApiModel):
     source: Text | None = None
     """The artifact that is served: that of the selected hardware class."""
@@ -46,7 +60,13 @@ class ModelStatus(ApiModel):
     context_length: int | None = None
     """Tokens that one request may hold."""
     size_bytes: Bytes | None = None
-    """Size of the file."""
+    """Size of all files."""
+    revision: Text | None = None
+    """What the source calls the state that is pinned: a commit, a manifest's digest, an object's version."""
+    digest: Annotated[str, Field(max_length=64)] | None = None
+    """Names the pinned bytes of all files."""
+    files: Files | None = None
+    """The first files of the model, where it has several."""
 
 
 class DownloadStatus(ApiModel):

@@ -15,13 +15,12 @@ from slm_operator.desired.monitor import service_monitor
 from slm_operator.desired.revisions import controller_revision
 from slm_operator.desired.secret import key_secret
 from slm_operator.desired.service import service
-from slm_operator.model.known import model_key
+from slm_operator.model.known import runtime_config
 from slm_operator.observed.pods import nodes_of, volumes_of
-from slm_operator.placement.choose import Candidate
 from slm_operator.pod.volumes import claim_of, one_pod_only, uses_claim
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import Revision
-from slm_operator.snapshot import ChildRef, Document, Snapshot
+from slm_operator.snapshot import ChildRef, Document, Snapshot, ref_of
 from slm_operator.target.target import Target
 from slm_operator.target.wanted import image_of
 
@@ -99,43 +98,43 @@ def _jobs(
     pods: tuple[Document, ...],
 ) -> tuple[list[dict[str, Any]], str | None]:
     """The Jobs that have to end before the Deployment is made or changed, and the name of that wait."""
-    settings, revision = snapshot.settings, target.revision
-    if not uses_claim(resource.spec.cache):
-        return [
-            inspect_job(
-                resource,
-                settings,
-                each.hardware_class,
-                each.artifact,
-                image_of(resource, settings, each.hardware_class),
-            )
-            for each in (target.headers if target.pending else ())
-        ], "Inspecting" if target.pending else None
-    if target.placement is None:
-        # Nothing new was decided: what runs, or is gone back to, was pulled before; its pods fetch what is missing.
-        return [], None
-    current = history.current
-    candidates = target.headers
-    if revision is not None and revision is not current:
-        candidates = (Candidate(revision.hardware_class, revision.artifact),)
-    wanted = [each for each in candidates if not _holds(current, resource, each)]
-    if wanted and pods and one_pod_only(resource.spec.cache) and not target.pending:
-        # The volume is the old pod's until it goes: the new one fetches into it by itself.
-        return [], None
-    beside = nodes_of(pods) if _mounts_claim(current, resource) else ()
-    jobs = [
-        pull_job(
+    settings, revision, current = snapshot.settings, target.revision, history.current
+    headers = [
+        inspect_job(
             resource,
             settings,
             each.hardware_class,
             each.artifact,
             image_of(resource, settings, each.hardware_class),
-            beside_pods=bool(beside) and "ReadWriteOnce" in resource.spec.cache.access_modes,
         )
-        for each in wanted
+        for each in target.headers
     ]
-    unfinished = any(not _succeeded(children, job) for job in jobs)
-    return jobs, "Pulling" if unfinished or target.pending else None
+    if target.pending:
+        return headers, "Inspecting"
+    if (
+        not uses_claim(resource.spec.cache)
+        or target.placement is None
+        or revision is None
+        or revision is current
+    ):
+        # What runs, or is gone back to, was pulled before; its pods fetch what is missing.
+        return [], None
+    if _holds(current, resource, revision) or (pods and one_pod_only(resource.spec.cache)):
+        # A volume that only one pod can have is the old one's until it goes: the new one fetches into it by itself.
+        return [], None
+    beside = nodes_of(pods) if _mounts_claim(current, resource) else ()
+    pull = pull_job(
+        resource,
+        settings,
+        revision.hardware_class,
+        revision.artifact,
+        revision.image,
+        beside_pods=bool(beside) and "ReadWriteOnce" in resource.spec.cache.access_modes,
+    )
+    if _succeeded(children, pull):
+        return [pull], None
+    # The headers that this was decided by stay known until it is written down.
+    return [*(each for each in headers if ref_of(each) in children), pull], "Pulling"
 
 
 def _mounts_key(template: Document | None, resource: SLMDeployment) -> bool:
@@ -151,13 +150,12 @@ def _mounts_claim(revision: Revision | None, resource: SLMDeployment) -> bool:
     return claim_of(resource) in volumes_of(revision.template["spec"])["PersistentVolumeClaim"]
 
 
-def _holds(current: Revision | None, resource: SLMDeployment, candidate: Candidate) -> bool:
+def _holds(current: Revision | None, resource: SLMDeployment, revision: Revision) -> bool:
     """Whether this model is served from this claim already: then it was pulled before."""
-    return (
-        current is not None
-        and _mounts_claim(current, resource)
-        and model_key(current.template) == candidate.artifact.key
-    )
+    if current is None or not _mounts_claim(current, resource):
+        return False
+    config = runtime_config(current.template["spec"])
+    return config is not None and config.model.folder == revision.artifact.folder
 
 
 def _succeeded(children: Mapping[ChildRef, Document], job: Document) -> bool:

@@ -6,8 +6,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from slm_contract import places
-from slm_contract.config import RuntimeConfig
+from slm_contract.config import ModelConfig, RuntimeConfig
 from slm_contract.report import FetchReport, ModelFacts
+from slm_contract.source import SourcePin
+from slm_operator.model.source import says_it_all
 from slm_operator.snapshot import Document
 
 
@@ -18,11 +20,45 @@ def reported_facts(pods: Iterable[Document]) -> dict[str, ModelFacts]:
         key = model_key(pod)
         if key is None:
             continue
-        for status in container_statuses(pod):
-            report = parse_fetch_report(_ended_well(status))
-            if report is not None and report.model is not None:
+        for report in _reports(pod):
+            if report.model is not None:
                 found[key] = report.model
     return found
+
+
+def pinned(artifact: ModelConfig, facts: Mapping[str, ModelFacts]) -> ModelConfig:
+    """The artifact as its header was found: the source's bytes of that moment, unless its address names them for ever."""
+    known = facts.get(artifact.key)
+    if known is None or says_it_all(artifact.source, artifact.sha256):
+        return artifact
+    return artifact.model_copy(update={"pin": known.pin})
+
+
+def drifted(pods: Iterable[Document], artifact: ModelConfig) -> SourcePin | None:
+    """What the source of a pinned artifact stands for now, where pods that fetched it found something else."""
+    for pod in pods:
+        config = runtime_config(pod.get("spec", {}))
+        if config is None or config.model != artifact:
+            continue
+        for report in _reports(pod):
+            if (
+                report.latest is not None
+                and artifact.pin is not None
+                and report.latest.digest != artifact.pin.digest
+            ):
+                return report.latest
+    return None
+
+
+def inspected_facts(pods: Iterable[Document]) -> dict[str, ModelFacts]:
+    """By model key, of `inspect` alone: what sources stand for, not what was pinned."""
+    return {
+        key: report.model
+        for pod in pods
+        if (key := model_key(pod)) is not None
+        for report in _reports(pod)
+        if report.model is not None and report.command == "inspect"
+    }
 
 
 def model_key(pod: Document) -> str | None:
@@ -58,6 +94,12 @@ def parse_fetch_report(message: str | None) -> FetchReport | None:
         return FetchReport.model_validate_json(message)
     except ValidationError:
         return None
+
+
+def _reports(pod: Document) -> Iterator[FetchReport]:
+    """Of its containers that ended well."""
+    reports = (parse_fetch_report(_ended_well(status)) for status in container_statuses(pod))
+    return (each for each in reports if each is not None)
 
 
 def _ended_well(status: Mapping[str, Any]) -> str | None:

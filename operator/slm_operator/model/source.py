@@ -71,6 +71,11 @@ def parse_source(uri: str) -> PypiSource | HttpsSource:
     )
 
 
+def says_it_all(uri: str, sha256: str | None) -> bool:
+    """Whether a source always stands for the same bytes: of any other it is asked which, before pods are made of them."""
+    return sha256 is not None or uri.startswith("pypi://")
+
+
 def file_name(uri: str) -> str:
     """The file that a source names, for people; the URI itself where it can't be read."""
     try:

@@ -9,6 +9,7 @@ from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware
 from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
+from slm_operator.model.source import says_it_all
 from slm_operator.nodes import Nodes
 from slm_operator.placement.devices import devices_wanted
 from slm_operator.placement.rejection import Cause, Rejected
@@ -152,10 +153,11 @@ def _judge(
             reason=f"it needs a runtime image with {chosen.provider}: "
             f"set hardwareClasses.{chosen.name}.image in the operator's chart",
         )
-    header, given = facts.get(candidate.artifact.key), memory_given(resource)
+    artifact = candidate.artifact
+    header, given = facts.get(artifact.key), memory_given(resource)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
     if header is None:
-        pending = given is None
+        pending = given is None or not says_it_all(artifact.source, artifact.sha256)
         return Placement(
             rejected=(), selected=candidate, reason=reason, headers=(candidate,) * pending, pending=pending
         )
@@ -170,7 +172,7 @@ def _judge(
     )
     if not fitted.fits and given is None:
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
-    return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted)
+    return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted, headers=(candidate,))
 
 
 def _as_asked(resource: SLMDeployment, hardware_class: HardwareClass) -> HardwareClass:

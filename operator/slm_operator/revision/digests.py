@@ -19,6 +19,7 @@ def spec_digest(resource: SLMDeployment) -> str:
         mode="json",
         exclude_defaults=True,
         include={"model", "runtime", "resources", "cache", "auth", "pod_template"},
+        exclude={"model": {"refresh_policy"}},
     )
     hardware = spec.hardware.model_dump(
         mode="json", exclude_defaults=True, include={"on_degraded", "node_selector", "tolerations"}

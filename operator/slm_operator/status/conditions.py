@@ -168,6 +168,19 @@ def _told_as_true(condition: str) -> Check:
     return check
 
 
+def _source_drifted(view: View) -> tuple[Truth, str, str] | None:
+    if view.latest is None or view.artifact.pin is None:
+        return None
+    now, pinned = (each.revision or each.digest for each in (view.latest, view.artifact.pin))
+    follows = view.resource.spec.model.refresh_policy == "OnChange"
+    does = (
+        "it is rolled out"
+        if follows
+        else "what was pinned is served on: to follow, write refreshPolicy: OnChange"
+    )
+    return "True", "SourceMoved", f"{view.artifact.source} stands for {now} now, {pinned} was pinned; {does}"
+
+
 def _denied(view: View, condition: str) -> tuple[Truth, str, str] | None:
     fault = None if view.ready else view.about(condition)
     return None if fault is None else ("False", fault.reason, f"{fault.message}; {fault.remedy}")
@@ -184,6 +197,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("Available", _available),
     ("Progressing", _progressing),
     ("MonitoringReady", _monitoring_ready),
+    ("SourceDrifted", _source_drifted),
     ("Contended", _told_as_true("Contended")),
     ("Refused", _told_as_true("Refused")),
 )

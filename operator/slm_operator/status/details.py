@@ -1,12 +1,13 @@
 """The status beyond its conditions. What changes without meaning is rounded or kept: each difference is a write."""
 
-from slm_contract.report import Download
+from slm_contract.report import Download, ModelFacts
 from slm_operator.crd.status import (
     AccelerationStatus,
     DisplayStatus,
     DownloadStatus,
     FailureStatus,
     MemoryStatus,
+    ModelFileStatus,
     ModelStatus,
     PerformanceStatus,
     PlacementStatus,
@@ -20,7 +21,7 @@ PERCENT_STEP = 5
 
 
 def model(view: View) -> ModelStatus:
-    facts, live = view.facts, view.live_model
+    facts, live, pin = view.facts, view.live_model, view.artifact.pin
     context = next(
         (each.context_length for each in view.current_reports if each.context_length is not None), None
     )
@@ -37,14 +38,27 @@ def model(view: View) -> ModelStatus:
             architecture=facts.architecture[:128],
             quantization=facts.quantization[:64] if facts.quantization else None,
             size_bytes=facts.size_bytes,
+            files=_files(facts),
         )
     return known.model_copy(
         update={
             "source": view.artifact.source[:1024],
             "resolved": file_name(view.artifact.source)[:1024],
             "sha256": view.artifact.sha256 or known.sha256,
+            "revision": None if pin is None or pin.revision is None else pin.revision[:1024],
+            "digest": None if pin is None else pin.digest,
             "context_length": context,
         }
+    )
+
+
+def _files(facts: ModelFacts) -> tuple[ModelFileStatus, ...] | None:
+    """Where there is but one, it is what the rest tells of."""
+    if len(facts.files) < 2:
+        return None
+    return tuple(
+        ModelFileStatus(path=each.path[:1024], size_bytes=each.size_bytes, sha256=each.sha256)
+        for each in facts.files[:16]
     )
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts, RuntimeReport
+from slm_contract.source import SourcePin
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.status import ModelStatus
 from slm_operator.faults import Fault
@@ -56,6 +57,8 @@ class View:
     artifact: ModelConfig
     fetched_facts: ModelFacts | None
     """What the fetch in the pods has read and verified."""
+    latest: SourcePin | None
+    """What the source stands for now, where that isn't what was pinned."""
 
     @property
     def generation(self) -> int:

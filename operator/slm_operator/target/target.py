@@ -12,6 +12,7 @@ from typing import Final
 from slm_operator.crd.names import key_secret_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.faults import Fault
+from slm_operator.model.known import pinned
 from slm_operator.observed.pods import is_ready
 from slm_operator.placement.choose import Candidate, Placement, place
 from slm_operator.placement.rejection import Cause
@@ -97,6 +98,8 @@ def find_target(
     if wanted.may_learn(faults):
         return _learn(wanted, keep, patience, faults)
     if current.spec != wanted.spec or current.placement != wanted.placement or patience.leave:
+        return _decide(wanted, keep, patience)
+    if wanted.refreshes:
         return _decide(wanted, keep, patience)
     if recovered(snapshot, resource, current, patience):
         return _decide(wanted, keep, patience, anew=True)
@@ -193,7 +196,7 @@ def _made(
     fitted = placement.fit
     bare = Revision(
         hardware_class=chosen,
-        artifact=selected.artifact,
+        artifact=pinned(selected.artifact, wanted.facts),
         image=image,
         context_length=None if fitted is None else fitted.estimate.context_length,
         memory=rollback.taught(wanted.memory(placement), times, wanted.available(chosen)),

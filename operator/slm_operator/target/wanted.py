@@ -7,7 +7,7 @@ from slm_operator.crd.quantities import human_bytes, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.faults import Fault
-from slm_operator.model.known import reported_facts
+from slm_operator.model.known import drifted, inspected_facts, reported_facts
 from slm_operator.placement.choose import Placement, candidates, memory_given, place
 from slm_operator.revision.digests import bundle_digest, placement_digest, site_digest, spec_digest
 from slm_operator.revision.history import History
@@ -32,14 +32,18 @@ class Wanted:
         self.spec = spec_digest(resource)
         self.placement = placement_digest(resource.spec)
         self.site = site_digest(self.settings)
-        self.facts = relevant(
-            resource,
-            self.settings,
-            {
-                **reported_facts(snapshot.pods),
-                **(history.current.facts if history.current is not None else {}),
-            },
-        )
+        known = {
+            **reported_facts(snapshot.pods),
+            **(history.current.facts if history.current is not None else {}),
+        }
+        self.refreshes = self._refreshes()
+        """Whether the source has moved on, and the spec asks to follow."""
+        if self.refreshes and history.current is not None:
+            key = history.current.artifact.key
+            inspected = inspected_facts(snapshot.pods).get(key)
+            known = {name: each for name, each in known.items() if name != key}
+            known |= {} if inspected is None else {key: inspected}
+        self.facts = relevant(resource, self.settings, known)
 
     @property
     def tried(self) -> str:
@@ -57,6 +61,12 @@ class Wanted:
         return current.image != self.image(chosen) or bundle_digest(current.hardware_class) != bundle_digest(
             chosen
         )
+
+    def _refreshes(self) -> bool:
+        current = self.history.current
+        if current is None or self.resource.spec.model.refresh_policy != "OnChange":
+            return False
+        return drifted(self.snapshot.pods, current.artifact) is not None
 
     def may_learn(self, faults: Sequence[Fault]) -> bool:
         """Whether pods were killed for memory, and more may be tried."""

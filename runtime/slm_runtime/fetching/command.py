@@ -19,6 +19,7 @@ from typing import Final
 from slm_contract.config import ModelConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import Failure, FetchReport, ModelFacts
+from slm_contract.source import SourcePin
 from slm_runtime.errors import (
     ConfigError,
     RuntimeFailure,
@@ -90,7 +91,7 @@ class FetchCommand:
             if failure.permanent:
                 self._remember(failure)
             raise
-        self._leave(model=model.facts, cached=cached)
+        self._leave(model=model.facts, cached=cached, latest=None if cached else self._fetch.latest())
 
     def _stay(self, remembered: RememberedFailure) -> None:
         """Look at the source until it is worth another attempt, and that succeeds."""
@@ -134,8 +135,15 @@ class FetchCommand:
             _log.warning(storage.message)
 
     def _leave(
-        self, *, model: ModelFacts | None = None, failure: Failure | None = None, cached: bool = False
+        self,
+        *,
+        model: ModelFacts | None = None,
+        failure: Failure | None = None,
+        cached: bool = False,
+        latest: SourcePin | None = None,
     ) -> None:
         seconds = round(time.monotonic() - self._started, 3)
-        report = FetchReport(command="fetch", model=model, failure=failure, seconds=seconds, cached=cached)
+        report = FetchReport(
+            command="fetch", model=model, failure=failure, seconds=seconds, cached=cached, latest=latest
+        )
         leave(report, self._termination_message)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts
-from slm_contract.source import ModelFile
+from slm_contract.source import ModelFile, SourcePin
 from slm_runtime.errors import (
     ConfigError,
     OutOfSpace,
@@ -88,6 +88,17 @@ class Fetch:
         """
         with self._open() as remote:
             return _state(remote)
+
+    def latest(self) -> SourcePin | None:
+        """Which bytes the source stands for now, where it was pinned to some; None also where it doesn't answer."""
+        pin = self._model.pin
+        if pin is None or pin.revision is None:
+            return None
+        try:
+            with open_model(self._model.source, self._site) as remote:
+                return remote.pin
+        except RuntimeFailure:
+            return None
 
     def _open(self) -> AbstractContextManager[RemoteModel]:
         pin = self._model.pin

@@ -302,6 +302,10 @@ def test_a_claim_is_filled_by_a_job_before_pods_are_made() -> None:
     world = World(spec(cache={"mode": "PVC", "size": "2Gi"}))
     world.settle()
     assert world.kinds() == ["Job", "PersistentVolumeClaim", "Service"]
+    assert reasons(world.status) == ["Inspecting"]
+    world.finish_job("inspect")
+    world.settle()
+    assert world.kinds() == ["Job", "Job", "PersistentVolumeClaim", "Service"], "the header stays known"
     assert reasons(world.status) == ["Fetching"]
     world.finish_job("pull")
     world.settle()

@@ -11,8 +11,8 @@ from slm_operator.settings import Settings
 from slm_operator.snapshot import ChildRef
 from tests.unit.operator_core.world import GIVEN, GPU, SETTINGS, World, gpu_node, node, reasons, spec
 
-OTHER = {"source": "https://host/other.gguf"}
-THIRD = {"source": "https://host/third.gguf"}
+OTHER = {"source": "https://host/other.gguf", "sha256": "e" * 64}
+THIRD = {"source": "https://host/third.gguf", "sha256": "3" * 64}
 FAILURE = {"reason": "ChecksumMismatch", "message": "wrong", "remedy": "correct it", "permanent": True}
 
 

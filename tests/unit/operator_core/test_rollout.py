@@ -21,7 +21,7 @@ from tests.unit.operator_core.world import (
 )
 
 PREFERENCE = {"preference": ["gpu", "cpu"]}
-OTHER = {"source": "https://host/other.gguf"}
+OTHER = {"source": "https://host/other.gguf", "sha256": "e" * 64}
 
 
 def served(**changes: Any) -> World:
