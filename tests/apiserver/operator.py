@@ -38,7 +38,7 @@ GIVEN = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "64M
 
 def slm(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     """One whose memory is given, so that the model need not be looked at before; None leaves a field out."""
-    model = {"name": "m", "source": "https://models.example.com/m.gguf"}
+    model = {"name": "m", "source": "https://models.example.com/m.gguf", "sha256": "e" * 64}
     given = {"model": model, "resources": GIVEN, "hardware": {"preference": ["cpu"]}, **spec}
     return {
         "apiVersion": "slm-operator.io/v1alpha1",

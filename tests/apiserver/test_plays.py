@@ -25,7 +25,7 @@ def test_each_play_has_its_reason(api: Api, start: Callable[..., Operator]) -> N
     """Told by the model's name; one by the image's tag too, and one is the real scheduler's."""
     start(allowedImagePrefixes=["runtime"])
     for play in BY_MODEL:
-        model = {"name": "m", "source": f"https://models.example.com/{play}.gguf"}
+        model = {"name": "m", "source": f"https://models.example.com/{play}.gguf", "sha256": "b" * 64}
         api.apply(slm(play.lower(), api.namespace, model=model))
     api.apply(slm("by-image", api.namespace, runtime={"image": "runtime:oom"}))
     api.apply(slm("too-much", api.namespace, resources={"limits": {"memory": TOO_MUCH_MEMORY}}))

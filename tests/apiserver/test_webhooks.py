@@ -14,7 +14,7 @@ from tests.cluster import ControlPlane
 pytestmark = pytest.mark.apiserver
 
 Hook = Callable[[str, Rule], Webhook]
-BAD = {"name": "m", "source": "https://models.example.com/bad-checksum.gguf"}
+BAD = {"name": "m", "source": "https://models.example.com/bad-checksum.gguf", "sha256": "b" * 64}
 PLAIN = {"containers": [{"name": "main", "image": "plain:1"}]}
 
 
