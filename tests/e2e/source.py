@@ -1,14 +1,14 @@
 """A model source inside the cluster, with TLS under a CA of its own, that tests can make good or bad.
 
 It is one pod of the runtime image (it has a Python) running the script below; `PUT /NAME` sets what `GET /NAME` answers, and
-headers of that PUT say how badly.
+headers of that PUT say how badly, and what it says beside the bytes: a hub, a registry or a bucket is that much to who only reads.
 """
 
 import datetime
 import json
 import ssl
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,18 +21,20 @@ from tests.cluster.certs import CA_USAGE
 from tests.e2e.site import Namespace
 
 SCRIPT = """
-import http.server, ssl
+import http.server, json, ssl
 files = {}
 class Source(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_PUT(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        files[self.path] = (body, self.headers.get("X-Status", "200"), int(self.headers.get("X-Cut", "0")))
+        said = json.loads(self.headers.get("X-Says", "{}"))
+        files[self.path] = (body, self.headers.get("X-Status", "200"), int(self.headers.get("X-Cut", "0")), said)
         self.send_response(204); self.send_header("Content-Length", "0"); self.end_headers()
     def do_HEAD(self): self.answer(False)
     def do_GET(self): self.answer(True)
     def answer(self, with_body):
-        body, status, cut = files.get(self.path, (b"", "404", 0))
+        down = (b"", "503", 0, {}) if files.get("/down", (b"",))[0] else None
+        body, status, cut, said = down or files.get(self.path.partition("?")[0], (b"", "404", 0, {}))
         begin = 0
         wanted = self.headers.get("Range")
         if status == "200" and wanted and body:
@@ -45,7 +47,8 @@ class Source(http.server.BaseHTTPRequestHandler):
             self.send_response(int(status)); part = body
         self.send_header("Content-Length", str(len(part)))
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", '"%x"' % (hash(body) & 0xffffffff))
+        for name, value in {"ETag": '"%x"' % (hash(body) & 0xffffffff), **said}.items():
+            self.send_header(name, value)
         self.end_headers()
         if not with_body: return
         if cut and begin + len(part) > cut:
@@ -71,14 +74,34 @@ class Source:
     def url(self, name: str) -> str:
         return f"https://{self.host}:8443/{name}"
 
-    def put(self, name: str, body: bytes, *, status: int = 200, cut: int = 0) -> None:
-        headers = {"X-Status": str(status), "X-Cut": str(cut), "Content-Type": "application/octet-stream"}
+    def put(
+        self,
+        name: str,
+        body: bytes,
+        *,
+        status: int = 200,
+        cut: int = 0,
+        says: Mapping[str, str] | None = None,
+    ) -> None:
+        headers = {
+            "X-Status": str(status),
+            "X-Cut": str(cut),
+            "X-Says": json.dumps(says or {}),
+            "Content-Type": "application/octet-stream",
+        }
         request = urllib.request.Request(
             f"https://{self.address}/{name}", data=body, headers=headers, method="PUT"
         )
         trusting = ssl._create_unverified_context()  # the certificate is for the name inside the cluster
         with urllib.request.urlopen(request, context=trusting):
             pass
+
+    def go_down(self) -> None:
+        """Answer 503 to whatever is asked from now on."""
+        self.put("down", b"yes")
+
+    def come_up(self) -> None:
+        self.put("down", b"")
 
 
 def certificate(host: str) -> tuple[str, str]:

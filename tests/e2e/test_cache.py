@@ -6,56 +6,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.site import SMOLLM2, SMOLLM2_SHA256, Namespace, Site
+from tests.e2e.volume import CLASS, static_volume
 
 pytestmark = pytest.mark.e2e
-
-CLASS = "e2e-static"
-FOLDER = "/var/lib/slm-e2e-cache"
 
 
 @pytest.fixture
 def volume(site: Site) -> Iterator[None]:
-    """A volume of the node's own disk that pods of any user may write, as an administrator would prepare it."""
-    node = site.cluster.node_name
-    prepare = {
-        "restartPolicy": "Never",
-        "nodeName": node,
-        "containers": [
-            {
-                "name": "prepare",
-                "image": site.runtime_image,
-                "command": ["python", "-c", "import os; os.chmod('/volume', 0o777)"],
-                "securityContext": {"runAsUser": 0, "runAsNonRoot": False},
-                "volumeMounts": [{"name": "volume", "mountPath": "/volume"}],
-            }
-        ],
-        "volumes": [{"name": "volume", "hostPath": {"path": FOLDER, "type": "DirectoryOrCreate"}}],
-    }
-    affinity = {
-        "nodeSelectorTerms": [
-            {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}
-        ]
-    }
-    volume = {
-        "capacity": {"storage": "1Gi"},
-        "accessModes": ["ReadWriteOnce"],
-        "storageClassName": CLASS,
-        "persistentVolumeReclaimPolicy": "Retain",
-        "hostPath": {"path": FOLDER},
-        "nodeAffinity": {"required": affinity},
-    }
-    objects = [
-        {"kind": "Pod", "metadata": {"name": "prepare-volume", "namespace": "kube-system"}, "spec": prepare},
-        {"kind": "PersistentVolume", "metadata": {"name": CLASS}, "spec": volume},
-    ]
-    items = [{"apiVersion": "v1", **each} for each in objects]
-    manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
-    site.kubectl("apply", "-f", "-", input=manifest)
-    done = "--for=jsonpath={.status.phase}=Succeeded"
-    site.kubectl("wait", "pod/prepare-volume", "-n", "kube-system", done, "--timeout=60s")
-    yield
-    site.kubectl("delete", "pod/prepare-volume", "-n", "kube-system")
-    site.kubectl("delete", f"pv/{CLASS}")
+    with static_volume(site):
+        yield
 
 
 def fetched(ns: Namespace, name: str) -> dict[str, object]:

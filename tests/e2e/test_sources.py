@@ -1,0 +1,191 @@
+"""One small model from wherever people keep theirs: applied, pinned, serving, and serving again when its source is gone."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.site import Document, Namespace, Site
+from tests.e2e.source import CA, Source, source
+from tests.e2e.volume import CLASS, static_volume
+from tests.support.gguf import write_tiny_gguf
+
+pytestmark = pytest.mark.e2e
+
+COMMIT: Final = "c0ffee" + 34 * "0"
+CLAIM: Final = "models"
+MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+OCTETS: Final = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """A hub, a registry and a bucket, all of one server in the cluster; and a claim that has the model."""
+
+    ns: Namespace
+    server: Source
+    model: bytes
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.model).hexdigest()
+
+    def uri(self, scheme: str) -> str:
+        host = f"{self.server.host}:8443"
+        return {
+            "hf": "hf://team/tiny/tiny.gguf@main",
+            "oci": f"oci://{host}/team/tiny:1",
+            "ollama": f"ollama://{host}/library/tiny:1b",
+            "pvc": f"pvc://{CLAIM}/kept/tiny.gguf",
+            "https": self.server.url("web/tiny.gguf"),
+        }[scheme]
+
+    def publish(self) -> None:
+        self._hub()
+        self._registry("team/tiny", "1", OCTETS, {"org.opencontainers.image.title": "tiny.gguf"})
+        self._registry("library/tiny", "1b", "application/vnd.ollama.image.model")
+        self.server.put("web/tiny.gguf", self.model)
+
+    def _hub(self) -> None:
+        file = {"type": "file", "path": "tiny.gguf", "size": len(self.model), "oid": 40 * "1"}
+        lfs = {"oid": self.digest, "size": len(self.model), "pointerSize": 132}
+        said = {"X-Repo-Commit": COMMIT}
+        about = {"id": "team/tiny", "sha": COMMIT, "siblings": [{"rfilename": "tiny.gguf"}]}
+        for revision in ("main", COMMIT):
+            api = f"hub/api/models/team/tiny/revision/{revision}"
+            self.server.put(api, json.dumps(about).encode(), says=said)
+            tree = json.dumps([{**file, "lfs": lfs}]).encode()
+            self.server.put(f"hub/api/models/team/tiny/tree/{revision}", tree, says=said)
+            linked = {**said, "X-Linked-ETag": f'"{self.digest}"', "X-Linked-Size": str(len(self.model))}
+            self.server.put(f"hub/team/tiny/resolve/{revision}/tiny.gguf", self.model, says=linked)
+
+    def _registry(
+        self, repository: str, tag: str, media_type: str, annotations: dict[str, str] | None = None
+    ) -> None:
+        layer = {"mediaType": media_type, "digest": f"sha256:{self.digest}", "size": len(self.model)}
+        config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": "sha256:" + 64 * "0", "size": 2}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": config,
+            "layers": [{**layer, "annotations": annotations or {}}],
+        }
+        content = json.dumps(manifest).encode()
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        for reference in (tag, digest):
+            says = {"Content-Type": MANIFEST, "Docker-Content-Digest": digest}
+            self.server.put(f"v2/{repository}/manifests/{reference}", content, says=says)
+        self.server.put(f"v2/{repository}/blobs/sha256:{self.digest}", self.model)
+
+
+@pytest.fixture(scope="module")
+def stores(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    tiny = write_tiny_gguf(Path(tmp_path_factory.mktemp("tiny")) / "tiny.gguf").read_bytes()
+    with static_volume(site), site.namespace("sources") as ns, source(ns, site.runtime_image) as server:
+        made = Stores(ns, server, tiny)
+        made.publish()
+        _claim(ns)
+        _fill(made)
+        yield made
+
+
+def _claim(ns: Namespace) -> None:
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": CLAIM},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": CLASS,
+            "resources": {"requests": {"storage": "1Gi"}},
+        },
+    }
+    ns.site.kubectl("apply", "-n", ns.name, "-f", "-", input=json.dumps(claim))
+
+
+def _fill(stores: Stores) -> None:
+    """Somebody's own pod has put a model into the claim."""
+    url = stores.server.url("web/tiny.gguf")
+    script = f"""
+import os, ssl, urllib.request
+trusting = ssl._create_unverified_context()
+os.makedirs("/claim/kept", exist_ok=True)
+with urllib.request.urlopen("{url}", context=trusting) as answer, open("/claim/kept/tiny.gguf", "wb") as file:
+    file.write(answer.read())
+"""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "fill"},
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "fill",
+                    "image": stores.ns.site.runtime_image,
+                    "command": ["python", "-c", script],
+                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                    "volumeMounts": [{"name": "claim", "mountPath": "/claim"}],
+                }
+            ],
+            "volumes": [{"name": "claim", "persistentVolumeClaim": {"claimName": CLAIM}}],
+        },
+    }
+    kubectl = stores.ns.site.kubectl
+    kubectl("apply", "-n", stores.ns.name, "-f", "-", input=json.dumps(pod))
+    done = "--for=jsonpath={.status.phase}=Succeeded"
+    kubectl("wait", "pod/fill", "-n", stores.ns.name, done, "--timeout=60s")
+    kubectl("delete", "pod/fill", "-n", stores.ns.name)
+
+
+def spec(stores: Stores, scheme: str) -> Document:
+    mirrors = [{"source": "hf://", "mirror": stores.server.url("hub")}]
+    return {
+        "model": {
+            "name": "tiny",
+            "source": stores.uri(scheme),
+            "caBundle": CA,
+            **({"mirrors": mirrors} if scheme == "hf" else {}),
+        },
+        "runtime": {"contextLength": 512, "parallel": 1},
+        **({} if scheme == "pvc" else {"cache": {"claimName": CLAIM}}),
+    }
+
+
+@pytest.mark.parametrize("scheme", ["hf", "oci", "ollama", "https", "pvc"])
+def test_a_model_is_pinned_and_serves_again_when_its_source_is_gone(stores: Stores, scheme: str) -> None:
+    ns, name = stores.ns, f"from-{scheme}"
+    ns.apply(name, spec(stores, scheme))
+    status = ns.wait_ready(name)
+    model = status["model"]
+    assert model["sha256"] == stores.digest
+    assert model["digest"]
+    if scheme == "hf":
+        assert model["revision"] == COMMIT
+    if scheme in {"oci", "ollama"}:
+        assert model["revision"].startswith("sha256:")
+    answers(ns, name)
+    (before,) = ns.pods(name)
+    stores.server.go_down()
+    try:
+        ns.site.kubectl("delete", "pod", before["metadata"]["name"], "-n", ns.name)
+        ns.wait_ready(name)
+        answers(ns, name)
+    finally:
+        stores.server.come_up()
+    assert ns.status(name)["model"]["digest"] == model["digest"]
+    ns.site.kubectl("delete", "slm", name, "-n", ns.name)
+
+
+def answers(ns: Namespace, name: str) -> None:
+    with ns.client(name) as client:
+        assert client.completions.create(model="tiny", prompt="a", max_tokens=4).usage.completion_tokens == 4  # type: ignore[union-attr]
