@@ -1,7 +1,7 @@
 """A model source inside the cluster, with TLS under a CA of its own, that tests can make good or bad.
 
-It is one pod of the runtime image (it has a Python) running the script below; `PUT /NAME` sets what `GET /NAME` answers, and
-headers of that PUT say how badly, and what it says beside the bytes: a hub, a registry or a bucket is that much to who only reads.
+It is one pod of the runtime image (it has a Python) running the script below; `PUT /NAME` sets what `GET /NAME` answers.
+Headers of that PUT say how badly, and what it says beside the bytes: to who only reads, a hub or a registry is that much.
 """
 
 import datetime
