@@ -119,6 +119,9 @@ OPERATOR_NOTE = """A real API server, controller manager and scheduler on the sa
 without fsync. Writes are counted in the API server's audit log. The Go peer's column was measured earlier, on a machine of
 the same size."""
 
+SIZES = (1000, 5000)
+"""SLMDeployments of the big clusters that are told of: `python -m bench.operator --size 5000 --nodes 5000`."""
+
 MODELS = {"shipped": "SmolLM2-135M, Q4_1 as shipped", "q4_0": "SmolLM2-135M, requantised to Q4_0"}
 
 COMMANDS = "The two command lines of the last row (streams and context differ from row to row):"
@@ -127,6 +130,7 @@ COMMANDS = "The two command lines of the last row (streams and context differ fr
 def write() -> None:
     """Write the page from whatever has been measured."""
     from bench.operator.__main__ import table as operator_table
+    from bench.operator.scale import table as scale_table
 
     sections = [INTRODUCTION]
     for label, model in MODELS.items():
@@ -147,6 +151,10 @@ def write() -> None:
     if document := saved("operator"):
         title = f"## The operator, {document['count']} SLMDeployments"
         sections.append(_section(title, document, [OPERATOR_NOTE, "", *operator_table(document)]))
+    for size in SIZES:
+        if document := saved(f"operator-{size}"):
+            title = f"## The operator, {size:,} SLMDeployments and {document['nodes']:,} nodes"
+            sections.append(_section(title, document, scale_table(document)))
     PAGE.write_text("\n".join(sections))
 
 

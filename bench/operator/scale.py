@@ -102,6 +102,32 @@ async def spread(items: Iterable[int], work: Callable[[int], Any]) -> None:
             tasks.create_task(some())
 
 
+def table(document: dict[str, Any]) -> list[str]:
+    """For docs/benchmarks.md."""
+    label, restart = document["label"], document["restart"]
+    rows = [
+        ("seconds to all Deployments", f"{document['all_deployments_s']:.0f}"),
+        (
+            "seconds to all Ready (the controllers' own limit of requests is what lasts)",
+            f"{document['all_ready_s']:.0f}",
+        ),
+        ("writes each until Ready", f"{document['writes']['all']:.1f}"),
+        ("CPU seconds of the operator", f"{document['cpu_seconds']:.0f}"),
+        ("peak RSS, MiB (the chart's limit: 512)", f"{document['peak_rss_mib']:.0f}"),
+        (
+            "writes at rest in 60 s; CPU seconds",
+            f"{document['rest']['writes']}; {document['rest']['cpu_seconds']:.1f}",
+        ),
+        ("`kubectl label nodes --all`: seconds, writes", f"{label['seconds']:.0f}, {label['writes']}"),
+        ("... for how long the operator held its event loop at most, ms", f"{1000 * label['block_s']:.0f}"),
+        (
+            "restart: writes, seconds until nothing waits",
+            f"{restart['writes']}, {restart['caught_up_s']:.0f}",
+        ),
+    ]
+    return ["| | |", "|---|---:|", *(f"| {name} | {figure} |" for name, figure in rows)]
+
+
 async def scaled(plane: ControlPlane, size: int, nodes: int) -> dict[str, Any]:
     """All at once, labels on all nodes, rest, and a restart."""
     figures: dict[str, Any] = {"size": size, "nodes": nodes}
