@@ -33,11 +33,13 @@ def write_tiny_gguf(
     pooling: PoolingType | None = None,
     architecture: str = "llama",
     pre: str | None = None,
+    tensors_of_part: int = 0,
 ) -> Path:
     """Write about half a MiB to `path` and return it.
 
     With a sliding window it is a Gemma 3, whose layers differ; with the name of a pre-tokenizer, `pre`, its tokens are byte
-    pairs, which that one finds the words for.
+    pairs, which that one finds the words for. With `tensors_of_part` it is split into parts of so many tensors each,
+    `-00001-of-0000N.gguf` and so on.
     """
     embedding, heads, kv_heads, feed_forward = 64, 2, 1, 128
     head = embedding // heads
@@ -47,7 +49,8 @@ def write_tiny_gguf(
     def matrix(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         return random.normal(0, 0.4 / np.sqrt(columns) * 4, (rows, columns)).astype(np.float32)
 
-    writer = GGUFWriter(path, architecture if sliding_window is None else "gemma3")
+    kind = architecture if sliding_window is None else "gemma3"
+    writer = GGUFWriter(path, kind, split_max_tensors=tensors_of_part)
     if sliding_window is not None:
         writer.add_sliding_window(sliding_window)
         writer.add_key_length(head)
