@@ -51,6 +51,8 @@ class Hub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.asked: list[HubAsked] = []
+        self.connections = 0
+        """How many were made, to either server."""
         self.readers = {"hf_reader"}
         self.members = {"hf_member"}
         self.page = 1000
@@ -66,7 +68,7 @@ class Hub:
         """Called before each answer."""
         self._signatures: dict[str, bytes] = {}
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._hub = _serve(self, "hub", self._answer)
         self._cdn = _serve(self, "cdn", self._answer_of_cdn)
 
@@ -92,7 +94,7 @@ class Hub:
             server.server_close()
 
     def remember(self, asked: HubAsked) -> None:
-        with self._lock:
+        with self.lock:
             self.asked.append(asked)
         self.before(asked)
 
@@ -263,6 +265,12 @@ def _serve(hub: Hub, name: str, answer: Callable[[HubAsked], Answer]) -> QuietSe
         protocol_version = "HTTP/1.1"
         timeout = 10
         disable_nagle_algorithm = True
+
+        @override
+        def setup(self) -> None:
+            super().setup()
+            with hub.lock:
+                hub.connections += 1
 
         def do_GET(self) -> None:
             asked = HubAsked(name, self.path, self.headers.get("Range"), self.headers.get("Authorization"))

@@ -369,6 +369,7 @@ def test_an_address_that_expires_is_asked_for_anew(hub: Hub, site: Site) -> None
         for start in range(0, len(OLD), 1000):
             with payload.read(start, start + 1000) as chunks:
                 assert b"".join(chunks) == OLD[start : start + 1000]
+    assert hub.connections == 2, "one to each server: a redirect leaves its connection usable"
 
 
 def test_an_address_that_expired_on_the_way_passes(
@@ -493,11 +494,14 @@ def test_a_server_that_is_well(odd: WebServer, site: Site) -> None:
 
 
 def test_a_list_that_never_ends(odd: WebServer, site: Site) -> None:
-    tree(odd, "m.gguf", headers={"Link": '<https://elsewhere.invalid/?cursor=1>; rel="next"'})
-    failure = refusal("hf://org/repo", site)
-    assert isinstance(failure, SourceInvalid)
-    assert "Name the file" in failure.remedy
-    assert len(odd.asked) < 100
+    more = {"Link": '<https://elsewhere.invalid/?cursor=1>; rel="next"'}
+    for names, requests in ((["m.gguf"], 60), ([f"{index}" for index in range(20_000)], 10)):
+        tree(odd, *names, headers=more)
+        odd.asked.clear()
+        failure = refusal("hf://org/repo", site)
+        assert isinstance(failure, SourceInvalid)
+        assert "Name the file" in failure.remedy
+        assert len(odd.asked) < requests
 
 
 @pytest.mark.parametrize(
@@ -511,9 +515,10 @@ def test_a_list_that_never_ends(odd: WebServer, site: Site) -> None:
         b'[{"type": "file", "path": 5}]',
         b'[{"type": "file", "path": "m.gguf", "size": 1e999}]',
         b"\xff\xfe",
+        b'[{"type": "file", "path": "\\ud800.gguf"}]',
         b" " * (100 << 20),
     ],
-    ids=["html", "empty", "null", "error", "deep", "types", "infinite", "bytes", "100 MB"],
+    ids=["html", "empty", "null", "error", "deep", "types", "infinite", "bytes", "half", "100 MB"],
 )
 def test_a_document_that_is_none(odd: WebServer, site: Site, body: bytes) -> None:
     for path in ("revision/main", f"tree/{'a' * 40}"):

@@ -96,9 +96,7 @@ class HttpClient:
                         yield response
                         return
                     history.append(response)
-                    if re.fullmatch(r"[0-9]{1,4}", response.headers.get("Content-Length", "")):
-                        # Read to the end, it leaves a connection that is of use again.
-                        response.read()
+                    _finish(response)
                 finally:
                     response.close()
                 url = self._route(urljoin(url, location))
@@ -168,6 +166,7 @@ class HttpBlob:
         """Make one of the answer to a probe. `identify`: None where the answer's own headers tell its version."""
         if response.status_code == httpx2.codes.PARTIAL_CONTENT:
             _, _, size = _content_range(response, url)
+            _finish(response)
         else:
             length = response.headers.get("Content-Length", "")
             size = int(length) if length.isdigit() else None
@@ -207,6 +206,12 @@ class HttpBlob:
             first, _, size = _content_range(response, self.url)
             if first != start or size != self.size:
                 raise changed
+
+
+def _finish(response: httpx2.Response) -> None:
+    """Read a small body to its end: that leaves a connection which is of use again."""
+    if re.fullmatch("[0-9]{1,4}", response.headers.get("Content-Length", "")):
+        response.read()
 
 
 def bounded(response: httpx2.Response, limit: int) -> bytes:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx2
-from pydantic import BaseModel, TypeAdapter, ValidationError
+import msgspec
 
 from slm_runtime.errors import (
     RuntimeFailure,
@@ -19,10 +19,12 @@ from slm_runtime.errors import (
 )
 from slm_runtime.models.sources.address import origin, redacted
 from slm_runtime.models.sources.http import HttpClient, bounded
+from slm_runtime.models.sources.remote import MAX_PATH
 
-MAX_JSON: Final = 8 << 20
+MAX_JSON: Final = 4 << 20
 MAX_PAGES: Final = 50
 """Of a list of files; the hub puts a thousand on each."""
+MAX_LISTED: Final = MAX_PAGES * 1000
 MAX_SAID: Final = 200
 _COMMIT: Final = re.compile("[0-9a-f]{40}")
 _SHA256: Final = re.compile("[0-9a-f]{64}")
@@ -45,28 +47,24 @@ class Listing(NamedTuple):
     files: Sequence[HubFile]
 
 
-class _Lfs(BaseModel):
+class _Lfs(msgspec.Struct):
     oid: str
 
 
-class _Entry(BaseModel):
+class _Entry(msgspec.Struct):
     path: str
     type: str
     size: int | None = None
     lfs: _Lfs | None = None
 
 
-class _Sibling(BaseModel):
+class _Sibling(msgspec.Struct):
     rfilename: str
 
 
-class _Info(BaseModel):
+class _Info(msgspec.Struct):
     sha: str | None = None
     siblings: list[_Sibling] = []
-
-
-_INFO: Final = TypeAdapter(_Info)
-_PAGE: Final = TypeAdapter(list[_Entry])
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class Hub:
             It is a mirror that knows no such question.
         SourceError
         """
-        info, _ = self._json(client, self._api("revision", self.revision), _INFO)
+        info, _ = self._json(client, self._api("revision", self.revision), _Info)
         revision = _matching(_COMMIT, info.sha) or self.revision
         try:
             return Listing(revision, self._tree(client, revision))
@@ -151,14 +149,16 @@ class Hub:
         url, query = self._api("tree", revision), "recursive=true"
         files: list[HubFile] = []
         for _ in range(MAX_PAGES):
-            page, following = self._json(client, f"{url}?{query}", _PAGE)
+            page, following = self._json(client, f"{url}?{query}", list[_Entry])
             files += (
                 HubFile(each.path, each.size, _matching(_SHA256, each.lfs.oid if each.lfs else None))
                 for each in page
-                if each.type == "file"
+                if each.type == "file" and len(each.path) <= MAX_PATH
             )
             if following is None:
                 return files
+            if len(files) > MAX_LISTED:
+                break
             # A mirror may hand on the hub's own address: all that counts of it is where to go on.
             query = urlsplit(following).query
         raise SourceInvalid(
@@ -166,14 +166,15 @@ class Hub:
             f"Name the file: hf://{self.repository}/file.gguf.",
         )
 
-    def _json(self, client: HttpClient, url: str, kind: "TypeAdapter[_T]") -> tuple[_T, str | None]:
+    def _json(self, client: HttpClient, url: str, kind: type[_T]) -> tuple[_T, str | None]:
         """Read a document, and the address of the page that follows it."""
         with client.get(url, {"Accept": "application/json"}) as response:
             body = bounded(response, MAX_JSON)
             following = response.links.get("next", {}).get("url")
         try:
-            return kind.validate_json(body), following
-        except ValidationError:
+            # Not by pydantic: of a hostile document it would make a gigabyte of complaints.
+            return msgspec.json.decode(body, type=kind), following
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
             raise self._no_listing() from None
 
     def _api(self, what: str, revision: str) -> str:
