@@ -28,9 +28,11 @@ from slm_runtime.errors import (
     SourceUnreachable,
     UnsupportedFormat,
 )
+from slm_runtime.fetching import fetch, transfer
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
+from slm_runtime.models.sources import http
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from tests.support.gguf import write_tiny_gguf
@@ -417,11 +419,11 @@ def test_what_the_other_server_sends_is_checked(hub: Hub, fetch_of: FetchOf, tin
             hub._signatures.update(dict.fromkeys(hub._signatures, bad))
 
     hub.before = corrupt
-    fetch = fetch_of("hf://org/repo")
+    corrupted = fetch_of("hf://org/repo")
     with pytest.raises(ChecksumMismatch) as caught:
-        fetch.run()
+        corrupted.run()
     assert sha256(tiny) in caught.value.message
-    assert fetch.folder.fetched() is None
+    assert corrupted.folder.fetched() is None
 
 
 def test_another_process_goes_on_where_one_stopped(
@@ -452,11 +454,11 @@ def test_a_whole_fetch_of_a_model_in_parts(
 ) -> None:
     assert len(parts) > 2
     hub.publish("org/repo", {f"q/{name}": data for name, data in parts.items()})
-    fetch = fetch_of("hf://org/repo/q")
+    split = fetch_of("hf://org/repo/q")
     with suppress(UnsupportedFormat):
-        fetched = fetch.run()
+        fetched = split.run()
         assert fetched.model.path.name == next(iter(parts))
-        assert {name: (fetch.folder.path / name).read_bytes() for name in parts} == parts
+        assert {name: (split.folder.path / name).read_bytes() for name in parts} == parts
     with suppress(UnsupportedFormat):
         assert len(inspect("hf://org/repo/q", site).files) == len(parts)
     assert read("hf://org/repo/q", site) == parts
@@ -591,6 +593,26 @@ def test_what_another_server_says_of_a_file_is_not_the_hub_s_word(
 def test_a_mirror_that_refuses_without_a_word(odd: WebServer, site: Site, status: int) -> None:
     odd.put("org/repo/resolve/main/m.gguf", status=status)
     assert isinstance(refusal("hf://org/repo/m.gguf", site), SourceUnauthorized)
+
+
+def test_a_hub_that_is_asked_too_often(odd: WebServer, site: Site) -> None:
+    limit = {
+        "RateLimit": '"resolvers";r=0;t=55',
+        "RateLimit-Policy": '"fixed window";"resolvers";q=3000;w=300',
+    }
+    odd.put("org/repo/resolve/main/m.gguf", status=429, headers=limit)
+    failure = refusal("hf://org/repo/m.gguf", site)
+    assert isinstance(failure, SourceUnreachable)
+    assert failure.retry_after == 55
+    assert "token" in failure.remedy
+    odd.put("org/repo/resolve/main/m.gguf", status=429, headers={"Retry-After": "7"})
+    failure = refusal("hf://org/repo/m.gguf", site)
+    assert isinstance(failure, SourceUnreachable)
+    assert failure.retry_after == 7
+
+
+def test_a_model_in_parts_has_connections_enough() -> None:
+    assert http.CONNECTIONS >= fetch.FILES_AT_ONCE * transfer.CONNECTIONS
 
 
 def test_an_empty_file_is_no_model(odd: WebServer, site: Site) -> None:

@@ -193,9 +193,19 @@ class Hub:
                 f"{redacted(str(response.request.url))}, to which {redacted(self.endpoint)} redirects, answers"
                 f" {status}: the address has expired, or isn't let through."
             )
-        said = response.headers.get("X-Error-Message", "")[:MAX_SAID]
-        if status in {401, 403} and said:
-            return SourceUnauthorized(f"{redacted(self.endpoint)} refuses {self.repository}: {said!r}.")
+        if status in {401, 403}:
+            said = response.headers.get("X-Error-Message", "")[:MAX_SAID]
+            return SourceUnauthorized(
+                f"{redacted(self.endpoint)} answers {status} for {self.repository}{f' ({said!r})' if said else ''}: it isn't"
+                " there, or wants a token that may read it."
+            )
+        if status == 429:
+            reset = re.search(r"\bt=([0-9]{1,5})\b", response.headers.get("RateLimit", ""))
+            return reset and SourceUnreachable(
+                f"{redacted(self.endpoint)} was asked too often from this network.",
+                "It is tried again by itself; with a `token` in spec.model.credentials.secretRef more is allowed.",
+                retry_after=float(reset[1]),
+            )
         if status == 404 and own and "/api/models/" in response.request.url.path:
             return self._no_listing()
         return None
