@@ -62,6 +62,8 @@ class Hub:
         self.has_tree = True
         self.redirects = True
         """Mirrors send the bytes themselves."""
+        self.redirect_headers: Headers = {}
+        """Sent besides with every redirect."""
         self.cut_after: int | None = None
         """Answers with bytes break off after so many."""
         self.before: Callable[[HubAsked], None] = lambda _: None
@@ -165,7 +167,8 @@ class Hub:
             signature = f"{next(self._numbers)}"
             self._signatures[signature] = data
             location = f"{self.cdn}/{hashlib.sha256(data).hexdigest()}?signature={signature}"
-            return Answer(302, {**headers, "Location": location}, b"Found. Redirecting")
+            headers |= {"Location": location, **self.redirect_headers}
+            return Answer(302, headers, b"Found. Redirecting")
         return _bytes(data, headers, asked_range)
 
     def _tree(self, url: str, files: dict[str, bytes], folder: str) -> Answer:

@@ -374,6 +374,12 @@ def test_an_address_that_expires_is_asked_for_anew(hub: Hub, site: Site) -> None
     assert hub.connections == 2, "one to each server: a redirect leaves its connection usable"
 
 
+def test_a_redirect_s_body_may_be_anything(hub: Hub, site: Site) -> None:
+    hub.publish("org/repo", {"m.gguf": OLD})
+    hub.redirect_headers = {"Content-Encoding": "gzip"}
+    assert read("hf://org/repo", site) == {"m.gguf": OLD}
+
+
 def test_an_address_that_expired_on_the_way_passes(
     hub: Hub, site: Site, fetch_of: FetchOf, tiny: bytes
 ) -> None:
@@ -496,7 +502,7 @@ def test_a_server_that_is_well(odd: WebServer, site: Site) -> None:
 
 
 def test_a_list_that_never_ends(odd: WebServer, site: Site) -> None:
-    more = {"Link": '<https://elsewhere.invalid/?cursor=1>; rel="next"'}
+    more = {"Link": '<https://[elsewhere.invalid/?cursor=1>; rel="next"'}
     for names, requests in ((["m.gguf"], 60), ([f"{index}" for index in range(20_000)], 10)):
         tree(odd, *names, headers=more)
         odd.asked.clear()
@@ -577,6 +583,15 @@ def test_headers_that_make_no_sense_count_as_none(
     with open_model("hf://org/repo/m.gguf", site) as model:
         assert (model.revision, model.files[0].sha256) == (None, None)
         assert model.files[0].artifact.payload.size == len(OLD)
+
+
+@pytest.mark.parametrize(
+    "header", [{"X-Linked-ETag": f'W/"{sha256(OLD)}"'}, {"X-Checksum-Sha256": sha256(OLD)}]
+)
+def test_checksums_as_mirrors_write_them(odd: WebServer, site: Site, header: dict[str, str]) -> None:
+    odd.put("org/repo/resolve/main/m.gguf", OLD, headers=header)
+    with open_model("hf://org/repo/m.gguf", site) as model:
+        assert model.files[0].sha256 == sha256(OLD)
 
 
 def test_what_another_server_says_of_a_file_is_not_the_hub_s_word(

@@ -212,7 +212,8 @@ class HttpBlob:
 def _finish(response: httpx2.Response) -> None:
     """Read a small body to its end: that leaves a connection which is of use again."""
     if re.fullmatch("[0-9]{1,4}", response.headers.get("Content-Length", "")):
-        response.read()
+        for _ in response.iter_raw():
+            pass
 
 
 def bounded(response: httpx2.Response, limit: int) -> bytes:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -91,8 +91,9 @@ class Hub:
         return _matching(_COMMIT, self.said(response, "X-Repo-Commit"))
 
     def said_sha256(self, response: httpx2.Response) -> str | None:
-        """Of a file that is kept as LFS: the ETag of what the hub's answer links to."""
-        return _matching(_SHA256, (self.said(response, "X-Linked-ETag") or "").strip('"'))
+        """Of a file that is kept as LFS the ETag of what the answer links to, or Artifactory's word in its place."""
+        said = self.said(response, "X-Linked-ETag") or self.said(response, "X-Checksum-Sha256") or ""
+        return _matching(_SHA256, said.removeprefix("W/").strip('"'))
 
     def said_size(self, response: httpx2.Response) -> int | None:
         size = self.said(response, "X-Linked-Size") or ""
@@ -160,7 +161,7 @@ class Hub:
             if len(files) > MAX_LISTED:
                 break
             # A mirror may hand on the hub's own address: all that counts of it is where to go on.
-            query = urlsplit(following).query
+            query = following.partition("?")[2]
         raise SourceInvalid(
             f"{self.repository} lists {len(files):,} files, and that isn't the end.",
             f"Name the file: hf://{self.repository}/file.gguf.",
