@@ -28,11 +28,9 @@ from slm_runtime.errors import (
     SourceUnreachable,
     UnsupportedFormat,
 )
-from slm_runtime.fetching import fetch, transfer
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
-from slm_runtime.models.sources import http
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from tests.support.gguf import write_tiny_gguf
@@ -444,14 +442,15 @@ def test_another_process_goes_on_where_one_stopped(
     hub.cut_after = None
     hub.asked.clear()
     assert fetch_of("hf://org/repo").run().model.path.read_bytes() == tiny
-    starts = {each.range for each in hub.asked if each.server == "cdn"}
-    assert "bytes=60000-99999" in starts
+    ranges = [each.range for each in hub.asked if each.server == "cdn" and each.range]
+    starts = {int(each.removeprefix("bytes=").partition("-")[0]) % 100_000 for each in ranges}
+    assert 60_000 in starts, "in the middle of a block"
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("parts")
-    write_tiny_gguf(folder / "m.gguf", tensors_of_part=8)
+    write_tiny_gguf(folder / "m.gguf", shard_tensors=8)
     return {each.name: each.read_bytes() for each in sorted(folder.iterdir())}
 
 
@@ -624,10 +623,6 @@ def test_a_hub_that_is_asked_too_often(odd: WebServer, site: Site) -> None:
     failure = refusal("hf://org/repo/m.gguf", site)
     assert isinstance(failure, SourceUnreachable)
     assert failure.retry_after == 7
-
-
-def test_a_model_in_parts_has_connections_enough() -> None:
-    assert http.CONNECTIONS >= fetch.FILES_AT_ONCE * transfer.CONNECTIONS
 
 
 def test_an_empty_file_is_no_model(odd: WebServer, site: Site) -> None:

@@ -28,8 +28,7 @@ from slm_runtime.models.sources.route import Route
 
 MAX_REDIRECTS: Final = 5
 TIMEOUT: Final = httpx2.Timeout(30, connect=10)
-CONNECTIONS: Final = 16
-"""More than a fetch uses at once: who waits for a free one would blame the server for it."""
+CONNECTIONS: Final = 8
 PROBE: Final = {"Range": "bytes=0-0"}
 """Asks for the first byte alone."""
 Refusal = Callable[[httpx2.Response], RuntimeFailure | None]
