@@ -45,7 +45,7 @@ class Asked:
     authorization: str | None
 
 
-class _Quiet(ThreadingHTTPServer):
+class QuietServer(ThreadingHTTPServer):
     @override
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away in the middle are what these tests are about."""
@@ -60,7 +60,7 @@ class WebServer:
         self.sent = 0
         """Bytes of bodies that were handed to the kernel."""
         self._lock = threading.Lock()
-        self._server = _Quiet(("127.0.0.1", 0), self._handler())
+        self._server = QuietServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._scheme = "http"
         if tls is not None:

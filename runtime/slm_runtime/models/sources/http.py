@@ -3,7 +3,7 @@
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -29,12 +29,19 @@ from slm_runtime.models.sources.route import Route
 MAX_REDIRECTS: Final = 5
 TIMEOUT: Final = httpx2.Timeout(30, connect=10)
 CONNECTIONS: Final = 8
+PROBE: Final = {"Range": "bytes=0-0"}
+"""Asks for the first byte alone."""
+Refusal = Callable[[httpx2.Response], RuntimeFailure | None]
+"""What an answer that is none means in the dialect of the source's servers; None: no more than its status."""
+Identify = Callable[[httpx2.Response], str | None]
+"""The version of the file that an answer is of."""
 
 
 class HttpClient:
-    """Thread-safe. `authorizations`: the header that each origin gets; `plain_hosts`: may be asked without TLS.
+    """Thread-safe. Every address is held against the site's route before it is asked, those that redirects lead to as well.
 
-    Every address is held against the site's route before it is asked, those that redirects lead to as well.
+    `authorizations`: the header that each origin gets; `plain_hosts`: may be asked without TLS; `refusal`: what an answer
+    that is none means.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class HttpClient:
         route: Route,
         authorizations: Mapping[Origin, str] | None = None,
         plain_hosts: frozenset[str] = frozenset(),
+        refusal: Refusal = lambda _: None,
         timeout: httpx2.Timeout = TIMEOUT,
     ) -> None:
         self._client = httpx2.Client(
@@ -54,6 +62,7 @@ class HttpClient:
         )
         self._authorizations = dict(authorizations or {})
         self._route = route
+        self._refusal = refusal
         self.plain_hosts = plain_hosts
 
     def __enter__(self) -> Self:
@@ -66,7 +75,7 @@ class HttpClient:
 
     @contextmanager
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Iterator[httpx2.Response]:
-        """Ask for a URL, redirects followed. The body is not read yet.
+        """Ask for a URL, redirects followed: those are the answer's `history`. The body is not read yet.
 
         Raises
         ------
@@ -75,19 +84,29 @@ class HttpClient:
         """
         with _typed(url):
             url = self._route(url)
+            history: list[httpx2.Response] = []
             for _ in range(MAX_REDIRECTS + 1):
                 request = self._request(url, headers or {})
                 response = self._client.send(request, stream=True)
                 try:
                     location = response.headers.get("Location") if response.is_redirect else None
                     if location is None:
-                        _check_status(response, url)
+                        response.history = history
+                        self._check(response, url)
                         yield response
                         return
+                    history.append(response)
+                    _finish(response)
                 finally:
                     response.close()
                 url = self._route(urljoin(url, location))
             raise SourceInvalid(f"{redacted(url)} redirects more than {MAX_REDIRECTS} times.")
+
+    def _check(self, response: httpx2.Response, url: str) -> None:
+        refused = None if response.is_success else self._refusal(response)
+        if refused is not None:
+            raise refused
+        _check_status(response, url)
 
     def _request(self, url: str, headers: Mapping[str, str]) -> httpx2.Request:
         check_encrypted(url, self.plain_hosts)
@@ -132,20 +151,30 @@ class HttpBlob:
     size: int | None
     version: str | None
     ranged: bool
+    identify: Identify = field(repr=False)
 
     @classmethod
     def probe(cls, client: HttpClient, url: str) -> "HttpBlob":
         """Ask for the first byte alone: that tells size, version, and whether the server knows ranges."""
-        with client.get(url, {"Range": "bytes=0-0"}) as response:
-            if response.status_code == httpx2.codes.PARTIAL_CONTENT:
-                _, _, size = _content_range(response, url)
-            else:
-                length = response.headers.get("Content-Length", "")
-                size = int(length) if length.isdigit() else None
-            if size == 0:
-                raise InvalidModel(f"{redacted(url)} is empty.")
-            ranged = response.status_code == httpx2.codes.PARTIAL_CONTENT and size is not None
-            return cls(url, client, size, _version(response), ranged)
+        with client.get(url, PROBE) as response:
+            return cls.seen(client, url, response)
+
+    @classmethod
+    def seen(
+        cls, client: HttpClient, url: str, response: httpx2.Response, identify: Identify | None = None
+    ) -> "HttpBlob":
+        """Make one of the answer to a probe. `identify`: None where the answer's own headers tell its version."""
+        if response.status_code == httpx2.codes.PARTIAL_CONTENT:
+            _, _, size = _content_range(response, url)
+            _finish(response)
+        else:
+            length = response.headers.get("Content-Length", "")
+            size = int(length) if length.isdigit() else None
+        if size == 0:
+            raise InvalidModel(f"{redacted(url)} is empty.")
+        ranged = response.status_code == httpx2.codes.PARTIAL_CONTENT and size is not None
+        identify = identify or _version
+        return cls(url, client, size, identify(response), ranged, identify)
 
     @property
     def where(self) -> str:
@@ -165,7 +194,7 @@ class HttpBlob:
         changed = SourceChanged(f"{self.where} changed while it was fetched.")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise SourceInvalid(f"{self.where} is sent compressed, though that wasn't asked for.")
-        if _version(response) != self.version:
+        if self.identify(response) != self.version:
             raise changed
         if whole:
             length = response.headers.get("Content-Length")
@@ -177,6 +206,31 @@ class HttpBlob:
             first, _, size = _content_range(response, self.url)
             if first != start or size != self.size:
                 raise changed
+
+
+def _finish(response: httpx2.Response) -> None:
+    """Read a small body to its end: that leaves a connection which is of use again."""
+    if re.fullmatch("[0-9]{1,4}", response.headers.get("Content-Length", "")):
+        for _ in response.iter_raw():
+            pass
+
+
+def bounded(response: httpx2.Response, limit: int) -> bytes:
+    """Read a body that fits in memory.
+
+    Raises
+    ------
+    SourceInvalid
+        It is longer than `limit`.
+    """
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > limit:
+            raise SourceInvalid(
+                f"{redacted(str(response.url))} is longer than the {limit >> 20} MiB that are read."
+            )
+    return bytes(body)
 
 
 def _version(response: httpx2.Response) -> str | None:

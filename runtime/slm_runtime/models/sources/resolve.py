@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from slm_runtime.errors import SourceInvalid
 from slm_runtime.models.sources.address import Origin, origin, split, split_login
 from slm_runtime.models.sources.artifact import Blob, FileBlob, PlainFile
+from slm_runtime.models.sources.hf import from_hub
 from slm_runtime.models.sources.http import HttpBlob, HttpClient
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path
 from slm_runtime.models.sources.site import Site
@@ -103,4 +104,9 @@ def _file_name(path: str) -> str:
     return safe_path(path.rsplit("/", 1)[-1])
 
 
-SOURCES: Final[Mapping[str, Source]] = {"https": _from_web, "http": _from_web, "pypi": _from_index}
+SOURCES: Final[Mapping[str, Source]] = {
+    "https": _from_web,
+    "http": _from_web,
+    "pypi": _from_index,
+    "hf": from_hub,
+}

@@ -17,7 +17,7 @@ from slm_contract.places import FETCH_ENV
 from slm_contract.source import FetchConfig
 from slm_runtime.errors import ConfigError
 from slm_runtime.models.sources.address import Origin, basic
-from slm_runtime.models.sources.http import HttpClient
+from slm_runtime.models.sources.http import HttpClient, Refusal
 from slm_runtime.models.sources.route import Route
 from slm_runtime.places import Places
 
@@ -102,6 +102,7 @@ class Site:
         self,
         authorizations: Mapping[Origin, str] | None = None,
         plain_hosts: frozenset[str] = frozenset(),
+        refusal: Refusal = lambda _: None,
     ) -> HttpClient:
         """HTTP as this site allows it.
 
@@ -111,9 +112,15 @@ class Site:
             The header that each origin gets, and no other. Where a mirror stands for the source, it is the mirror's.
         plain_hosts
             Hosts that may be asked without TLS.
+        refusal
+            What a refusal means in the dialect of the source's servers.
         """
         return HttpClient(
-            self.tls(), route=self.route, authorizations=authorizations, plain_hosts=plain_hosts
+            self.tls(),
+            route=self.route,
+            authorizations=authorizations,
+            plain_hosts=plain_hosts,
+            refusal=refusal,
         )
 
     def credentials(self) -> Credentials:
