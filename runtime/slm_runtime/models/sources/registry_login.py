@@ -59,7 +59,11 @@ class RegistryLogin:
 
     def _token(self, challenge: dict[str, str]) -> str:
         """Ask the server that the registry names for a token."""
-        realm = challenge.get("realm", "")
+        realm = challenge.get("realm")
+        if not realm:
+            raise SourceInvalid(
+                f"{self._base} doesn't say where it gives tokens.", "Ask who runs the registry."
+            )
         if split(self._base).scheme == "https" and split(realm).scheme != "https":
             raise SourceUntrusted(
                 f"{self._base} sends its clients for a token to {redacted(realm)}, which isn't encrypted.",

@@ -4,6 +4,7 @@ The standard library's reader wants all of a name's length in memory, however lo
 archives here come from strangers, by ranges or as a stream.
 """
 
+import re
 import tarfile
 from collections.abc import Iterator
 from typing import Final, NamedTuple, Protocol
@@ -13,6 +14,8 @@ from slm_runtime.errors import SourceInvalid
 BLOCK: Final = tarfile.BLOCKSIZE
 MAX_ENTRIES: Final = 100_000
 MAX_EXTENDED_HEADER: Final = 1 << 20
+MAX_DIGITS: Final = 19
+_RECORD: Final = re.compile(rb"(\d{1,7}) ([^=\n]+)=")
 _FILES: Final = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _WITHOUT_DATA: Final = (
     tarfile.LNKTYPE,
@@ -86,20 +89,20 @@ class _Extended:
         if kind == tarfile.GNUTYPE_LONGNAME:
             self.path = data.partition(b"\0")[0].decode(errors="replace")
             return
-        try:
-            while data.strip(b"\0"):
-                length = max(int(data.partition(b" ")[0]), 1)
-                record, data = data[:length], data[length:]
-                key, _, value = record.partition(b" ")[2].partition(b"=")
-                self._set(key, value.removesuffix(b"\n"))
-        except ValueError:
-            raise SourceInvalid(f"{where} is a damaged tar archive: a header can't be read.") from None
+        at = 0
+        while at < len(data) and data[at]:
+            record = _RECORD.match(data, at)
+            end = at + int(record[1]) if record else at
+            if record is None or end <= record.end():
+                raise SourceInvalid(f"{where} is a damaged tar archive: a header can't be read.")
+            self._set(record[2], data[record.end() : end - 1])
+            at = end
 
     def _set(self, key: bytes, value: bytes) -> None:
         if key == b"path":
             self.path = value.decode(errors="replace")
-        elif key == b"size":
-            self.size = abs(int(value))
+        elif key == b"size" and value.isdigit() and len(value) < MAX_DIGITS:
+            self.size = int(value)
         elif key.startswith(b"GNU.sparse."):
             self.sparse = True
 
