@@ -77,9 +77,11 @@ def prompt_of(spec: PromptConfig | None, source: PromptConfig | None) -> PromptC
     """What the source says of the prompt, and the spec's own words in its place, field by field."""
     if spec is None or source is None:
         return spec or source
-    own, theirs = spec.parameters or PromptParameters(), source.parameters or PromptParameters()
-    parameters = theirs.model_copy(update=_said(own))
-    return source.model_copy(update={**_said(spec), "parameters": parameters})
+    merged = source.model_copy(update=_said(spec))
+    if spec.parameters is None or source.parameters is None:
+        return merged
+    parameters = source.parameters.model_copy(update=_said(spec.parameters))
+    return merged.model_copy(update={"parameters": parameters})
 
 
 def _said(model: PromptConfig | PromptParameters) -> dict[str, object]:

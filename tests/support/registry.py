@@ -135,6 +135,10 @@ class Registry:
         media_type, content = self._manifests[f"{repository}/{tag}"]
         return {"mediaType": media_type, "digest": _digest(content), "size": len(content), **more}
 
+    def manifest(self, name: str) -> bytes:
+        repository, _, reference = name.partition(":")
+        return self._manifests[f"{repository}/{reference}"][1]
+
     def delete(self, repository: str, reference: str) -> None:
         del self._manifests[f"{repository}/{reference}"]
 
