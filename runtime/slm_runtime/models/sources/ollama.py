@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
 }
 """Ollama's names of what a request may say; others, such as `num_ctx`, are spec.runtime's business."""
 MAX_STOPS: Final = 32
+MAX_NUMBER: Final = 1 << 31
 _log = logging.getLogger("slm.source")
 
 
@@ -134,14 +136,16 @@ def _parameters(said: Mapping[str, Any]) -> PromptParameters | None:
     known: dict[str, Any] = {}
     for name, value in said.items():
         field = PARAMETERS.get(name)
-        if field is None:
+        if field is None or value is None:
             continue
         try:
-            known[field] = getattr(PromptParameters.model_validate({field: value}), field)
+            number = getattr(PromptParameters.model_validate({field: value}), field)
         except ValidationError:
-            _log.warning(
-                "A parameter of the Modelfile can't be used", extra={"fields": {name: str(value)[:80]}}
-            )
+            number = math.inf
+        if abs(number) < MAX_NUMBER:
+            known[field] = number
+        else:
+            _log.warning("A parameter of the Modelfile can't be used", extra={"fields": {"parameter": name}})
     return PromptParameters(**known) if known else None
 
 
