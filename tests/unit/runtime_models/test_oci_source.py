@@ -339,7 +339,10 @@ HOSTILE: dict[str, tuple[bytes, Packing, type[RuntimeFailure]]] = {
 
 
 @pytest.mark.parametrize("how", HOSTILE)
-def test_archives_of_strangers(registry: Registry, fetch_of: FetchOf, site: Site, how: str) -> None:
+def test_archives_of_strangers(
+    registry: Registry, fetch_of: FetchOf, site: Site, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "ALLOWANCE", 1 << 20)
     data, packing, kind = HOSTILE[how]
     registry.push("team/model:v1", registry.blob(data, IMAGE + packing))
     failure = refusal(fetch_of, registry)

@@ -22,6 +22,8 @@ LOOK: Final = 8 << 20
 OUTPUT: Final = 1 << 20
 MAX_RATIO: Final = 100
 """Models hardly become smaller when they are compressed; what becomes so much larger again is a bomb."""
+ALLOWANCE: Final = 1 << 30
+"""Bytes that may be more: zeros in a layer with other things."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def _gunzip(chunks: Iterator[bytes], where: str) -> Iterator[bytes]:
                 raise SourceInvalid(f"{where} is damaged: {error}.") from error
             rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
             plain += len(output)
-            if plain > MAX_RATIO * packed + OUTPUT:
+            if plain > MAX_RATIO * packed + ALLOWANCE:
                 raise SourceInvalid(
                     f"{where} becomes more than {MAX_RATIO} times as large when it is unpacked."
                 )
