@@ -26,6 +26,7 @@ from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from tests.cluster.certs import Authority
+from tests.runtime.api.server import KEY, serving
 from tests.sources.docker_registry import PASSWORD, USER, TokenServer, docker_registry, obstacle, passwords
 from tests.support.gguf import write_tiny_gguf
 from tests.support.registry import tar
@@ -205,7 +206,7 @@ def test_a_mirror_with_a_ca_of_its_own(
         assert fetch("oci://docker.io/model", mirrored).path.stat().st_size
 
 
-def test_a_model_of_ollama_moves_its_tag_and_stays_pinned(
+def test_a_model_of_ollama_stays_pinned_and_is_served_with_its_modelfiles_words(
     registry: str, files: Path, site: Site, tmp_path: Path
 ) -> None:
     data = (files / "tiny.gguf").read_bytes()
@@ -219,6 +220,18 @@ def test_a_model_of_ollama_moves_its_tag_and_stays_pinned(
     uri = f"ollama://{registry}/tiny:1b"
     facts = inspect(uri, site)
     push(registry, "library/tiny:1b", (b"GGUF, another", kind + "model", {}), folder=tmp_path)
-    fetched = fetch(uri, site, pin=facts.pin)
+    model = ModelConfig(name="tiny", source=uri, pin=facts.pin)
+    fetched = Fetch(model, site, patience=Patience(first_wait=0.001)).run().model
     assert fetched.path.read_bytes() == data
     assert fetched.prompt == PromptConfig(system="Be kind.", parameters=PromptParameters(temperature=0.5))
+    spec = PromptConfig(parameters=PromptParameters(top_k=7))
+    with serving(model, site.places.model_dir, tmp_path, prompt=spec) as process:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        shown = httpx2.post(
+            f"{process.base}/api/show", json={"model": "tiny"}, headers=headers, trust_env=False
+        ).json()
+    assert shown["system"] == "Be kind."
+    assert [line.split() for line in shown["parameters"].splitlines()] == [
+        ["temperature", "0.5"],
+        ["top_k", "7"],
+    ]

@@ -201,6 +201,13 @@ def test_of_an_archive_that_isnt_compressed_the_file_alone_is_transferred(
     assert all(each not in {None, "bytes=0-"} for each in bytes_sent(registry, blob["digest"]))
 
 
+def test_many_small_files_are_few_requests(registry: Registry, site: Site, tiny: bytes) -> None:
+    beside = [(f"lib/{number}.so", bytes(5000)) for number in range(400)]
+    registry.push("team/model:v1", registry.blob(tar(*beside, ("tiny.gguf", tiny)), IMAGE))
+    assert names(registry, site) == ["tiny.gguf"]
+    assert len(registry.asked) < 12
+
+
 @pytest.mark.parametrize("packing", ["", "+gzip"])
 def test_an_archive_that_isnt_what_its_digest_says(
     registry: Registry, fetch_of: FetchOf, tiny: bytes, packing: Packing

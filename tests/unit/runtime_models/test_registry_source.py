@@ -422,6 +422,7 @@ def test_docker_hub_has_other_names_and_a_library(
     environment[FETCH_ENV] = FetchConfig(mirrors=(mirror,)).to_json()
     for host in ("docker.io", "index.docker.io", "registry-1.docker.io"):
         assert read(f"oci://{host}/model", site) == DATA
+    registry.login = "token"
     web = Mirror(source="https://registry-1.docker.io/", mirror=f"http://{registry.host}/")
     environment[FETCH_ENV] = FetchConfig(mirrors=(web,)).to_json()
     assert read("oci://docker.io/model", site) == DATA

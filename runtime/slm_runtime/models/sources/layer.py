@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from slm_runtime.errors import ChecksumMismatch, SourceInvalid, SourceNotFound
+from slm_runtime.errors import ChecksumMismatch, SourceInvalid, SourceNotFound, SourceUnreachable
 from slm_runtime.models.sources.artifact import Blob, FileBlob, Slice, hexdigest, up_to
 from slm_runtime.models.sources.tar import TarFile, tar_files
 
 WINDOW: Final = 64 << 10
-"""Bytes that are asked for at once: the headers of small files lie close together."""
+MAX_WINDOW: Final = 8 << 20
+"""Bytes that are asked for at once: more and more as long as headers lie close together, since then the files are small."""
 LOOK: Final = 8 << 20
 """Bytes of a layer that comes whole that are looked through for its files' names."""
 OUTPUT: Final = 1 << 20
@@ -175,16 +176,29 @@ class _Windows:
         self._size = size
         self._start = 0
         self._window = b""
+        self._next_window = WINDOW
 
     def read_at(self, at: int, size: int, /) -> bytes:
         end = min(at + size, self._size)
         if at >= end:
             return b""
-        if not self._start <= at <= end <= self._start + len(self._window):
-            stop = min(at + max(size, WINDOW), self._size)
-            with self._blob.read(at, stop) as chunks:
-                self._start, self._window = at, b"".join(chunks)
+        reached = self._start + len(self._window)
+        if end > reached:
+            self._next_window = min(2 * self._next_window, MAX_WINDOW) if at <= reached + WINDOW else WINDOW
+            self._window = self._fetch(at, min(at + max(size, self._next_window), self._size))
+            self._start = at
         return self._window[at - self._start : end - self._start]
+
+    def _fetch(self, start: int, stop: int) -> bytes:
+        window = bytearray()
+        with self._blob.read(start, stop) as chunks:
+            for chunk in chunks:
+                window += chunk
+                if len(window) > stop - start:
+                    raise SourceInvalid(f"{self._blob.where} sends more than it was asked for.")
+        if len(window) < stop - start:
+            raise SourceUnreachable(f"{self._blob.where} was cut off at byte {start + len(window):,}.")
+        return bytes(window)
 
 
 class _Forward:

@@ -23,6 +23,7 @@ from slm_runtime.models.sources.address import is_loopback, redacted, split
 from slm_runtime.models.sources.docker_config import DOCKER_HUB, registry_credentials
 from slm_runtime.models.sources.http import PROBE, HttpBlob, HttpClient, bounded
 from slm_runtime.models.sources.registry_login import RegistryLogin
+from slm_runtime.models.sources.remote import MAX_FILES
 from slm_runtime.models.sources.site import Site
 
 MAX_MANIFEST_BYTES: Final = 4 << 20
@@ -72,8 +73,8 @@ class Descriptor(_Document):
 class _Answer(_Document):
     """An index or a manifest; who can't tell which of the two must not guess."""
 
-    manifests: tuple[Descriptor, ...] | None = None
-    layers: tuple[Descriptor, ...] | None = None
+    manifests: tuple[Descriptor, ...] | None = Field(default=None, max_length=MAX_FILES)
+    layers: tuple[Descriptor, ...] | None = Field(default=None, max_length=MAX_FILES)
 
 
 @dataclass(frozen=True)
@@ -204,11 +205,13 @@ def open_repository(reference: Reference, scheme: str, site: Site) -> Iterator[R
         Of the source, with `://`: mirrors are named by it.
     """
     host = "registry-1.docker.io" if reference.host in DOCKER_HUB else reference.host
-    default = f"{'http' if is_loopback(split(f'https://{host}').hostname or '') else 'https'}://{host}"
-    base = site.route.endpoint(f"{scheme}{reference}", default)
-    authority = split(base).netloc if base != default else reference.host
-    credentials = registry_credentials(site, authority, reference.repository)
-    login = RegistryLogin(site, base, reference.repository, credentials)
+    named = f"{'http' if is_loopback(split(f'https://{host}').hostname or '') else 'https'}://{host}"
+    base = site.route.endpoint(f"{scheme}{reference}", named)
+    asked = site.route(f"{base}/")
+    host = reference.host if asked == f"{named}/" else split(asked).netloc
+    login = RegistryLogin(
+        site, asked, reference.repository, registry_credentials(site, host, reference.repository)
+    )
     with site.client(login=login) as client:
         yield Repository(client, f"{base}/v2/{reference.repository}")
 

@@ -28,10 +28,10 @@ class RegistryLogin:
     """Answers the 401 of one registry; thread-safe."""
 
     def __init__(self, site: Site, base: str, repository: str, credentials: Credentials) -> None:
-        """`base`: the registry's URL."""
+        """`base`: the URL that is really asked, be it the registry's or a mirror's."""
         self._site = site
         self._base = base
-        self._origin = origin(site.route(base))
+        self._origin = origin(base)
         self._scope = f"repository:{repository}:pull"
         self._credentials = credentials
         self._given: str | None = None
