@@ -241,6 +241,15 @@ def test_tokens_are_asked_for_where_the_site_lets_its_fetches_go(
     assert read(source, site) == DATA
 
 
+def test_a_place_for_tokens_that_isnt_there(registry: Registry, source: str, site: Site) -> None:
+    registry.login = "token"
+    registry.instead["/token"] = Answer(404)
+    pinned = registry.describe("team/model:v1")["digest"]
+    for failure in (refusal(source, site), refusal(source, site, pinned)):
+        assert isinstance(failure, SourceInvalid)
+        assert "for a token" in failure.message
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"no json", b"[]", b"{}", b'{"token": 5}', b'{"token": "a b"}', b"[" * 100_000]
 )

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import httpx2
 
-from slm_runtime.errors import SourceInvalid, SourceUntrusted
+from slm_runtime.errors import SourceInvalid, SourceNotFound, SourceUntrusted
 from slm_runtime.models.sources.address import origin, redacted, split
 from slm_runtime.models.sources.http import bounded
 from slm_runtime.models.sources.site import Credentials, Site
@@ -77,8 +77,14 @@ class RegistryLogin:
         url = parts._replace(query=query, fragment="").geturl()
         login = self._credentials.authorization()
         own = {origin(self._site.route(url)): login} if login else {}
-        with self._site.client(own) as client, client.get(url) as response:
-            return _read_token(bounded(response, MAX_TOKEN_BYTES), redacted(url))
+        try:
+            with self._site.client(own) as client, client.get(url) as response:
+                return _read_token(bounded(response, MAX_TOKEN_BYTES), redacted(url))
+        except SourceNotFound as error:
+            raise SourceInvalid(
+                f"{self._base} sends its clients for a token to where there is none: {error.message}",
+                "Ask who runs the registry.",
+            ) from error
 
 
 def _read_token(body: bytes, where: str) -> str:
