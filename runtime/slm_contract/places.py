@@ -31,7 +31,7 @@ KEYS_DIR: Final = "/etc/slm/keys"
 """The API key Secret: one file a key, any file name; read anew when it changes."""
 
 CREDENTIALS_DIR: Final = "/etc/slm/credentials"
-"""The source's credentials Secret: `token`, or `username` and `password`."""
+"""The source's credentials Secret: `token`, or `username` and `password`; of registries also `.dockerconfigjson`."""
 
 CA_BUNDLE: Final = "/etc/slm/ca/ca.crt"
 """CAs for the sources, PEM; used when the file exists."""

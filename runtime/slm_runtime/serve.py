@@ -16,7 +16,7 @@ from typing import Any, Final
 import uvloop
 
 from slm_contract import places as contract
-from slm_contract.config import AuthMode, RuntimeConfig
+from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import RuntimeReport
 from slm_runtime.api.app import api_app
 from slm_runtime.api.auth import KeyRing
@@ -58,6 +58,7 @@ def main(config: RuntimeConfig, places: Places | None = None) -> int:
 
 def _serve(config: RuntimeConfig, places: Places) -> int:
     model = ModelFolder(places.model_dir, config.model).require()
+    config = config.model_copy(update={"prompt": prompt_of(config.prompt, model.prompt)})
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
     engine = EngineSupervisor(engine_config(config, model.path), keep_alive=config.keep_alive_seconds)
@@ -70,6 +71,21 @@ def _serve(config: RuntimeConfig, places: Places) -> int:
     finally:
         thread.stop()
     return contract.ExitCode.OK
+
+
+def prompt_of(spec: PromptConfig | None, source: PromptConfig | None) -> PromptConfig | None:
+    """What the source says of the prompt, and the spec's own words in its place, field by field."""
+    if spec is None or source is None:
+        return spec or source
+    merged = source.model_copy(update=_said(spec))
+    if spec.parameters is None or source.parameters is None:
+        return merged
+    parameters = source.parameters.model_copy(update=_said(spec.parameters))
+    return merged.model_copy(update={"parameters": parameters})
+
+
+def _said(model: PromptConfig | PromptParameters) -> dict[str, object]:
+    return {name: value for name, value in model if value is not None}
 
 
 def engine_config(config: RuntimeConfig, path: Path) -> EngineConfig:

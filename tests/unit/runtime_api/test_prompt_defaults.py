@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from slm_contract.config import PromptConfig, PromptParameters
+from slm_runtime.serve import prompt_of
 from tests.unit.runtime_api.scripted import MODEL, Running, running
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -135,6 +136,28 @@ async def test_a_template_that_cannot_be_used_keeps_the_pod_unready_and_says_whi
         assert "spec.model.prompt.template" in failure.message
         assert "spec.model.prompt.template" in failure.remedy
         assert "spec.model.prompt.template" in (api.serving.unready() or "")
+
+
+def test_what_the_source_says_stands_where_the_spec_says_nothing() -> None:
+    source = PromptConfig(
+        system="Of the source.",
+        stop=("</s>",),
+        parameters=PromptParameters(temperature=0.1, top_k=3, max_tokens=5),
+    )
+    spec = PromptConfig(system="", template=TEMPLATE, parameters=PromptParameters(temperature=0, seed=1))
+    assert prompt_of(None, None) is None
+    assert prompt_of(spec, None) == spec
+    assert prompt_of(None, source) == source
+    assert prompt_of(PromptConfig(), source) == source
+    assert prompt_of(spec, source) == PromptConfig(
+        system="",
+        template=TEMPLATE,
+        stop=("</s>",),
+        parameters=PromptParameters(temperature=0, top_k=3, max_tokens=5, seed=1),
+    )
+    assert prompt_of(PromptConfig(system="Mine."), PromptConfig(stop=("x",))) == PromptConfig(
+        system="Mine.", stop=("x",)
+    )
 
 
 async def test_another_prompt_is_another_fingerprint() -> None:

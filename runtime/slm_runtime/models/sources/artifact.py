@@ -1,6 +1,7 @@
 """The two protocols of this package: bytes at a source, and the model file that is made of them."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,33 @@ class FileBlob:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """A part of a blob, as a blob."""
+
+    blob: Blob
+    start: int
+    size: int
+
+    @property
+    def where(self) -> str:
+        return self.blob.where
+
+    @property
+    def version(self) -> str | None:
+        return self.blob.version
+
+    @property
+    def ranged(self) -> bool:
+        return True
+
+    @contextmanager
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Iterator[bytes]]:
+        end = self.size if stop is None else stop
+        with self.blob.read(self.start + start, self.start + end) as chunks:
+            yield chunks
+
+
+@dataclass(frozen=True)
 class PlainFile:
     """An artifact that is its payload."""
 
@@ -125,6 +153,15 @@ class PlainFile:
 def up_to(limit: int | None, size: int) -> int | None:
     """Where to stop; None where the limit doesn't matter."""
     return limit if limit is not None and limit < size else None
+
+
+def hexdigest(algorithm: str, parts: Iterable[Iterator[bytes]]) -> str:
+    """The checksum of what lies one behind the other."""
+    hasher = hashlib.new(algorithm)
+    for chunks in parts:
+        for chunk in chunks:
+            hasher.update(chunk)
+    return hasher.hexdigest()
 
 
 def _chunks(read: "_Read", length: int | None) -> Iterator[bytes]:

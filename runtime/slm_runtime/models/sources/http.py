@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import urljoin
 
 import httpx2
@@ -37,6 +37,13 @@ Identify = Callable[[httpx2.Response], str | None]
 """The version of the file that an answer is of."""
 
 
+class Login(Protocol):
+    """Answers a server that wants to know who asks."""
+
+    def __call__(self, refused: httpx2.Response, /) -> str | None:
+        """Return the Authorization header to ask with once more; None: there is no other."""
+
+
 class HttpClient:
     """Thread-safe. Every address is held against the site's route before it is asked, those that redirects lead to as well.
 
@@ -50,6 +57,7 @@ class HttpClient:
         *,
         route: Route,
         authorizations: Mapping[Origin, str] | None = None,
+        login: Login | None = None,
         plain_hosts: frozenset[str] = frozenset(),
         refusal: Refusal = lambda _: None,
         timeout: httpx2.Timeout = TIMEOUT,
@@ -61,6 +69,7 @@ class HttpClient:
             headers={"Accept-Encoding": "identity", "User-Agent": "slm-runtime"},
         )
         self._authorizations = dict(authorizations or {})
+        self._login = login
         self._route = route
         self._refusal = refusal
         self.plain_hosts = plain_hosts
@@ -86,8 +95,7 @@ class HttpClient:
             url = self._route(url)
             history: list[httpx2.Response] = []
             for _ in range(MAX_REDIRECTS + 1):
-                request = self._request(url, headers or {})
-                response = self._client.send(request, stream=True)
+                response = self._ask(url, headers or {})
                 try:
                     location = response.headers.get("Location") if response.is_redirect else None
                     if location is None:
@@ -107,6 +115,21 @@ class HttpClient:
         if refused is not None:
             raise refused
         _check_status(response, url)
+
+    def _ask(self, url: str, headers: Mapping[str, str]) -> httpx2.Response:
+        response = self._client.send(self._request(url, headers), stream=True)
+        if response.status_code != httpx2.codes.UNAUTHORIZED or self._login is None:
+            return response
+        try:
+            authorization = self._login(response)
+        except BaseException:
+            response.close()
+            raise
+        if authorization is None:
+            return response
+        response.close()
+        self._authorizations[origin(url)] = authorization
+        return self._client.send(self._request(url, headers), stream=True)
 
     def _request(self, url: str, headers: Mapping[str, str]) -> httpx2.Request:
         check_encrypted(url, self.plain_hosts)

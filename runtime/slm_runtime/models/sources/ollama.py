@@ -1,0 +1,164 @@
+"""`ollama://[host/][namespace/]name[:tag]`: a model in Ollama's registry, with what its Modelfile says of prompts."""
+
+import contextlib
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from slm_contract.config import PromptConfig, PromptParameters
+from slm_runtime.errors import SourceInvalid, SourceNotFound, UnsupportedFormat
+from slm_runtime.models.sources.artifact import PlainFile
+from slm_runtime.models.sources.registry import Descriptor, Manifest, Reference, Repository, open_repository
+from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path
+from slm_runtime.models.sources.site import Site
+
+SCHEME: Final = "ollama://"
+REGISTRY: Final = "registry.ollama.ai"
+MEDIA_TYPE: Final = "application/vnd.ollama.image."
+PARAMETERS: Final[Mapping[str, str]] = {
+    **{name: name for name in PromptParameters.model_fields},
+    "num_predict": "max_tokens",
+}
+"""Ollama's names of what a request may say; others, such as `num_ctx`, are spec.runtime's business."""
+MAX_STOPS: Final = 32
+MAX_NUMBER: Final = 1 << 31
+_log = logging.getLogger("slm.source")
+
+
+@contextmanager
+def from_ollama(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteModel]:
+    reference = _reference(uri, site)
+    with open_repository(reference, SCHEME, site) as repository:
+        manifest = _manifest(repository, reference.tag or "latest", revision)
+        layers = _by_kind(manifest, f"{SCHEME}{reference}")
+        name = safe_path(
+            re.sub(r"[^A-Za-z0-9._-]+", "-", f"{_base(reference)}-{reference.tag or 'latest'}") + ".gguf"
+        )
+        model = layers["model"]
+        file = RemoteFile(name, PlainFile(name, repository.blob(model)), model.sha256)
+        yield RemoteModel((file,), manifest.digest, _prompt(repository, layers))
+
+
+def _reference(uri: str, site: Site) -> Reference:
+    """Who is asked for what; the site may have a mirror for all of Ollama's registry, or for a host."""
+    named = _parse(uri)
+    if named.host == REGISTRY:
+        short = f"{SCHEME}{named}".replace(f"{REGISTRY}/", "", 1)
+        mirrored = site.route(short)
+        if mirrored != short:
+            return _parse(mirrored)
+    return _parse(site.route(f"{SCHEME}{named}"))
+
+
+def _parse(uri: str) -> Reference:
+    """Read a name as Ollama does: what isn't said is its own registry, its library, and the tag `latest`."""
+    parts = re.sub(r"^(ollama|oci)://", "", uri).split("/")
+    if len(parts) == 1 or (len(parts) == 2 and not re.search(r"[.:]|^localhost$", parts[0])):
+        parts = [REGISTRY, *parts]
+    if len(parts) == 2:
+        parts = [parts[0], "library", parts[1]]
+    reference = Reference.parse("/".join(parts))
+    if reference is None or reference.digest is not None:
+        raise SourceInvalid(
+            f"{uri!r} names no model of Ollama's registry.",
+            "Write ollama://name:tag or ollama://namespace/name:tag.",
+        )
+    return Reference(reference.host, reference.repository, reference.tag or "latest")
+
+
+def _manifest(repository: Repository, tag: str, revision: str | None) -> Manifest:
+    """Where the tag leads, or what it led to when that was pinned. By a digest Ollama's registry has manifests as blobs."""
+    if revision is None:
+        return repository.manifest(tag)
+    with contextlib.suppress(SourceNotFound):
+        manifest = repository.manifest(tag)
+        if manifest.digest == revision:
+            return manifest
+    return repository.pinned(revision, "blobs", "manifests")
+
+
+def _by_kind(manifest: Manifest, where: str) -> dict[str, Descriptor]:
+    """Ollama's layers; of each kind the last counts.
+
+    Raises
+    ------
+    UnsupportedFormat
+        What makes the model can't be served.
+    """
+    layers = {
+        each.media_type.removeprefix(MEDIA_TYPE): each
+        for each in manifest.layers
+        if each.media_type.startswith(MEDIA_TYPE)
+    }
+    if "adapter" in layers:
+        raise UnsupportedFormat(
+            f"{where} has a LoRA adapter, which isn't served: without it the model is another.",
+            "Merge the adapter into the model with `llama-export-lora`, and publish that.",
+        )
+    if "model" not in layers:
+        kinds = ", ".join(dict.fromkeys(each.media_type[:80] for each in manifest.layers)) or "nothing"
+        raise UnsupportedFormat(
+            f"{where} has no GGUF model; it consists of {kinds}.",
+            "Choose a model that Ollama has as a GGUF file.",
+        )
+    if "projector" in layers:
+        _log.info(
+            "The projector isn't fetched: the model reads text, no images",
+            extra={"fields": {"source": where}},
+        )
+    if "template" in layers:
+        _log.info(
+            "Ollama's template isn't fetched: the model's own chat template counts, or spec.model.prompt.template",
+            extra={"fields": {"source": where}},
+        )
+    return layers
+
+
+def _prompt(repository: Repository, layers: Mapping[str, Descriptor]) -> PromptConfig | None:
+    """What the Modelfile says of prompts, as far as it can be read."""
+    system = repository.document(layers["system"]).decode(errors="replace") if "system" in layers else None
+    said = _json_object(repository.document(layers["params"])) if "params" in layers else {}
+    stop = said.get("stop")
+    stops = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
+    strings = tuple(each for each in stops if isinstance(each, str) and each)[:MAX_STOPS]
+    prompt = PromptConfig(system=system or None, stop=strings or None, parameters=_parameters(said))
+    return None if prompt == PromptConfig() else prompt
+
+
+def _parameters(said: Mapping[str, Any]) -> PromptParameters | None:
+    """What of it can be; a value that can't doesn't keep the model from being served."""
+    known: dict[str, Any] = {}
+    for name, value in said.items():
+        field = PARAMETERS.get(name)
+        if field is None or value is None:
+            continue
+        try:
+            number = getattr(PromptParameters.model_validate({field: value}), field)
+        except ValidationError:
+            number = math.inf
+        if abs(number) < MAX_NUMBER:
+            known[field] = number
+        else:
+            _log.warning("A parameter of the Modelfile can't be used", extra={"fields": {"parameter": name}})
+    return PromptParameters(**known) if known else None
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        _log.warning("The parameters of the Modelfile are no JSON object")
+        return {}
+    return value
+
+
+def _base(reference: Reference) -> str:
+    return reference.repository.rpartition("/")[2]
