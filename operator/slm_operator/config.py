@@ -9,7 +9,9 @@ from typing import Final, Literal, get_args
 import yaml
 from pydantic import ValidationError
 
-from slm_operator.model.allowed import RuleError, image_rule, source_rule
+from slm_operator.model.allowed import RuleError, host_rule, image_rule, mirror_rule, source_rule
+from slm_operator.model.catalog import sources_of
+from slm_operator.model.source import SourceError, name_in_catalog, parse_source
 from slm_operator.settings import Settings
 
 CONFIG_ENV: Final = "SLM_OPERATOR_CONFIG"
@@ -80,8 +82,24 @@ def load_settings(path: Path) -> Settings:
         others = f" (and {len(more)} more)" if more else ""
         raise ConfigError(f"{path}: {where.lstrip('.')}: {first['msg']}{others}") from error
     _check_rules(path, "fetch.allowedSources", settings.fetch.allowed_sources, source_rule)
+    _check_rules(path, "fetch.hosts", settings.fetch.hosts, host_rule)
+    for number, each in enumerate(settings.fetch.mirrors):
+        _check_rules(path, f"fetch.mirrors[{number}].source", (each.source,), source_rule)
+        _check_rules(path, f"fetch.mirrors[{number}].mirror", (each.mirror,), mirror_rule)
     _check_rules(path, "allowedImagePrefixes", settings.allowed_image_prefixes, image_rule)
+    _check_catalog(path, settings)
     return settings
+
+
+def _check_catalog(path: Path, settings: Settings) -> None:
+    for name, entry in settings.catalog.items():
+        for source in (f"catalog://{name}", *sources_of(entry)):
+            try:
+                parse_source(source)
+            except SourceError as error:
+                raise ConfigError(f"{path}: catalog.{name}: {error}") from error
+        if any(map(name_in_catalog, sources_of(entry))):
+            raise ConfigError(f"{path}: catalog.{name}: name a source, not another entry of the catalog")
 
 
 def _check_rules(path: Path, where: str, rules: Sequence[str], read: Callable[[str], object]) -> None:

@@ -47,6 +47,10 @@ class ModelStatus(ApiModel):
     """Tokens that one request may hold."""
     size_bytes: Bytes | None = None
     """Size of the file."""
+    license: Text | None = None
+    """License that the catalog names for it."""
+    gated: bool | None = None
+    """Whether the catalog says that its source wants a token of somebody who has agreed to the license."""
 
 
 class DownloadStatus(ApiModel):

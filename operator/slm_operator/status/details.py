@@ -38,12 +38,15 @@ def model(view: View) -> ModelStatus:
             quantization=facts.quantization[:64] if facts.quantization else None,
             size_bytes=facts.size_bytes,
         )
+    entry = view.catalog_entry
     return known.model_copy(
         update={
             "source": view.artifact.source[:1024],
             "resolved": file_name(view.artifact.source)[:1024],
             "sha256": view.artifact.sha256 or known.sha256,
             "context_length": context,
+            "license": None if entry is None else entry.license[:1024],
+            "gated": None if entry is None else entry.gated,
         }
     )
 

@@ -31,7 +31,7 @@ class Wanted:
         self.settings = snapshot.settings
         self.spec = spec_digest(resource)
         self.placement = placement_digest(resource.spec)
-        self.site = site_digest(self.settings)
+        self.site = site_digest(self.settings, resource.spec.model)
         self.facts = relevant(
             resource,
             self.settings,
@@ -122,6 +122,6 @@ def relevant(
     resource: SLMDeployment, settings: Settings, facts: Mapping[str, ModelFacts]
 ) -> dict[str, ModelFacts]:
     """Facts of artifacts that the spec still names."""
-    found, _ = candidates(resource, settings.classes)
+    found, _ = candidates(resource, settings)
     keys = {candidate.artifact.key for candidate in found}
     return {key: value for key, value in facts.items() if key in keys}
