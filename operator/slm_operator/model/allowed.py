@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from slm_operator.crd.source import MIRRORED
 from slm_operator.model.parts import (
     IMAGES,
     OLLAMA,
@@ -60,8 +61,11 @@ def mirror_rule(text: str) -> Parts:
     RuleError
     """
     parts = source_rule(text)
-    if len(parts) < 2:
-        raise RuleError(f"{text!r} can't be a mirror: it names no host, registry or bucket")
+    if len(parts) < 2 or parts[0] not in MIRRORED:
+        raise RuleError(
+            f"{text!r} can't be a mirror: write a host, registry or bucket after one of "
+            f"{', '.join(f'{each}://' for each in MIRRORED)}"
+        )
     return parts
 
 
@@ -202,4 +206,5 @@ _SCHEMES: Final[Mapping[str, _Scheme]] = {
     "az": _Scheme(_NAMED, "az://container/team/"),
     "pvc": _Scheme(_NAMED, "pvc://claim"),
     "pypi": _Scheme(_Path(package, depth=2, walled=True), "pypi://package"),
+    "catalog": _Scheme(_NAMED, "catalog://"),
 }

@@ -88,7 +88,7 @@ def test_a_rule_refuses_what_only_looks_like_it(rule: str, uri: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
-        ("models.corp", "begins with none of https://, pypi://"),
+        ("models.corp", "begins with none of https://, hf://"),
         ("", "begins with none of"),
         ("http://models.corp/", "begins with none of"),
         ("https:///team", "'' is no host"),
