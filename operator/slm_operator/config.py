@@ -1,7 +1,7 @@
 """The process's configuration: settings from the chart's file, who and where we are from the environment."""
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -81,14 +81,30 @@ def load_settings(path: Path) -> Settings:
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         others = f" (and {len(more)} more)" if more else ""
         raise ConfigError(f"{path}: {where.lstrip('.')}: {first['msg']}{others}") from error
-    _check_rules(path, "fetch.allowedSources", settings.fetch.allowed_sources, source_rule)
-    _check_rules(path, "fetch.hosts", settings.fetch.hosts, host_rule)
-    for number, each in enumerate(settings.fetch.mirrors):
-        _check_rules(path, f"fetch.mirrors[{number}].source", (each.source,), source_rule)
-        _check_rules(path, f"fetch.mirrors[{number}].mirror", (each.mirror,), mirror_rule)
-    _check_rules(path, "allowedImagePrefixes", settings.allowed_image_prefixes, image_rule)
+    _check_rules(path, settings)
     _check_catalog(path, settings)
     return settings
+
+
+def _check_rules(path: Path, settings: Settings) -> None:
+    fetch = settings.fetch
+    mirrors = {f"[{number}]": each for number, each in enumerate(fetch.mirrors)}
+    for where, rules, read in (
+        ("fetch.allowedSources", _numbered(fetch.allowed_sources), source_rule),
+        ("fetch.hosts", _numbered(fetch.hosts), host_rule),
+        ("fetch.mirrors", {f"{at}.source": each.source for at, each in mirrors.items()}, source_rule),
+        ("fetch.mirrors", {f"{at}.mirror": each.mirror for at, each in mirrors.items()}, mirror_rule),
+        ("allowedImagePrefixes", _numbered(settings.allowed_image_prefixes), image_rule),
+    ):
+        for at, rule in rules.items():
+            try:
+                read(rule)
+            except RuleError as error:
+                raise ConfigError(f"{path}: {where}{at}: {error}") from error
+
+
+def _numbered(rules: Sequence[str]) -> dict[str, str]:
+    return {f"[{number}]": rule for number, rule in enumerate(rules)}
 
 
 def _check_catalog(path: Path, settings: Settings) -> None:
@@ -100,14 +116,6 @@ def _check_catalog(path: Path, settings: Settings) -> None:
                 raise ConfigError(f"{path}: catalog.{name}: {error}") from error
         if any(map(name_in_catalog, sources_of(entry))):
             raise ConfigError(f"{path}: catalog.{name}: name a source, not another entry of the catalog")
-
-
-def _check_rules(path: Path, where: str, rules: Sequence[str], read: Callable[[str], object]) -> None:
-    for number, rule in enumerate(rules):
-        try:
-            read(rule)
-        except RuleError as error:
-            raise ConfigError(f"{path}: {where}[{number}]: {error}") from error
 
 
 def _port(value: str | None) -> int:
