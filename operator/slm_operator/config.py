@@ -1,7 +1,7 @@
 """The process's configuration: settings from the chart's file, who and where we are from the environment."""
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -9,7 +9,9 @@ from typing import Final, Literal, get_args
 import yaml
 from pydantic import ValidationError
 
-from slm_operator.model.allowed import RuleError, image_rule, source_rule
+from slm_operator.model.allowed import RuleError, host_rule, image_rule, mirror_rule, source_rule
+from slm_operator.model.catalog import sources_of
+from slm_operator.model.source import SourceError, name_in_catalog, parse_source
 from slm_operator.settings import Settings
 
 CONFIG_ENV: Final = "SLM_OPERATOR_CONFIG"
@@ -79,17 +81,41 @@ def load_settings(path: Path) -> Settings:
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         others = f" (and {len(more)} more)" if more else ""
         raise ConfigError(f"{path}: {where.lstrip('.')}: {first['msg']}{others}") from error
-    _check_rules(path, "fetch.allowedSources", settings.fetch.allowed_sources, source_rule)
-    _check_rules(path, "allowedImagePrefixes", settings.allowed_image_prefixes, image_rule)
+    _check_rules(path, settings)
+    _check_catalog(path, settings)
     return settings
 
 
-def _check_rules(path: Path, where: str, rules: Sequence[str], read: Callable[[str], object]) -> None:
-    for number, rule in enumerate(rules):
-        try:
-            read(rule)
-        except RuleError as error:
-            raise ConfigError(f"{path}: {where}[{number}]: {error}") from error
+def _check_rules(path: Path, settings: Settings) -> None:
+    fetch = settings.fetch
+    mirrors = {f"[{number}]": each for number, each in enumerate(fetch.mirrors)}
+    for where, rules, read in (
+        ("fetch.allowedSources", _numbered(fetch.allowed_sources), source_rule),
+        ("fetch.hosts", _numbered(fetch.hosts), host_rule),
+        ("fetch.mirrors", {f"{at}.source": each.source for at, each in mirrors.items()}, source_rule),
+        ("fetch.mirrors", {f"{at}.mirror": each.mirror for at, each in mirrors.items()}, mirror_rule),
+        ("allowedImagePrefixes", _numbered(settings.allowed_image_prefixes), image_rule),
+    ):
+        for at, rule in rules.items():
+            try:
+                read(rule)
+            except RuleError as error:
+                raise ConfigError(f"{path}: {where}{at}: {error}") from error
+
+
+def _numbered(rules: Sequence[str]) -> dict[str, str]:
+    return {f"[{number}]": rule for number, rule in enumerate(rules)}
+
+
+def _check_catalog(path: Path, settings: Settings) -> None:
+    for name, entry in settings.catalog.items():
+        for source in (f"catalog://{name}", *sources_of(entry)):
+            try:
+                parse_source(source)
+            except SourceError as error:
+                raise ConfigError(f"{path}: catalog.{name}: {error}") from error
+        if any(map(name_in_catalog, sources_of(entry))):
+            raise ConfigError(f"{path}: catalog.{name}: name a source, not another entry of the catalog")
 
 
 def _port(value: str | None) -> int:

@@ -165,7 +165,8 @@ def _view(
     elif target.revision is not None:
         artifact = target.revision.artifact
     else:
-        artifact = artifact_for(resource, snapshot.settings.classes[0])
+        settings = snapshot.settings
+        artifact = artifact_for(resource, settings.classes[0], settings.catalog)
     if target.revision is not None and target.revision.artifact.key == artifact.key:
         artifact = target.revision.artifact
     return View(

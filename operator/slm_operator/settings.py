@@ -57,6 +57,13 @@ class EnvVar(SettingsModel):
     value: str
 
 
+class MirrorSettings(SettingsModel):
+    source: str
+    """What addresses begin with: `hf://`, `oci://docker.io/`, `https://host/path/`."""
+    mirror: str
+    """What is asked instead. The site names it, so no rule is held against it."""
+
+
 class FetchSettings(SettingsModel):
     """What every fetch in this cluster needs to know of the site."""
 
@@ -64,8 +71,48 @@ class FetchSettings(SettingsModel):
     """For example PIP_INDEX_URL, HTTPS_PROXY, NO_PROXY."""
     ca_bundle: str | None = None
     """PEM text; the operator puts it beside the model where the spec names no ConfigMap of its own."""
-    allowed_sources: tuple[str, ...] = ("https://", "pypi://")
+    allowed_sources: tuple[str, ...] = (
+        "https://",
+        "hf://",
+        "ollama://",
+        "oci://",
+        "s3://",
+        "gs://",
+        "az://",
+        "pvc://",
+        "pypi://",
+        "catalog://",
+    )
     """What may be fetched; how a rule is read: :mod:`slm_operator.model.allowed`."""
+    mirrors: tuple[MirrorSettings, ...] = ()
+    """The longest `source` that fits counts."""
+    hosts: tuple[str, ...] = ()
+    """`host` or `host:port`: all that a fetch may connect to, redirects included. Empty: whatever the sources lead to."""
+    bytes_per_second: Annotated[int, Field(ge=1)] | None = None
+    """The most that one fetch takes of the network."""
+
+
+class CatalogVariant(SettingsModel):
+    hardware: str
+    """Class or family of hardware that this artifact is for."""
+    source: str
+    sha256: Annotated[str, Field(pattern="^[a-f0-9]{64}$")] | None = None
+
+
+class CatalogEntry(SettingsModel):
+    """What a name stands for."""
+
+    source: str
+    sha256: Annotated[str, Field(pattern="^[a-f0-9]{64}$")] | None = None
+    variants: tuple[CatalogVariant, ...] = ()
+    quantization: str | None = None
+    parameters: str | None = None
+    """How many the model has, for people: `3.8B`."""
+    size_bytes: Annotated[int, Field(ge=1)] | None = None
+    license: str
+    """By its SPDX identifier, or the name that its owner gave it."""
+    gated: bool = False
+    """Whether the source wants a token of somebody who has agreed to the license."""
 
 
 class Settings(SettingsModel):
@@ -80,6 +127,8 @@ class Settings(SettingsModel):
     """UID and GID of model pods; None where the platform assigns them, as OpenShift does for each namespace."""
     classes: tuple[HardwareClass, ...]
     fetch: FetchSettings = FetchSettings()
+    catalog: dict[str, CatalogEntry] = {}
+    """By the name that `catalog://` sources give."""
     namespaces: tuple[str, ...] = ()
     """Empty: the whole cluster."""
     cluster_domain: str = "cluster.local"

@@ -28,6 +28,16 @@ NAMED: dict[str, tuple[dict[str, Any], str, str]] = {
         "ca",
     ),
     "cache.claimName": ({"cache": {"claimName": "models"}}, "persistentvolumeclaims", "models"),
+    "model.variants": (
+        {"model": {**MODEL, "variants": [{"hardware": "npu", "source": "pvc://variants/a/m.gguf"}]}},
+        "persistentvolumeclaims",
+        "variants",
+    ),
+    "model.source": (
+        {"model": {**MODEL, "source": "pvc://weights/m.gguf"}},
+        "persistentvolumeclaims",
+        "weights",
+    ),
 }
 """Field of the spec: a spec that uses it, and what it names."""
 EDIT = {
@@ -208,6 +218,10 @@ def test_who_leaves_the_names_alone_may_change_the_rest(
             "model.credentials.secretRef.name",
         ),
         ({"model": {"caBundle": None}}, "model.credentials.secretRef.name"),
+        (
+            {"model": {"mirrors": [{"source": "hf://", "mirror": "https://evil.example/"}]}},
+            "model.credentials.secretRef.name",
+        ),
     ],
     ids=json.dumps,
 )
@@ -215,6 +229,27 @@ def test_a_new_name_or_another_receiver_asks_anew(
     editor: Callable[..., str], change: dict[str, Any], field: str
 ) -> None:
     assert f"spec.{field} names " in editor({"spec": change})
+
+
+def test_a_claim_stays_readable_to_who_changes_the_path_on_it_alone(plane: ControlPlane) -> None:
+    name = "same-claim"
+    send(plane, slm(name, DEMO, model={**MODEL, "source": "pvc://weights/m.gguf"}))
+    allow(plane, name, EDIT)
+    other, elsewhere = (
+        slm(name, DEMO, model={**MODEL, "source": source})
+        for source in ("pvc://weights/other.gguf", "pvc://secrets/m.gguf")
+    )
+    until("another file is accepted", lambda: not denial(plane, name, other))
+    assert "spec.model.source names PersistentVolumeClaim secrets" in denial(plane, name, elsewhere)
+
+
+def test_variants_name_as_many_claims_as_can_be_asked_for(plane: ControlPlane) -> None:
+    user = "many-variants"
+    variants = [{"hardware": f"npu-{n}", "source": f"pvc://c{n}/m.gguf"} for n in range(9)]
+    allow(plane, user, EDIT, {"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get"]})
+    eight, nine = (slm(user, DEMO, model={**MODEL, "variants": variants[:count]}) for count in (8, 9))
+    until("eight are accepted", lambda: not denial(plane, user, eight, "--dry-run=server"))
+    assert "names more than 8 others" in refusal(plane, user, nine)
 
 
 def test_status_and_scale_are_nobody_s_names(editor: Callable[..., str], plane: ControlPlane) -> None:

@@ -13,16 +13,64 @@ from tests.cluster import ControlPlane, HarnessError
 pytestmark = pytest.mark.apiserver
 
 HTTPS = "https://models.example.com/m.gguf"
+SOURCES = (
+    ("ftp://host/m.gguf", "write a source that begins with https://, hf://"),
+    ("pypi://package/file", "with an exact version"),
+    ("https://me:secret@host/m", "names and passwords belong into model.credentials"),
+    ("hf://organization", "write hf://organization/repository, then /file.gguf"),
+    ("hf://organization/repository/../m.gguf", "write hf://organization/repository, then /file.gguf"),
+    ("ollama://a/b/c/d", "write ollama://name:tag"),
+    ("oci://registry.corp", "write oci://registry/repository:tag"),
+    ("s3://bucket", "write s3://bucket/path/model.gguf"),
+    ("gs://Bucket/m.gguf", "write gs://bucket/path/model.gguf"),
+    ("az://container/", "write az://container/path/model.gguf"),
+    ("pvc://claim", "write pvc://claim/path/model.gguf"),
+    ("pvc://claim/../m.gguf", "write pvc://claim/path/model.gguf"),
+    ("catalog://phi/4", "write catalog://name"),
+)
+"""Sources that are none, and what the API server says instead."""
+ACCEPTED = (
+    "https://[2001:db8::1]:8443/m.gguf?X-Amz-Signature=1",
+    "hf://org/Model-GGUF/sub/*Q4_K_M.gguf@refs/pr/1",
+    "ollama://registry.corp:5000/library/qwen3:4b",
+    "oci://registry.corp:5000/team/m@sha256:" + "a" * 64 + "#m.gguf",
+    "s3://models/team/m.gguf",
+    "gs://models/m.gguf",
+    "az://models/m.gguf",
+    "pvc://models/team/m.gguf",
+    "pypi://package@1.0/m.gguf",
+    "catalog://qwen2.5-3b",
+)
 CASES: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {"name": "a.b"}}, "metadata.name becomes a Service: write at most 48 lowercase letters"),
     ({"metadata": {"name": "a" * 49}}, "metadata.name becomes a Service: write at most 48 lowercase letters"),
     ({"model": {"name": "a b"}}, "write a name that clients can send"),
-    (
-        {"model": {"source": "hf://org/model"}},
-        "this version fetches pypi://package@version/path and https://",
+    *(({"model": {"source": source}}, sentence) for source, sentence in SOURCES),
+    *(
+        ({"model": {"variants": [{"hardware": "npu", "source": source}]}}, sentence)
+        for source, sentence in SOURCES
     ),
-    ({"model": {"source": "pypi://package/file"}}, "with an exact version"),
-    ({"model": {"source": "https://me:secret@host/m"}}, "names and passwords belong into model.credentials"),
+    *(
+        ({"model": {"mirrors": [{"source": source, "mirror": "https://hub.corp/"}]}}, "up to a slash: hf://")
+        for source in ("hf:", "hf://org", "https://host/path", "pvc://", "https://me@host/")
+    ),
+    *(
+        (
+            {"model": {"mirrors": [{"source": "hf://", "mirror": mirror}]}},
+            "up to a slash: https://mirror/path/",
+        )
+        for mirror in (
+            "https://",
+            "https://hub.corp",
+            "https://hub.corp/a",
+            "pvc://claim/",
+            "http://hub.corp/",
+        )
+    ),
+    (
+        {"model": {"mirrors": [{"source": "hf://", "mirror": "https://hub.corp/"}] * 2}},
+        "Duplicate value",
+    ),
     ({"model": {"sha256": "abc"}}, "write the 64 lowercase hexadecimal digits that sha256sum prints"),
     (
         {"model": {"credentials": {"secretRef": {"name": "A"}}}},
@@ -33,9 +81,6 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "write an object's name: lowercase letters",
     ),
     ({"model": {"variants": [{"hardware": "N P U", "source": HTTPS}]}}, "write the name of a hardware class"),
-    ({"model": {"variants": [{"hardware": "npu", "source": "s3://b"}]}}, "this version fetches pypi://"),
-    ({"model": {"variants": [{"hardware": "npu", "source": "pypi://p"}]}}, "with an exact version"),
-    ({"model": {"variants": [{"hardware": "npu", "source": "https://a@b/c"}]}}, "names and passwords belong"),
     (
         {"model": {"variants": [{"hardware": "npu", "source": HTTPS, "sha256": "f"}]}},
         "64 lowercase hexadecimal",
@@ -216,6 +261,16 @@ def test_what_can_be_changed_passes(plane, namespace, before, after) -> None:
 
 def test_what_is_right_passes(plane) -> None:
     dry_run(plane, slm("a", "default"))
+
+
+@pytest.mark.parametrize("source", ACCEPTED)
+def test_every_scheme_passes(plane, source) -> None:
+    mirrors = [
+        {"source": "hf://", "mirror": "https://hub.corp/hf/"},
+        {"source": "oci://docker.io/", "mirror": "oci://registry.corp/hub/"},
+    ]
+    variants = [{"hardware": "npu", "source": source}]
+    dry_run(plane, slm("a", "default", model={"source": source, "variants": variants, "mirrors": mirrors}))
 
 
 def test_every_field_of_a_pod_template_is_kept(plane, namespace) -> None:

@@ -95,5 +95,5 @@ def test_every_reference_of_the_crd_is_asked_for(render: Render) -> None:
     said = " ".join(
         each.get("messageExpression", "") for each in render().one(KINDS[0])["spec"]["validations"]
     )
-    for field in references(schema) | {"cache.claimName"}:
+    for field in references(schema) | {"cache.claimName", "model.source", "model.variants"}:
         assert f"'spec.{field} names " in said

@@ -1,6 +1,7 @@
 """The made parts of the chart are what the generator would make, and values, schema and code agree."""
 
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -8,7 +9,16 @@ import pytest
 import yaml
 
 from slm_contract.config import EngineName
-from slm_operator.settings import HardwareClass, Settings, Toleration
+from slm_operator.settings import (
+    CatalogEntry,
+    CatalogVariant,
+    FetchSettings,
+    HardwareClass,
+    MirrorSettings,
+    Settings,
+    SettingsModel,
+    Toleration,
+)
 from tests.chart.generate import CHART, UndescribedValue, generated, values
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
@@ -62,7 +72,7 @@ def test_every_value_that_the_schema_knows_is_shown() -> None:
     assert set(unlisted(SCHEMA, VALUES)) - kubernetes == {"global"}
 
 
-def wire_names(model: type[HardwareClass | Toleration]) -> set[str]:
+def wire_names(model: type[SettingsModel]) -> set[str]:
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
@@ -72,10 +82,21 @@ def test_the_schema_of_a_class_is_that_of_the_code() -> None:
     assert definition("hardwareClass")["properties"]["engine"]["enum"] == [name.value for name in EngineName]
 
 
-def test_the_readme_tells_every_field_of_a_class() -> None:
-    readme = (CHART / "README.md").read_text()
-    for field in definition("hardwareClass")["properties"]:
-        assert f"\n| `{field}` |" in readme
+def test_the_schema_of_fetches_and_catalog_is_that_of_the_code() -> None:
+    fetch = SCHEMA["properties"]["fetch"]["properties"]
+    assert set(fetch) == wire_names(FetchSettings)
+    assert set(fetch["mirrors"]["items"]["properties"]) == wire_names(MirrorSettings)
+    assert set(definition("catalogEntry")["properties"]) == wire_names(CatalogEntry)
+    assert set(definition("catalogVariant")["properties"]) == wire_names(CatalogVariant)
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"), [("hardwareClass", "Hardware classes"), ("catalogEntry", "Catalog")]
+)
+def test_the_readme_tells_every_field_of_a_class_and_of_the_catalog(name: str, heading: str) -> None:
+    section = (CHART / "README.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    told = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (.*?) \|", section, re.MULTILINE)))
+    assert set(told) >= set(definition(name)["properties"])
 
 
 @pytest.mark.parametrize(

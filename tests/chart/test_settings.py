@@ -8,7 +8,16 @@ import pytest
 import yaml
 
 from slm_contract.config import EngineName
-from slm_operator.settings import EnvVar, HardwareClass, Settings, Toleration
+from slm_operator.config import load_settings
+from slm_operator.settings import (
+    CatalogVariant,
+    EnvVar,
+    FetchSettings,
+    HardwareClass,
+    MirrorSettings,
+    Settings,
+    Toleration,
+)
 from tests.chart.generate import CHART, ROOT
 from tests.chart.rendering import EVERYTHING, OPENSHIFT, Render, Rendered
 
@@ -23,8 +32,10 @@ def names(classes: tuple[HardwareClass, ...], family: str | None = None) -> list
     return [each.name for each in classes if family in {None, each.family}]
 
 
-def test_every_mode_parses(rendered: Rendered) -> None:
-    assert settings(rendered).classes
+def test_every_mode_parses(rendered: Rendered, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(rendered.settings_text())
+    assert load_settings(file).classes
 
 
 def test_the_defaults(render: Render) -> None:
@@ -32,7 +43,7 @@ def test_the_defaults(render: Render) -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert read.runtime_image == f"ghcr.io/slm-operator/slm-runtime:{version}"
     assert read.namespaces == ()
-    assert read.fetch.ca_bundle is None
+    assert read.fetch == FetchSettings()
     assert names(read.classes) == SHIPPED
     assert names(read.classes, "gpu") == ["gpu-nvidia", "gpu-amd", "gpu-intel", "gpu-intel-i915"]
 
@@ -80,7 +91,30 @@ def test_everything_reaches_the_operator(render: Render) -> None:
     )
     assert read.fetch.ca_bundle == EVERYTHING["fetch"]["caBundle"]
     assert read.fetch.allowed_sources == ("https://models.corp/", "pypi://")
+    assert read.fetch.mirrors == (MirrorSettings(source="hf://", mirror="https://hub.corp/"),)
+    assert read.fetch.hosts == ("hub.corp", "models.corp:8443")
+    assert read.fetch.bytes_per_second == 10_000_000
     assert read.cluster_domain == "corp.local"
+
+
+def test_the_catalog_names_models_that_can_be_fetched(render: Render) -> None:
+    """What is in each is the hubs' word: what is asked here is that names, sizes and licenses are whole."""
+    catalog = settings(render()).catalog
+    assert {"phi-4-mini", "qwen3-4b", "smollm2-135m"} <= set(catalog)
+    assert all(entry.license and entry.quantization for entry in catalog.values())
+    assert catalog["qwen3-4b"].size_bytes == 2_497_280_256, (
+        "as a number of Helm's it would be 2.497280256e+09"
+    )
+
+
+def test_an_entry_of_the_catalog_is_changed_by_what_differs_and_removed_by_null(render: Render) -> None:
+    before, read = settings(render()).catalog, settings(render(EVERYTHING)).catalog
+    assert set(read) == {*before, "own"} - {"mistral-7b"}
+    assert read["qwen3-4b"] == before["qwen3-4b"]
+    changed = {"source": "oci://registry.corp/phi:1", "sha256": "a" * 64, "size_bytes": 2_000_000_000}
+    assert read["phi-4-mini"] == before["phi-4-mini"].model_copy(update=changed)
+    assert read["own"].gated
+    assert read["own"].variants == (CatalogVariant(hardware="gpu", source="hf://corp/own/own-Q8_0.gguf"),)
 
 
 @pytest.mark.parametrize(
@@ -181,8 +215,14 @@ def test_classes_of_the_runtime_image_keep_to_nodes_that_can_run_it(render: Rend
 
 
 def test_an_upgrade_that_reuses_older_values_still_renders(render: Render) -> None:
-    older = {"runtime": {"architectures": None, "allowedServiceAccounts": None}}
-    assert settings(render(older)).allowed_service_accounts == ()
+    older = {
+        "runtime": {"architectures": None, "allowedServiceAccounts": None},
+        "fetch": {"mirrors": None, "hosts": None, "bytesPerSecond": None},
+        "catalog": None,
+    }
+    read = settings(render(older))
+    assert read.allowed_service_accounts == ()
+    assert (read.fetch, read.catalog) == (FetchSettings(), {})
 
 
 @pytest.mark.parametrize("values", [{"workers": 3}, {"fetch": {"env": {"HTTPS_PROXY": "http://p:1"}}}])

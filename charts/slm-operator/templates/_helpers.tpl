@@ -88,6 +88,23 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if .Values.fetch.caBundle -}}
 {{- $_ := set $fetch "caBundle" .Values.fetch.caBundle -}}
 {{- end -}}
+{{- /* Absent, as after --reuse-values, is the same as empty. */ -}}
+{{- with .Values.fetch.mirrors -}}
+{{- $_ := set $fetch "mirrors" . -}}
+{{- end -}}
+{{- with .Values.fetch.hosts -}}
+{{- $_ := set $fetch "hosts" . -}}
+{{- end -}}
+{{- with .Values.fetch.bytesPerSecond -}}
+{{- $_ := set $fetch "bytesPerSecond" (int64 .) -}}
+{{- end -}}
+{{- $catalog := dict -}}
+{{- range $name, $entry := .Values.catalog | default dict -}}
+{{- if $entry.sizeBytes -}}
+{{- $entry = merge (dict "sizeBytes" (int64 $entry.sizeBytes)) $entry -}}
+{{- end -}}
+{{- $_ := set $catalog $name $entry -}}
+{{- end -}}
 {{- $ranks := dict -}}
 {{- range $name, $class := .Values.hardwareClasses -}}
 {{- /* Not `default`: 0 is an order like any other. */ -}}
@@ -119,6 +136,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   "runAsUser" (include "slm-operator.runAsUser" . | fromYaml | dig "user" nil)
   "classes" $classes
   "fetch" $fetch
+  "catalog" $catalog
   "namespaces" .Values.watchNamespaces
   "clusterDomain" .Values.clusterDomain
   "workers" .Values.workers

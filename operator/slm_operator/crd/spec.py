@@ -21,29 +21,7 @@ from slm_operator.crd.base import (
 from slm_operator.crd.endpoint import Endpoint
 from slm_operator.crd.podtemplate import PodTemplate
 from slm_operator.crd.prompt import Prompt
-
-SourceUri = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=2048,
-        json_schema_extra=rules(
-            rule(
-                "self.startsWith('pypi://') || self.startsWith('https://')",
-                "this version fetches pypi://package@version/path and https://host/path: write one of these",
-            ),
-            rule(
-                "!self.startsWith('pypi://') || "
-                "self.matches(r'^pypi://[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?@[A-Za-z0-9][-.+!_A-Za-z0-9]*/[^/?#].*$')",
-                "write pypi://package@version/path/in/the/package.gguf, with an exact version",
-            ),
-            rule(
-                "!self.startsWith('https://') || self.matches(r'^https://[^/@?#\\s]+/[^\\s]+$')",
-                "write https://host/path/model.gguf; names and passwords belong into model.credentials.secretRef",
-            ),
-        ),
-    ),
-]
+from slm_operator.crd.source import ModelMirror, SourceUri
 
 
 class ConfigMapReference(LocalReference):
@@ -53,7 +31,8 @@ class ConfigMapReference(LocalReference):
 
 class Credentials(ApiModel):
     secret_ref: LocalReference
-    """Secret with `token`, or with `username` and `password`."""
+    """Secret with what the source's scheme asks for: `token`, or `username` and `password`; of an object store the entries
+    that its own tools take from the environment, such as `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`."""
 
 
 class CABundle(ApiModel):
@@ -65,7 +44,7 @@ class ModelVariant(ApiModel):
     hardware: HardwareName
     """Class or family of hardware that this artifact is for."""
     source: SourceUri
-    """Where this artifact is: `pypi://package@version/path` or `https://host/path`."""
+    """Where this artifact is, as in `model.source`."""
     sha256: Sha256 | None = None
     """Checksum of this artifact."""
     format: ModelFormat = ModelFormat.AUTO
@@ -89,7 +68,9 @@ class Model(ApiModel):
     ) = None
     """Name that clients ask for; absent: the name of the SLMDeployment."""
     source: SourceUri
-    """Where the model is: `pypi://package@version/path` or `https://host/path`."""
+    """Where the model is: `catalog://name`, `hf://organization/repository/file@revision`, `ollama://name:tag`,
+    `oci://registry/repository:tag#path`, `s3://bucket/key`, `gs://bucket/key`, `az://container/key`, `pvc://claim/path`,
+    `https://host/path` or `pypi://package@version/path`."""
     sha256: Sha256 | None = None
     """Checksum of the model file; one that doesn't match is never served."""
     format: ModelFormat = ModelFormat.AUTO
@@ -102,6 +83,15 @@ class Model(ApiModel):
     """What to do when the source stands for other bytes than those that were pinned (a branch or a tag that moved), which is
     looked for whenever a pod has fetched. `Pinned`: say so in the condition SourceDrifted and serve on what was pinned.
     `OnChange`: roll out what is there now."""
+    mirrors: Annotated[
+        tuple[ModelMirror, ...],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["source"]},
+        ),
+    ] = ()
+    """Other places for what sources name, before those of the operator's configuration; the longest `source` that fits
+    counts. Credentials go to the mirror."""
     variants: Annotated[
         tuple[ModelVariant, ...],
         Field(

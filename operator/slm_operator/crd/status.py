@@ -67,6 +67,10 @@ class ModelStatus(ApiModel):
     """Names the pinned bytes of all files."""
     files: Files | None = None
     """The first files of the model, where it has several."""
+    license: Text | None = None
+    """License that the catalog names for it."""
+    gated: bool | None = None
+    """Whether the catalog says that its source wants a token of somebody who has agreed to the license."""
 
 
 class DownloadStatus(ApiModel):

@@ -72,7 +72,7 @@ def _job(
 ) -> dict[str, Any]:
     purpose = "pull" if volume else "inspect"
     config = RuntimeConfig(model=artifact, hardware=HardwareConfig(hardware_class=hardware_class.name))
-    volumes = fetch_volumes(settings, resource, None)
+    volumes = fetch_volumes(settings, resource, artifact, None)
     if not volume:
         volumes[0] = {"name": "models", "emptyDir": {"sizeLimit": "256Mi"}}
     template: dict[str, Any] = {

@@ -17,6 +17,7 @@ from slm_operator.observed.pods import (
     VOLUME_SECONDS,
     condition,
     is_ready,
+    missing_claim,
     parse_time,
     volumes_of,
     waiting_since,
@@ -284,9 +285,21 @@ def _from_failure(failure: Failure, *, pod: str) -> Fault:
 def _scheduling_fault(pod: Document, name: str) -> Iterator[Fault]:
     judged = condition(pod, "PodScheduled")
     if judged.get("status") == "False" and judged.get("reason") == "Unschedulable":
+        words = str(judged.get("message", ""))
+        claim = missing_claim(words)
+        if claim is not None:
+            yield Fault(
+                reason="ClaimNotFound",
+                message=f"pod {name} waits for the claim {claim}, which this namespace doesn't have: {words}",
+                remedy="make it, or name another in spec.model.source (pvc://) or spec.cache.claimName",
+                condition="ModelReady",
+                pod=name,
+                time=parse_time(judged["lastTransitionTime"]),
+            )
+            return
         yield Fault(
             reason="Unschedulable",
-            message=str(judged.get("message", "")),
+            message=words,
             remedy="free or add a node, ask for less in spec.resources or spec.runtime, or name another class in "
             "spec.hardware.preference",
             condition="Placed",

@@ -1,7 +1,9 @@
 """Pods of an SLMDeployment: which are meant, which are ready, which wait for a node or a volume."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Final
 
 from slm_operator.crd.names import COMPONENT_LABEL, HARDWARE_LABEL, MODEL_LABEL, REVISION_LABEL
 from slm_operator.model.known import runtime_config
@@ -9,6 +11,8 @@ from slm_operator.snapshot import Document
 
 VOLUME_SECONDS = 30
 """A pod that was scheduled this long ago and has no sandbox yet waits for a volume."""
+
+_NO_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" (?:not found|is being deleted)')
 
 
 def pods_of_template(pods: Iterable[Document], template: Document) -> tuple[Document, ...]:
@@ -51,17 +55,25 @@ def condition(pod: Document, kind: str) -> Mapping[str, str]:
 def unscheduled(pods: Iterable[Document], hardware_class: str) -> str | None:
     """The scheduler's words where it has found no node for any pod of the class.
 
-    One that runs, or that the scheduler hasn't judged yet, makes it a partial shortage, which stays: None.
+    One that runs, or that the scheduler hasn't judged yet, makes it a partial shortage, which stays: None. So does a claim
+    that is missing, on whatever node.
     """
     words: list[str] = []
     for pod in pods:
         if _label(pod, HARDWARE_LABEL) != hardware_class or _going(pod):
             continue
         judged = condition(pod, "PodScheduled")
-        if judged.get("status") != "False" or judged.get("reason") != "Unschedulable":
+        said = str(judged.get("message", ""))
+        if judged.get("status") != "False" or judged.get("reason") != "Unschedulable" or missing_claim(said):
             return None
-        words.append(str(judged.get("message", "")))
+        words.append(said)
     return min(words, default=None)
+
+
+def missing_claim(words: str) -> str | None:
+    """The claim that isn't there, where that is what the scheduler says."""
+    found = _NO_CLAIM.search(words)
+    return None if found is None else found[1]
 
 
 def any_scheduled(pods: Iterable[Document], hardware_class: str) -> bool:

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware
+from slm_operator.model.catalog import entry_of
 from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
 from slm_operator.model.source import says_it_all
 from slm_operator.nodes import Nodes
 from slm_operator.placement.devices import devices_wanted
 from slm_operator.placement.rejection import Cause, Rejected
-from slm_operator.settings import HardwareClass
+from slm_operator.settings import CatalogEntry, HardwareClass, Settings
 from slm_operator.snapshot import Snapshot
 
 
@@ -40,26 +42,44 @@ class Placement:
     """True where the header of the selected one hasn't been read, and `selected` may change with it."""
 
 
-def artifact_for(resource: SLMDeployment, hardware_class: HardwareClass) -> ModelConfig:
-    """The variant for the class, else for its family, else the model itself."""
+def artifact_for(
+    resource: SLMDeployment, hardware_class: HardwareClass, catalog: Mapping[str, CatalogEntry]
+) -> ModelConfig:
+    """The variant for the class, else for its family, else the model itself; what the catalog has for it."""
     model = resource.spec.model
-    variants = {variant.hardware: variant for variant in model.variants}
-    chosen = variants.get(hardware_class.name) or variants.get(hardware_class.family) or model
-    return ModelConfig(
-        name=resource.model_name, source=chosen.source, sha256=chosen.sha256, format=chosen.format
-    )
+    chosen = _variant(model.variants, hardware_class) or model
+    source, sha256 = chosen.source, chosen.sha256
+    entry = entry_of(source, catalog)
+    if entry is not None:
+        listed = _variant(entry.variants, hardware_class) or entry
+        source, sha256 = listed.source, sha256 or listed.sha256
+    return ModelConfig(name=resource.model_name, source=source, sha256=sha256, format=chosen.format)
+
+
+class _ForHardware(Protocol):
+    @property
+    def hardware(self) -> str: ...
+
+
+_Variant = TypeVar("_Variant", bound=_ForHardware)
+
+
+def _variant(variants: Iterable[_Variant], hardware_class: HardwareClass) -> _Variant | None:
+    found = {variant.hardware: variant for variant in variants}
+    return found.get(hardware_class.name) or found.get(hardware_class.family)
 
 
 def candidates(
-    resource: SLMDeployment, classes: Sequence[HardwareClass]
+    resource: SLMDeployment, settings: Settings
 ) -> tuple[tuple[Candidate, ...], tuple[Rejected, ...]]:
     """The classes that the preference names, in its order, and the names that stand for none."""
+    classes = settings.classes
     found: dict[str, Candidate] = {}
     unknown: list[Rejected] = []
     for name in resource.spec.hardware.preference:
         matching = [each for each in classes if name in {each.name, each.family}]
         for each in matching:
-            found.setdefault(each.name, Candidate(each, artifact_for(resource, each)))
+            found.setdefault(each.name, Candidate(each, artifact_for(resource, each, settings.catalog)))
         if not matching:
             known = ", ".join(dict.fromkeys(each.family for each in classes))
             reason = f"the operator's configuration has no such class or family; it has {known}"
@@ -87,7 +107,7 @@ def place(
         By class: what the scheduler has refused before, with its words.
     """
     classes = snapshot.settings.classes
-    found, unknown = candidates(resource, classes)
+    found, unknown = candidates(resource, snapshot.settings)
     refused = barred or {}
     for candidate in found:
         if candidate.hardware_class.name == previous and previous not in refused:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from slm_contract import places
 from slm_contract.config import AuthMode, RuntimeConfig
+from slm_contract.source import FetchConfig, Mirror
 from slm_operator.crd.names import HARDWARE_LABEL, labels
 from slm_operator.crd.quantities import memory_quantity
 from slm_operator.crd.resource import SLMDeployment
@@ -13,7 +14,14 @@ from slm_operator.placement.devices import devices_wanted
 from slm_operator.pod.budget import start_seconds
 from slm_operator.pod.config import runtime_config
 from slm_operator.pod.overrides import overridden
-from slm_operator.pod.volumes import TMP_SIZE, ca_source, disk_wanted, fetch_volumes, key_volumes
+from slm_operator.pod.volumes import (
+    TMP_SIZE,
+    ca_source,
+    disk_wanted,
+    fetch_volumes,
+    key_volumes,
+    source_mounts,
+)
 from slm_operator.revision.revision import Revision
 from slm_operator.settings import EnvVar, HardwareClass, Settings
 
@@ -22,6 +30,8 @@ CPU_REQUEST: Final = "250m"
 """Small and fixed: what a model uses is bursts, and a request that follows the node's size would not schedule."""
 FETCH_MEMORY: Final = "256Mi"
 """The fetcher streams: its memory doesn't grow with the model."""
+NOTHING_SAID: Final = FetchConfig()
+"""Left out of the pods: what was made before there was such a thing stays as it is."""
 STARTUP_PERIOD: Final = 2
 GRACE_MARGIN: Final = 15
 """Seconds between the runtime's own end of grace and kubelet's."""
@@ -59,12 +69,12 @@ def pod_template(
                     config,
                     image=revision.image,
                     command="fetch",
-                    disk=disk_wanted(resource, revision.own_facts),
+                    disk=disk_wanted(resource, revision.artifact, revision.own_facts),
                 )
             ],
             "containers": [_serve_container(resource, settings, revision, config)],
             "volumes": [
-                *fetch_volumes(settings, resource, revision.own_facts),
+                *fetch_volumes(settings, resource, revision.artifact, revision.own_facts),
                 *key_volumes(resource, owned=key_owned),
             ],
         },
@@ -118,7 +128,7 @@ def fetch_container(
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["slm-runtime", command],
         # The site's alone: pip and HTTP libraries have many variables that lead to another index, proxy or CA.
-        "env": _environment(config, settings.fetch.env),
+        "env": _environment(config, settings.fetch.env, _fetch_config(settings, resource)),
         "resources": {
             "requests": {
                 "cpu": CPU_REQUEST,
@@ -131,6 +141,7 @@ def fetch_container(
         "volumeMounts": [
             {"name": "models", "mountPath": places.MODEL_DIR},
             {"name": "tmp", "mountPath": TMP},
+            *source_mounts(config.model),
             *(
                 {"name": name, "mountPath": path, "readOnly": True}
                 for name, path, asked in (
@@ -149,6 +160,7 @@ def _serve_container(
     mounts: list[dict[str, Any]] = [
         {"name": "models", "mountPath": places.MODEL_DIR, "readOnly": True},
         {"name": "tmp", "mountPath": TMP},
+        *source_mounts(config.model),
     ]
     if config.auth is AuthMode.API_KEY:
         mounts.append({"name": "keys", "mountPath": places.KEYS_DIR, "readOnly": True})
@@ -188,15 +200,32 @@ def _serve_resources(resource: SLMDeployment, revision: Revision) -> dict[str, A
     if device is not None:
         requests[device.name] = limits[device.name] = str(devices_wanted(resource, revision.hardware_class))
     if "ephemeral-storage" not in limits:
-        disk = disk_wanted(resource, revision.own_facts)
+        disk = disk_wanted(resource, revision.artifact, revision.own_facts)
         requests.setdefault("ephemeral-storage", memory_quantity(disk))
     return {"requests": requests, "limits": limits}
 
 
+def _fetch_config(settings: Settings, resource: SLMDeployment) -> FetchConfig:
+    """Of two mirrors for the same source the first counts."""
+    own = (Mirror(source=each.source, mirror=each.mirror) for each in resource.spec.model.mirrors)
+    of_site = (Mirror(source=each.source, mirror=each.mirror) for each in settings.fetch.mirrors)
+    return FetchConfig(
+        mirrors=(*own, *of_site),
+        hosts=settings.fetch.hosts or None,
+        bytes_per_second=settings.fetch.bytes_per_second,
+    )
+
+
 def _environment(
-    config: RuntimeConfig, variables: Iterable[EnvVar | EnvironmentVariable]
+    config: RuntimeConfig,
+    variables: Iterable[EnvVar | EnvironmentVariable],
+    fetch: FetchConfig = NOTHING_SAID,
 ) -> list[dict[str, str]]:
-    merged = {**{each.name: each.value for each in variables}, places.CONFIG_ENV: config.to_json()}
+    merged = {
+        **{each.name: each.value for each in variables},
+        places.CONFIG_ENV: config.to_json(),
+        **({} if fetch == NOTHING_SAID else {places.FETCH_ENV: fetch.to_json()}),
+    }
     return [{"name": name, "value": value} for name, value in merged.items() if value]
 
 

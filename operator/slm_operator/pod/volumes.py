@@ -3,17 +3,21 @@
 from typing import Any, Final
 
 from slm_contract import places
-from slm_contract.config import AuthMode
+from slm_contract.config import AuthMode, ModelConfig
 from slm_contract.report import ModelFacts
 from slm_operator.crd.names import ca_bundle_name, claim_name, key_owner_entry, key_secret_name
 from slm_operator.crd.quantities import MIB, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Cache, CacheMode
+from slm_operator.model.source import claim_of_source
 from slm_operator.settings import Settings
 
 UNKNOWN_MODEL_VOLUME: Final = "32Gi"
 """The largest model that this operator is made for, in 32 bits, where its size isn't known yet."""
 TMP_SIZE: Final = 256 * MIB
+LINKS_SIZE: Final = 64 * MIB
+"""Of a model's volume that holds nothing but links to a claim."""
+SOURCE_VOLUME: Final = "source"
 KEY_OWNER_FILE: Final = ".owner"
 """A hidden file: the runtime takes no key from it."""
 
@@ -41,13 +45,17 @@ def claim_of(resource: SLMDeployment) -> str | None:
 
 
 def fetch_volumes(
-    settings: Settings, resource: SLMDeployment, facts: ModelFacts | None
+    settings: Settings, resource: SLMDeployment, artifact: ModelConfig, facts: ModelFacts | None
 ) -> list[dict[str, Any]]:
     """The volumes of a container that fetches."""
     volumes: list[dict[str, Any]] = [
-        _model_volume(resource, facts),
+        _model_volume(resource, artifact, facts),
         {"name": "tmp", "emptyDir": {"sizeLimit": memory_quantity(TMP_SIZE)}},
     ]
+    claim = claim_of_source(artifact.source)
+    if claim is not None:
+        named = {"claimName": claim, "readOnly": True}
+        volumes.append({"name": SOURCE_VOLUME, "persistentVolumeClaim": named})
     credentials = resource.spec.model.credentials
     if credentials is not None:
         volumes.append(
@@ -62,6 +70,13 @@ def fetch_volumes(
         items = [{"key": key, "path": places.CA_BUNDLE.rpartition("/")[2]}]
         volumes.append({"name": "ca", "configMap": {"name": name, "items": items, "defaultMode": 0o444}})
     return volumes
+
+
+def source_mounts(artifact: ModelConfig) -> list[dict[str, Any]]:
+    """Where the model lies on a claim already: it is linked to, so what serves it needs the claim as well."""
+    if claim_of_source(artifact.source) is None:
+        return []
+    return [{"name": SOURCE_VOLUME, "mountPath": places.CLAIM_DIR, "readOnly": True}]
 
 
 def key_volumes(resource: SLMDeployment, *, owned: bool) -> list[dict[str, Any]]:
@@ -98,31 +113,34 @@ def ca_source(settings: Settings, resource: SLMDeployment) -> tuple[str, str] | 
     return None
 
 
-def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str, Any]:
+def _model_volume(resource: SLMDeployment, artifact: ModelConfig, facts: ModelFacts | None) -> dict[str, Any]:
     cache, claim = resource.spec.cache, claim_of(resource)
     if claim is not None:
         return {"name": "models", "persistentVolumeClaim": {"claimName": claim}}
     if cache.size is not None:
         limit = str(cache.size)
+    elif claim_of_source(artifact.source) is not None:
+        limit = memory_quantity(LINKS_SIZE)
     elif facts is not None:
-        limit = memory_quantity(_room(resource, facts))
+        limit = memory_quantity(_room(artifact, facts))
     else:
         limit = UNKNOWN_MODEL_VOLUME
     return {"name": "models", "emptyDir": {"sizeLimit": limit}}
 
 
-def disk_wanted(resource: SLMDeployment, facts: ModelFacts | None) -> int:
+def disk_wanted(resource: SLMDeployment, artifact: ModelConfig, facts: ModelFacts | None) -> int:
     """Bytes that the pod's own volumes take of its node's disk, so that it is placed where there is room.
 
     A model whose size isn't known counts nothing: its volume's limit is a bound, and asking for that would keep the pod off
     most nodes. There is no limit on the whole: kubelet would evict for it what serves.
     """
-    if facts is None or uses_claim(resource.spec.cache):
+    lies_on_claim = uses_claim(resource.spec.cache) or claim_of_source(artifact.source) is not None
+    if facts is None or lies_on_claim:
         return TMP_SIZE
-    return TMP_SIZE + _room(resource, facts)
+    return TMP_SIZE + _room(artifact, facts)
 
 
-def _room(resource: SLMDeployment, facts: ModelFacts) -> int:
+def _room(artifact: ModelConfig, facts: ModelFacts) -> int:
     """Bytes of a model's volume. A member of a wheel is packed as a rule: for a moment it holds the wheel and the model."""
-    copies = 2 if resource.spec.model.source.startswith("pypi://") else 1
+    copies = 2 if artifact.source.startswith("pypi://") else 1
     return copies * facts.size_bytes + facts.size_bytes // 8 + 64 * MIB

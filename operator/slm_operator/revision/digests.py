@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.crd.spec import Spec
+from slm_operator.crd.spec import Model, Spec
 from slm_operator.digest import digest
+from slm_operator.model.catalog import entries
 from slm_operator.settings import DEFAULT_USER, HardwareClass, Settings
 
 
@@ -63,12 +64,22 @@ def bundle_digest(hardware_class: HardwareClass) -> str:
     )
 
 
-def site_digest(settings: Settings) -> str:
-    """What the site adds to a pod. It rolls nothing that runs; what fails is rendered anew when it changes."""
+def site_digest(settings: Settings, model: Model) -> str:
+    """What the site adds to a pod. It rolls nothing that runs; what fails is rendered anew when it changes.
+
+    Fields that came later count where they are set, so that what was decided before them stands.
+    """
     fetch: Mapping[str, Any] = settings.fetch.model_dump(mode="json", include={"env", "ca_bundle"})
+    later = settings.fetch.model_dump(
+        mode="json", include={"mirrors", "hosts", "bytes_per_second"}, exclude_defaults=True
+    )
+    listed = [
+        each.model_dump(mode="json", exclude_defaults=True) for each in entries(model, settings.catalog)
+    ]
     return digest(
         {
-            "fetch": fetch,
+            "fetch": {**fetch, **later},
+            **({"catalog": listed} if listed else {}),
             "image": settings.runtime_image,
             "images": [each.image for each in settings.classes],
             "pull": [settings.image_pull_policy, *settings.image_pull_secrets],

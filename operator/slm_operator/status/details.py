@@ -40,6 +40,7 @@ def model(view: View) -> ModelStatus:
             size_bytes=facts.size_bytes,
             files=_files(facts),
         )
+    entry = view.catalog_entry
     return known.model_copy(
         update={
             "source": view.artifact.source[:1024],
@@ -48,6 +49,8 @@ def model(view: View) -> ModelStatus:
             "revision": None if pin is None or pin.revision is None else pin.revision[:1024],
             "digest": None if pin is None else pin.digest,
             "context_length": context,
+            "license": None if entry is None else entry.license[:1024],
+            "gated": None if entry is None else entry.gated,
         }
     )
 

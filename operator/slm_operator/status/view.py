@@ -11,12 +11,13 @@ from slm_contract.source import SourcePin
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.status import ModelStatus
 from slm_operator.faults import Fault
+from slm_operator.model.catalog import entries, sources_of
 from slm_operator.observed.pods import is_ready
 from slm_operator.placement.choose import Placement
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import Revision
 from slm_operator.revision.rollout import Rollout
-from slm_operator.settings import Settings
+from slm_operator.settings import CatalogEntry, Settings
 from slm_operator.snapshot import Document
 
 
@@ -123,6 +124,12 @@ class View:
         """What is known of the model; what a fetch adds is taken in when its pod serves, not in a write of its own."""
         kept = self.revision.facts.get(self.artifact.key) if self.revision is not None else None
         return (self.fetched_facts if self.available else None) or kept
+
+    @cached_property
+    def catalog_entry(self) -> CatalogEntry | None:
+        """Where the artifact comes from, if it was chosen by a name of the catalog, and still stands there."""
+        named = entries(self.resource.spec.model, self.settings.catalog)
+        return next((each for each in named if self.artifact.source in sources_of(each)), None)
 
     @cached_property
     def live_model(self) -> ModelStatus:

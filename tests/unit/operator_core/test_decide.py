@@ -354,7 +354,7 @@ def test_somebody_elses_object_of_the_same_name_is_never_touched() -> None:
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [
-        (spec(model={"source": "hf://a/b"}), "SourceInvalid"),
+        (spec(model={"source": "ftp://a/b"}), "SourceInvalid"),
         (spec(model={"source": "pypi://a/b"}), "SourceInvalid"),
         (spec(runtime={"image": "elsewhere/image"}), "ImageNotAllowed"),
         (spec(hardware={"preference": ["tpu"]}), "UnknownHardware"),
@@ -382,7 +382,7 @@ def test_a_source_outside_the_allowed_is_refused() -> None:
 
 
 def test_a_spec_that_is_corrected_forgets_what_was_wrong() -> None:
-    world = World(spec(model={"source": "hf://a/b"}, resources=GIVEN))
+    world = World(spec(model={"source": "ftp://a/b"}, resources=GIVEN))
     world.settle()
     world.edit(model=spec()["model"])
     world.settle()
@@ -427,7 +427,7 @@ def test_a_bad_edit_leaves_the_old_pods_serving_and_says_so() -> None:
     world.run_pods()
     world.settle()
     before = copy.deepcopy(world.deployment)
-    world.edit(model={"source": "hf://a/b"})
+    world.edit(model={"source": "ftp://a/b"})
     world.settle()
     assert world.deployment == before
     assert reasons(world.status, ("Ready", "Stalled", "Available")) == [

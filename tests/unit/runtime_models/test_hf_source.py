@@ -1,82 +1,30 @@
 """`hf://`, against a hub on this machine, mirrors of it, and servers that mean harm."""
 
-import hashlib
 import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from slm_contract.config import ModelConfig
 from slm_contract.places import FETCH_ENV
-from slm_contract.source import FetchConfig, Mirror, SourcePin
+from slm_contract.source import FetchConfig, Mirror
 from slm_runtime.errors import (
-    ChecksumMismatch,
-    InvalidModel,
-    RuntimeFailure,
     SourceChanged,
     SourceDrifted,
     SourceInvalid,
     SourceNotFound,
     SourceUnauthorized,
     SourceUnreachable,
-    UnsupportedFormat,
 )
-from slm_runtime.fetching.fetch import Fetch
-from slm_runtime.fetching.inspect import inspect
-from slm_runtime.fetching.patience import Patience
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
-from tests.support.gguf import write_tiny_gguf
-from tests.support.hub import Hub, HubAsked, hub_server
-from tests.support.web import File, WebServer
+from tests.support.hub import Hub, HubAsked
 from tests.unit.runtime_models.conftest import FetchOf
-
-OLD, NEW = b"GGUF old" * 1000, b"GGUF new" * 1000
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture
-def hub(environment: dict[str, str]) -> Iterator[Hub]:
-    with hub_server() as server:
-        environment["HF_ENDPOINT"] = server.endpoint
-        yield server
-
-
-def token(site: Site, value: str) -> None:
-    site.places.credentials_dir.mkdir(exist_ok=True)
-    (site.places.credentials_dir / "token").write_text(value)
-
-
-def read(uri: str, site: Site, revision: str | None = None) -> dict[str, bytes]:
-    """All files of a model by their paths, in its order."""
-    files = {}
-    with open_model(uri, site, revision) as model:
-        for each in model.files:
-            with each.artifact.payload.read() as chunks:
-                files[each.path] = b"".join(chunks)
-    return files
-
-
-def refusal(uri: str, site: Site, revision: str | None = None) -> RuntimeFailure:
-    with pytest.raises(RuntimeFailure) as caught:
-        read(uri, site, revision)
-    assert caught.value.remedy
-    return caught.value
-
-
-def paths(hub: Hub) -> list[str]:
-    return [each.path.partition("?")[0] for each in hub.asked if each.server == "hub"]
-
+from tests.unit.runtime_models.hub_cases import NEW, OLD, paths, read, refusal, sha256, token
 
 SHARDS = {f"big/m-Q8_0-0000{index}-of-00003.gguf": b"GGUF" + bytes([index]) * 999 for index in (1, 2, 3)}
 REPOSITORY = {
@@ -403,231 +351,6 @@ def test_the_hub_may_not_change_its_mind(hub: Hub, site: Site) -> None:
         hub.repositories["org/repo"].commits[commit]["m.gguf"] = NEW
         with pytest.raises(SourceChanged), model.files[0].artifact.payload.read(0, 10):
             pass
-
-
-def test_a_whole_fetch(hub: Hub, fetch_of: FetchOf, tiny: bytes) -> None:
-    commit = hub.publish("org/repo", {"gguf/m.gguf": tiny, "README.md": b"#"})
-    fetched = fetch_of("hf://org/repo").run()
-    facts = fetched.model.facts
-    assert fetched.model.path.read_bytes() == tiny
-    assert fetched.model.path.name == "m.gguf"
-    assert facts.pin == SourcePin.of(commit, [("m.gguf", len(tiny), sha256(tiny), None)])
-
-
-def test_what_the_other_server_sends_is_checked(hub: Hub, fetch_of: FetchOf, tiny: bytes) -> None:
-    hub.publish("org/repo", {"m.gguf": tiny})
-    bad = tiny[:-1] + bytes([tiny[-1] ^ 1])
-
-    def corrupt(asked: HubAsked) -> None:
-        if asked.server == "cdn":
-            hub._signatures.update(dict.fromkeys(hub._signatures, bad))
-
-    hub.before = corrupt
-    corrupted = fetch_of("hf://org/repo")
-    with pytest.raises(ChecksumMismatch) as caught:
-        corrupted.run()
-    assert sha256(tiny) in caught.value.message
-    assert corrupted.folder.fetched() is None
-
-
-def test_another_process_goes_on_where_one_stopped(
-    hub: Hub, site: Site, fetch_of: FetchOf, tiny: bytes
-) -> None:
-    hub.publish("org/repo", {"m.gguf": tiny})
-    hub.cut_after = 60_000
-    with pytest.raises(SourceUnreachable):
-        Fetch(
-            ModelConfig(name="m", source="hf://org/repo"), site, patience=Patience(tries=1), block=100_000
-        ).run()
-    hub.cut_after = None
-    hub.asked.clear()
-    assert fetch_of("hf://org/repo").run().model.path.read_bytes() == tiny
-    ranges = [each.range for each in hub.asked if each.server == "cdn" and each.range]
-    starts = {int(each.removeprefix("bytes=").partition("-")[0]) % 100_000 for each in ranges}
-    assert 60_000 in starts, "in the middle of a block"
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("parts")
-    write_tiny_gguf(folder / "m.gguf", shard_tensors=8)
-    return {each.name: each.read_bytes() for each in sorted(folder.iterdir())}
-
-
-def test_a_whole_fetch_of_a_model_in_parts(
-    hub: Hub, site: Site, fetch_of: FetchOf, parts: dict[str, bytes]
-) -> None:
-    assert len(parts) > 2
-    hub.publish("org/repo", {f"q/{name}": data for name, data in parts.items()})
-    split = fetch_of("hf://org/repo/q")
-    with suppress(UnsupportedFormat):
-        fetched = split.run()
-        assert fetched.model.path.name == next(iter(parts))
-        assert {name: (split.folder.path / name).read_bytes() for name in parts} == parts
-    with suppress(UnsupportedFormat):
-        assert len(inspect("hf://org/repo/q", site).files) == len(parts)
-    assert read("hf://org/repo/q", site) == parts
-
-
-def test_a_pinned_fetch_after_the_branch_has_moved(hub: Hub, site: Site, tiny: bytes) -> None:
-    hub.publish("org/repo", {"m.gguf": tiny})
-    pin = inspect("hf://org/repo", site).pin
-    hub.publish("org/repo", {"m.gguf": NEW})
-    model = ModelConfig(name="m", source="hf://org/repo", pin=pin)
-    fetched = Fetch(model, site, patience=Patience(first_wait=0.001)).run()
-    assert fetched.model.path.read_bytes() == tiny
-
-
-# What follows is asked of servers that mean harm, or that are something else.
-
-
-@pytest.fixture
-def odd(web: WebServer, environment: dict[str, str]) -> WebServer:
-    """A server that tests make into a hub by hand: of `org/repo`, with one file."""
-    environment["HF_ENDPOINT"] = web.url("")
-    web.put("api/models/org/repo/revision/main", json.dumps({"sha": "a" * 40}).encode())
-    tree(web, "m.gguf")
-    web.put(f"org/repo/resolve/{'a' * 40}/m.gguf", OLD)
-    return web
-
-
-def tree(web: WebServer, *names: str, **how: object) -> None:
-    page = [{"type": "file", "path": name, "size": len(OLD)} for name in names]
-    web.put(f"api/models/org/repo/tree/{'a' * 40}", json.dumps(page).encode(), **how)
-
-
-def test_a_server_that_is_well(odd: WebServer, site: Site) -> None:
-    assert read("hf://org/repo", site) == {"m.gguf": OLD}
-
-
-def test_a_list_that_never_ends(odd: WebServer, site: Site) -> None:
-    more = {"Link": '<https://[elsewhere.invalid/?cursor=1>; rel="next"'}
-    for names, requests in ((["m.gguf"], 60), ([f"{index}" for index in range(20_000)], 10)):
-        tree(odd, *names, headers=more)
-        odd.asked.clear()
-        failure = refusal("hf://org/repo", site)
-        assert isinstance(failure, SourceInvalid)
-        assert "Name the file" in failure.remedy
-        assert len(odd.asked) < requests
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"<html>Sign in</html>",
-        b"",
-        b"null",
-        b'{"error": "no"}',
-        b"[" * 100_000,
-        b'[{"type": "file", "path": 5}]',
-        b'[{"type": "file", "path": "m.gguf", "size": 1e999}]',
-        b"\xff\xfe",
-        b'[{"type": "file", "path": "\\ud800.gguf"}]',
-        b" " * (100 << 20),
-    ],
-    ids=["html", "empty", "null", "error", "deep", "types", "infinite", "bytes", "half", "100 MB"],
-)
-def test_a_document_that_is_none(odd: WebServer, site: Site, body: bytes) -> None:
-    for path in ("revision/main", f"tree/{'a' * 40}"):
-        odd.put(f"api/models/org/repo/{path}", body)
-        assert isinstance(refusal("hf://org/repo", site), SourceInvalid | SourceNotFound)
-    assert odd.sent < 40 << 20
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../../../etc/m.gguf", "/etc/m.gguf", "a/../../m.gguf", ".m.gguf", "a//m.gguf", "a\\m.gguf", "\n.gguf"],
-)
-def test_a_path_that_leads_elsewhere(odd: WebServer, site: Site, name: str) -> None:
-    tree(odd, name)
-    assert isinstance(refusal("hf://org/repo", site), SourceInvalid)
-    assert all("resolve" not in each.path for each in odd.asked)
-
-
-def test_a_list_of_parts_without_end(odd: WebServer, site: Site) -> None:
-    tree(odd, "m-00001-of-99999.gguf")
-    assert isinstance(refusal("hf://org/repo", site), SourceInvalid)
-
-
-@pytest.mark.parametrize(
-    ("location", "kind"),
-    [
-        ("", SourceInvalid),
-        ("https://169.254.169.254/latest/meta-data", SourceInvalid),
-        ("http://models.example/m.gguf", RuntimeFailure),
-    ],
-    ids=["itself", "metadata", "unencrypted"],
-)
-def test_a_redirect_that_leads_nowhere(
-    odd: WebServer, site: Site, location: str, kind: type[RuntimeFailure]
-) -> None:
-    for path in (f"org/repo/resolve/{'a' * 40}/m.gguf", "org/repo/resolve/main/m.gguf"):
-        odd.put(path, status=302, headers={"Location": location or f"/{path}"})
-    token(site, "secret")
-    for uri in ("hf://org/repo", "hf://org/repo/m.gguf"):
-        assert isinstance(refusal(uri, site), kind)
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"X-Repo-Commit": "../../x", "X-Linked-ETag": '"short"', "X-Linked-Size": "9" * 400},
-        {"X-Repo-Commit": "A" * 40, "X-Linked-ETag": "z" * 64, "X-Linked-Size": "-1"},
-    ],
-)
-def test_headers_that_make_no_sense_count_as_none(
-    odd: WebServer, site: Site, headers: dict[str, str]
-) -> None:
-    odd.put("org/repo/resolve/main/m.gguf", OLD, headers=headers)
-    with open_model("hf://org/repo/m.gguf", site) as model:
-        assert (model.revision, model.files[0].sha256) == (None, None)
-        assert model.files[0].artifact.payload.size == len(OLD)
-
-
-@pytest.mark.parametrize(
-    "header", [{"X-Linked-ETag": f'W/"{sha256(OLD)}"'}, {"X-Checksum-Sha256": sha256(OLD)}]
-)
-def test_checksums_as_mirrors_write_them(odd: WebServer, site: Site, header: dict[str, str]) -> None:
-    odd.put("org/repo/resolve/main/m.gguf", OLD, headers=header)
-    with open_model("hf://org/repo/m.gguf", site) as model:
-        assert model.files[0].sha256 == sha256(OLD)
-
-
-def test_what_another_server_says_of_a_file_is_not_the_hub_s_word(
-    hub: Hub, odd: WebServer, site: Site, environment: dict[str, str]
-) -> None:
-    other = odd.put("elsewhere", OLD, headers={"X-Repo-Commit": "b" * 40, "X-Linked-ETag": "c" * 64})
-    environment["HF_ENDPOINT"] = odd.url("").replace("127.0.0.1", "localhost")
-    odd.files["/org/repo/resolve/main/m.gguf"] = File(status=302, headers={"Location": other})
-    with open_model("hf://org/repo/m.gguf", site) as model:
-        assert (model.revision, model.files[0].sha256) == (None, None)
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_mirror_that_refuses_without_a_word(odd: WebServer, site: Site, status: int) -> None:
-    odd.put("org/repo/resolve/main/m.gguf", status=status)
-    assert isinstance(refusal("hf://org/repo/m.gguf", site), SourceUnauthorized)
-
-
-def test_a_hub_that_is_asked_too_often(odd: WebServer, site: Site) -> None:
-    limit = {
-        "RateLimit": '"resolvers";r=0;t=55',
-        "RateLimit-Policy": '"fixed window";"resolvers";q=3000;w=300',
-    }
-    odd.put("org/repo/resolve/main/m.gguf", status=429, headers=limit)
-    failure = refusal("hf://org/repo/m.gguf", site)
-    assert isinstance(failure, SourceUnreachable)
-    assert failure.retry_after == 55
-    assert "token" in failure.remedy
-    odd.put("org/repo/resolve/main/m.gguf", status=429, headers={"Retry-After": "7"})
-    failure = refusal("hf://org/repo/m.gguf", site)
-    assert isinstance(failure, SourceUnreachable)
-    assert failure.retry_after == 7
-
-
-def test_an_empty_file_is_no_model(odd: WebServer, site: Site) -> None:
-    odd.put("org/repo/resolve/main/m.gguf", b"")
-    assert isinstance(refusal("hf://org/repo/m.gguf", site), InvalidModel)
 
 
 VENDOR = """

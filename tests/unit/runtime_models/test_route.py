@@ -62,6 +62,13 @@ def test_a_hubs_address_is_a_mirror_of_its_scheme() -> None:
     assert route().endpoint("hf://org/repo", "https://h/") == "https://h"
 
 
+@pytest.mark.parametrize("url", ["https://[2001:db8::1]/m", "https://[2001:DB8::1]:8443/m"])
+def test_hosts_may_be_addresses(url: str) -> None:
+    Route(FetchConfig(hosts=("[2001:db8::1]",))).check(url)
+    with pytest.raises(SourceUntrusted, match="2001"):
+        Route(FetchConfig(hosts=("[2001:db8::2]",))).check(url)
+
+
 def test_redirects_are_held_against_mirrors_and_hosts(
     web: WebServer, site: Site, environment: dict[str, str], fetch_of: FetchOf, tiny: bytes
 ) -> None:

@@ -39,10 +39,11 @@ class Route:
         SourceUntrusted
         """
         asked = origin(url)
-        if self._hosts is not None and not {asked.host, f"{asked.host}:{asked.port}"} & self._hosts:
+        host = f"[{asked.host}]" if ":" in asked.host else asked.host
+        if self._hosts is not None and not {host, f"{host}:{asked.port}"} & self._hosts:
             raise SourceUntrusted(
                 f"{redacted(url)} is on a host that this site doesn't fetch from.",
-                f"Have {asked.host} added to fetch.hosts in the operator's configuration, or a mirror to fetch.mirrors.",
+                f"Have {host} added to fetch.hosts in the operator's configuration, or a mirror to fetch.mirrors.",
             )
 
     def _find(self, address: str) -> Mirror | None:
