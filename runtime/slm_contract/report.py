@@ -79,7 +79,7 @@ class ModelFacts(ContractModel):
     expert_used_count: int = 0
     """Of one token."""
     kv_elements: int | None = None
-    """Numbers that one token leaves in the keys and values of all blocks; None: an earlier report, with all in `kv_heads`."""
+    """Numbers that one token leaves in keys and values, over all blocks; None: an earlier report, see `kv_heads`."""
     window_kv_elements: int = 0
     """Of these, in blocks whose attention sees only the sliding window."""
     recurrent_blocks: int = 0

@@ -33,9 +33,11 @@ def write_tiny_gguf(
     pooling: PoolingType | None = None,
     architecture: str = "llama",
     pre: str | None = None,
+    shard_tensors: int = 0,
 ) -> Path:
     """Write about half a MiB to `path` and return it.
 
+    With `shard_tensors` it is split into shards of so many tensors beside `path`, and the first one's path is returned.
     With a sliding window it is a Gemma 3, whose layers differ; with the name of a pre-tokenizer, `pre`, its tokens are byte
     pairs, which that one finds the words for.
     """
@@ -47,7 +49,8 @@ def write_tiny_gguf(
     def matrix(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         return random.normal(0, 0.4 / np.sqrt(columns) * 4, (rows, columns)).astype(np.float32)
 
-    writer = GGUFWriter(path, architecture if sliding_window is None else "gemma3")
+    architecture = architecture if sliding_window is None else "gemma3"
+    writer = GGUFWriter(path, architecture, split_max_tensors=shard_tensors)
     if sliding_window is not None:
         writer.add_sliding_window(sliding_window)
         writer.add_key_length(head)
@@ -103,7 +106,7 @@ def write_tiny_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return writer.format_shard_names(path)[0]
 
 
 @dataclass(frozen=True)

@@ -491,9 +491,7 @@ MODELS: Final[dict[str, Model]] = {
         2048,
         more=_ssm(inner=1536, state=128, heads=24),
     ),
-    "mamba2": Model(
-        "mamba2", 50288, 2560, 64, _mamba2, 1048576, more=_ssm(inner=5120, state=128, heads=80)
-    ),
+    "mamba2": Model("mamba2", 50288, 2560, 64, _mamba2, 1048576, more=_ssm(inner=5120, state=128, heads=80)),
     "bert": Model(
         "bert",
         30522,
@@ -510,4 +508,3 @@ MODELS: Final[dict[str, Model]] = {
     ),
 }
 """By architecture: a model that people run, with the numbers of its published configuration."""
-

@@ -48,12 +48,7 @@ class Estimate:
     @property
     def total(self) -> int:
         return (
-            self.weights
-            + self.kv_cache
-            + self.recurrent_state
-            + self.compute
-            + self.outputs
-            + self.process
+            self.weights + self.kv_cache + self.recurrent_state + self.compute + self.outputs + self.process
         )
 
     @property
@@ -73,9 +68,7 @@ class Estimate:
         if self.kv_cache:
             parts.append(f"KV cache {human_bytes(self.kv_cache)} ({tokens}, {self.kv_type.value})")
         if self.recurrent_state:
-            parts.append(
-                f"recurrent state {human_bytes(self.recurrent_state)} ({self.parallel} sequences)"
-            )
+            parts.append(f"recurrent state {human_bytes(self.recurrent_state)} ({self.parallel} sequences)")
         parts += [
             f"compute {human_bytes(self.compute)}",
             f"outputs {human_bytes(self.outputs)}",

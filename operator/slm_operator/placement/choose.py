@@ -8,7 +8,8 @@ from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware
-from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
+from slm_operator.model.fit import Fit, fit, longest_context
+from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL
 from slm_operator.nodes import Nodes
 from slm_operator.placement.devices import devices_wanted
 from slm_operator.placement.rejection import Cause, Rejected
@@ -103,7 +104,7 @@ def place(
         answer = _judge(snapshot, resource, facts, candidate)
         if isinstance(answer, Rejected):
             rejected.append(answer)
-            headers += [candidate] if answer.cause is Cause.NO_MEMORY else []
+            headers += [candidate] if answer.by_header else []
             continue
         return replace(
             answer,
@@ -155,9 +156,19 @@ def _judge(
     header, given = facts.get(candidate.artifact.key), memory_given(resource)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
     if header is None:
-        pending = given is None
+        # The memory may be given, and a context that the model can't have is still refused before it is fetched.
+        pending = given is None or spec.runtime.context_length is not None
         return Placement(
             rejected=(), selected=candidate, reason=reason, headers=(candidate,) * pending, pending=pending
+        )
+    longest = longest_context(header)
+    if longest is not None and (spec.runtime.context_length or 0) > longest:
+        return Rejected(
+            hardware=chosen.name,
+            cause=Cause.NO_ARTIFACT,
+            reason=f"its model holds {longest} tokens, {_why(header)}, and "
+            f"contextLength asks for {spec.runtime.context_length}",
+            longest_context=longest,
         )
     fitted = fit(
         header,
@@ -171,6 +182,11 @@ def _judge(
     if not fitted.fits and given is None:
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
     return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted)
+
+
+def _why(header: ModelFacts) -> str:
+    trained = f"for {header.context_length} of which it was trained"
+    return "for which it was trained" if not header.scaled_context_length else f"{trained}, by RoPE scaling"
 
 
 def _as_asked(resource: SLMDeployment, hardware_class: HardwareClass) -> HardwareClass:

@@ -86,9 +86,7 @@ def kept(metadata: Metadata, shape: Shape, tensors: Iterable[Tensor], *, remembe
     windowed = _windowed(metadata, shape)
     wide = {block: _row(metadata, shape, windowed=block in windowed) for block in with_kv}
     return Kept(
-        kv_heads=tuple(
-            heads if block in wide else 0 for block, heads in enumerate(shape.kv_heads)
-        ),
+        kv_heads=tuple(heads if block in wide else 0 for block, heads in enumerate(shape.kv_heads)),
         kv_elements=sum(shape.kv_heads[block] * row for block, row in wide.items()),
         window_kv_elements=sum(
             shape.kv_heads[block] * row for block, row in wide.items() if block in windowed

@@ -9,7 +9,7 @@ from slm_contract.report import ModelFacts
 from slm_runtime.errors import InvalidModel, UnsupportedArchitecture
 from slm_runtime.models.blocks import Shape, kept
 from slm_runtime.models.ggml import BLOCKS, FILE_TYPES
-from slm_runtime.models.metadata import Metadata
+from slm_runtime.models.metadata import MAX_NUMBER, Metadata
 from slm_runtime.models.shards import MAX_NAME, File, Headers, read_headers
 
 MAX_BLOCKS: Final = 512
@@ -68,6 +68,8 @@ def header_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
     memory = kept(metadata, shape, headers.tensors, remembers=not _is_encoder(metadata, architecture))
     if not memory.recurrent_blocks and not shape.heads:
         raise InvalidModel(f"The GGUF file has no {architecture}.attention.head_count, and no state instead.")
+    if max(memory.kv_elements, memory.recurrent_elements, memory.activations) >= MAX_NUMBER:
+        raise InvalidModel("The GGUF file's blocks keep more than any memory holds: its header is damaged.")
     trained = metadata.number(f"{architecture}.context_length")
     return ModelFacts(
         file_name=files[0][0],

@@ -127,7 +127,9 @@ class _Reader:
         for _ in range(key_count):
             key = self._name()
             if not key:
-                raise InvalidModel(f"The header has a metadata key without a name, after {len(metadata)} others.")
+                raise InvalidModel(
+                    f"The header has a metadata key without a name, after {len(metadata)} others."
+                )
             if key in metadata:
                 raise InvalidModel(f"The header has the metadata key {key[:MAX_SHOWN]!r} twice.")
             metadata[key] = self._value(self._u32(), key)
@@ -174,7 +176,9 @@ class _Reader:
             for _ in range(length):
                 self._array(key, nesting + 1)
             return Array(length)
-        raise InvalidModel(f"Metadata key {key[:MAX_SHOWN]!r} is an array of the unknown or too deep type {kind}.")
+        raise InvalidModel(
+            f"Metadata key {key[:MAX_SHOWN]!r} is an array of the unknown or too deep type {kind}."
+        )
 
     def _tensor(self) -> Tensor:
         name = self._name()
@@ -201,7 +205,9 @@ class _Reader:
         length = self._length(key, least)
         self._items -= length
         if self._items < 0:
-            raise InvalidModel(f"Metadata key {key[:MAX_SHOWN]!r} brings the header above {MAX_ITEMS:,} items.")
+            raise InvalidModel(
+                f"Metadata key {key[:MAX_SHOWN]!r} brings the header above {MAX_ITEMS:,} items."
+            )
         return length
 
     def _length(self, what: str, least: int) -> int:

@@ -15,8 +15,9 @@ from slm_operator.crd.quantities import (
     parse_duration,
     parse_quantity,
 )
-from slm_operator.model.fit import LEAST_CONTEXT, compute_bytes, estimate, fit
+from slm_operator.model.fit import LEAST_CONTEXT, fit
 from slm_operator.model.known import parse_fetch_report
+from slm_operator.model.memory import compute_bytes, estimate
 from slm_operator.model.source import HttpsSource, PypiSource, SourceError, file_name, parse_source
 from tests.unit.operator_core.world import SMOLLM2, START
 
