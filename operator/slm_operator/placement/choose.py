@@ -156,8 +156,7 @@ def _judge(
     header, given = facts.get(candidate.artifact.key), memory_given(resource)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
     if header is None:
-        # The memory may be given, and a context that the model can't have is still refused before it is fetched.
-        pending = given is None or spec.runtime.context_length is not None
+        pending = given is None
         return Placement(
             rejected=(), selected=candidate, reason=reason, headers=(candidate,) * pending, pending=pending
         )
