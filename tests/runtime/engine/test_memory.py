@@ -24,8 +24,9 @@ from slm_runtime.fetching.inspect import inspect_file
 from slm_runtime.models.facts import header_facts
 from slm_runtime.models.shards import read_headers
 from tests.runtime.api.server import KEY, ServeProcess, serving
+from tests.support.architectures import MODELS
 from tests.support.gguf import write_tiny_gguf
-from tests.support.headers import MODELS, write_header
+from tests.support.headers import write_header
 from tests.support.models import SMOLLM2, smollm2
 
 pytestmark = pytest.mark.runtime

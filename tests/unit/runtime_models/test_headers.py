@@ -21,8 +21,9 @@ from slm_runtime.models.gguf import MAX_KEPT_STRING
 from slm_runtime.models.metadata import MAX_NUMBER
 from slm_runtime.models.shards import File, read_headers
 from slm_runtime.termination import bounded_json
+from tests.support.architectures import MODELS
 from tests.support.gguf import write_tiny_gguf
-from tests.support.headers import MODELS, write_header
+from tests.support.headers import write_header
 
 LENGTHS = (
     "attention.key_length",
