@@ -132,7 +132,8 @@ def _row(metadata: Metadata, shape: Shape, *, windowed: bool) -> int:
     """Key and value of one head."""
     attention = f"{shape.architecture}.attention"
     if metadata.has(f"{attention}.key_length_mla"):
-        return shape.key  # latent attention: the value is a part of the key
+        # Latent attention: the value is a part of the key. An indexer keeps a key of its own beside it.
+        return shape.key + metadata.number(f"{attention}.indexer.key_length", 0)
     if not windowed:
         return shape.key + shape.value
     return metadata.number(f"{attention}.key_length_swa", shape.key) + metadata.number(

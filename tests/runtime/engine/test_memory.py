@@ -12,7 +12,6 @@ import pytest
 from gguf import GGMLQuantizationType
 from llama_cpp import llama_cpp as native
 
-from bench.servers import descendants
 from slm_contract.config import KVCacheType
 from slm_contract.report import ModelFacts
 from slm_operator.model.memory import Estimate, estimate
@@ -135,7 +134,11 @@ def test_the_estimate_is_what_the_processes_take(
 
 def proportional_bytes(pid: int) -> int:
     """Of the process and its descendants; what they share counts once."""
-    rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in (pid, *descendants(pid))]
+    family = [pid]
+    for each in family:
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            family += map(int, children.read_text().split())
+    rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in family]
     return sum(
         int(kib) * 1024 for text in rollups for kib in re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE)
     )
@@ -143,9 +146,9 @@ def proportional_bytes(pid: int) -> int:
 
 def ask(server: ServeProcess) -> None:
     """A prompt of more than one step."""
-    body = {"model": server.name, "prompt": "all of it, " * 300, "max_tokens": 4}
+    body = {"model": server.name, "prompt": "all of it, " * 180, "max_tokens": 4}
     answer = httpx.post(
-        f"{server.base}/v1/completions", json=body, headers={"Authorization": f"Bearer {KEY}"}, timeout=120,
+        f"{server.base}/v1/completions", json=body, headers={"Authorization": f"Bearer {KEY}"}, timeout=600,
         trust_env=False,
     )  # fmt: skip
     assert answer.status_code == 200, answer.text

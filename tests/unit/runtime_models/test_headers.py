@@ -56,7 +56,10 @@ def read(*paths: Path) -> ModelFacts:
 
 
 def write(path: Path, architecture: str = "llama", **metadata: Any) -> Path:
-    """A small file; metadata by its key with `__` for `.`, of the architecture unless it begins with `general`."""
+    """A small file, whose second block keeps a state.
+
+    Metadata are given by their key with `__` for `.`, below the architecture's name unless they are general or the tokenizer's.
+    """
     writer = GGUFWriter(path, architecture)
     given = {"context_length": 512, "block_count": 2, "embedding_length": 64, "attention__head_count": 4}
     for name, value in {**given, **metadata}.items():
@@ -110,6 +113,13 @@ def test_a_block_without_keys_of_its_own_has_no_heads(tmp_path: Path) -> None:
     assert hybrid.kv_heads == (0, 0, 0, 2) * 6
     shared = read(write_header(tmp_path / "shared.gguf", MODELS["gemma4"]))
     assert shared.kv_heads == (1,) * 15 + (0,) * 20
+
+
+def test_latent_attention_keeps_one_vector_and_its_indexers_key(tmp_path: Path) -> None:
+    latent = {"attention__head_count_kv": 1, "attention__key_length": 48, "attention__key_length_mla": 24}
+    assert read(write(tmp_path / "m.gguf", **latent)).kv_elements == 48
+    indexed = {**latent, "attention__indexer__key_length": 16}
+    assert read(write(tmp_path / "i.gguf", **indexed)).kv_elements == 48 + 16
 
 
 def test_experts_are_told(tmp_path: Path) -> None:
