@@ -2,9 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from slm_contract.base import ContractModel
+from slm_contract.runs import from_runs, to_runs
 from slm_contract.source import ModelFile, SourcePin
 
 
@@ -60,16 +63,31 @@ class ModelFacts(ContractModel):
     """Tensor data, bytes; the file less its header."""
     context_length: int
     """Tokens the model was trained for."""
+    scaled_context_length: int | None = None
+    """Tokens that the RoPE scaling in its header reaches, where these are more."""
     block_count: int
     embedding_length: int
     feed_forward_length: int = 0
     head_count: int
-    kv_heads: tuple[int, ...]
-    """Key/value heads of each block; 0 where a block has no attention."""
+    kv_heads: Annotated[tuple[int, ...], BeforeValidator(from_runs), PlainSerializer(to_runs)]
+    """Key/value heads of each block; 0 where a block keeps no keys and values. A long list is written as its runs."""
     key_length: int
     value_length: int
     vocab_size: int
     sliding_window: int | None = None
+    expert_count: int = 0
+    expert_used_count: int = 0
+    """Of one token."""
+    kv_elements: int | None = None
+    """Numbers that one token leaves in keys and values, over all blocks; None: an earlier report, see `kv_heads`."""
+    window_kv_elements: int = 0
+    """Of these, in blocks whose attention sees only the sliding window."""
+    recurrent_blocks: int = 0
+    """Blocks that keep a state of a sequence, of one size whatever its length."""
+    recurrent_elements: int = 0
+    """Numbers of that state, of all blocks."""
+    activations: int | None = None
+    """The most numbers that exist for one token of a step at once; None: an earlier report."""
     has_chat_template: bool = False
     pin: SourcePin | None = None
     """None for a local file."""

@@ -100,7 +100,7 @@ def test_a_source_that_the_site_does_not_allow(
 def test_a_model_that_does_not_fit_the_node(ns: Namespace) -> None:
     too_much = {
         "model": {"source": SMOLLM2},
-        "runtime": {"contextLength": 1048576, "parallel": 256, "kvCacheType": "f16"},
+        "runtime": {"contextLength": 8192, "parallel": 256, "kvCacheType": "f16"},
     }
     ns.apply("big", too_much)
     status = ns.wait_reason("big", "MemoryFits", "DoesNotFit")

@@ -166,8 +166,8 @@ class Runtime(ApiModel):
     ) = None
     """Runtime image; the operator's configuration says which are allowed. Absent: that of the hardware class."""
     context_length: Annotated[int, Field(ge=128, le=1048576)] | None = None
-    """Tokens that one request may hold, prompt and answer. Absent: what the model was trained for, at most 8192, and less
-    where memory asks for it."""
+    """Tokens that one request may hold, prompt and answer; more than the model was trained for is refused, unless its RoPE
+    scaling reaches it. Absent: what the model was trained for, at most 8192, and less where memory asks for it."""
     parallel: Annotated[int, Field(ge=1, le=256)] | None = None
     """Requests that are decoded together. Absent: 4."""
     kv_cache_type: KVCacheType | None = None

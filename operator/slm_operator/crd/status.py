@@ -162,9 +162,17 @@ class MemoryStatus(ApiModel):
     weights: Bytes | None = None
     """Bytes of the model's weights."""
     kv_cache: Bytes | None = None
-    """Bytes of the KV cache."""
+    """Bytes of the KV cache, of all sequences."""
+    recurrent_state: Bytes | None = None
+    """Bytes of the states that hybrid and recurrent models keep, of all sequences."""
     compute: Bytes | None = None
     """Bytes of the engine's compute buffers."""
+    outputs: Bytes | None = None
+    """Bytes of the buffer that the engine hands logits out in."""
+    process: Bytes | None = None
+    """Bytes of the runtime's processes and their vocabulary."""
+    headroom: Bytes | None = None
+    """What the request has on top of these; below zero where `spec.resources` gives less."""
     request: Annotated[str, Field(max_length=32)] | None = None
     """Memory that a replica requests and is limited to."""
     explanation: Text | None = None

@@ -10,7 +10,8 @@ from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware
 from slm_operator.model.catalog import entry_of
-from slm_operator.model.fit import DEFAULT_BATCH, DEFAULT_PARALLEL, Fit, fit
+from slm_operator.model.fit import Fit, fit, longest_context
+from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL
 from slm_operator.model.source import says_it_all
 from slm_operator.nodes import Nodes
 from slm_operator.placement.devices import devices_wanted
@@ -124,7 +125,7 @@ def place(
         answer = _judge(snapshot, resource, facts, candidate)
         if isinstance(answer, Rejected):
             rejected.append(answer)
-            headers += [candidate] if answer.cause is Cause.NO_MEMORY else []
+            headers += [candidate] if answer.by_header else []
             continue
         return replace(
             answer,
@@ -181,6 +182,15 @@ def _judge(
         return Placement(
             rejected=(), selected=candidate, reason=reason, headers=(candidate,) * pending, pending=pending
         )
+    longest = longest_context(header)
+    if longest is not None and (spec.runtime.context_length or 0) > longest:
+        return Rejected(
+            hardware=chosen.name,
+            cause=Cause.NO_ARTIFACT,
+            reason=f"its model holds {longest} tokens, {_why(header)}, and "
+            f"contextLength asks for {spec.runtime.context_length}",
+            longest_context=longest,
+        )
     fitted = fit(
         header,
         context_length=spec.runtime.context_length,
@@ -193,6 +203,11 @@ def _judge(
     if not fitted.fits and given is None:
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
     return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted, headers=(candidate,))
+
+
+def _why(header: ModelFacts) -> str:
+    trained = f"for {header.context_length} of which it was trained"
+    return "for which it was trained" if not header.scaled_context_length else f"{trained}, by RoPE scaling"
 
 
 def _as_asked(resource: SLMDeployment, hardware_class: HardwareClass) -> HardwareClass:

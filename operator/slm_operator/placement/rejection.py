@@ -29,3 +29,10 @@ class Rejected(Kept):
     hardware: str
     cause: Cause
     reason: str
+    longest_context: int | None = None
+    """Tokens that its model can hold, where more were asked for."""
+
+    @property
+    def by_header(self) -> bool:
+        """Whether it was passed over for what its model's header says."""
+        return self.cause is Cause.NO_MEMORY or self.longest_context is not None

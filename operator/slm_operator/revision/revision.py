@@ -14,12 +14,15 @@ from pydantic import Field, ValidationError, field_validator
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts
 from slm_operator.crd.names import REVISION_LABEL, revision_name
+from slm_operator.crd.quantities import parse_quantity
 from slm_operator.digest import digest
 from slm_operator.observed.pods import parse_time
 from slm_operator.placement.rejection import Kept, Rejected
 from slm_operator.settings import HardwareClass
 from slm_operator.snapshot import Document
 
+_PARTS: Final = 6
+"""Of the sum of a replica's memory."""
 _IDENTITY: Final = frozenset({"name", "number", "since"})
 
 
@@ -28,10 +31,30 @@ class FittedMemory(Kept):
 
     weights: int | None = None
     kv_cache: int | None = None
+    recurrent_state: int | None = None
     compute: int | None = None
+    outputs: int | None = None
+    process: int | None = None
     request: str
     fits: bool = True
     explanation: str
+
+    @property
+    def headroom(self) -> int | None:
+        """What the request has on top of the sum, below zero where less was given; None where a part isn't known."""
+        known = [
+            each
+            for each in (
+                self.weights,
+                self.kv_cache,
+                self.recurrent_state,
+                self.compute,
+                self.outputs,
+                self.process,
+            )
+            if each is not None
+        ]
+        return int(parse_quantity(self.request)) - sum(known) if len(known) == _PARTS else None
 
 
 class Revision(Kept):

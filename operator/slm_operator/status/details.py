@@ -14,7 +14,6 @@ from slm_operator.crd.status import (
     Rejection,
 )
 from slm_operator.model.source import file_name, public
-from slm_operator.placement.rejection import Cause
 from slm_operator.status.view import View
 
 PERCENT_STEP = 5
@@ -127,13 +126,17 @@ def acceleration(view: View) -> AccelerationStatus | None:
 def memory(view: View) -> MemoryStatus | None:
     if view.revision is None:
         tried = [] if view.placement is None else view.placement.rejected
-        short = next((each.reason for each in tried if each.cause is Cause.NO_MEMORY), None)
+        short = next((each.reason for each in tried if each.by_header), None)
         return None if short is None else MemoryStatus(explanation=short[:1024])
     given = view.revision.memory
     return MemoryStatus(
         weights=given.weights,
         kv_cache=given.kv_cache,
+        recurrent_state=given.recurrent_state,
         compute=given.compute,
+        outputs=given.outputs,
+        process=given.process,
+        headroom=given.headroom,
         request=given.request,
         explanation=given.explanation[:1024],
     )

@@ -274,6 +274,15 @@ def _nowhere(placement: Placement, resource: SLMDeployment) -> Fault:
             "Placed",
             stalled=True,
         )
+    too_short = [each.longest_context for each in placement.rejected if each.longest_context is not None]
+    if too_short:
+        return Fault(
+            "ContextTooLong",
+            placement.reason,
+            f"set spec.runtime.contextLength to {max(too_short)} or less, or leave it out",
+            "MemoryFits",
+            stalled=True,
+        )
     if Cause.NO_MEMORY in causes:
         wish = "" if resource.spec.runtime.context_length is None else " contextLength,"
         return Fault(

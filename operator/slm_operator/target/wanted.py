@@ -116,7 +116,10 @@ class Wanted:
         return FittedMemory(
             weights=total.weights,
             kv_cache=total.kv_cache,
+            recurrent_state=total.recurrent_state,
             compute=total.compute,
+            outputs=total.outputs,
+            process=total.process,
             request=memory_quantity(total.request if given is None else given),
             fits=fitted.fits,
             explanation=words,

@@ -98,6 +98,10 @@ def table(facts: ModelFacts) -> str:
         "heads": f"{facts.head_count}, key/value {' or '.join(map(str, kv_heads))}",
         "head size": f"key {facts.key_length}, value {facts.value_length}",
         "KV cache": f"{_kv_bytes(facts) / 1024:,.1f} KiB a token (f16)",
+        "state": f"{facts.recurrent_elements / (1 << 18):,.1f} MiB a sequence"
+        if facts.recurrent_elements
+        else "-",
+        "experts": f"{facts.expert_used_count} of {facts.expert_count}" if facts.expert_count else "-",
         "vocabulary": f"{facts.vocab_size:,} tokens",
         "sliding window": f"{facts.sliding_window:,} tokens" if facts.sliding_window else "-",
         "chat template": "yes" if facts.has_chat_template else "no",
@@ -107,4 +111,4 @@ def table(facts: ModelFacts) -> str:
 
 
 def _kv_bytes(facts: ModelFacts) -> int:
-    return 2 * sum(facts.kv_heads) * (facts.key_length + facts.value_length)
+    return 2 * (facts.kv_elements or 0)

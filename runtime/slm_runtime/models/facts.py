@@ -1,29 +1,34 @@
 """From a GGUF header to the facts that memory is computed from."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from slm_contract.report import ModelFacts
-from slm_runtime.errors import InvalidModel, UnsupportedArchitecture, UnsupportedFormat
-from slm_runtime.models.ggml import BLOCKS, FILE_TYPES, tensor_bytes
-from slm_runtime.models.gguf import Array, Header, read_header
+from slm_runtime.errors import InvalidModel, UnsupportedArchitecture
+from slm_runtime.models.blocks import Shape, kept
+from slm_runtime.models.ggml import BLOCKS, FILE_TYPES
+from slm_runtime.models.metadata import MAX_NUMBER, Metadata
+from slm_runtime.models.shards import MAX_NAME, File, Headers, read_headers
 
 MAX_BLOCKS: Final = 512
-"""The largest models have 126. More would not fit into a termination message."""
+"""What llama.cpp takes; the largest models have 126."""
+MAX_HEADS: Final = 4096
+"""Of one block: 512 blocks of other numbers must fit into a termination message."""
 ENCODERS: Final = {"gemma-embedding", "llama-embed", "t5encoder"}
 """Those whose files don't say so by `attention.causal`."""
-MAX_NUMBER: Final = 1 << 31
-MAX_NAME: Final = 200
+PROJECTORS: Final = {"clip", "mmproj"}
+_ARCHITECTURE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def model_facts(files: Sequence[tuple[str, int, Iterable[bytes]]]) -> ModelFacts:
+def model_facts(files: Sequence[File]) -> ModelFacts:
     """Read as much of a model's files as their headers take, and say what it is.
 
     Parameters
     ----------
     files
-        Path, size in bytes, and the bytes from the start; the first is what an engine opens.
+        Path, size in bytes, and the bytes from the start; the first is what an engine opens, the others may be its shards.
 
     Raises
     ------
@@ -34,133 +39,135 @@ def model_facts(files: Sequence[tuple[str, int, Iterable[bytes]]]) -> ModelFacts
     UnsupportedArchitecture
         A model that generates no text.
     """
-    file_name, size, chunks = files[0]
-    header = read_header(chunks, size)
-    metadata = _Metadata(header)
-    architecture = metadata.text("general.architecture")
-    if not architecture:
-        raise InvalidModel("The GGUF file doesn't name its general.architecture.")
-    _check_kind(metadata, architecture)
-    _check_complete(header, size)
-    embedding = metadata.number(f"{architecture}.embedding_length")
-    heads = metadata.largest(f"{architecture}.attention.head_count")
-    blocks = metadata.number(f"{architecture}.block_count")
-    if not 1 <= blocks <= MAX_BLOCKS:
-        raise InvalidModel(f"{architecture}.block_count is {blocks}; 1 to {MAX_BLOCKS} can be.")
-    head = embedding // heads if heads else 0
+    headers = read_headers(files)
+    metadata = Metadata(headers.first)
+    architecture = _architecture(metadata)
+    if _is_encoder(metadata, architecture):
+        raise UnsupportedArchitecture(
+            f"The model, of the architecture {architecture}, is an encoder: it generates no text.",
+            "Choose a model that generates text; it makes embeddings too.",
+        )
+    return header_facts(files, headers)
+
+
+def header_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
+    """What the headers say, of an encoder too.
+
+    Raises
+    ------
+    InvalidModel
+        They are no language model's.
+    UnsupportedArchitecture
+        A part of a model that is none by itself.
+    """
+    metadata = Metadata(headers.first)
+    architecture = _architecture(metadata)
+    if not headers.tensors:
+        raise InvalidModel("The GGUF file has no tensors: it is only a vocabulary or a header.")
+    shape = _shape(metadata, architecture)
+    memory = kept(metadata, shape, headers.tensors, remembers=not _is_encoder(metadata, architecture))
+    if not memory.recurrent_blocks and not shape.heads:
+        raise InvalidModel(f"The GGUF file has no {architecture}.attention.head_count, and no state instead.")
+    if max(memory.kv_elements, memory.recurrent_elements, memory.activations) >= MAX_NUMBER:
+        raise InvalidModel("The GGUF file's blocks keep more than any memory holds: its header is damaged.")
+    trained = metadata.number(f"{architecture}.context_length")
     return ModelFacts(
-        file_name=file_name,
-        size_bytes=size,
-        architecture=architecture[:MAX_NAME],
-        name=(metadata.text("general.name") or "")[:MAX_NAME] or None,
-        quantization=_quantization(header, metadata),
-        parameter_count=sum(tensor.elements for tensor in header.tensors),
-        weights_bytes=size - header.data_offset,
-        context_length=metadata.number(f"{architecture}.context_length"),
-        block_count=blocks,
-        embedding_length=embedding,
-        feed_forward_length=metadata.largest(f"{architecture}.feed_forward_length", 0),
-        head_count=heads,
-        kv_heads=metadata.each_block(f"{architecture}.attention.head_count_kv", blocks, heads),
-        key_length=metadata.number(f"{architecture}.attention.key_length", head),
-        value_length=metadata.number(f"{architecture}.attention.value_length", head),
+        file_name=files[0][0],
+        size_bytes=sum(size for _, size, _ in files),
+        architecture=architecture,
+        name=_printable(metadata.text("general.name")),
+        quantization=_quantization(headers, metadata),
+        parameter_count=sum(tensor.elements for tensor in headers.tensors),
+        weights_bytes=headers.weights_bytes,
+        context_length=trained,
+        scaled_context_length=_scaled(metadata, architecture, trained),
+        block_count=shape.blocks,
+        embedding_length=shape.embedding,
+        feed_forward_length=shape.feed_forward,
+        head_count=shape.heads,
+        kv_heads=memory.kv_heads,
+        key_length=shape.key,
+        value_length=shape.value,
         vocab_size=metadata.length("tokenizer.ggml.tokens")
         or metadata.number(f"{architecture}.vocab_size", 0),
         sliding_window=metadata.number(f"{architecture}.attention.sliding_window", 0) or None,
-        has_chat_template=metadata.text("tokenizer.chat_template") is not None,
+        expert_count=metadata.number(f"{architecture}.expert_count", 0),
+        expert_used_count=metadata.largest(f"{architecture}.expert_used_count", 0),
+        kv_elements=memory.kv_elements,
+        window_kv_elements=memory.window_kv_elements,
+        recurrent_blocks=memory.recurrent_blocks,
+        recurrent_elements=memory.recurrent_elements,
+        activations=memory.activations,
+        has_chat_template=metadata.has("tokenizer.chat_template"),
     )
 
 
-def _check_kind(metadata: "_Metadata", architecture: str) -> None:
+def _architecture(metadata: Metadata) -> str:
+    """The name that the other keys begin with, of a file that is a model."""
+    architecture = metadata.text("general.architecture")
+    if not architecture:
+        raise InvalidModel("The GGUF file doesn't name its general.architecture.")
     kind = metadata.text("general.type")
-    if kind not in {None, "model"}:
-        raise InvalidModel(f"The GGUF file is of type {kind!r}, not a model.")
-    parts = metadata.number("split.count", 0)
-    if parts > 1:
-        raise UnsupportedFormat(
-            f"The GGUF file is one of {parts} parts of a model.",
-            "Merge the parts into one file with `llama-gguf-split --merge` and publish that.",
-        )
-    if architecture in ENCODERS or not metadata.flag(f"{architecture}.attention.causal", default=True):
+    if architecture in PROJECTORS or kind in PROJECTORS:
         raise UnsupportedArchitecture(
-            f"The model, of the architecture {architecture[:MAX_NAME]}, is an encoder: it generates no text.",
-            "Choose a model that generates text; it makes embeddings too.",
+            "The GGUF file is a multimodal projector (mmproj): it belongs to a model, and is none by itself.",
+            "Name the GGUF file of the model that it belongs to.",
         )
+    if kind not in {None, "model"}:
+        raise InvalidModel(f"The GGUF file is of type {kind[:MAX_NAME]!r}, not a model.")
+    if not _ARCHITECTURE.fullmatch(architecture):
+        raise InvalidModel(f"general.architecture is {architecture[:MAX_NAME]!r}, no name of one.")
+    return architecture
 
 
-def _check_complete(header: Header, size: int) -> None:
-    if not header.tensors:
-        raise InvalidModel("The GGUF file has no tensors: it is only a vocabulary or a header.")
-    for tensor in header.tensors:
-        length = tensor_bytes(tensor.type, tensor.elements) or 0
-        if header.data_offset + tensor.offset + length > size:
-            raise InvalidModel(
-                f"The file has {size:,} bytes, but its tensor {tensor.name[:MAX_NAME]!r} lies behind them:"
-                " it is cut off."
-            )
+def _is_encoder(metadata: Metadata, architecture: str) -> bool:
+    return architecture in ENCODERS or not metadata.flag(f"{architecture}.attention.causal", default=True)
 
 
-def _quantization(header: Header, metadata: "_Metadata") -> str | None:
+def _shape(metadata: Metadata, architecture: str) -> Shape:
+    embedding = metadata.number(f"{architecture}.embedding_length")
+    blocks = metadata.number(f"{architecture}.block_count")
+    if not 1 <= blocks <= MAX_BLOCKS:
+        raise InvalidModel(f"{architecture}.block_count is {blocks}; 1 to {MAX_BLOCKS} can be.")
+    heads = metadata.largest(f"{architecture}.attention.head_count", 0)
+    kv_heads = metadata.each_block(f"{architecture}.attention.head_count_kv", blocks, heads)
+    if max(heads, *kv_heads) > MAX_HEADS:
+        raise InvalidModel(f"{architecture}.attention has blocks of more than {MAX_HEADS} heads.")
+    head = embedding // heads if heads else 0
+    return Shape(
+        architecture=architecture,
+        blocks=blocks,
+        embedding=embedding,
+        heads=heads,
+        kv_heads=kv_heads,
+        key=metadata.number(f"{architecture}.attention.key_length", head),
+        value=metadata.number(f"{architecture}.attention.value_length", head),
+        feed_forward=metadata.largest(f"{architecture}.feed_forward_length", 0),
+    )
+
+
+def _scaled(metadata: Metadata, architecture: str, trained: int) -> int | None:
+    """Tokens that the file's own RoPE scaling reaches, where these are more than it gives as its context."""
+    scaling = f"{architecture}.rope.scaling"
+    factor = metadata.factor(f"{scaling}.factor") or metadata.factor(f"{architecture}.rope.scale_linear")
+    if factor is None or metadata.text(f"{scaling}.type") == "none":
+        return None
+    reached = int((metadata.number(f"{scaling}.original_context_length", 0) or trained) * factor)
+    return reached if reached > trained else None
+
+
+def _quantization(headers: Headers, metadata: Metadata) -> str | None:
     """The name of the whole file's quantization, else that of most of its parameters."""
     named = FILE_TYPES.get(metadata.number("general.file_type", -1))
     if named:
         return named
     weights: Counter[int] = Counter()
-    for tensor in header.tensors:
+    for tensor in headers.tensors:
         weights[tensor.type] += tensor.elements
     kind = weights.most_common(1)[0][0]
     return BLOCKS[kind][0] if kind in BLOCKS else None
 
 
-class _Metadata:
-    """Typed look-ups that answer a wrong type with a sentence."""
-
-    def __init__(self, header: Header) -> None:
-        self._values = header.metadata
-
-    def text(self, key: str) -> str | None:
-        value = self._values.get(key)
-        if value is None or isinstance(value, str):
-            return value
-        raise InvalidModel(f"{key} is no text.")
-
-    def number(self, key: str, default: int | None = None) -> int:
-        """Return a non-negative integer, or the default where the key is absent."""
-        value = self._values.get(key, default)
-        if value is None:
-            raise InvalidModel(f"The GGUF file has no {key}: it is damaged, or no language model.")
-        if type(value) is not int or (value < 0 and value != default) or value >= MAX_NUMBER:
-            raise InvalidModel(f"{key} is {value!r}, no sensible number.")
-        return value
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        value = self._values.get(key, default)
-        if isinstance(value, bool):
-            return value
-        raise InvalidModel(f"{key} is neither true nor false.")
-
-    def largest(self, key: str, default: int | None = None) -> int:
-        """Return a number, or the largest of one for each block."""
-        value = self._values.get(key)
-        if isinstance(value, Array):
-            return max(self._numbers(key, value), default=0)
-        return self.number(key, default)
-
-    def each_block(self, key: str, blocks: int, default: int) -> tuple[int, ...]:
-        """Return one number for each block, whether the file has one for all or one for each."""
-        value = self._values.get(key)
-        if isinstance(value, Array):
-            numbers = self._numbers(key, value)
-            if len(numbers) < blocks:
-                raise InvalidModel(f"{key} has {len(numbers)} items for {blocks} blocks.")
-            return numbers[:blocks]
-        return (self.number(key, default),) * blocks
-
-    def length(self, key: str) -> int:
-        value = self._values.get(key)
-        return value.length if isinstance(value, Array) else 0
-
-    def _numbers(self, key: str, value: Array) -> tuple[int, ...]:
-        if value.values is None or any(not 0 <= item < MAX_NUMBER for item in value.values):
-            raise InvalidModel(f"{key} is no list of sensible numbers.")
-        return value.values
+def _printable(text: str | None) -> str | None:
+    """A name as it can be shown anywhere."""
+    return "".join(filter(str.isprintable, (text or "")[:MAX_NAME])) or None

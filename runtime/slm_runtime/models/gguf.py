@@ -2,8 +2,9 @@
 
 The header comes from the network before anything was verified, so every count and length in it is an opponent's:
 nothing is allocated or iterated by its word alone. Only values that somebody may ask for are kept (scalars and
-short strings, short arrays of integers); the vocabulary is walked over, not stored. Memory stays below a few
-MiB, and time is bounded by :data:`MAX_HEADER_BYTES` and :data:`MAX_ITEMS`.
+short strings, short arrays of integers); the vocabulary is walked over, not stored, and so is a long text (some files
+carry a whole `tokenizer.json`). Memory stays below a few MiB, and time is bounded by :data:`MAX_HEADER_BYTES` and
+:data:`MAX_ITEMS`.
 """
 
 import math
@@ -23,6 +24,8 @@ MAX_TENSORS: Final = 65_536
 MAX_KEPT_STRING: Final = 1 << 20
 MAX_KEPT_ARRAY: Final = 4096
 MAX_NAME: Final = 65_535
+MAX_SHOWN: Final = 200
+"""Characters of a name in a message."""
 MAX_DIMENSIONS: Final = 4
 MAX_NESTING: Final = 2
 
@@ -45,6 +48,14 @@ _U32: Final = _SCALARS[4]
 _U64: Final = _SCALARS[10]
 
 Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A text that is longer than anybody needs."""
+
+    length: int
+    """Bytes."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ class Tensor:
 @dataclass(frozen=True)
 class Header:
     version: int
-    metadata: dict[str, Scalar | Array]
+    metadata: dict[str, Scalar | Array | Skipped]
     tensors: tuple[Tensor, ...]
     data_offset: int
     """Where the tensor data starts: the header's size, rounded up to the file's alignment; bytes."""
@@ -112,9 +123,15 @@ class _Reader:
             raise UnsupportedFormat(f"The GGUF file has version {version}; versions 2 and 3 are read.")
         tensor_count = self._count("tensors", MAX_TENSORS, least=24)
         key_count = self._count("metadata keys", MAX_KEYS, least=13)
-        metadata: dict[str, Scalar | Array] = {}
+        metadata: dict[str, Scalar | Array | Skipped] = {}
         for _ in range(key_count):
             key = self._name()
+            if not key:
+                raise InvalidModel(
+                    f"The header has a metadata key without a name, after {len(metadata)} others."
+                )
+            if key in metadata:
+                raise InvalidModel(f"The header has the metadata key {key[:MAX_SHOWN]!r} twice.")
             metadata[key] = self._value(self._u32(), key)
         tensors = tuple(self._tensor() for _ in range(tensor_count))
         alignment = metadata.get("general.alignment", 32)
@@ -123,7 +140,7 @@ class _Reader:
         data_offset = -(-self._at // alignment) * alignment
         return Header(version, metadata, tensors, data_offset)
 
-    def _value(self, kind: int, key: str) -> Scalar | Array:
+    def _value(self, kind: int, key: str) -> Scalar | Array | Skipped:
         if scalar := _SCALARS.get(kind):
             value: Scalar = scalar.unpack(self._take(scalar.size))[0]
             return value
@@ -131,12 +148,13 @@ class _Reader:
             return self._string(key)
         if kind == _ARRAY:
             return self._array(key, 1)
-        raise InvalidModel(f"Metadata key {key!r} has the unknown type {kind}.")
+        raise InvalidModel(f"Metadata key {key[:MAX_SHOWN]!r} has the unknown type {kind}.")
 
-    def _string(self, key: str) -> str:
+    def _string(self, key: str) -> str | Skipped:
         length = self._length(key, 1)
         if length > MAX_KEPT_STRING:
-            raise InvalidModel(f"Metadata key {key!r} holds a text of {length:,} bytes.")
+            self._skip(length)
+            return Skipped(length)
         return self._take(length).decode(errors="replace")
 
     def _array(self, key: str, nesting: int) -> Array:
@@ -158,13 +176,15 @@ class _Reader:
             for _ in range(length):
                 self._array(key, nesting + 1)
             return Array(length)
-        raise InvalidModel(f"Metadata key {key!r} is an array of the unknown or too deep type {kind}.")
+        raise InvalidModel(
+            f"Metadata key {key[:MAX_SHOWN]!r} is an array of the unknown or too deep type {kind}."
+        )
 
     def _tensor(self) -> Tensor:
         name = self._name()
         dimensions = self._u32()
         if not 1 <= dimensions <= MAX_DIMENSIONS:
-            raise InvalidModel(f"Tensor {name!r} has {dimensions} dimensions.")
+            raise InvalidModel(f"Tensor {name[:MAX_SHOWN]!r} has {dimensions} dimensions.")
         shape = struct.unpack(f"<{dimensions}Q", self._take(8 * dimensions))
         return Tensor(name, shape, self._u32(), self._u64())
 
@@ -185,7 +205,9 @@ class _Reader:
         length = self._length(key, least)
         self._items -= length
         if self._items < 0:
-            raise InvalidModel(f"Metadata key {key!r} brings the header above {MAX_ITEMS:,} items.")
+            raise InvalidModel(
+                f"Metadata key {key[:MAX_SHOWN]!r} brings the header above {MAX_ITEMS:,} items."
+            )
         return length
 
     def _length(self, what: str, least: int) -> int:
@@ -193,7 +215,7 @@ class _Reader:
         length = self._u64()
         if length * least > self._end - self._at:
             raise InvalidModel(
-                f"The header announces {length:,} items in {what!r}: it is damaged or cut off."
+                f"The header announces {length:,} items in {what[:MAX_SHOWN]!r}: it is damaged or cut off."
             )
         return length
 

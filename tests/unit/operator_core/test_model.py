@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_contract.config import KVCacheType
+from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import (
     human_bytes,
     human_seconds,
@@ -15,15 +16,16 @@ from slm_operator.crd.quantities import (
     parse_duration,
     parse_quantity,
 )
-from slm_operator.model.fit import LEAST_CONTEXT, compute_bytes, estimate, fit
+from slm_operator.model.fit import LEAST_CONTEXT, fit, longest_context
 from slm_operator.model.known import parse_fetch_report
+from slm_operator.model.memory import compute_bytes, estimate
 from tests.unit.operator_core.world import SMOLLM2, START
 
 MIB = 1 << 20
 
 MEASURED = [
-    # context, parallel, KV type, batch: MiB of weights, KV cache and compute buffers, as llama.cpp reported them for
-    # SmolLM2-135M-Instruct Q4_1 through the runtime's own engine.
+    # context, parallel, KV type, batch: MiB of weights, KV cache, and compute and output buffers, as llama.cpp reported
+    # them for SmolLM2-135M-Instruct Q4_1 through the runtime's own engine.
     (1024, 1, "f16", 512, 92.1, 22.5, 14.7),
     (8192, 1, "f16", 512, 92.1, 180.0, 21.7),
     (8192, 4, "f16", 512, 92.1, 720.0, 46.3),
@@ -32,7 +34,7 @@ MEASURED = [
     (8192, 4, "q4_0", 512, 92.1, 202.5, 45.2),
     (2048, 4, "f16", 2048, 92.1, 180.0, 86.8),
     (2048, 32, "f16", 512, 92.1, 1440.0, 83.5),
-    (2048, 4, "f16", 128, 92.1, 180.0, 6.1),
+    (2048, 4, "f16", 128, 92.1, 180.0, 7.4),
 ]
 FACTS = SMOLLM2.model_copy(update={"weights_bytes": 96_576_768})
 
@@ -44,7 +46,7 @@ def test_the_estimate_is_what_the_engine_was_measured_to_take(
     found = estimate(FACTS, context, parallel=parallel, kv_type=KVCacheType(kv), batch=batch)
     assert found.weights / MIB == pytest.approx(weights, rel=0.01)
     assert found.kv_cache / MIB == pytest.approx(cache, rel=0.01)
-    assert found.compute / MIB == pytest.approx(compute, rel=0.06)
+    assert (found.compute + found.outputs) / MIB == pytest.approx(compute, rel=0.06)
 
 
 def test_the_sum_is_what_the_processes_were_measured_to_take() -> None:
@@ -52,12 +54,12 @@ def test_the_sum_is_what_the_processes_were_measured_to_take() -> None:
     assert estimate(FACTS, 2048, parallel=4).total / MIB == pytest.approx(393, rel=0.05)
 
 
-def test_an_automatic_context_is_halved_until_it_fits_and_says_so() -> None:
+def test_an_automatic_context_is_the_longest_that_fits_and_says_so() -> None:
     found = fit(FACTS, available=700 * MIB)
     assert found.fits
-    assert found.estimate.context_length == 4096
+    assert found.estimate.context_length == 4608
     assert "context reduced from 8192 tokens" in found.explanation
-    assert found.estimate.request <= 700 * MIB
+    assert found.estimate.request <= 700 * MIB < estimate(FACTS, 4608 + 256).request
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,47 @@ def test_a_context_that_was_asked_for_is_never_reduced() -> None:
     found = fit(FACTS, context_length=8192, available=700 * MIB)
     assert not found.fits
     assert found.estimate.context_length == 8192
+    assert "the longest context that fits it is 4608 tokens" in found.explanation
+
+
+def test_where_no_context_fits_none_is_proposed() -> None:
+    found = fit(FACTS, context_length=8192, available=100 * MIB)
+    assert not found.fits
+    assert "longest" not in found.explanation
+
+
+def test_every_part_of_the_sum_is_said() -> None:
+    hybrid = FACTS.model_copy(
+        update={"kv_elements": 6144, "recurrent_blocks": 18, "recurrent_elements": 18 * 280_576}
+    )
+    found = estimate(hybrid, 4096, parallel=2)
+    assert found.recurrent_state == 2 * 18 * 280_576 * 4
+    assert found.outputs == 2 * 49152 * 4
+    assert found.request == found.total + found.headroom
+    for part in ("weights", "KV cache", "recurrent state", "compute", "outputs", "process", "of headroom"):
+        assert part in found.explanation
+    assert "recurrent" not in estimate(FACTS, 4096).explanation
+
+
+def test_a_hybrids_context_costs_what_its_attention_keeps() -> None:
+    """128 KiB a token where all blocks are counted, 32 where only those with attention are."""
+    whole = FACTS.model_copy(update={"kv_heads": (8,) * 32, "key_length": 128, "value_length": 128})
+    hybrid = whole.model_copy(update={"kv_elements": 8 * 8 * 256, "recurrent_elements": 1 << 20})
+    per_token = [estimate(each, 4096, parallel=1).kv_cache / 4096 / 1024 for each in (whole, hybrid)]
+    assert per_token == [128, 32]
+
+
+def test_an_earlier_versions_report_is_counted_as_it_was() -> None:
+    earlier = ModelFacts.model_validate(
+        {
+            "fileName": "m.gguf", "sizeBytes": 98_000_000, "architecture": "llama", "weightsBytes": 96_576_768,
+            "contextLength": 8192, "blockCount": 30, "embeddingLength": 576, "feedForwardLength": 1536,
+            "headCount": 9, "kvHeads": [3] * 30, "keyLength": 64, "valueLength": 64, "vocabSize": 49152,
+        }
+    )  # fmt: skip
+    assert earlier.kv_elements is None
+    assert estimate(earlier, 8192).kv_cache == 720 * MIB
+    assert longest_context(earlier) == 8192
 
 
 def test_what_never_fits_says_so() -> None:
@@ -106,6 +149,9 @@ def test_memory_only_grows_with_what_is_asked(
     found = fit(FACTS, parallel=parallel, kv_type=kv, available=available)
     assert not found.fits or found.estimate.request <= available
     assert LEAST_CONTEXT <= found.estimate.context_length <= 8192
+    if found.fits and found.estimate.context_length < 8192:
+        longer = found.estimate.context_length + 256
+        assert estimate(FACTS, longer, parallel=parallel, kv_type=kv).request > available
 
 
 @pytest.mark.parametrize(

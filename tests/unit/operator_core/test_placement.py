@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from slm_operator.crd.quantities import parse_quantity
 from slm_operator.nodes import Node
 from slm_operator.settings import HardwareClass, Toleration
 from tests.unit.operator_core.world import (
@@ -266,6 +267,70 @@ def test_a_model_that_fits_no_node_says_what_it_needs_and_heals() -> None:
     world.nodes = (node(memory="8Gi"),)
     world.settle()
     assert world.deployment["spec"]["replicas"] == 1
+
+
+def test_a_context_that_does_not_fit_is_refused_with_the_longest_that_does() -> None:
+    world = World(spec(runtime={"contextLength": 8192}), nodes=(node(memory="700Mi"),))
+    world.settle()
+    world.finish_job("inspect")
+    world.settle()
+    assert reasons(world.status, ("Ready", "MemoryFits")) == ["DoesNotFit", "DoesNotFit"]
+    assert "the longest context that fits it is 4608 tokens" in world.condition("MemoryFits")["message"]
+    assert world.kinds() == ["Service"], "nothing was fetched"
+    world.edit(runtime={"contextLength": 4608})
+    world.settle()
+    assert world.deployment["spec"]["replicas"] == 1
+
+
+def test_a_context_above_what_the_model_holds_is_refused_before_it_is_fetched() -> None:
+    world = World(spec(runtime={"contextLength": 32768}))
+    world.settle()
+    world.finish_job("inspect")
+    world.settle()
+    assert reasons(world.status, ("Ready", "Stalled", "MemoryFits")) == ["ContextTooLong"] * 3
+    assert (
+        "holds 8192 tokens, for which it was trained, and contextLength asks for 32768"
+        in world.condition("Ready")["message"]
+    )
+    assert "set spec.runtime.contextLength to 8192 or less" in world.status["lastFailure"]["remedy"]
+    assert world.kinds() == ["Service"], "nothing was fetched"
+    world.edit(runtime={"contextLength": 8192})
+    world.settle()
+    assert world.deployment["spec"]["replicas"] == 1
+
+
+def test_a_context_that_rope_scaling_reaches_is_taken() -> None:
+    world = World(spec(runtime={"contextLength": 32768}))
+    world.settle()
+    world.finish_job("inspect", SMOLLM2.model_copy(update={"scaled_context_length": 32768}))
+    world.settle()
+    assert world.deployment["spec"]["replicas"] == 1
+
+
+def test_what_runs_with_too_long_a_context_goes_on() -> None:
+    """An earlier version took any context: the revision stays until the spec changes."""
+    world = World(spec(resources=GIVEN, runtime={"contextLength": 32768}))
+    world.settle()
+    world.run_pods()
+    world.settle()
+    before = world.deployment["spec"]["template"]
+    assert world.condition("Ready")["status"] == "True"
+    world.edit(runtime={"contextLength": 16384})
+    world.settle()
+    assert "ContextTooLong" in reasons(world.status, ("Stalled",))
+    assert world.deployment["spec"]["template"] == before
+
+
+def test_status_has_a_line_for_each_part_of_the_memory() -> None:
+    world = World(spec())
+    world.settle()
+    hybrid = {"kv_elements": 6144, "recurrent_blocks": 18, "recurrent_elements": 18 * 280_576}
+    world.finish_job("inspect", SMOLLM2.model_copy(update=hybrid))
+    world.settle()
+    memory = world.status["memory"]
+    parts = ("weights", "kvCache", "recurrentState", "compute", "outputs", "process", "headroom")
+    assert sum(memory[part] for part in parts) == parse_quantity(memory["request"])
+    assert memory["recurrentState"] == 4 * 18 * 280_576 * 4
 
 
 def test_a_class_without_the_memory_is_passed_over() -> None:

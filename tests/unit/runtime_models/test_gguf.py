@@ -55,6 +55,8 @@ def test_the_tiny_models_facts(tiny: bytes) -> None:
         key_length=32,
         value_length=32,
         vocab_size=410,
+        kv_elements=2 * (32 + 32),
+        activations=3 * 128 + 4 * 64,
         has_chat_template=True,
     )
 
@@ -155,16 +157,6 @@ def test_an_encoder_is_no_model_to_generate_with(architecture: bytes, more: list
     named = text(b"general.architecture") + struct.pack("<I", 8) + text(architecture)
     with pytest.raises(UnsupportedArchitecture, match="generates no text"):
         facts_of(header(named, *more, tensors=0))
-
-
-def test_one_part_of_a_split_model_is_unsupported(tmp_path: Path, tiny: bytes) -> None:
-    data = header(
-        text(b"general.architecture") + struct.pack("<I", 8) + text(b"llama"),
-        text(b"split.count") + struct.pack("<IH", 2, 3),
-        tensors=0,
-    )
-    with pytest.raises(UnsupportedFormat, match="one of 3 parts"):
-        facts_of(data)
 
 
 def test_a_file_without_its_last_byte_is_cut_off(tiny: bytes) -> None:

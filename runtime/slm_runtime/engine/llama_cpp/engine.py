@@ -60,7 +60,6 @@ class LlamaCppEngine:
         trained: int = native.llama_model_n_ctx_train(self._model)
         context_length = config.context_length or min(trained, _DEFAULT_CONTEXT)
         self._embedding_length: int = native.llama_model_n_embd_out(self._model)
-        self._outputs = max(config.parallel, _WHOLE_TOKENS)
         if native.llama_model_has_encoder(self._model):
             raise self._no_generator()
         self._context = self._make_context(config, context_length)
@@ -68,7 +67,7 @@ class LlamaCppEngine:
         if not self._memory:
             raise self._no_generator()
         recurrent = native.llama_model_is_recurrent(self._model) or native.llama_model_is_hybrid(self._model)
-        outputs = min(self._outputs, native.llama_n_batch(self._context))
+        outputs = min(_outputs(config), native.llama_n_batch(self._context))
         pooling = _POOLINGS.get(self._metadata(f"{self._metadata('general.architecture')}.pooling_type"))
         self.capabilities = Capabilities(
             context_length=context_length,
@@ -163,19 +162,8 @@ class LlamaCppEngine:
         return LoadError("UnsupportedArchitecture", f"{self._description()} generates no text token by token")
 
     def _make_context(self, config: EngineConfig, context_length: int) -> Any:
-        params = native.llama_context_default_params()
-        cells = context_length * config.parallel
-        params.n_ctx = -(-cells // _CELL_PADDING) * _CELL_PADDING
-        params.n_batch = max(config.batch_size, config.parallel)
-        params.n_ubatch = params.n_batch
-        params.n_seq_max = config.parallel
-        params.n_outputs_max = self._outputs
-        params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
-        params.kv_unified = True
+        params = context_params(config, context_length)
         params.n_threads = params.n_threads_batch = self._threads
-        params.flash_attn_type = -1 if config.flash_attention is None else int(config.flash_attention)
-        params.type_k = params.type_v = _KV_TYPES[config.kv_cache_type]
-        params.no_perf = True
         context = native.llama_init_from_model(self._model, params)
         if not context:
             why = " ".join(self._log.errors) or "no reason given"
@@ -240,6 +228,27 @@ class LlamaCppEngine:
         buffer = ctypes.create_string_buffer(256)
         native.llama_model_desc(self._model, buffer, len(buffer))
         return buffer.value.decode(errors="replace")
+
+
+def context_params(config: EngineConfig, context_length: int) -> Any:
+    """All that decides how much memory a context takes."""
+    params = native.llama_context_default_params()
+    cells = context_length * config.parallel
+    params.n_ctx = -(-cells // _CELL_PADDING) * _CELL_PADDING
+    params.n_batch = max(config.batch_size, config.parallel)
+    params.n_ubatch = params.n_batch
+    params.n_seq_max = config.parallel
+    params.n_outputs_max = _outputs(config)
+    params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
+    params.kv_unified = True
+    params.flash_attn_type = -1 if config.flash_attention is None else int(config.flash_attention)
+    params.type_k = params.type_v = _KV_TYPES[config.kv_cache_type]
+    params.no_perf = True
+    return params
+
+
+def _outputs(config: EngineConfig) -> int:
+    return max(config.parallel, _WHOLE_TOKENS)
 
 
 def resident_bytes() -> int:

@@ -1,0 +1,164 @@
+"""How much memory a model takes, computed from its header.
+
+The formulas follow llama.cpp at the commit that the runtime carries, set up as the runtime does it: one unified KV cache of
+`parallel` sequences, padded to 256 cells, windows kept at full length, flash attention, a step's tokens in one graph. What
+depends on the architecture is already counted in the header's facts. Bytes throughout.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from slm_contract.config import KVCacheType
+from slm_contract.report import ModelFacts
+from slm_operator.crd.quantities import MIB, human_bytes
+
+DEFAULT_PARALLEL: Final = 4
+DEFAULT_BATCH: Final = 512
+KV_PADDING: Final = 256
+"""Cells that the KV cache is padded to."""
+OUTPUT_ROWS: Final = 32
+"""Tokens that one step can give logits of, where fewer sequences are decoded together."""
+FLOAT: Final = 4
+PROCESS_BYTES: Final = 88 * MIB
+"""The API, engine and template processes without a model, measured as proportional set size."""
+VOCABULARY_BYTES: Final = 384
+"""What one token of the vocabulary takes in the tokenizer's tables, of llama.cpp and of ours."""
+MARGIN: Final = 0.10
+"""On top of the sum: allocators, threads, requests in flight."""
+LEAST_MARGIN: Final = 64 * MIB
+
+BYTES_PER_ELEMENT: Final = {KVCacheType.F16: 2.0, KVCacheType.Q8_0: 34 / 32, KVCacheType.Q4_0: 18 / 32}
+"""Blocks of 32 numbers with their scale."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Memory of one replica, in bytes."""
+
+    context_length: int
+    parallel: int
+    kv_type: KVCacheType
+    weights: int
+    kv_cache: int
+    recurrent_state: int
+    compute: int
+    outputs: int
+    process: int
+
+    @property
+    def total(self) -> int:
+        return (
+            self.weights + self.kv_cache + self.recurrent_state + self.compute + self.outputs + self.process
+        )
+
+    @property
+    def headroom(self) -> int:
+        """What the request has on top of the sum."""
+        return self.request - self.total
+
+    @property
+    def request(self) -> int:
+        """What the pod asks for and is limited to: the sum with its headroom, in whole MiB."""
+        return -(-(self.total + max(int(self.total * MARGIN), LEAST_MARGIN)) // MIB) * MIB
+
+    @property
+    def explanation(self) -> str:
+        tokens = f"{self.parallel} x {self.context_length} tokens"
+        parts = [f"weights {human_bytes(self.weights)}"]
+        if self.kv_cache:
+            parts.append(f"KV cache {human_bytes(self.kv_cache)} ({tokens}, {self.kv_type.value})")
+        if self.recurrent_state:
+            parts.append(f"recurrent state {human_bytes(self.recurrent_state)} ({self.parallel} sequences)")
+        parts += [
+            f"compute {human_bytes(self.compute)}",
+            f"outputs {human_bytes(self.outputs)}",
+            f"process {human_bytes(self.process)}",
+        ]
+        return (
+            f"{' + '.join(parts)} = {human_bytes(self.total)}; requested {human_bytes(self.request)}, "
+            f"with {human_bytes(self.headroom)} of headroom"
+        )
+
+
+def kv_cache_bytes(facts: ModelFacts, context_length: int, parallel: int, kv_type: KVCacheType) -> int:
+    """Keys and values of every block that has attention, for `parallel` sequences of `context_length` tokens."""
+    return int(_cells(context_length, parallel) * _kv_elements(facts) * BYTES_PER_ELEMENT[kv_type])
+
+
+def recurrent_bytes(facts: ModelFacts, parallel: int) -> int:
+    """States of `parallel` sequences: they are of one size, whatever the context."""
+    return parallel * facts.recurrent_elements * FLOAT
+
+
+def output_bytes(facts: ModelFacts, parallel: int) -> int:
+    """A row of logits a sequence, where the engine hands them out."""
+    return parallel * facts.vocab_size * FLOAT
+
+
+def compute_bytes(
+    facts: ModelFacts, context_length: int, parallel: int, batch: int, *, flash_attention: bool = True
+) -> int:
+    """The compute buffers, as llama.cpp reserves them for one step.
+
+    They are what exists at once in a step's widest moment: in a block, with the attention mask over all cells, or where its
+    logits are made. Without flash attention the scores of every head over all cells exist, too, and the mask is in floats.
+    """
+    tokens, cells = max(batch, parallel), _cells(context_length, parallel)
+    rows = min(max(parallel, OUTPUT_ROWS), tokens)
+    elements = _activations(facts)
+    if not flash_attention and _kv_elements(facts):
+        attention = 5 * max(facts.head_count * facts.key_length, facts.embedding_length)
+        elements = max(elements, attention + facts.head_count * cells)
+    mask = _masks(facts) * tokens * cells * (2 if flash_attention else FLOAT)
+    logits = (rows * facts.vocab_size + (rows + tokens) * facts.embedding_length) * FLOAT
+    state = recurrent_bytes(facts, parallel) // max(facts.recurrent_blocks, 1)
+    return max(elements * tokens * FLOAT + mask, logits) + state
+
+
+def _kv_elements(facts: ModelFacts) -> int:
+    """Of one token, in all blocks; an earlier version's report has only the heads."""
+    if facts.kv_elements is not None:
+        return facts.kv_elements
+    return sum(facts.kv_heads) * (facts.key_length + facts.value_length)
+
+
+def _activations(facts: ModelFacts) -> int:
+    if facts.activations is not None:
+        return facts.activations
+    return max(
+        3 * facts.feed_forward_length + 4 * facts.embedding_length,
+        5 * max(facts.head_count * facts.key_length, facts.embedding_length),
+    )
+
+
+def _masks(facts: ModelFacts) -> int:
+    """One for each reach of attention: all cells, the window."""
+    whole, window = _kv_elements(facts) - facts.window_kv_elements, facts.window_kv_elements
+    return (whole > 0) + (window > 0)
+
+
+def _cells(context_length: int, parallel: int) -> int:
+    return -(-context_length * parallel // KV_PADDING) * KV_PADDING
+
+
+def estimate(
+    facts: ModelFacts,
+    context_length: int,
+    *,
+    parallel: int = DEFAULT_PARALLEL,
+    kv_type: KVCacheType = KVCacheType.F16,
+    batch: int = DEFAULT_BATCH,
+    flash_attention: bool = True,
+) -> Estimate:
+    """Memory of one replica that runs with just these numbers."""
+    return Estimate(
+        context_length=context_length,
+        parallel=parallel,
+        kv_type=kv_type,
+        weights=facts.weights_bytes,
+        kv_cache=kv_cache_bytes(facts, context_length, parallel, kv_type),
+        recurrent_state=recurrent_bytes(facts, parallel),
+        compute=compute_bytes(facts, context_length, parallel, batch, flash_attention=flash_attention),
+        outputs=output_bytes(facts, parallel),
+        process=PROCESS_BYTES + facts.vocab_size * VOCABULARY_BYTES,
+    )
