@@ -3,9 +3,8 @@
 What fails for the moment is tried again here; what fails for good is raised, and nothing of it is kept.
 """
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
@@ -16,7 +15,6 @@ from slm_runtime.errors import (
     ConfigError,
     OutOfSpace,
     RuntimeFailure,
-    SourceChanged,
     SourceDrifted,
     StorageError,
 )
@@ -24,6 +22,7 @@ from slm_runtime.fetching.bring import Bring, ResumedInVain
 from slm_runtime.fetching.part import BLOCK
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
+from slm_runtime.fetching.transfer import Transfer
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteModel
@@ -32,7 +31,7 @@ from slm_runtime.models.sources.site import Site
 
 SLACK: Final = 1 << 20
 """Bytes for the small files beside the model."""
-FILES_AT_ONCE: Final = 3
+FILES_AT_ONCE: Final = 8
 """While one is verified the next is transferred; small ones wait for the server together."""
 
 
@@ -95,6 +94,7 @@ class Fetch:
 
     def _persist(self) -> FetchedModel:
         """Attempt until it is done or patience ends."""
+        self.folder.retract()
         while True:
             try:
                 return self._attempt()
@@ -103,8 +103,6 @@ class Fetch:
             except StorageError:
                 raise
             except RuntimeFailure as failure:
-                if isinstance(failure, SourceChanged):
-                    self.folder.discard()
                 self.progress.fail(failure.to_failure())
                 self._patience.wait(failure, self.progress.bytes_done)
 
@@ -114,6 +112,8 @@ class Fetch:
             self.source_state = _state(remote)
             self._check_pin(remote)
             self._check_files(remote)
+            known = self.folder.verified()
+            self.folder.withdraw(known.keys() - {each.path for each in remote.files})
             brings = [
                 Bring(
                     each,
@@ -121,6 +121,7 @@ class Fetch:
                     index,
                     self.progress,
                     sha256=self._model.sha256,
+                    known=known.get(each.path),
                     own_parts=self._own_parts,
                     block=self._block,
                     in_place=remote.in_place,
@@ -129,7 +130,7 @@ class Fetch:
             ]
             self._check_space(brings)
             self.progress.begin(sum(each.bytes_done for each in brings), remote.size)
-            files = _all(brings)
+            files = _all(brings, self._site.fetch.bytes_per_second)
             self.progress.enter("Verifying")
             try:
                 facts = self._facts(remote, files)
@@ -186,20 +187,34 @@ def _state(remote: RemoteModel) -> SourceState:
     return SourceState(version=version, size=remote.size)
 
 
-def _all(brings: Sequence[Bring]) -> list[VerifiedFile]:
-    """Bring all files, a few at a time; the first failure stops the rest."""
-    stop = threading.Event()
-    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="file") as pool:
-        futures: list[Future[VerifiedFile]] = [pool.submit(each.run, stop) for each in brings]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
+def _all(brings: Sequence[Bring], bytes_per_second: int | None) -> list[VerifiedFile]:
+    """Bring all files, a few at a time; after a failure none is begun any more."""
+    with (
+        ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="file") as pool,
+        Transfer(bytes_per_second) as transfer,
+    ):
+        futures = [pool.submit(each.run, transfer) for each in brings]
+        first = next(filter(None, (each.exception() for each in as_completed(futures))), None)
+        if first is None:
             return [future.result() for future in futures]
-        finally:
-            stop.set()
-            for future in futures:
-                future.cancel()
+        under_way = [each for each in futures if not each.cancel()]
+        if not _may_pass(first):
+            transfer.stop()
+        wait(under_way)
+        raise _decisive(first, under_way)
+
+
+def _may_pass(failure: BaseException) -> bool:
+    """Whether there will be another attempt, for which the files that are under way are better brought to their end."""
+    if isinstance(failure, RuntimeFailure):
+        return not failure.permanent and not isinstance(failure, StorageError)
+    return isinstance(failure, ResumedInVain)
+
+
+def _decisive(first: BaseException, ended: Sequence[Future[VerifiedFile]]) -> BaseException:
+    """The failure that ends it: one that another attempt would only meet again, else the first."""
+    failures = (each.exception() for each in ended)
+    return next((each for each in failures if isinstance(each, RuntimeFailure) and each.permanent), first)
 
 
 def _gib(size: int) -> str:
