@@ -1,0 +1,76 @@
+"""A source of several files, for what a fetch does with them: `listed+http://host/list.json` names them.
+
+`python -m tests.support.listed fetch` is `slm-runtime fetch` that knows it.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urljoin
+
+from pydantic import BaseModel, TypeAdapter
+
+from slm_runtime.__main__ import main
+from slm_runtime.models.sources import resolve
+from slm_runtime.models.sources.artifact import Blob, PlainFile
+from slm_runtime.models.sources.http import HttpBlob
+from slm_runtime.models.sources.remote import RemoteFile, RemoteModel
+from slm_runtime.models.sources.site import Site
+
+SCHEME: Final = "listed+http"
+
+
+class Listed(BaseModel):
+    path: str
+    url: str | None = None
+    """Relative to the list; None: the path."""
+    sha256: str | None = None
+    empty: bool = False
+
+
+Listing = TypeAdapter(list[Listed])
+
+
+def listing(files: list[Listed]) -> bytes:
+    return Listing.dump_json(files)
+
+
+@dataclass(frozen=True)
+class EmptyBlob:
+    where: str
+    size: int = 0
+    version: str = "empty"
+    ranged: bool = True
+
+    @contextmanager
+    def read(self, _start: int = 0, _stop: int | None = None) -> Iterator[Iterator[bytes]]:
+        yield iter(())
+
+
+@contextmanager
+def listed(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteModel]:
+    url = uri.removeprefix("listed+")
+    with site.client() as client:
+        with client.get(url) as response:
+            files = Listing.validate_json(response.read())
+
+        def blob(file: Listed) -> Blob:
+            address = urljoin(url, file.url or file.path)
+            return EmptyBlob(address) if file.empty else HttpBlob.probe(client, address)
+
+        yield RemoteModel(
+            tuple(RemoteFile(each.path, PlainFile(each.path, blob(each)), each.sha256) for each in files),
+            revision,
+        )
+
+
+def known() -> dict[str, resolve.Source]:
+    """Every scheme, and this one."""
+    return {**resolve.SOURCES, SCHEME: listed}
+
+
+if __name__ == "__main__":
+    vars(resolve)["SOURCES"] = known()
+    sys.exit(main())
