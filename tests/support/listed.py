@@ -3,21 +3,25 @@
 `python -m tests.support.listed fetch` is `slm-runtime fetch` that knows it.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urljoin
 
 from pydantic import BaseModel, TypeAdapter
 
+from slm_contract.config import ModelConfig, RuntimeConfig
 from slm_runtime.__main__ import main
 from slm_runtime.models.sources import resolve
 from slm_runtime.models.sources.artifact import Blob, PlainFile
 from slm_runtime.models.sources.http import HttpBlob
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel
 from slm_runtime.models.sources.site import Site
+from tests.support.ports import free_port
 
 SCHEME: Final = "listed+http"
 
@@ -64,6 +68,23 @@ def listed(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteMode
             tuple(RemoteFile(each.path, PlainFile(each.path, blob(each)), each.sha256) for each in files),
             revision,
         )
+
+
+def environment(source: str, folder: Path) -> dict[str, str]:
+    """Of a fetch that is a process of its own, with all its places in a folder."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "SLM_"))}
+    return {
+        **own,
+        "NO_PROXY": "127.0.0.1",
+        "PIP_CONFIG_FILE": os.devnull,
+        "SLM_CONFIG": RuntimeConfig(model=ModelConfig(name="m", source=source)).to_json(),
+        "SLM_HOST": "127.0.0.1",
+        "SLM_OPS_PORT": str(free_port()),
+        "SLM_MODEL_DIR": str(folder / "models"),
+        "SLM_TERMINATION_MESSAGE": str(folder / "termination"),
+        "SLM_CREDENTIALS_DIR": str(folder / "credentials"),
+        "SLM_CA_BUNDLE": str(folder / "ca.crt"),
+    }
 
 
 def known() -> dict[str, resolve.Source]:

@@ -90,11 +90,11 @@ def published(web: WebServer, site: Site, tiny: bytes, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A volume of 2 MiB."""
+    """A volume of 3 MiB."""
     folder = tmp_path / "volume"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], check=False, capture_output=True
     )
     if mounted.returncode:
         pytest.skip("only root may mount a small volume")

@@ -283,7 +283,7 @@ def test_a_volume_that_fills_up_meanwhile(
 
     def fill(_: File) -> None:
         with (small_volume / "others").open("wb") as file:
-            file.write(bytes(1_700_000))
+            file.write(bytes(2_700_000))
 
     url = web.put("m.gguf", tiny)
     web.files["/m.gguf"].ranges = ranges

@@ -185,7 +185,7 @@ def test_a_volume_that_fills_up_in_the_second_file(
     def fill(_: File) -> None:
         if next(asked) == 1:
             with others.open("wb") as file:
-                file.write(bytes((2 << 20) - sum(map(len, published.data.values())) + 200_000))
+                file.write(bytes((3 << 20) - sum(map(len, published.data.values())) + 200_000))
 
     published.file("sub/second.bin").ranges = ranges
     published.file("sub/second.bin").before = fill

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from slm_contract.config import ModelConfig, RuntimeConfig
 from slm_runtime.errors import (
     SourceDrifted,
     SourceNotFound,
     SourceUnauthorized,
 )
 from slm_runtime.models.sources import resolve
+from tests.support import listed
 from tests.support.listed import Listed
 from tests.support.web import File
 from tests.unit.runtime_models.published import (
@@ -86,22 +86,9 @@ def test_what_is_verified_is_not_transferred_again(published: Published) -> None
 
 def process(published: Published) -> "subprocess.Popen[str]":
     """`slm-runtime fetch` as a process of its own, which can be killed."""
-    config = RuntimeConfig(model=ModelConfig(name="m", source=published.uri))
-    places = published.site.places
-    environment = {
-        **{key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "SLM_"))},
-        "PIP_CONFIG_FILE": os.devnull,
-        "SLM_CONFIG": config.to_json(),
-        "SLM_HOST": "127.0.0.1",
-        "SLM_OPS_PORT": "0",
-        "SLM_MODEL_DIR": str(places.model_dir),
-        "SLM_TERMINATION_MESSAGE": str(places.termination_message),
-        "SLM_CREDENTIALS_DIR": str(places.credentials_dir),
-        "SLM_CA_BUNDLE": str(places.ca_bundle),
-    }
     return subprocess.Popen(
         [sys.executable, "-m", "tests.support.listed", "fetch"],
-        env=environment,
+        env=listed.environment(published.uri, published.site.places.model_dir.parent),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
