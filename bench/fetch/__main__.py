@@ -10,6 +10,7 @@ from typing import Any
 from bench import page
 from bench.fetch import sides
 from tests.cluster.host import Package, require
+from tests.support.measured import interpreter
 from tests.support.nginx import nginx
 
 CURL = Package("curl", "curl", "the other side")
@@ -29,9 +30,8 @@ def measure(rounds: int) -> dict[str, Any]:
                     run = side(address, Path(folder, name))
                     both[name].append(asdict(run))
                     print(f"{name:7} {run}", flush=True)
-        interpreter = sides.interpreter()
     size = sides.FILES * sides.FILE_BYTES
-    return {"bytes": size, "files": sides.FILES, **both, "interpreter": asdict(interpreter)}
+    return {"bytes": size, "files": sides.FILES, **both, "interpreter": asdict(interpreter())}
 
 
 def table(document: dict[str, Any]) -> list[str]:

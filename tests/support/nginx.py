@@ -29,6 +29,7 @@ http {{
   fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi;
   scgi_temp_path {folder}/scgi;
+  limit_conn_zone $binary_remote_addr zone=clients:1m;
   server {{
     listen 127.0.0.1:{port};
     root {root};
@@ -39,13 +40,15 @@ http {{
 
 
 @contextmanager
-def nginx(root: Path, directives: str = "") -> Iterator[str]:
+def nginx(root: Path, directives: str = "", port: int | None = None) -> Iterator[str]:
     """Serve a folder while the context lasts; yields the address, with a slash at its end.
 
     Parameters
     ----------
     directives
-        What else stands in the configuration's `server`.
+        What else stands in the configuration's `server`; `limit_conn clients` counts what one address has open.
+    port
+        None: any that is free.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def nginx(root: Path, directives: str = "") -> Iterator[str]:
     """
     require((PACKAGE,))
     with TemporaryDirectory() as folder:
-        port = free_port()
+        port = port or free_port()
         config = Path(folder, "nginx.conf")
         config.write_text(_CONFIG.format(folder=folder, port=port, root=root, directives=directives))
         program = find_program("nginx") or "nginx"

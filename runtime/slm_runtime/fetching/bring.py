@@ -130,7 +130,7 @@ class Bring:
         with Part(*staging[:2], payload.size, self._identity, self._block) as part:
             if not part.resumed:
                 self._own.add(self._file.path)
-                self._check_magic(payload.size)
+                transfer.run(self._check_magic)
             if self._file.artifact.space != payload.size:
                 transfer.ranges(payload, part, self._share, lambda _: False)
                 return None
@@ -151,11 +151,12 @@ class Bring:
         self._staging.discard()
         self._share.forget()
 
-    def _check_magic(self, size: int) -> None:
+    def _check_magic(self) -> None:
         """Refuse what is no such file before all of it is transferred."""
-        if size <= self._block or not (self._main or self._file.path.endswith(".gguf")):
-            return
         artifact = self._file.artifact
+        small = (artifact.payload.size or 0) <= self._block
+        if small or not (self._main or self._file.path.endswith(".gguf")):
+            return
         with artifact.head(MAGIC_BYTES) as (chunks, _):
             start = next(chunks, b"")
         if not start.startswith(MAGIC[: max(1, len(start))]):

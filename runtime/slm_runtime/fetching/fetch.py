@@ -16,13 +16,14 @@ from slm_runtime.errors import (
     OutOfSpace,
     RuntimeFailure,
     SourceDrifted,
+    SourceUnreachable,
     StorageError,
 )
 from slm_runtime.fetching.bring import Bring, ResumedInVain
 from slm_runtime.fetching.part import BLOCK
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
-from slm_runtime.fetching.transfer import Transfer
+from slm_runtime.fetching.transfer import CONNECTIONS, Transfer
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteModel
@@ -62,6 +63,7 @@ class Fetch:
         self.folder = ModelFolder(site.places.model_dir, model)
         self._own_parts: set[str] = set()
         """Files whose part this process began: what is wrong with them is the source's fault."""
+        self._connections = CONNECTIONS
         self.source_state: SourceState | None = None
         """As the last attempt found the source; None: it couldn't be asked."""
 
@@ -96,6 +98,7 @@ class Fetch:
         """Attempt until it is done or patience ends."""
         self.folder.retract()
         while True:
+            before = self.progress.bytes_done
             try:
                 return self._attempt()
             except ResumedInVain:
@@ -103,6 +106,9 @@ class Fetch:
             except StorageError:
                 raise
             except RuntimeFailure as failure:
+                if isinstance(failure, SourceUnreachable) and self.progress.bytes_done - before < self._block:
+                    # Some servers, and what stands before them, bear only a few connections of one client.
+                    self._connections = max(1, self._connections // 2)
                 self.progress.fail(failure.to_failure())
                 self._patience.wait(failure, self.progress.bytes_done)
 
@@ -130,7 +136,8 @@ class Fetch:
             ]
             self._check_space(brings)
             self.progress.begin(sum(each.bytes_done for each in brings), remote.size)
-            files = _all(brings, self._site.fetch.bytes_per_second)
+            with Transfer(self._site.fetch.bytes_per_second, self._connections) as transfer:
+                files = _all(brings, transfer)
             self.progress.enter("Verifying")
             try:
                 facts = self._facts(remote, files)
@@ -187,12 +194,9 @@ def _state(remote: RemoteModel) -> SourceState:
     return SourceState(version=version, size=remote.size)
 
 
-def _all(brings: Sequence[Bring], bytes_per_second: int | None) -> list[VerifiedFile]:
+def _all(brings: Sequence[Bring], transfer: Transfer) -> list[VerifiedFile]:
     """Bring all files, a few at a time; after a failure none is begun any more."""
-    with (
-        ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="file") as pool,
-        Transfer(bytes_per_second) as transfer,
-    ):
+    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="file") as pool:
         futures = [pool.submit(each.run, transfer) for each in brings]
         first = next(filter(None, (each.exception() for each in as_completed(futures))), None)
         if first is None:

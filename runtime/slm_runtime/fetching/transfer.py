@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from slm_runtime.errors import SourceInvalid, SourceUnreachable
 from slm_runtime.fetching.part import Part
@@ -21,6 +21,7 @@ CONNECTION_BYTES_PER_SECOND: Final = 1 << 20
 """Where the rate is limited: a connection that gets less would only be cut off by its server."""
 CHECKPOINT_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.05
+_Result = TypeVar("_Result")
 
 
 class Stopped(Exception):
@@ -33,13 +34,13 @@ class Transfer:
     A file's blocks come in order and the files' blocks one after the other, so that the first is whole first.
     """
 
-    def __init__(self, bytes_per_second: int | None = None) -> None:
+    def __init__(self, bytes_per_second: int | None = None, connections: int = CONNECTIONS) -> None:
         self._stopped = threading.Event()
         self._rate = Rate(bytes_per_second, wait=self._stopped.wait)
-        self._connections = CONNECTIONS
+        self.connections = connections
         if bytes_per_second is not None:
-            self._connections = min(max(1, bytes_per_second // CONNECTION_BYTES_PER_SECOND), CONNECTIONS)
-        self._pool = ThreadPoolExecutor(self._connections, thread_name_prefix="connection")
+            self.connections = min(max(1, bytes_per_second // CONNECTION_BYTES_PER_SECOND), connections)
+        self._pool = ThreadPoolExecutor(self.connections, thread_name_prefix="connection")
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +54,10 @@ class Transfer:
     def stop(self) -> None:
         """Leave everything as it is."""
         self._stopped.set()
+
+    def run(self, work: Callable[[], _Result]) -> _Result:
+        """Do something else that takes one of the connections."""
+        return self._pool.submit(work).result()
 
     def ranges(self, blob: Blob, part: Part, share: Share, follow: Callable[[int], bool]) -> None:
         """Transfer what is missing of the part. What has come stays, whatever happens.
@@ -72,7 +77,7 @@ class Transfer:
         """
         missing = part.missing()
         blocks = _Blocks(missing, self._stopped)
-        workers = min(self._connections, len(missing))
+        workers = min(self.connections, len(missing))
         running = {self._pool.submit(self._work, blob, part, share, blocks) for _ in range(workers)}
         try:
             self._watch(running, part, share, follow)
@@ -98,7 +103,7 @@ class Transfer:
             The volume can't take it.
         Stopped
         """
-        return self._pool.submit(self._stream, blob, path, share).result()
+        return self.run(lambda: self._stream(blob, path, share))
 
     def _watch(
         self, running: "set[Future[None]]", part: Part, share: Share, follow: Callable[[int], bool]

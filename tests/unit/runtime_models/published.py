@@ -91,7 +91,7 @@ def assert_published(fetch: Fetch, data: dict[str, bytes]) -> None:
     """The right bytes under each name, nothing else, and figures that say so."""
     fetched = fetch.folder.require()
     assert named(fetch.folder) == {*data, "model.json"}
-    assert {path.name for path in fetch.folder.path.iterdir() if path.name.startswith(".")} == {".lock"}
+    assert {path.name for path in fetch.folder.path.glob(".*")} <= {".lock", ".served"}
     for path, content in data.items():
         assert (fetch.folder.path / path).read_bytes() == content
     assert {each.path: each.sha256 for each in fetched.facts.files} == {
