@@ -54,6 +54,7 @@ class Bring:
         block
             Bytes that one ranged request asks for.
         """
+        self.path = file.path
         self._file = file
         self._folder = folder
         self._staging = folder.staging(index)
@@ -67,6 +68,11 @@ class Bring:
         self._verified = known if self._is_same(known) else None
         self.bytes_done = self._before()
         self._share = Share(progress, self.bytes_done)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it lies under its name already, verified."""
+        return self._verified is not None
 
     @property
     def space(self) -> int | None:

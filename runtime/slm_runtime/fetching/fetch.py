@@ -119,7 +119,6 @@ class Fetch:
             self._check_pin(remote)
             self._check_files(remote)
             known = self.folder.verified()
-            self.folder.withdraw(known.keys() - {each.path for each in remote.files})
             brings = [
                 Bring(
                     each,
@@ -134,6 +133,8 @@ class Fetch:
                 )
                 for index, each in enumerate(remote.files)
             ]
+            there = {each.path for each in brings if each.is_there}
+            self.folder.withdraw({*known, *(each.path for each in remote.files)} - there)
             self._check_space(brings)
             self.progress.begin(sum(each.bytes_done for each in brings), remote.size)
             with Transfer(self._site.fetch.bytes_per_second, self._connections) as transfer:

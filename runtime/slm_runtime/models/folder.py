@@ -219,7 +219,7 @@ class ModelFolder:
         self._prompt.unlink(missing_ok=True)
 
     def withdraw(self, paths: Iterable[str]) -> None:
-        """Take away files that are no part of the model."""
+        """Take away files that are no part of the model, or not verified."""
         for path in paths:
             (self.path / path).unlink(missing_ok=True)
         if not self.verified():

@@ -14,6 +14,7 @@ from slm_runtime.errors import (
     OutOfSpace,
     RuntimeFailure,
     SourceInvalid,
+    SourceNotFound,
     SourceUnreachable,
     SourceUntrusted,
 )
@@ -149,6 +150,18 @@ def test_a_redirect_to_where_nothing_is_fetched(
     failure = refusal(published.fetch(), published.data)
     assert isinstance(failure, kind)
     assert failure.permanent
+
+
+def test_what_lies_under_a_name_and_was_never_verified_goes_first(published: Published) -> None:
+    """It would take the room that the right one needs."""
+    fetch = published.fetch()
+    found = fetch.folder.path / "sub/second.bin"
+    found.parent.mkdir(parents=True)
+    found.write_text("half of something")
+    answers = iter([200, *[404] * 8])
+    published.file("sub/second.bin").before = lambda file: setattr(file, "status", next(answers))
+    assert isinstance(refusal(fetch, published.data), SourceNotFound)
+    assert "sub/second.bin" not in named(fetch.folder)
 
 
 def test_a_page_in_place_of_the_model(published: Published) -> None:
