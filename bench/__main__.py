@@ -1,4 +1,4 @@
-"""`python -m bench [serving] [engine] [endurance] [operator] ...`: measure, save, and write docs/benchmarks.md anew."""
+"""`python -m bench [serving] [engine] [operator] [fetch] ...`: measure, save, and write docs/benchmarks.md anew."""
 
 import argparse
 import statistics
@@ -9,6 +9,7 @@ from pathlib import Path
 import uvloop
 
 from bench import endurance, engine, models, page, serving
+from bench.fetch import __main__ as fetch
 from bench.operator import __main__ as operator
 from bench.servers import Shape, ours
 
@@ -54,11 +55,16 @@ def measure_operator(rounds: int, _: str) -> None:
     page.save("operator", operator.measure(500, min(rounds, 2), 100))
 
 
+def measure_fetch(rounds: int, _: str) -> None:
+    page.save("fetch", fetch.measure(rounds))
+
+
 MEASUREMENTS: dict[str, Callable[[int, str], None]] = {
     "serving": measure_serving,
     "engine": measure_engine,
     "endurance": measure_endurance,
     "operator": measure_operator,
+    "fetch": measure_fetch,
 }
 
 

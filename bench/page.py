@@ -99,9 +99,9 @@ def engine_tables(document: dict[str, Any]) -> list[str]:
 
 INTRODUCTION = """# Benchmarks
 
-Made by `make bench` (one part alone: `python -m bench serving`, likewise `engine`, `endurance`, `operator`; one load
-again: `python -m bench serving --only "16 streams"`); this page is written from `bench/results/`. Figures of one row come
-from one run in which the two sides alternate; what counts is the ratio, since absolute figures follow the machine.
+Made by `make bench` (one part alone: `python -m bench serving`, likewise `engine`, `endurance`, `operator`, `fetch`; one
+load again: `python -m bench serving --only "16 streams"`); this page is written from `bench/results/`. Figures of one row
+come from one run in which the two sides alternate; what counts is the ratio, since absolute figures follow the machine.
 llama-server is built from the same source as our wheel, with the same flags, for the same CPU; of our patches it gets only
 what it can't run without (`tests/cluster/patches/amx.patch`), not ours of attention (`attention.patch` there). Both get the
 same GGUF, threads, streams and context a stream, and prompts that no other request shares.
@@ -122,6 +122,10 @@ the same size."""
 SIZES = (1000, 5000)
 """SLMDeployments of the big clusters that are told of: `python -m bench.operator --size 5000 --nodes 5000`."""
 
+FETCH_NOTE = """nginx and both sides share this machine's cores, its loopback and its disk; the files are in the page cache.
+`slm-runtime fetch` is the whole command, its start included, and has brought all bytes to the disk before it ends; curl and
+sha256sum (that of coreutils) leave that to the kernel."""
+
 MODELS = {"shipped": "SmolLM2-135M, Q4_1 as shipped", "q4_0": "SmolLM2-135M, requantised to Q4_0"}
 
 COMMANDS = "The two command lines of the last row (streams and context differ from row to row):"
@@ -129,6 +133,7 @@ COMMANDS = "The two command lines of the last row (streams and context differ fr
 
 def write() -> None:
     """Write the page from whatever has been measured."""
+    from bench.fetch.__main__ import table as fetch_table
     from bench.operator.__main__ import table as operator_table
     from bench.operator.scale import table as scale_table
 
@@ -155,6 +160,9 @@ def write() -> None:
         if document := saved(f"operator-{size}"):
             title = f"## The operator, {size:,} SLMDeployments and {document['nodes']:,} nodes"
             sections.append(_section(title, document, scale_table(document)))
+    if document := saved("fetch"):
+        title = f"## Fetching {document['bytes'] / 1e9:.0f} GB in {document['files']} files"
+        sections.append(_section(title, document, [FETCH_NOTE, "", *fetch_table(document)]))
     PAGE.write_text("\n".join(sections))
 
 

@@ -3,9 +3,8 @@
 What fails for the moment is tried again here; what fails for good is raised, and nothing of it is kept.
 """
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
@@ -16,14 +15,15 @@ from slm_runtime.errors import (
     ConfigError,
     OutOfSpace,
     RuntimeFailure,
-    SourceChanged,
     SourceDrifted,
+    SourceUnreachable,
     StorageError,
 )
 from slm_runtime.fetching.bring import Bring, ResumedInVain
 from slm_runtime.fetching.part import BLOCK
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
+from slm_runtime.fetching.transfer import CONNECTIONS, Transfer
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteModel
@@ -32,7 +32,7 @@ from slm_runtime.models.sources.site import Site
 
 SLACK: Final = 1 << 20
 """Bytes for the small files beside the model."""
-FILES_AT_ONCE: Final = 3
+FILES_AT_ONCE: Final = 8
 """While one is verified the next is transferred; small ones wait for the server together."""
 
 
@@ -63,6 +63,7 @@ class Fetch:
         self.folder = ModelFolder(site.places.model_dir, model)
         self._own_parts: set[str] = set()
         """Files whose part this process began: what is wrong with them is the source's fault."""
+        self._connections = CONNECTIONS
         self.source_state: SourceState | None = None
         """As the last attempt found the source; None: it couldn't be asked."""
 
@@ -106,7 +107,9 @@ class Fetch:
 
     def _persist(self) -> FetchedModel:
         """Attempt until it is done or patience ends."""
+        self.folder.retract()
         while True:
+            before = self.progress.bytes_done
             try:
                 return self._attempt()
             except ResumedInVain:
@@ -114,8 +117,9 @@ class Fetch:
             except StorageError:
                 raise
             except RuntimeFailure as failure:
-                if isinstance(failure, SourceChanged):
-                    self.folder.discard()
+                if isinstance(failure, SourceUnreachable) and self.progress.bytes_done - before < self._block:
+                    # Some servers, and what stands before them, bear only a few connections of one client.
+                    self._connections = max(1, self._connections // 2)
                 self.progress.fail(failure.to_failure())
                 self._patience.wait(failure, self.progress.bytes_done)
 
@@ -125,6 +129,7 @@ class Fetch:
             self.source_state = _state(remote)
             self._check_pin(remote)
             self._check_files(remote)
+            known = self.folder.verified()
             brings = [
                 Bring(
                     each,
@@ -132,15 +137,19 @@ class Fetch:
                     index,
                     self.progress,
                     sha256=self._model.sha256,
+                    known=known.get(each.path),
                     own_parts=self._own_parts,
                     block=self._block,
                     in_place=remote.in_place,
                 )
                 for index, each in enumerate(remote.files)
             ]
+            there = {each.path for each in brings if each.is_there}
+            self.folder.withdraw({*known, *(each.path for each in remote.files)} - there)
             self._check_space(brings)
             self.progress.begin(sum(each.bytes_done for each in brings), remote.size)
-            files = _all(brings)
+            with Transfer(self._site.fetch.bytes_per_second, self._connections) as transfer:
+                files = _all(brings, transfer)
             self.progress.enter("Verifying")
             try:
                 facts = self._facts(remote, files)
@@ -197,20 +206,31 @@ def _state(remote: RemoteModel) -> SourceState:
     return SourceState(version=version, size=remote.size)
 
 
-def _all(brings: Sequence[Bring]) -> list[VerifiedFile]:
-    """Bring all files, a few at a time; the first failure stops the rest."""
-    stop = threading.Event()
+def _all(brings: Sequence[Bring], transfer: Transfer) -> list[VerifiedFile]:
+    """Bring all files, a few at a time; after a failure none is begun any more."""
     with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="file") as pool:
-        futures: list[Future[VerifiedFile]] = [pool.submit(each.run, stop) for each in brings]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
+        futures = [pool.submit(each.run, transfer) for each in brings]
+        first = next(filter(None, (each.exception() for each in as_completed(futures))), None)
+        if first is None:
             return [future.result() for future in futures]
-        finally:
-            stop.set()
-            for future in futures:
-                future.cancel()
+        under_way = [each for each in futures if not each.cancel()]
+        if not _may_pass(first):
+            transfer.stop()
+        wait(under_way)
+        raise _decisive(first, under_way)
+
+
+def _may_pass(failure: BaseException) -> bool:
+    """Whether there will be another attempt, for which the files that are under way are better brought to their end."""
+    if isinstance(failure, RuntimeFailure):
+        return not failure.permanent and not isinstance(failure, StorageError)
+    return isinstance(failure, ResumedInVain)
+
+
+def _decisive(first: BaseException, ended: Sequence[Future[VerifiedFile]]) -> BaseException:
+    """The failure that ends it: one that another attempt would only meet again, else the first."""
+    failures = (each.exception() for each in ended)
+    return next((each for each in failures if isinstance(each, RuntimeFailure) and each.permanent), first)
 
 
 def _gib(size: int) -> str:

@@ -27,8 +27,8 @@ class PartState(ContractModel):
 class Part:
     """Writers own a block each; `save` may run beside them."""
 
-    def __init__(self, path: Path, state_path: Path, size: int, identity: str | None, block: int) -> None:
-        """`identity`: names source and version; None: of no use to another process."""
+    def __init__(self, path: Path, state_path: Path, size: int, identity: str, block: int) -> None:
+        """`identity`: names source and version."""
         self._path = path
         self._state_path = state_path
         self._identity = identity
@@ -37,6 +37,7 @@ class Part:
         self.block = block
         self.done = _resumable(path, state_path, size, identity, block) or [0] * -(-size // block)
         self.resumed = any(self.done)
+        self._first_missing = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (0 if self.resumed else os.O_TRUNC)
         self._file = os.open(path, flags, 0o644)
 
@@ -47,14 +48,20 @@ class Part:
         os.close(self._file)
 
     @classmethod
-    def before(cls, staging: Staging, size: int, identity: str | None, block: int) -> int:
+    def before(cls, staging: Staging, size: int, identity: str, block: int) -> int:
         """Bytes that an earlier process left and that can be gone on with."""
         state = _resumable(staging.part, staging.part_state, size, identity, block)
         return 0 if state is None else sum(state)
 
     @property
-    def bytes_done(self) -> int:
-        return sum(self.done)
+    def prefix(self) -> int:
+        """Bytes that have come without a gap. For one thread."""
+        while self._first_missing < len(self.done):
+            start, stop = self.bounds(self._first_missing)
+            if start < stop:
+                return start
+            self._first_missing += 1
+        return self.size
 
     def bounds(self, index: int) -> tuple[int, int]:
         """Where a block's missing bytes start and end."""
@@ -76,15 +83,13 @@ class Part:
 
     def save(self) -> None:
         """Bring the bytes to the disk, and only then the record that they are there."""
-        if self._identity is None:
-            return
         with self._lock:
             state = PartState(identity=self._identity, block=self.block, done=tuple(self.done))
             os.fdatasync(self._file)
             write_atomically(self._state_path, state.to_json())
 
 
-def _resumable(path: Path, state_path: Path, size: int, identity: str | None, block: int) -> list[int] | None:
+def _resumable(path: Path, state_path: Path, size: int, identity: str, block: int) -> list[int] | None:
     """Bytes from the start of each block, where they are of the same payload."""
     try:
         state = PartState.model_validate_json(state_path.read_bytes())

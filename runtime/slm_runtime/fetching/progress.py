@@ -18,7 +18,7 @@ _log = logging.getLogger("slm.fetch")
 
 
 class Progress:
-    """Thread-safe."""
+    """Thread-safe. What each file adds goes through its :class:`Share`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -85,8 +85,8 @@ class Progress:
             start, first = self._samples[0] if self._samples else (self._clock(), self._done)
             seconds = self._clock() - start
             moving = self._state == "Fetching" and seconds > 0
-            speed = (self._done - first) / seconds if moving else None
-            left = None if self._total is None else self._total - self._done
+            speed = max(0, self._done - first) / seconds if moving else None
+            left = None if self._total is None else max(0, self._total - self._done)
             eta = left / speed if speed and left is not None else None
             return Download(
                 state=self._state,
@@ -113,3 +113,25 @@ class Progress:
         download = self.download()
         fields = download.model_dump(by_alias=True, exclude_none=True, exclude={"state"})
         _log.info(download.state, extra={"fields": fields})
+
+
+class Share:
+    """What one file has added to the progress, so that it can be taken back. Thread-safe."""
+
+    def __init__(self, progress: Progress, done: int) -> None:
+        """`done`: bytes that were there already."""
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done = done
+        self.log = progress.log
+
+    def add(self, length: int) -> None:
+        with self._lock:
+            self._done += length
+        self._progress.add(length)
+
+    def forget(self) -> None:
+        """All of it was thrown away."""
+        with self._lock:
+            done, self._done = self._done, 0
+        self._progress.add(-done)

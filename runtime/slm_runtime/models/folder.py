@@ -6,7 +6,7 @@
         model.json       ModelFacts: written last, so that where it is, the model is whole and verified
         prompt.json      what the source says of the prompt, where it says something
         <path>           a file of the model, verified
-        files.json       which files are: of several, one after the other is
+        .verified        which files are, a line each: of several, one after the other is
         failure.json     why the last attempt must not be repeated as it was
         .part            what has been transferred of the first file so far; .part-1, ... of the others
         .part.json       which parts of it, of which version of the source
@@ -21,18 +21,20 @@ import contextlib
 import errno
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from slm_contract.base import ContractModel
 from slm_contract.config import ModelConfig, PromptConfig
 from slm_contract.report import Failure, ModelFacts
-from slm_runtime.errors import ModelMissing, OutOfSpace, RuntimeFailure, StorageUnusable
+from slm_runtime.errors import ModelMissing, OutOfSpace, RuntimeFailure, SourceInvalid, StorageUnusable
+from slm_runtime.models.sources.remote import safe_path
 
 LOCK_POLL_SECONDS: Final = 0.5
 CHUNK: Final = 1 << 18
@@ -51,14 +53,23 @@ class FetchedModel(NamedTuple):
 class VerifiedFile(ContractModel):
     """A file that lies under its name."""
 
+    path: str
     identity: str | None = None
     """Of the payload that it was made from: source, version and size; None: it can't be told again."""
     size_bytes: int
+    mtime_ns: int
     sha256: str
 
-
-class _VerifiedFiles(ContractModel):
-    files: dict[str, VerifiedFile] = Field(default_factory=dict)
+    @classmethod
+    def at(cls, place: Path, path: str, identity: str | None, sha256: str) -> Self:
+        status = place.stat()
+        return cls(
+            path=path,
+            identity=identity,
+            size_bytes=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            sha256=sha256,
+        )
 
 
 class Staging(NamedTuple):
@@ -104,7 +115,8 @@ class ModelFolder:
         self.path = model_dir / model.folder
         self._manifest = self.path / "model.json"
         self._prompt = self.path / "prompt.json"
-        self._files = self.path / "files.json"
+        self._verified = self.path / ".verified"
+        self._settling = threading.Lock()
         self._failure = self.path / "failure.json"
 
     def fetched(self) -> FetchedModel | None:
@@ -146,25 +158,34 @@ class ModelFolder:
             self.path / f".part{suffix}", self.path / f".part{suffix}.json", self.path / f".unpacked{suffix}"
         )
 
-    def verified(self, path: str) -> VerifiedFile | None:
-        """Return what was verified under a name, where it still lies there."""
-        known = (_read(self._files, _VerifiedFiles) or _VerifiedFiles()).files.get(path)
+    def verified(self) -> dict[str, VerifiedFile]:
+        """What earlier attempts have brought and still lies there as it was."""
         try:
-            return known if known and (self.path / path).stat().st_size == known.size_bytes else None
-        except OSError:
-            return None
+            lines = self._verified.read_bytes().splitlines()
+        except FileNotFoundError:
+            return {}
+        known = {}
+        for line in lines:
+            # The last one may have been cut off.
+            with contextlib.suppress(ValidationError, SourceInvalid):
+                file = VerifiedFile.model_validate_json(line)
+                known[safe_path(file.path)] = file
+        return {path: file for path, file in known.items() if self._is_there(file)}
 
-    def settle(self, path: str, verified: Path, file: VerifiedFile) -> None:
-        """Give a verified file its name, and remember what it is. Its callers take turns."""
+    def settle(self, path: str, staged: Path, identity: str | None, sha256: str) -> VerifiedFile:
+        """Give a verified file its name, and remember what it is."""
         target = self.path / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        if verified != target:
-            with verified.open("rb") as opened:
-                os.fsync(opened.fileno())
-            verified.chmod(0o644)
-            verified.replace(target)
-        known = _read(self._files, _VerifiedFiles) or _VerifiedFiles()
-        write_atomically(self._files, _VerifiedFiles(files={**known.files, path: file}).to_json())
+        staged.chmod(0o644)
+        with staged.open("rb") as opened:
+            os.fsync(opened.fileno())
+        verified = VerifiedFile.at(staged, path, identity, sha256)
+        with self._settling:
+            staged.replace(target)
+            # Behind a line that was cut off, if there is one.
+            with self._verified.open("a", encoding="utf-8") as record:
+                record.write(f"\n{verified.to_json()}")
+        return verified
 
     def link(self, path: str, target: Path) -> None:
         """Let a name stand for a file that lies elsewhere on this machine."""
@@ -178,9 +199,11 @@ class ModelFolder:
         """Say that the model is there: all its files have their names."""
         if prompt is not None:
             write_atomically(self._prompt, prompt.to_json())
+        for folder in {(self.path / each.path).parent for each in facts.files}:
+            _sync_names(folder)
         write_atomically(self._manifest, facts.to_json())
         self.discard()
-        self._files.unlink(missing_ok=True)
+        self._verified.unlink(missing_ok=True)
         self._failure.unlink(missing_ok=True)
         return FetchedModel(self.path / facts.file_name, facts, prompt)
 
@@ -190,11 +213,17 @@ class ModelFolder:
             while chunk := file.read(CHUNK):
                 yield chunk
 
+    def retract(self) -> None:
+        """Say that the model isn't there any more: some of it is missing, and the rest may become another."""
+        self._manifest.unlink(missing_ok=True)
+        self._prompt.unlink(missing_ok=True)
+
     def withdraw(self, paths: Iterable[str]) -> None:
-        """Take away files that make no model."""
+        """Take away files that are no part of the model, or not verified."""
         for path in paths:
             (self.path / path).unlink(missing_ok=True)
-        self._files.unlink(missing_ok=True)
+        if not self.verified():
+            self._verified.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Forget what was transferred and isn't verified."""
@@ -227,6 +256,12 @@ class ModelFolder:
                     time.sleep(LOCK_POLL_SECONDS)
             yield
 
+    def _is_there(self, file: VerifiedFile) -> bool:
+        try:
+            return file == VerifiedFile.at(self.path / file.path, file.path, file.identity, file.sha256)
+        except OSError:
+            return False
+
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
@@ -247,12 +282,21 @@ def storage_errors(path: Path) -> Iterator[None]:
 def write_atomically(path: Path, text: str) -> None:
     """Whoever reads sees the old text or the new, also after a power cut."""
     temporary = path.with_name(f".{path.name.lstrip('.')}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_names(path.parent)
+
+
+def _sync_names(path: Path) -> None:
+    """Bring to the disk which names a folder has."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         # Some network file systems refuse to sync a folder; they order renames themselves.
         with contextlib.suppress(OSError):

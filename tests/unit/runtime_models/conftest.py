@@ -1,4 +1,5 @@
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,13 +9,16 @@ import pytest
 from slm_contract.config import ModelConfig
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.patience import Patience
+from slm_runtime.models.sources import resolve
 from slm_runtime.models.sources.artifact import Artifact
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
+from tests.support import listed
 from tests.support.gguf import write_tiny_gguf
 from tests.support.hub import Hub, hub_server
 from tests.support.web import WebServer, web_server
+from tests.unit.runtime_models.published import Published
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +79,28 @@ def fetch_of(site: Site) -> FetchOf:
         return Fetch(model, site, patience=Patience(first_wait=0.001), block=100_000)
 
     return make
+
+
+@pytest.fixture
+def published(web: WebServer, site: Site, tiny: bytes, monkeypatch: pytest.MonkeyPatch) -> Published:
+    """A model of three files: the tiny one, a larger one in a folder, a small one."""
+    monkeypatch.setattr(resolve, "SOURCES", listed.known())
+    noise = bytes(range(256)) * 2000
+    return Published(web, site, {"m.gguf": tiny, "sub/second.bin": noise, "third.json": b"{}"})
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume of 3 MiB."""
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a small volume")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 @contextmanager

@@ -9,13 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
-from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
@@ -33,6 +31,7 @@ from slm_runtime.places import Places
 from slm_runtime.termination import bounded_json
 from tests.support.ports import free_port
 from tests.support.web import File, WebServer
+from tests.unit.runtime_models.waiting import eventually
 
 _open = build_opener(ProxyHandler({})).open
 
@@ -91,18 +90,6 @@ class Pod:
     def report(self) -> RuntimeReport:
         with _open(f"http://127.0.0.1:{self.port}/report", timeout=5) as answer:
             return RuntimeReport.model_validate_json(answer.read())
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            if true():
-                return
-        except (URLError, ConnectionError):
-            pass
-        time.sleep(0.02)
-    pytest.fail("it didn't become true within 30 seconds")
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from slm_runtime.models.sources.address import Origin, check_encrypted, check_pu
 from slm_runtime.models.sources.route import Route
 
 MAX_REDIRECTS: Final = 5
-TIMEOUT: Final = httpx2.Timeout(30, connect=10)
+TIMEOUT: Final = httpx2.Timeout(30, connect=10, pool=None)
 CONNECTIONS: Final = 8
 PROBE: Final = {"Range": "bytes=0-0"}
 """Asks for the first byte alone."""
@@ -65,7 +65,7 @@ class HttpClient:
         self._client = httpx2.Client(
             verify=tls,
             timeout=timeout,
-            limits=httpx2.Limits(max_connections=CONNECTIONS),
+            limits=httpx2.Limits(max_keepalive_connections=CONNECTIONS),
             headers={"Accept-Encoding": "identity", "User-Agent": "slm-runtime"},
         )
         self._authorizations = dict(authorizations or {})

@@ -12,7 +12,7 @@ from slm_runtime.models.sources.artifact import Artifact
 MAX_FILE_NAME: Final = 200
 MAX_PATH: Final = 1024
 MAX_FILES: Final = 1000
-OWN_FILES: Final = {"model.json", "prompt.json", "files.json", "failure.json"}
+OWN_FILES: Final = {"model.json", "prompt.json", "failure.json"}
 """What the folder says of itself; its other own names are hidden."""
 
 
@@ -37,6 +37,21 @@ class RemoteModel:
     """What the source says of the prompt, where it says something."""
     in_place: bool = False
     """Whether the files lie on this machine for as long as the pod lives: they are linked to, not copied."""
+
+    def __post_init__(self) -> None:
+        """Hold the files against each other.
+
+        Raises
+        ------
+        SourceInvalid
+            They can't lie in one folder.
+        """
+        if not 1 <= len(self.files) <= MAX_FILES:
+            raise SourceInvalid(f"The source has {len(self.files)} files; 1 to {MAX_FILES} can be.")
+        paths = {safe_path(each.path) for each in self.files}
+        folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+        if len(paths) < len(self.files) or paths & folders:
+            raise SourceInvalid("The source has two files of one name, or a file and a folder.")
 
     @property
     def pin(self) -> SourcePin:
