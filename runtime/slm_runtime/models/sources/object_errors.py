@@ -37,6 +37,7 @@ _ELSEWHERE: Final = {
     "PermanentRedirect",
     "IllegalLocationConstraintException",
 }
+_NO_BUCKET: Final = {"NoSuchBucket", "ContainerNotFound"}
 _CERTIFICATE: Final = re.compile(r"InvalidCertificate\(\s*(\w+)")
 
 LET_READ: Final = (
@@ -91,6 +92,8 @@ def _of_status(status: int, code: str, where: str, server: str) -> RuntimeFailur
         return _elsewhere(where)
     if status in {401, 403} or code in _REJECTED:
         return SourceUnauthorized(said, LET_READ)
+    if code in _NO_BUCKET:
+        return SourceNotFound(f"{server} has no such bucket as that of {where}.")
     if status in {404, 410}:
         return SourceNotFound(said)
     if status == 416:

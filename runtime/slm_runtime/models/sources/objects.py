@@ -20,6 +20,7 @@ from slm_runtime.errors import (
     SourceError,
     SourceInvalid,
     SourceNotFound,
+    SourceUnauthorized,
 )
 from slm_runtime.models.sources.artifact import CHUNK, PlainFile
 from slm_runtime.models.sources.object_errors import typed
@@ -195,9 +196,9 @@ def _folder(bucket: _Bucket, key: str) -> RemoteModel:
     """Take what has no such object for a folder; where it is none either, say what there is."""
     try:
         listed = bucket.below(key)
-    except SourceError as failure:
+    except SourceUnauthorized as failure:
         raise SourceNotFound(
-            f"There is no {bucket.address}{key}, as far as can be seen: {failure.message}"
+            f"There is no {bucket.address}{key}; what there is the credentials may not list.", failure.remedy
         ) from None
     if not listed:
         raise SourceNotFound(f"There is no {bucket.address}{key}{_nearest(bucket, key)}.")
