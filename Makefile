@@ -54,6 +54,10 @@ test-fast: $(READY) ## Unit, contract and simulation tests: under a minute
 test-changes: $(READY) ## Changes under load that take minutes: the operator's upgrade, slow rollbacks (SLM_UPGRADE_FROM=commit)
 	@$(BIN)/python -m tests.tiers changes
 
+.PHONY: test-sources
+test-sources: $(READY) ## Model sources against real servers of their kind, built once
+	@$(BIN)/python -m tests.tiers sources
+
 .PHONY: lint
 lint: $(READY) ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check --quiet .

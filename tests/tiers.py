@@ -56,6 +56,13 @@ TIERS = (
     Tier("apiserver", "the operator process, kube-apiserver, etcd", ("apiserver",), no_linux, BUILDS),
     Tier("e2e", "a whole cluster: kubelet, containers, images, chart, tokens", ("e2e",), no_cluster, BUILDS),
     Tier(
+        "sources",
+        "the servers that models come from: an S3 gateway",
+        ("sources",),
+        options=BUILDS,
+        by_hand=True,
+    ),
+    Tier(
         "changes",
         "the same, under load: an upgrade from an earlier version, rollbacks that take their time",
         ("e2e",),

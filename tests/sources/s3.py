@@ -46,7 +46,7 @@ class S3Server:
                 [
                     self._program,
                     *("--port", f"127.0.0.1:{self._port}", "--access", ROOT, "--secret", SECRET),
-                    *("--iam-dir", self._folder / "users", *secured),
+                    *("--keep-alive", "--iam-dir", self._folder / "users", *secured),
                     *("posix", "--versioning-dir", self._folder / "versions", self._folder / "data"),
                 ],
                 stdout=log,

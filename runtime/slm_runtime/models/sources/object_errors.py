@@ -4,7 +4,7 @@ The client says of most failures only that there was one; what it was stands in 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -21,6 +21,7 @@ from slm_runtime.errors import (
     InvalidModel,
     RuntimeFailure,
     SourceChanged,
+    SourceError,
     SourceInvalid,
     SourceNotFound,
     SourceUnauthorized,
@@ -31,14 +32,36 @@ from slm_runtime.errors import (
 _STATUS: Final = re.compile(r"status: (\d{3}),")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 """S3, Google and Azure name the cause of a refusal by the same element."""
-_REJECTED: Final = {"ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_CERTIFICATE: Final = re.compile(r"InvalidCertificate\(\s*(\w+)")
 _ELSEWHERE: Final = {
     "AuthorizationHeaderMalformed",
     "PermanentRedirect",
     "IllegalLocationConstraintException",
 }
 _NO_BUCKET: Final = {"NoSuchBucket", "ContainerNotFound"}
-_CERTIFICATE: Final = re.compile(r"InvalidCertificate\(\s*(\w+)")
+_OF_CODE: Final[Mapping[str, type[SourceError]]] = {
+    **dict.fromkeys(("ExpiredToken", "InvalidToken", "PublicAccessNotPermitted"), SourceUnauthorized),
+    "SlowDown": SourceUnreachable,
+}
+"""Causes that tell more than the status that they come with."""
+_OF_STATUS: Final[Mapping[int, type[SourceError]]] = {
+    **dict.fromkeys((401, 403), SourceUnauthorized),
+    **dict.fromkeys((404, 410), SourceNotFound),
+    **dict.fromkeys((408, 425, 429), SourceUnreachable),
+}
+_OF_CONNECTION: Final[tuple[tuple[str, type[SourceError], str], ...]] = (
+    ("NotPartial", SourceInvalid, "{where}: {server} knows no ranges."),
+    ("No CA certificates were loaded", SourceUntrusted, "{where}: this machine trusts no CA at all."),
+    ("BadScheme", SourceUntrusted, "{server} isn't encrypted, or leads to a server that isn't."),
+    ("dns error", SourceUnreachable, "{where}: no address is known for {server}."),
+    ("TunnelUnsuccessful", SourceUnreachable, "{where}: the proxy lets nobody through to {server}."),
+    ("Timeout", SourceUnreachable, "{where}: waited too long for {server}."),
+    ("TimedOut", SourceUnreachable, "{where}: waited too long for {server}."),
+    ("kind: Connect", SourceUnreachable, "{where}: no connection to {server}."),
+    ("kind: Body", SourceUnreachable, "{where} was cut off."),
+    ("kind: Interrupted", SourceUnreachable, "{where} was cut off."),
+)
+"""Words in the text, and what they mean; the first that is there."""
 
 LET_READ: Final = (
     "Let the credentials read (and list) there, or name a Secret with them in spec.model.credentials.secretRef:"
@@ -79,28 +102,23 @@ def _failure(error: Exception, where: str, server: str) -> RuntimeFailure:
         return SourceUnauthorized(f"{where} can't be asked for: the credentials can't be used.", LET_READ)
     if "BareRedirect" in text:
         return _elsewhere(where)
-    if "NotPartial" in text:
-        return SourceInvalid(
-            f"{where}: {server} knows no ranges.", "Use a server that does, as all of these clouds'."
-        )
     return _of_connection(text, where, server)
 
 
 def _of_status(status: int, code: str, where: str, server: str) -> RuntimeFailure:
-    said = f"{where}: {server} answers {status}{f' ({code})' if code else ''}."
     if code in _ELSEWHERE:
         return _elsewhere(where)
-    if status in {401, 403} or code in _REJECTED:
-        return SourceUnauthorized(said, LET_READ)
     if code in _NO_BUCKET:
         return SourceNotFound(f"{server} has no such bucket as that of {where}.")
-    if status in {404, 410}:
-        return SourceNotFound(said)
     if status == 416:
         return InvalidModel(f"{where} is empty, or shorter than it was.")
-    if status in {408, 425, 429} or status >= 500 or code == "SlowDown":
-        return SourceUnreachable(said)
-    return SourceInvalid(said)
+    kind = (
+        _OF_CODE.get(code)
+        or _OF_STATUS.get(status)
+        or (SourceUnreachable if status >= 500 else SourceInvalid)
+    )
+    said = f"{where}: {server} answers {status}{f' ({code})' if code else ''}."
+    return kind(said, LET_READ if kind is SourceUnauthorized else None)
 
 
 def _elsewhere(where: str) -> RuntimeFailure:
@@ -114,20 +132,9 @@ def _of_connection(text: str, where: str, server: str) -> RuntimeFailure:
     certificate = _CERTIFICATE.search(text)
     if certificate is not None:
         return SourceUntrusted(f"The certificate of {server} isn't trusted: {certificate[1]}.")
-    if "No CA certificates were loaded" in text:
-        return SourceUntrusted(f"{where}: this machine trusts no CA at all.")
-    if "BadScheme" in text:
-        return SourceUntrusted(f"{server} isn't encrypted, or leads to a server that isn't.", "Use https://.")
-    if "dns error" in text:
-        return SourceUnreachable(f"{where}: no address is known for {server}.")
-    if "TunnelUnsuccessful" in text:
-        return SourceUnreachable(f"{where}: the proxy lets nobody through to {server}.")
-    if "Timeout" in text or "TimedOut" in text:
-        return SourceUnreachable(f"{where}: waited too long for {server}.")
-    if "kind: Connect" in text:
-        return SourceUnreachable(f"{where}: no connection to {server}.")
-    if "kind: Body" in text or "kind: Interrupted" in text or "kind: Request" in text:
-        return SourceUnreachable(f"{where} was cut off.")
+    for words, kind, said in _OF_CONNECTION:
+        if words in text:
+            return kind(said.format(where=where, server=server))
     return SourceUnreachable(f"{where}: {server} can't be asked: {_first_line(text)}.")
 
 

@@ -7,7 +7,6 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final, Self
 
 import obstore
@@ -96,11 +95,11 @@ class _Bucket:
         return found
 
     def names(self, folder: str) -> list[str]:
-        """Say what is in a folder, at the first look."""
+        """Say what is in a folder, as far as its first page tells."""
         with typed(f"{self.address}{folder}", self.server):
-            listed = obstore.list_with_delimiter(self.store, folder or None)
-        names = [*listed["common_prefixes"], *(meta["path"] for meta in listed["objects"])]
-        return [name.rstrip("/").rpartition("/")[2] for name in islice(names, _PAGE)]
+            page = next(iter(obstore.list(self.store, folder or None, chunk_size=_PAGE)), ())
+        skip = len(folder) + 1 if folder else 0
+        return sorted({meta["path"][skip:].partition("/")[0] for meta in page})
 
 
 @dataclass(frozen=True)
@@ -239,7 +238,7 @@ def _nearest(bucket: _Bucket, key: str) -> str:
         names = bucket.names(folder)
     except SourceError:
         return ""
-    near = difflib.get_close_matches(name, names, _SHOWN, 0.3) or sorted(names)[:_SHOWN]
+    near = difflib.get_close_matches(name, names, _SHOWN, 0.3) or names[:_SHOWN]
     return (
         f"; {bucket.address}{folder} has {', '.join(near)}"
         if near

@@ -73,9 +73,8 @@ def choose(files: Iterable[Listed], path: str | None, where: str) -> tuple[str, 
         Several fit; the message says which.
     """
     sizes = {each.path: each.size for each in files}
-    if path is not None and path in sizes:
+    if path is not None and _first(path) in map(_first, sizes):
         return _complete(_first(path), sizes, where)
-    models = {_first(each) for each in sizes if is_gguf(each)}
     fitting = {_first(each) for each in sizes if is_gguf(each) and _fits(each, path)}
     plain = {each for each in fitting if not _is_companion(each)}
     chosen = plain or (fitting if path is not None else set())
@@ -87,7 +86,8 @@ def choose(files: Iterable[Listed], path: str | None, where: str) -> tuple[str, 
             f"{where} has more than one model{wanted}: {_list(chosen, sizes)}.",
             "Name one of them in spec.model.source, or write a pattern that fits one alone.",
         )
-    has = f"its models are {_list(models, sizes)}" if models else "it has no GGUF file at all"
+    models = {_first(each) for each in sizes if is_gguf(each) and not _is_companion(each)}
+    has = f"its models are {_list(models, sizes)}" if models else "it has no GGUF model at all"
     raise SourceNotFound(f"{where} has no model{wanted}; {has}.")
 
 
