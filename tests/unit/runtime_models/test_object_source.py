@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import ssl
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -157,6 +158,18 @@ def test_what_is_not_there(web: WebServer, site: Site) -> None:
 def test_an_answer_that_breaks_off_is_unreachable(web: WebServer, site: Site) -> None:
     web.put("bucket/m.gguf", bytes(100_000), headers=DATED, cut_after=50_000)
     assert "cut off" in refusal("s3://bucket/m.gguf", site).message
+
+
+def test_a_server_that_falls_silent(web: WebServer, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slm_runtime.models.sources.object_stores._ANSWER_SECONDS", 0.2)
+    go_on = threading.Event()
+    put(web, "m.gguf", bytes(100_000), hold=go_on, hold_after=50_000)
+    try:
+        failure = refusal("s3://bucket/m.gguf", site)
+    finally:
+        go_on.set()
+    assert isinstance(failure, SourceUnreachable)
+    assert "waited too long" in failure.message
 
 
 def test_nobody_listens(site: Site) -> None:
@@ -345,6 +358,72 @@ class TestRights:
             named = with_environment(site, GCE_METADATA_HOST=f"127.0.0.1:{metadata.port}")
             refusal("gs://bucket/m.gguf", named)
             assert {asked.path.rpartition("/")[2] for asked in metadata.asked} == {"token"}
+
+
+class TestWorkloadIdentity:
+    """The site's environment, as a cloud's webhook writes it into pods, leads to rights for a while."""
+
+    @pytest.fixture
+    def identity(self, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Site]:
+        """The site with variables that the client too finds in its process; one of them names a file with a token."""
+        token = tmp_path / "token"
+        token.write_text("projected")
+
+        def make(token_file: str, **variables: str) -> Site:
+            variables[token_file] = str(token)
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            return with_environment(site, **variables)
+
+        return make
+
+    def test_of_a_service_account_with_a_role(
+        self, web: WebServer, secure: WebServer, authority: Authority, identity: Callable[..., Site]
+    ) -> None:
+        put(web, "m.gguf", b"GGUF")
+        secure.put("", STS.encode())
+        there = identity(
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            AWS_ROLE_ARN="arn:aws:iam::1:role/models",
+            AWS_ENDPOINT_URL_STS=secure.url(""),
+        )
+        there.places.ca_bundle.write_bytes(authority.certificate.read_bytes())
+        assert read("s3://bucket/m.gguf", there) == b"GGUF"
+        assert "Credential=FOR-A-WHILE/" in (web.asked[-1].authorization or "")
+
+    def test_of_a_pod(self, web: WebServer, identity: Callable[..., Site]) -> None:
+        put(web, "m.gguf", b"GGUF")
+        given = {"AccessKeyId": "FOR-A-WHILE", "SecretAccessKey": "s", "Token": "t", "Expiration": UNTIL}
+        with web_server() as agent:
+            agent.put("v1/credentials", json.dumps(given).encode(), login="projected")
+            there = identity(
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+                AWS_CONTAINER_CREDENTIALS_FULL_URI=agent.url("v1/credentials"),
+            )
+            assert read("s3://bucket/m.gguf", there) == b"GGUF"
+        assert "Credential=FOR-A-WHILE/" in (web.asked[-1].authorization or "")
+
+    def test_of_azure(
+        self, web: WebServer, secure: WebServer, authority: Authority, identity: Callable[..., Site]
+    ) -> None:
+        put(web, "m.gguf", b"GGUF")
+        given = {"access_token": "for-a-while", "expires_in": 3600}
+        secure.put("tenant/oauth2/v2.0/token", json.dumps(given).encode())
+        there = identity(
+            "AZURE_FEDERATED_TOKEN_FILE",
+            AZURE_CLIENT_ID="client",
+            AZURE_TENANT_ID="tenant",
+            AZURE_AUTHORITY_HOST=secure.url(""),
+        )
+        there.places.ca_bundle.write_bytes(authority.certificate.read_bytes())
+        assert read("az://bucket/m.gguf", there) == b"GGUF"
+        assert web.asked[-1].authorization == "Bearer for-a-while"
+
+
+UNTIL = "2999-01-01T00:00:00Z"
+STS = f"""<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>
+<AccessKeyId>FOR-A-WHILE</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>
+<Expiration>{UNTIL}</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"""
 
 
 @pytest.fixture
