@@ -275,6 +275,15 @@ class TestServers:
         secret(site, AWS_REGION="evil.example/")
         assert isinstance(refusal("s3://bucket/m.gguf", plain), ConfigError)
 
+    def test_a_bucket_in_the_hosts_name(self, site: Site) -> None:
+        there = with_environment(
+            site, AWS_ENDPOINT_URL_S3="https://s3.corp", AWS_VIRTUAL_HOSTED_STYLE_REQUEST="true"
+        )
+        assert open_store("s3://bucket/", there).server == "https://bucket.s3.corp"
+        both = ["s3.corp", "bucket.s3.corp"]
+        assert open_store("s3://bucket/", with_fetch(there, hosts=both)).server == "https://bucket.s3.corp"
+        assert isinstance(refusal("s3://other/m.gguf", with_fetch(there, hosts=both)), SourceUntrusted)
+
     @pytest.mark.parametrize("host", ["169.254.169.254", "[fd00:ec2::254]"])
     def test_where_clouds_tell_credentials_is_no_store(self, host: str, site: Site) -> None:
         there = with_environment(site, AWS_ENDPOINT_URL_S3=f"https://{host}")

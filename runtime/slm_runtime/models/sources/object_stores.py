@@ -89,9 +89,12 @@ def _s3(uri: str, bucket: str, site: Site) -> OpenStore:
     _check_same(site, names, endpoint, "AWS_ENDPOINT_URL_S3")
     rights = _s3_rights(site)
     by_host = _is_true(environment, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST")
+    if by_host:
+        endpoint = endpoint.replace("://", f"://{bucket}.", 1)
+        site.route.check(endpoint)
     store = S3Store(
         bucket,
-        aws_endpoint_url_s3=endpoint.replace("://", f"://{bucket}.", 1) if by_host else endpoint,
+        aws_endpoint_url_s3=endpoint,
         virtual_hosted_style_request=by_host,
         region=region,
         skip_signature=rights.anonymous,
@@ -99,7 +102,7 @@ def _s3(uri: str, bucket: str, site: Site) -> OpenStore:
         retry_config=_RETRY,
         **rights.options,
     )
-    return OpenStore(store, endpoint)
+    return OpenStore(store, redacted(endpoint))
 
 
 def _s3_rights(site: Site) -> _Rights:
@@ -141,7 +144,7 @@ def _google(uri: str, bucket: str, site: Site) -> OpenStore:
         retry_config=_RETRY,
         **rights.options,
     )
-    return OpenStore(store, endpoint)
+    return OpenStore(store, redacted(endpoint))
 
 
 def _google_rights(site: Site) -> _Rights:
@@ -189,7 +192,7 @@ def _azure(uri: str, container: str, site: Site) -> OpenStore:
         retry_config=_RETRY,
         **rights.options,
     )
-    return OpenStore(store, endpoint)
+    return OpenStore(store, redacted(endpoint))
 
 
 def _azure_rights(site: Site) -> _Rights:
@@ -242,7 +245,7 @@ def _check_same(site: Site, names: tuple[str, ...], used: str, setting: str) -> 
     named = _secret(site, *names)
     if named is not None and named.rstrip("/") != used:
         raise SourceUntrusted(
-            f"The credentials Secret names {redacted(named)[:200]!r} where this site has {used!r}.",
+            f"The credentials Secret names {redacted(named)[:200]!r} where this site has {redacted(used)!r}.",
             f"Leave it out of the Secret; have it set as {setting} in the operator's fetch.env, or a mirror in"
             " fetch.mirrors.",
         )
