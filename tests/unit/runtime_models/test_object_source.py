@@ -125,6 +125,22 @@ def test_what_changes_between_two_reads_is_noticed(web: WebServer, site: Site) -
                 b"".join(chunks)
 
 
+def test_azure_lists_etags_without_their_quotes(web: WebServer, site: Site) -> None:
+    put(web, "folder/m.gguf", b"GGUF", etag='"0x8D"')
+    said = {**DATED, "Content-Length": "4", "Content-Type": "x/y", "Etag": "0x8D"}
+    properties = "".join(f"<{name}>{value}</{name}>" for name, value in said.items())
+    blob = f"<Blob><Name>folder/m.gguf</Name><Properties>{properties}</Properties></Blob>"
+    web.put("bucket", f"<EnumerationResults><Blobs>{blob}</Blobs></EnumerationResults>".encode())
+    assert read("az://bucket/folder/", site) == b"GGUF"
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_a_list_that_makes_no_sense(scheme: str, web: WebServer, site: Site) -> None:
+    for page in (b"", b"<html>", b"{}"):
+        web.put("bucket", page)
+        assert isinstance(refusal(f"{scheme}://bucket/folder/", site), SourceInvalid)
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "said"),
     [

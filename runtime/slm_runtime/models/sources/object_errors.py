@@ -51,6 +51,8 @@ _OF_STATUS: Final[Mapping[int, type[SourceError]]] = {
 }
 _OF_CONNECTION: Final[tuple[tuple[str, type[SourceError], str], ...]] = (
     ("NotPartial", SourceInvalid, "{where}: {server} knows no ranges."),
+    ("invalid list response", SourceInvalid, "{where}: {server} lists objects in a way that makes no sense."),
+    ("Failed to parse", SourceInvalid, "{where}: {server} answers in a way that makes no sense."),
     ("No CA certificates were loaded", SourceUntrusted, "{where}: this machine trusts no CA at all."),
     ("BadScheme", SourceUntrusted, "{server} isn't encrypted, or leads to a server that isn't."),
     ("dns error", SourceUnreachable, "{where}: no address is known for {server}."),

@@ -46,8 +46,11 @@ class _Object:
 
     @classmethod
     def of(cls, meta: Any) -> Self:
-        version = meta["version"]
-        return cls(meta["path"], meta["size"], meta["e_tag"], None if version in {None, "null"} else version)
+        etag, version = meta["e_tag"], meta["version"]
+        if etag and not etag.endswith('"'):
+            # Azure lists them so; what is compared, and sent, has its quotes.
+            etag = f'"{etag}"'
+        return cls(meta["path"], meta["size"], etag, None if version in {None, "null"} else version)
 
 
 @dataclass(frozen=True)
