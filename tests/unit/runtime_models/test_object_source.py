@@ -242,6 +242,13 @@ class TestServers:
         web.put("corp/hub/m.gguf", b"GGUF", headers=DATED)
         mirrored = with_fetch(site, mirrors=[{"source": "s3://public/", "mirror": "s3://corp/hub/"}])
         assert read("s3://public/m.gguf", mirrored) == b"GGUF"
+        mirrored = with_fetch(site, mirrors=[{"source": "s3://public/", "mirror": "gs://corp/hub/"}])
+        with pytest.raises(SourceNotFound, match="gs://corp/hub"):
+            read("s3://public/m.gguf", mirrored)
+
+    def test_a_mirror_that_is_no_bucket(self, site: Site) -> None:
+        mirrored = with_fetch(site, mirrors=[{"source": "s3://public/", "mirror": "oci://registry.corp/"}])
+        assert isinstance(refusal("s3://public/m.gguf", mirrored), ConfigError)
 
     @pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
     def test_a_host_that_the_site_does_not_name(self, scheme: str, web: WebServer, site: Site) -> None:

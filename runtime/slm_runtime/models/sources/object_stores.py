@@ -62,6 +62,8 @@ def open_store(uri: str, site: Site) -> OpenStore:
     """
     scheme, _, rest = uri.partition("://")
     bucket = rest.partition("/")[0]
+    if scheme not in _STORES:
+        raise ConfigError(f"A mirror leads to {uri[:200]!r}, which is no bucket.", "Correct fetch.mirrors.")
     if not _BUCKET.fullmatch(bucket):
         raise SourceInvalid(f"{bucket[:80]!r} can't be the name of a bucket.")
     try:
