@@ -489,8 +489,8 @@ def test_a_bundle_without_certificates_is_a_configuration_error(site: Site) -> N
 
 
 def test_a_proxy_is_asked(web: WebServer, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "")
-    monkeypatch.setenv("no_proxy", "")
+    for name in ("NO_PROXY", "no_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTPS_PROXY", web.url(""))
     failure = refusal("s3://bucket/m.gguf", with_environment(site, AWS_ENDPOINT_URL_S3="https://s3.example"))
     assert isinstance(failure, SourceUnreachable)
