@@ -19,6 +19,7 @@ CONTAINERD = "2.2.9"
 HELM = "3.19.5"
 KIND = "0.30.0"
 PROMETHEUS_OPERATOR = "0.85.0"
+VERSITYGW = "1.8.0"
 
 MODULES = Path(__file__).parent / "go"
 STRIPPED = "-s -w"
@@ -124,6 +125,12 @@ helm = _released(
     flags=f"{STRIPPED} -X helm.sh/helm/v3/internal/version.version=v{HELM}",
 )
 kind = _released("kind", {"kind": f"sigs.k8s.io/kind@v{KIND}"}, f"{KIND}, seconds, once", flags=STRIPPED)
+versitygw = _released(
+    "versitygw",
+    {"versitygw": f"github.com/versity/versitygw/cmd/versitygw@v{VERSITYGW}"},
+    f"{VERSITYGW}, an S3 server, about 3 min, once",
+    flags=STRIPPED,
+)
 
 CONTROL_PLANE = (kubernetes, etcd)
 SINGLE_NODE = (*CONTROL_PLANE, containerd, coredns, pause, helm)

@@ -109,6 +109,10 @@ class WebServer:
             def do_HEAD(self) -> None:
                 self.do_GET()
 
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.do_GET()
+
             def _answer(self, file: File, asked: Asked) -> None:
                 if file.login is not None and asked.authorization != file.login:
                     self._send(401, {"WWW-Authenticate": "Basic"}, b"", file)

@@ -76,6 +76,9 @@ class Fetch:
         """
         with storage_errors(self.folder.path), self.folder.locked(lambda: self.progress.enter("Waiting")):
             found = self.folder.fetched()
+            if found and found.path.is_symlink():
+                # It lies where others may have changed it since it was verified.
+                found = None
             fetched = Fetched(found, cached=True) if found else Fetched(self._persist(), cached=False)
         self.progress.complete(fetched.model.facts)
         return fetched

@@ -1,5 +1,6 @@
 """What a source has of a model: its files, what pins them, and what it says of the prompt."""
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
@@ -94,3 +95,8 @@ def safe_path(path: str) -> str:
     if len(path) > MAX_PATH:
         raise SourceInvalid(f"The source has a path of {len(path)} characters; {MAX_PATH} can be.")
     return path
+
+
+def pattern_folder(pattern: str) -> str:
+    """Return the folder below which everything lies that a pattern (`*`, `?`, `[`) can fit."""
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0]

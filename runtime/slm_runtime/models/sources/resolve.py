@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from slm_runtime.errors import SourceInvalid
 from slm_runtime.models.sources.address import Origin, origin, split, split_login
 from slm_runtime.models.sources.artifact import Blob, FileBlob, PlainFile
+from slm_runtime.models.sources.claim import from_claim
 from slm_runtime.models.sources.hf import from_hub
 from slm_runtime.models.sources.http import HttpBlob, HttpClient
 from slm_runtime.models.sources.oci import from_registry
@@ -91,6 +92,13 @@ def _from_index(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]
         yield RemoteModel((RemoteFile(name, member),))
 
 
+def _from_objects(uri: str, site: Site, revision: str | None, /) -> AbstractContextManager[RemoteModel]:
+    # A native library that only this needs.
+    from slm_runtime.models.sources.objects import from_object_store
+
+    return from_object_store(uri, site, revision)
+
+
 def _wheel_blob(url: str, client: HttpClient) -> Blob:
     if url.startswith("file://"):
         return FileBlob(Path(unquote(urlsplit(url).path)))
@@ -113,4 +121,8 @@ SOURCES: Final[Mapping[str, Source]] = {
     "hf": from_hub,
     "oci": from_registry,
     "ollama": from_ollama,
+    "s3": _from_objects,
+    "gs": _from_objects,
+    "az": _from_objects,
+    "pvc": from_claim,
 }

@@ -67,17 +67,20 @@ class Site:
             A bundle that is named can't be used.
         """
         context = ssl.create_default_context()
-        named = self.pip().ca
-        for bundle in (self.places.ca_bundle if self.places.ca_bundle.exists() else None, named):
-            if bundle is not None:
-                try:
-                    context.load_verify_locations(bundle)
-                except OSError as error:
-                    raise ConfigError(
-                        f"The CA bundle {bundle} can't be used: {error}.",
-                        "Put certificates in PEM form into the bundle's ConfigMap.",
-                    ) from error
+        for bundle in self.ca_bundles():
+            try:
+                context.load_verify_locations(bundle)
+            except OSError as error:
+                raise ConfigError(
+                    f"The CA bundle {bundle} can't be used: {error}.",
+                    "Put certificates in PEM form into the bundle's ConfigMap.",
+                ) from error
         return context
+
+    def ca_bundles(self) -> tuple[Path, ...]:
+        """Return the files of CAs that are trusted besides the system's."""
+        own, named = self.places.ca_bundle, self.pip().ca
+        return (*((own,) if own.exists() else ()), *((named,) if named else ()))
 
     @property
     def fetch(self) -> FetchConfig:

@@ -1,0 +1,104 @@
+"""Models that lie on a volume of the cluster: `pvc://claim/path`. They are served where they lie, not copied."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from slm_runtime.errors import InvalidModel, SourceInvalid, SourceNotFound, SourceUnauthorized
+from slm_runtime.models.sources.artifact import FileBlob, PlainFile
+from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, pattern_folder, safe_path
+from slm_runtime.models.sources.shards import Listed, choose, is_pattern, parts_of
+from slm_runtime.models.sources.site import Site
+
+MAX_LISTED: Final = 10_000
+"""Files that are looked at for a model."""
+
+
+@contextmanager
+def from_claim(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]:
+    """Look at the claim that is mounted."""
+    claim, _slash, path = uri.removeprefix("pvc://").partition("/")
+    if not claim:
+        raise SourceInvalid(f"{uri!r} names no claim.", "Write pvc://claim/path/to/model.gguf.")
+    path = path.strip("/")
+    if path:
+        safe_path(path)
+    yield _Claim(claim, site.places.claim_dir).model(path)
+
+
+class _Claim:
+    def __init__(self, name: str, mounted: Path) -> None:
+        self._address = f"pvc://{name}/"
+        self._root = mounted.resolve()
+        if not self._root.is_dir():
+            raise SourceNotFound(
+                f"The claim {name} isn't mounted at {mounted}.",
+                "Look at the pod's volumes, and at the claim.",
+            )
+
+    def model(self, path: str) -> RemoteModel:
+        if self._is_file(path):
+            return self._of(parts_of(path))
+        pattern = path if is_pattern(path) else None
+        folder = path if pattern is None else pattern_folder(pattern)
+        files = list(self._files(folder))
+        if not files:
+            raise SourceNotFound(f"There is nothing at {self._address}{path} that is a file.")
+        return self._of(choose(files, pattern, f"{self._address}{folder}"))
+
+    def _of(self, paths: tuple[str, ...]) -> RemoteModel:
+        """Make a model of files that lie in one folder."""
+        return RemoteModel(tuple(map(self._file, paths)), in_place=True)
+
+    def _file(self, path: str) -> RemoteFile:
+        real = self._real(path)
+        where = f"{self._address}{path}"
+        if not real.is_file():
+            raise SourceNotFound(f"{where} isn't there.")
+        if not os.access(real, os.R_OK):
+            raise SourceUnauthorized(
+                f"{where} can't be read by user {os.getuid()}.",
+                "Let the pod's user or group read it: spec.podTemplate has runAsUser, runAsGroup and fsGroup.",
+            )
+        blob = FileBlob(real)
+        if blob.size == 0:
+            raise InvalidModel(f"{where} is empty.")
+        name = safe_path(path.rpartition("/")[2])
+        return RemoteFile(name, PlainFile(name, blob))
+
+    def _is_file(self, path: str) -> bool:
+        return bool(path) and self._real(path).is_file()
+
+    def _real(self, path: str) -> Path:
+        """Return where a path leads, links followed.
+
+        Raises
+        ------
+        SourceInvalid
+            It leads out of the claim.
+        """
+        real = (self._root / path).resolve()
+        if not real.is_relative_to(self._root):
+            raise SourceInvalid(
+                f"{self._address}{path} is a link that leads out of the claim.", "Put the file itself there."
+            )
+        return real
+
+    def _files(self, folder: str) -> Iterator[Listed]:
+        """All files below a folder; links to folders aren't followed, and what is hidden isn't seen."""
+        looked = 0
+        self._real(folder)
+        for place, folders, names in os.walk(self._root / folder):
+            folders[:] = sorted(each for each in folders if not each.startswith("."))
+            for name in names:
+                looked += 1
+                if looked > MAX_LISTED:
+                    raise SourceInvalid(
+                        f"{self._address}{folder} has more than {MAX_LISTED:,} files.",
+                        "Name the model's own folder or file in spec.model.source.",
+                    )
+                path = Path(place, name)
+                if not name.startswith(".") and path.is_file():
+                    yield Listed(str(path.relative_to(self._root)), path.stat().st_size)
