@@ -36,6 +36,9 @@ CREDENTIALS_DIR: Final = "/etc/slm/credentials"
 CA_BUNDLE: Final = "/etc/slm/ca/ca.crt"
 """CAs for the sources, PEM; used when the file exists."""
 
+SIGNERS: Final = "/etc/slm/signers/signers.pem"
+"""Public keys or certificates of those whose signatures are trusted, PEM; in the containers that fetch alone."""
+
 TERMINATION_MESSAGE: Final = "/dev/termination-log"
 TERMINATION_MESSAGE_LIMIT: Final = 4096
 """Bytes; kubelet cuts what is longer."""

@@ -19,6 +19,8 @@ class FailureReason(StrEnum):
     SOURCE_UNTRUSTED = "SourceUntrusted"
     SOURCE_DRIFTED = "SourceDrifted"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
+    SIGNATURE_MISSING = "SignatureMissing"
+    SIGNATURE_INVALID = "SignatureInvalid"
     OUT_OF_SPACE = "OutOfSpace"
     STORAGE_UNUSABLE = "StorageUnusable"
     INVALID_MODEL = "InvalidModel"
@@ -73,6 +75,8 @@ class ModelFacts(ContractModel):
     has_chat_template: bool = False
     pin: SourcePin | None = None
     """None for a local file."""
+    signed_by: str | None = None
+    """Fingerprint of the key or certificate whose signature was verified; None: nobody asked, or there was none."""
     files: tuple[ModelFile, ...] = ()
     """All that the model consists of, the first is what an engine opens; as many as a termination message holds."""
 

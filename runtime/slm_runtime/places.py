@@ -22,6 +22,7 @@ class Places:
     keys_dir: Path = Path(contract.KEYS_DIR)
     credentials_dir: Path = Path(contract.CREDENTIALS_DIR)
     ca_bundle: Path = Path(contract.CA_BUNDLE)
+    signers: Path = Path(contract.SIGNERS)
     termination_message: Path = Path(contract.TERMINATION_MESSAGE)
 
     @classmethod
@@ -45,6 +46,7 @@ class Places:
             keys_dir=path("SLM_KEYS_DIR", cls.keys_dir),
             credentials_dir=path("SLM_CREDENTIALS_DIR", cls.credentials_dir),
             ca_bundle=path("SLM_CA_BUNDLE", cls.ca_bundle),
+            signers=path("SLM_SIGNERS", cls.signers),
             termination_message=path("SLM_TERMINATION_MESSAGE", cls.termination_message),
         )
 

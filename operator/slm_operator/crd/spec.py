@@ -21,6 +21,7 @@ from slm_operator.crd.base import (
 from slm_operator.crd.endpoint import Endpoint
 from slm_operator.crd.podtemplate import PodTemplate
 from slm_operator.crd.prompt import Prompt
+from slm_operator.crd.verification import Verification
 
 SourceUri = Annotated[
     str,
@@ -98,6 +99,8 @@ class Model(ApiModel):
     """What the source asks for; never sent to another host."""
     ca_bundle: CABundle | None = None
     """CAs for the sources; absent: those of the operator's configuration."""
+    verification: Verification | None = None
+    """Whose signature the model needs; absent: nobody's."""
     variants: Annotated[
         tuple[ModelVariant, ...],
         Field(

@@ -31,6 +31,8 @@ _MODEL_REASONS: Final = frozenset(
         FailureReason.SOURCE_UNREACHABLE,
         FailureReason.SOURCE_UNTRUSTED,
         FailureReason.CHECKSUM_MISMATCH,
+        FailureReason.SIGNATURE_MISSING,
+        FailureReason.SIGNATURE_INVALID,
         FailureReason.OUT_OF_SPACE,
         FailureReason.INVALID_MODEL,
         FailureReason.UNSUPPORTED_ARCHITECTURE,

@@ -45,7 +45,11 @@ def artifact_for(resource: SLMDeployment, hardware_class: HardwareClass) -> Mode
     variants = {variant.hardware: variant for variant in model.variants}
     chosen = variants.get(hardware_class.name) or variants.get(hardware_class.family) or model
     return ModelConfig(
-        name=resource.model_name, source=chosen.source, sha256=chosen.sha256, format=chosen.format
+        name=resource.model_name,
+        source=chosen.source,
+        sha256=chosen.sha256,
+        format=chosen.format,
+        verification=None if model.verification is None else model.verification.config,
     )
 
 

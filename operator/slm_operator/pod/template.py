@@ -136,6 +136,11 @@ def fetch_container(
                 for name, path, asked in (
                     ("credentials", places.CREDENTIALS_DIR, resource.spec.model.credentials is not None),
                     ("ca", places.CA_BUNDLE.rpartition("/")[0], ca_source(settings, resource) is not None),
+                    (
+                        "signers",
+                        places.SIGNERS.rpartition("/")[0],
+                        resource.spec.model.verification is not None,
+                    ),
                 )
                 if asked
             ),

@@ -9,6 +9,7 @@ from slm_operator.crd.names import ca_bundle_name, claim_name, key_owner_entry, 
 from slm_operator.crd.quantities import MIB, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Cache, CacheMode
+from slm_operator.crd.verification import Verification
 from slm_operator.settings import Settings
 
 UNKNOWN_MODEL_VOLUME: Final = "32Gi"
@@ -61,6 +62,8 @@ def fetch_volumes(
         name, key = ca
         items = [{"key": key, "path": places.CA_BUNDLE.rpartition("/")[2]}]
         volumes.append({"name": "ca", "configMap": {"name": name, "items": items, "defaultMode": 0o444}})
+    if resource.spec.model.verification is not None:
+        volumes.append(_signers_volume(resource.spec.model.verification))
     return volumes
 
 
@@ -109,6 +112,14 @@ def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str
     else:
         limit = UNKNOWN_MODEL_VOLUME
     return {"name": "models", "emptyDir": {"sizeLimit": limit}}
+
+
+def _signers_volume(verification: Verification) -> dict[str, Any]:
+    """Only the entry that is named: the Secret of a public key may hold the private one too."""
+    reference = verification.signers
+    kind, name = ("configMap", "name") if verification.in_config_map else ("secret", "secretName")
+    items = [{"key": reference.key, "path": places.SIGNERS.rpartition("/")[2]}]
+    return {"name": "signers", kind: {name: reference.name, "items": items, "defaultMode": 0o440}}
 
 
 def disk_wanted(resource: SLMDeployment, facts: ModelFacts | None) -> int:

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import ModelConfig, PromptConfig
 from slm_contract.report import ModelFacts
 from slm_contract.source import ModelFile
 from slm_runtime.errors import (
@@ -24,6 +24,7 @@ from slm_runtime.fetching.bring import Bring, ResumedInVain
 from slm_runtime.fetching.part import BLOCK
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
+from slm_runtime.fetching.verification import Verification, VerifiedSignature, digests_of
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteModel
@@ -75,7 +76,8 @@ class Fetch:
         """
         with storage_errors(self.folder.path), self.folder.locked(lambda: self.progress.enter("Waiting")):
             found = self.folder.fetched()
-            fetched = Fetched(found, cached=True) if found else Fetched(self._persist(), cached=False)
+            good = found is not None and self._holds(found)
+            fetched = Fetched(found if found and good else self._persist(), cached=found is not None)
         self.progress.complete(fetched.model.facts)
         return fetched
 
@@ -86,8 +88,18 @@ class Fetch:
         ------
         RuntimeFailure
         """
+        verification = self._verification()
         with self._open() as remote:
-            return _state(remote)
+            return _state(remote, verification.state(verification.find(remote)) if verification else None)
+
+    def _verification(self) -> Verification | None:
+        asked = self._model.verification
+        return None if asked is None else Verification(asked, self._site)
+
+    def _holds(self, found: FetchedModel) -> bool:
+        """Whether what is there may be served without asking its source."""
+        verification = self._verification()
+        return verification is None or verification.holds(self.folder.signature(), found.facts)
 
     def _open(self) -> AbstractContextManager[RemoteModel]:
         pin = self._model.pin
@@ -110,10 +122,16 @@ class Fetch:
 
     def _attempt(self) -> FetchedModel:
         self.source_state = None
+        verification = self._verification()
         with self._open() as remote:
-            self.source_state = _state(remote)
+            found = verification.find(remote) if verification else None
+            self.source_state = _state(remote, verification.state(found) if verification else None)
             self._check_pin(remote)
             self._check_files(remote)
+            signature = verification.read(remote, found) if verification else None
+            if (there := self.folder.fetched()) is not None:
+                _check_signed(there.facts, signature)
+                return self._publish(there.facts, there.prompt, signature)
             brings = [
                 Bring(
                     each,
@@ -133,12 +151,19 @@ class Fetch:
             self.progress.enter("Verifying")
             try:
                 facts = self._facts(remote, files)
+                _check_signed(facts, signature)
             except RuntimeFailure as failure:
                 self.folder.withdraw(each.path for each in remote.files)
                 if any(each.path not in self._own_parts for each in remote.files) and not remote.in_place:
                     raise ResumedInVain from failure
                 raise
-            return self.folder.publish(facts, remote.prompt)
+            return self._publish(facts, remote.prompt, signature)
+
+    def _publish(
+        self, facts: ModelFacts, prompt: PromptConfig | None, signature: VerifiedSignature | None
+    ) -> FetchedModel:
+        by, kept = (signature.signed.by, signature.kept) if signature else (None, None)
+        return self.folder.publish(facts.model_copy(update={"signed_by": by}), prompt, kept)
 
     def _check_pin(self, remote: RemoteModel) -> None:
         pin = self._model.pin
@@ -180,10 +205,15 @@ class Fetch:
         return facts.model_copy(update={"sha256": files[0].sha256, "files": listed, "pin": remote.pin})
 
 
-def _state(remote: RemoteModel) -> SourceState:
+def _state(remote: RemoteModel, signature: str | None) -> SourceState:
     payload = remote.files[0].artifact.payload
     version = payload.version if len(remote.files) == 1 else remote.pin.digest
-    return SourceState(version=version, size=remote.size)
+    return SourceState(version=version, size=remote.size, signature=signature)
+
+
+def _check_signed(facts: ModelFacts, signature: VerifiedSignature | None) -> None:
+    if signature is not None:
+        signature.check(digests_of(facts))
 
 
 def _all(brings: Sequence[Bring]) -> list[VerifiedFile]:

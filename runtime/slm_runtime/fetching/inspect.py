@@ -4,12 +4,13 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import ModelConfig, VerificationConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import FetchReport, ModelFacts
 from slm_contract.source import ModelFile
 from slm_runtime.errors import RuntimeFailure, SourceNotFound
 from slm_runtime.fetching.patience import Patience
+from slm_runtime.fetching.verification import Verification
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import storage_errors
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
@@ -25,7 +26,7 @@ def inspect_command(model: ModelConfig, site: Site, patience: Patience | None = 
     facts = failure = None
     code = ExitCode.OK
     try:
-        facts = inspect(model.source, site, patience)
+        facts = inspect(model.source, site, patience, model.verification)
     except RuntimeFailure as error:
         failure = error.to_failure()
         code = ExitCode.FETCH_PERMANENT if error.permanent else ExitCode.FETCH_TRANSIENT
@@ -36,8 +37,18 @@ def inspect_command(model: ModelConfig, site: Site, patience: Patience | None = 
     return code
 
 
-def inspect(source: str, site: Site, patience: Patience | None = None) -> ModelFacts:
+def inspect(
+    source: str,
+    site: Site,
+    patience: Patience | None = None,
+    verification: VerificationConfig | None = None,
+) -> ModelFacts:
     """Read the header of a model: a URI, or a local file.
+
+    Parameters
+    ----------
+    verification
+        What is asked of its signature: that it is there and by whom is known here, what it is of only when all is fetched.
 
     Raises
     ------
@@ -49,6 +60,9 @@ def inspect(source: str, site: Site, patience: Patience | None = None) -> ModelF
     while True:
         try:
             with storage_errors(site.places.model_dir), open_model(source, site) as remote:
+                if verification is not None:
+                    asked = Verification(verification, site)
+                    asked.read(remote, asked.find(remote))
                 return _facts(remote).model_copy(update={"pin": remote.pin})
         except RuntimeFailure as failure:
             patience.wait(failure, 0)
