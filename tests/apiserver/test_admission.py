@@ -27,6 +27,20 @@ NAMED: dict[str, tuple[dict[str, Any], str, str]] = {
         "configmaps",
         "ca",
     ),
+    **{
+        f"model.verification.{who}.{reference}.name": (
+            {
+                "model": {
+                    **MODEL,
+                    "verification": {who: {reference: {"name": f"{who.lower()}-{resource}", "key": "pem"}}},
+                }
+            },
+            resource,
+            f"{who.lower()}-{resource}",
+        )
+        for who in ("publicKey", "certificate")
+        for reference, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets"))
+    },
     "cache.claimName": ({"cache": {"claimName": "models"}}, "persistentvolumeclaims", "models"),
 }
 """Field of the spec: a spec that uses it, and what it names."""

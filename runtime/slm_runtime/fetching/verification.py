@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from slm_contract.config import SignaturePolicy, VerificationConfig
 from slm_contract.report import ModelFacts
-from slm_runtime.errors import SignatureInvalid, SignatureMissing, SourceNotFound
+from slm_runtime.errors import InvalidModel, SignatureInvalid, SignatureMissing, SourceNotFound
 from slm_runtime.models.folder import KeptSignature
 from slm_runtime.models.signature import MAX_BYTES, Signed, verify_bundle
 from slm_runtime.models.sources.artifact import Artifact
@@ -53,6 +53,8 @@ class Verification:
         Raises
         ------
         SignatureMissing
+        SignatureInvalid
+            It is empty.
         """
         if remote.signature is None:
             self._check_optional(remote, "there is no signature beside it.")
@@ -62,6 +64,8 @@ class Verification:
         except SourceNotFound as error:
             self._check_optional(remote, error.message)
             return None
+        except InvalidModel as error:
+            raise SignatureInvalid(error.message) from error
 
     def read(self, remote: RemoteModel, found: Artifact | None) -> VerifiedSignature | None:
         """Verify the signature that was found, and that it is of the model's files.

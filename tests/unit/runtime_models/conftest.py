@@ -2,6 +2,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,7 @@ def places(tmp_path: Path) -> Places:
         model_dir=tmp_path / "models",
         credentials_dir=tmp_path / "credentials",
         ca_bundle=tmp_path / "ca.crt",
+        signers=tmp_path / "signers.pem",
         termination_message=tmp_path / "termination",
     )
 
@@ -69,8 +71,8 @@ FetchOf = Callable[..., Fetch]
 def fetch_of(site: Site) -> FetchOf:
     """A fetch of a URI: impatient, and in ranges so small that the tiny model takes several."""
 
-    def make(source: str, sha256: str | None = None) -> Fetch:
-        model = ModelConfig(name="m", source=source, sha256=sha256)
+    def make(source: str, sha256: str | None = None, **asked: Any) -> Fetch:
+        model = ModelConfig(name="m", source=source, sha256=sha256, **asked)
         return Fetch(model, site, patience=Patience(first_wait=0.001), block=100_000)
 
     return make

@@ -15,12 +15,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
 
-from slm_contract.config import ModelConfig, RuntimeConfig
+from slm_contract.config import ModelConfig, RuntimeConfig, SignerKind, VerificationConfig
 from slm_contract.places import TERMINATION_MESSAGE_LIMIT, ExitCode
 from slm_contract.report import Failure, FailureReason, FetchReport, RuntimeReport
 from slm_runtime.__main__ import main
@@ -32,6 +33,7 @@ from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from slm_runtime.termination import bounded_json
 from tests.support.ports import free_port
+from tests.support.signing import KeySigner
 from tests.support.web import File, WebServer
 
 _open = build_opener(ProxyHandler({})).open
@@ -55,9 +57,10 @@ class Pod:
         monkeypatch.setenv("SLM_TERMINATION_MESSAGE", str(self.message))
         monkeypatch.setenv("SLM_CREDENTIALS_DIR", str(folder / "credentials"))
         monkeypatch.setenv("SLM_CA_BUNDLE", str(folder / "ca.crt"))
+        monkeypatch.setenv("SLM_SIGNERS", str(folder / "signers.pem"))
 
-    def configure(self, source: str, sha256: str | None = None) -> ModelFolder:
-        self.model = ModelConfig(name="m", source=source, sha256=sha256)
+    def configure(self, source: str, sha256: str | None = None, **asked: Any) -> ModelFolder:
+        self.model = ModelConfig(name="m", source=source, sha256=sha256, **asked)
         self._monkeypatch.setenv("SLM_CONFIG", RuntimeConfig(model=self.model).to_json())
         return ModelFolder(self.volume, self.model)
 
@@ -208,6 +211,27 @@ def test_a_wrong_checksum_is_told_once_and_then_waited_on(pod: Pod, web: WebServ
         assert fetching.result(30) == ExitCode.OK
     assert pod.last_words().model == folder.require().facts
     assert folder.failure() is None
+
+
+def test_a_refused_signature_is_waited_on_and_so_are_those_who_are_trusted(
+    pod: Pod, web: WebServer, tiny: bytes, tiny_file: Path, tmp_path: Path
+) -> None:
+    anna, bert = KeySigner(), KeySigner()
+    (tmp_path / "signers.pem").write_bytes(anna.trusted)
+    folder = pod.configure(
+        web.put("m.gguf", tiny), verification=VerificationConfig(signers=SignerKind.PUBLIC_KEY)
+    )
+    assert pod.fetch() == ExitCode.FETCH_PERMANENT
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is FailureReason.SIGNATURE_MISSING
+    with pod.fetching() as fetching:
+        eventually(lambda: pod.report().phase == "Failed")
+        web.put("m.gguf.sig", bert.sign(tiny_file))
+        eventually(lambda: getattr(pod.report().failure, "reason", None) is FailureReason.SIGNATURE_INVALID)
+        (tmp_path / "signers.pem").write_bytes(anna.trusted + bert.trusted)
+        assert fetching.result(30) == ExitCode.OK
+    assert folder.require().facts.signed_by == bert.fingerprint
 
 
 @pytest.mark.parametrize(
