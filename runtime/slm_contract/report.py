@@ -21,6 +21,7 @@ class FailureReason(StrEnum):
     CHECKSUM_MISMATCH = "ChecksumMismatch"
     SIGNATURE_MISSING = "SignatureMissing"
     SIGNATURE_INVALID = "SignatureInvalid"
+    DECRYPTION_FAILED = "DecryptionFailed"
     OUT_OF_SPACE = "OutOfSpace"
     STORAGE_UNUSABLE = "StorageUnusable"
     INVALID_MODEL = "InvalidModel"
@@ -51,7 +52,7 @@ class ModelFacts(ContractModel):
     file_name: str
     """Below the model's folder; of several files the one that an engine opens."""
     size_bytes: int
-    """Of all files."""
+    """Of all files, in plain."""
     sha256: str | None = None
     """Of the named file; None where only the header was read."""
     architecture: str
@@ -75,6 +76,8 @@ class ModelFacts(ContractModel):
     has_chat_template: bool = False
     pin: SourcePin | None = None
     """None for a local file."""
+    encrypted: bool = False
+    """The files hold ciphertext; what an engine opens lies in memory."""
     signed_by: str | None = None
     """Fingerprint of the key or certificate whose signature was verified; None: nobody asked, or there was none."""
     files: tuple[ModelFile, ...] = ()

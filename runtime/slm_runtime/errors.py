@@ -15,6 +15,7 @@
     ├── ChecksumMismatch           the bytes aren't the ones asked for
     ├── SignatureMissing           nobody has signed it, and that is asked for
     ├── SignatureInvalid           it isn't what somebody trusted has signed
+    ├── DecryptionFailed           it is encrypted for somebody else, or damaged
     ├── StorageError
     │   ├── OutOfSpace             the volume is full
     │   └── StorageUnusable        the volume can't be written or read
@@ -139,6 +140,15 @@ class SignatureInvalid(RuntimeFailure):
     default_remedy = (
         "Have the model signed by somebody whom spec.model.verification trusts, and publish the signature beside it;"
         " nothing was kept."
+    )
+
+
+class DecryptionFailed(RuntimeFailure):
+    reason = FailureReason.DECRYPTION_FAILED
+    exit_code = ExitCode.FETCH_PERMANENT
+    default_remedy = (
+        "Encrypt the model for the recipient of the identity in spec.model.decryption, or name the identity that it is"
+        " encrypted for."
     )
 
 

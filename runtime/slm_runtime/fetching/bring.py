@@ -9,6 +9,7 @@ from slm_runtime.errors import ChecksumMismatch, InvalidModel, RuntimeFailure
 from slm_runtime.fetching.part import Part, part_identity
 from slm_runtime.fetching.progress import Progress
 from slm_runtime.fetching.transfer import transfer_ranges, transfer_stream
+from slm_runtime.models.encrypted import is_encrypted
 from slm_runtime.models.folder import ModelFolder, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteFile
 
@@ -132,7 +133,8 @@ class Bring:
 
     def _check_magic(self) -> None:
         """Refuse what is no such file before all of it is transferred."""
-        if not (self._main or self._file.path.endswith(".gguf")):
+        path = self._file.path
+        if is_encrypted(path) or not (self._main or path.endswith(".gguf")):
             return
         artifact = self._file.artifact
         with artifact.head(MAGIC_BYTES) as (chunks, _):

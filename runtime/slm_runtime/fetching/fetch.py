@@ -6,7 +6,7 @@ What fails for the moment is tried again here; what fails for good is raised, an
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Final, NamedTuple
 
 from slm_contract.config import ModelConfig, PromptConfig
@@ -25,6 +25,7 @@ from slm_runtime.fetching.part import BLOCK
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
 from slm_runtime.fetching.verification import Verification, VerifiedSignature, digests_of
+from slm_runtime.models.encrypted import PlainVolume, changed_at, in_plain, is_encrypted
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteModel
@@ -33,6 +34,8 @@ from slm_runtime.models.sources.site import Site
 
 SLACK: Final = 1 << 20
 """Bytes for the small files beside the model."""
+HEAD_BYTES: Final = 1 << 18
+"""Of an encrypted file: its header, and the first chunk that can be decrypted."""
 FILES_AT_ONCE: Final = 3
 """While one is verified the next is transferred; small ones wait for the server together."""
 
@@ -78,6 +81,7 @@ class Fetch:
             found = self.folder.fetched()
             good = found is not None and self._holds(found)
             fetched = Fetched(found if found and good else self._persist(), cached=found is not None)
+        self._fill(fetched.model)
         self.progress.complete(fetched.model.facts)
         return fetched
 
@@ -90,7 +94,16 @@ class Fetch:
         """
         verification = self._verification()
         with self._open() as remote:
-            return _state(remote, verification.state(verification.find(remote)) if verification else None)
+            return self._state(
+                remote, verification.state(verification.find(remote)) if verification else None
+            )
+
+    def _state(self, remote: RemoteModel, signature: str | None) -> SourceState:
+        payload = remote.files[0].artifact.payload
+        version = payload.version if len(remote.files) == 1 else remote.pin.digest
+        encrypted = any(is_encrypted(each.path) for each in remote.files)
+        identities = changed_at(self._site.places.identities) if encrypted else None
+        return SourceState(version=version, size=remote.size, signature=signature, identities=identities)
 
     def _verification(self) -> Verification | None:
         asked = self._model.verification
@@ -125,13 +138,14 @@ class Fetch:
         verification = self._verification()
         with self._open() as remote:
             found = verification.find(remote) if verification else None
-            self.source_state = _state(remote, verification.state(found) if verification else None)
+            self.source_state = self._state(remote, verification.state(found) if verification else None)
             self._check_pin(remote)
             self._check_files(remote)
             signature = verification.read(remote, found) if verification else None
             if (there := self.folder.fetched()) is not None:
                 _check_signed(there.facts, signature)
                 return self._publish(there.facts, there.prompt, signature)
+            self._check_identities(remote)
             brings = [
                 Bring(
                     each,
@@ -152,6 +166,7 @@ class Fetch:
             try:
                 facts = self._facts(remote, files)
                 _check_signed(facts, signature)
+                self._fill(FetchedModel(self.folder.path / facts.file_name, facts))
             except RuntimeFailure as failure:
                 self.folder.withdraw(each.path for each in remote.files)
                 if any(each.path not in self._own_parts for each in remote.files) and not remote.in_place:
@@ -180,6 +195,21 @@ class Fetch:
                 "Leave out sha256: what the source says of each file is checked and pinned.",
             )
 
+    def _check_identities(self, remote: RemoteModel) -> None:
+        """Refuse what can't be decrypted before it is transferred."""
+        for each in remote.files:
+            if is_encrypted(each.path):
+                with (
+                    each.artifact.head(HEAD_BYTES) as (chunks, size),
+                    in_plain(each.path, chunks, size, self._site.places.identities) as (plain, _),
+                ):
+                    next(plain, None)
+
+    def _fill(self, model: FetchedModel) -> None:
+        places = self._site.places
+        with storage_errors(places.plain_dir):
+            PlainVolume(places.plain_dir, places.identities).fill(model)
+
     def _check_space(self, brings: Sequence[Bring]) -> None:
         spaces = [each.space for each in brings]
         need = sum(each for each in spaces if each is not None) + SLACK
@@ -192,23 +222,20 @@ class Fetch:
 
     def _facts(self, remote: RemoteModel, files: Sequence[VerifiedFile]) -> ModelFacts:
         paths = [each.path for each in remote.files]
-        facts = model_facts(
-            [
-                (path, file.size_bytes, self.folder.chunks(path))
-                for path, file in zip(paths, files, strict=True)
-            ]
-        )
+        identities = self._site.places.identities
+        with ExitStack() as stack:
+            opened = []
+            for path, file in zip(paths, files, strict=True):
+                plain = in_plain(path, self.folder.chunks(path), file.size_bytes, identities)
+                chunks, size = stack.enter_context(plain)
+                opened.append((path, size, chunks))
+            facts = model_facts(opened)
         listed = tuple(
             ModelFile(path=path, size_bytes=file.size_bytes, sha256=file.sha256)
             for path, file in zip(paths, files, strict=True)
         )
-        return facts.model_copy(update={"sha256": files[0].sha256, "files": listed, "pin": remote.pin})
-
-
-def _state(remote: RemoteModel, signature: str | None) -> SourceState:
-    payload = remote.files[0].artifact.payload
-    version = payload.version if len(remote.files) == 1 else remote.pin.digest
-    return SourceState(version=version, size=remote.size, signature=signature)
+        said = {"sha256": files[0].sha256, "files": listed, "pin": remote.pin}
+        return facts.model_copy(update={**said, "encrypted": any(map(is_encrypted, paths))})
 
 
 def _check_signed(facts: ModelFacts, signature: VerifiedSignature | None) -> None:

@@ -11,12 +11,14 @@ from slm_contract.source import ModelFile
 from slm_runtime.errors import RuntimeFailure, SourceNotFound
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.verification import Verification
+from slm_runtime.models.encrypted import in_plain, is_encrypted
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import storage_errors
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
+from slm_runtime.places import Places
 from slm_runtime.termination import bounded_json, leave
 
 
@@ -63,7 +65,7 @@ def inspect(
                 if verification is not None:
                     asked = Verification(verification, site)
                     asked.read(remote, asked.find(remote))
-                return _facts(remote).model_copy(update={"pin": remote.pin})
+                return _facts(remote, site.places.identities).model_copy(update={"pin": remote.pin})
         except RuntimeFailure as failure:
             patience.wait(failure, 0)
 
@@ -78,22 +80,22 @@ def inspect_file(path: Path) -> ModelFacts:
     if not path.is_file():
         raise SourceNotFound(f"There is no file {path}.", "Name a GGUF file or a URI.")
     with storage_errors(path):
-        return _facts(RemoteModel((RemoteFile(path.name, PlainFile(path.name, FileBlob(path))),)))
+        remote = RemoteModel((RemoteFile(path.name, PlainFile(path.name, FileBlob(path))),))
+        return _facts(remote, Places.from_environment().identities)
 
 
-def _facts(remote: RemoteModel) -> ModelFacts:
+def _facts(remote: RemoteModel, identities: Path) -> ModelFacts:
     """Read the headers of all files, one after the other."""
     with ExitStack() as stack:
-        files = []
+        opened, listed = [], []
         for each in remote.files:
             chunks, size = stack.enter_context(each.artifact.head())
-            files.append((each.path, size, chunks))
-        facts = model_facts(files)
-    listed = (
-        ModelFile(path=each.path, size_bytes=size, sha256=each.sha256)
-        for each, (_, size, _) in zip(remote.files, files, strict=True)
-    )
-    return facts.model_copy(update={"files": tuple(listed)})
+            listed.append(ModelFile(path=each.path, size_bytes=size, sha256=each.sha256))
+            plain, plain_size = stack.enter_context(in_plain(each.path, chunks, size, identities))
+            opened.append((each.path, plain_size, plain))
+        facts = model_facts(opened)
+    encrypted = any(is_encrypted(each.path) for each in remote.files)
+    return facts.model_copy(update={"files": tuple(listed), "encrypted": encrypted})
 
 
 def table(facts: ModelFacts) -> str:

@@ -88,7 +88,9 @@ class SourceState(ContractModel):
     version: str | None = None
     size: int | None = None
     signature: str | None = None
-    """Of its signature and of those who are trusted; None: nobody asks for it, or there is none."""
+    """Of its signature and of those who are trusted; None: nobody asks for it."""
+    identities: str | None = None
+    """When those who may decrypt it last changed; None: it isn't encrypted, or there are none."""
 
 
 class RememberedFailure(ContractModel):

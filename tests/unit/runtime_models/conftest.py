@@ -55,6 +55,8 @@ def places(tmp_path: Path) -> Places:
         credentials_dir=tmp_path / "credentials",
         ca_bundle=tmp_path / "ca.crt",
         signers=tmp_path / "signers.pem",
+        identities=tmp_path / "identities.txt",
+        plain_dir=tmp_path / "plain",
         termination_message=tmp_path / "termination",
     )
 

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+import pyrage
 import pytest
 
 from slm_contract.config import ModelConfig, RuntimeConfig, SignerKind, VerificationConfig
@@ -58,6 +59,8 @@ class Pod:
         monkeypatch.setenv("SLM_CREDENTIALS_DIR", str(folder / "credentials"))
         monkeypatch.setenv("SLM_CA_BUNDLE", str(folder / "ca.crt"))
         monkeypatch.setenv("SLM_SIGNERS", str(folder / "signers.pem"))
+        monkeypatch.setenv("SLM_IDENTITIES", str(folder / "identities.txt"))
+        monkeypatch.setenv("SLM_PLAIN_DIR", str(folder / "plain"))
 
     def configure(self, source: str, sha256: str | None = None, **asked: Any) -> ModelFolder:
         self.model = ModelConfig(name="m", source=source, sha256=sha256, **asked)
@@ -232,6 +235,22 @@ def test_a_refused_signature_is_waited_on_and_so_are_those_who_are_trusted(
         (tmp_path / "signers.pem").write_bytes(anna.trusted + bert.trusted)
         assert fetching.result(30) == ExitCode.OK
     assert folder.require().facts.signed_by == bert.fingerprint
+
+
+def test_an_identity_that_comes_late_is_taken(pod: Pod, web: WebServer, tiny: bytes, tmp_path: Path) -> None:
+    own, other = (pyrage.x25519.Identity.generate() for _ in range(2))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "identities.txt").write_text(str(other))
+    pod.configure(web.put("m.gguf.age", pyrage.encrypt(tiny, [own.to_public()])))
+    assert pod.fetch() == ExitCode.FETCH_PERMANENT
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is FailureReason.DECRYPTION_FAILED
+    with pod.fetching() as fetching:
+        eventually(lambda: pod.report().phase == "Failed")
+        (tmp_path / "identities.txt").write_text(f"{other}\n{own}\n")
+        assert fetching.result(30) == ExitCode.OK
+    assert (tmp_path / "plain" / "m.gguf").read_bytes() == tiny
 
 
 @pytest.mark.parametrize(

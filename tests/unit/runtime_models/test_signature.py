@@ -243,6 +243,7 @@ GOOD = (
 )
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @given(st.sampled_from(GOOD), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=3))
 def test_a_bundle_that_was_damaged_is_refused_or_says_the_same(
     tmp_path_factory: pytest.TempPathFactory,
@@ -262,6 +263,7 @@ def test_a_bundle_that_was_damaged_is_refused_or_says_the_same(
     assert signed == Signed(signer.fingerprint, DIGESTS)
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_certificate_that_was_damaged_is_refused(
     tmp_path_factory: pytest.TempPathFactory, where: int, by: int
