@@ -41,6 +41,11 @@ NAMED: dict[str, tuple[dict[str, Any], str, str]] = {
         for who in ("publicKey", "certificate")
         for reference, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets"))
     },
+    "model.decryption.secretRef.name": (
+        {"model": {**MODEL, "decryption": {"secretRef": {"name": "identity", "key": "identity.txt"}}}},
+        "secrets",
+        "identity",
+    ),
     "cache.claimName": ({"cache": {"claimName": "models"}}, "persistentvolumeclaims", "models"),
 }
 """Field of the spec: a spec that uses it, and what it names."""

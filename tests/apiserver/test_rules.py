@@ -48,6 +48,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"model": {"verification": {"publicKey": {"secretRef": {**ENTRY, "name": "A"}}}}},
         "write an object's name: lowercase letters",
     ),
+    (
+        {"model": {"decryption": {"secretRef": {**ENTRY, "name": "A"}}}},
+        "write an object's name: lowercase letters",
+    ),
     ({"model": {"variants": [{"hardware": "N P U", "source": HTTPS}]}}, "write the name of a hardware class"),
     ({"model": {"variants": [{"hardware": "npu", "source": "s3://b"}]}}, "this version fetches pypi://"),
     ({"model": {"variants": [{"hardware": "npu", "source": "pypi://p"}]}}, "with an exact version"),

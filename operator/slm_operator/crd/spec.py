@@ -18,6 +18,7 @@ from slm_operator.crd.base import (
     rule,
     rules,
 )
+from slm_operator.crd.decryption import Decryption
 from slm_operator.crd.endpoint import Endpoint
 from slm_operator.crd.podtemplate import PodTemplate
 from slm_operator.crd.prompt import Prompt
@@ -101,6 +102,8 @@ class Model(ApiModel):
     """CAs for the sources; absent: those of the operator's configuration."""
     verification: Verification | None = None
     """Whose signature the model needs; absent: nobody's."""
+    decryption: Decryption | None = None
+    """With what an encrypted model is decrypted, into memory alone."""
     variants: Annotated[
         tuple[ModelVariant, ...],
         Field(

@@ -1,16 +1,9 @@
 """`spec.model.verification`: whose signature a model needs."""
 
-from typing import Annotated
-
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
 from slm_contract.config import SignaturePolicy, SignerKind, VerificationConfig
-from slm_operator.crd.base import ApiModel, LocalReference, rule, rules
-
-
-class EntryReference(LocalReference):
-    key: Annotated[str, Field(min_length=1, max_length=253)]
-    """Entry that is taken, PEM; no other reaches a pod."""
+from slm_operator.crd.base import ApiModel, EntryReference, rule, rules
 
 
 class Signers(ApiModel):

@@ -42,10 +42,12 @@ class Estimate:
     kv_cache: int
     compute: int
     process: int
+    plain: int = 0
+    """An encrypted model's file in plain, which lies in memory beside the weights that are made of it."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv_cache + self.compute + self.process
+        return self.weights + self.kv_cache + self.compute + self.process + self.plain
 
     @property
     def request(self) -> int:
@@ -54,10 +56,11 @@ class Estimate:
 
     @property
     def explanation(self) -> str:
+        plain = f" + decrypted file {human_bytes(self.plain)}" if self.plain else ""
         return (
             f"weights {human_bytes(self.weights)} + KV cache {human_bytes(self.kv_cache)} ({self.parallel} x "
             f"{self.context_length} tokens, {self.kv_type.value}) + compute {human_bytes(self.compute)} + process "
-            f"{human_bytes(self.process)} = {human_bytes(self.total)}; requested {human_bytes(self.request)}"
+            f"{human_bytes(self.process)}{plain} = {human_bytes(self.total)}; requested {human_bytes(self.request)}"
         )
 
 
@@ -110,6 +113,7 @@ def estimate(
         kv_cache=kv_cache_bytes(facts, context_length, parallel, kv_type),
         compute=compute_bytes(facts, context_length, parallel, batch, flash_attention=flash_attention),
         process=PROCESS_BYTES + facts.vocab_size * VOCABULARY_BYTES,
+        plain=facts.size_bytes if facts.encrypted else 0,
     )
 
 

@@ -33,6 +33,7 @@ _MODEL_REASONS: Final = frozenset(
         FailureReason.CHECKSUM_MISMATCH,
         FailureReason.SIGNATURE_MISSING,
         FailureReason.SIGNATURE_INVALID,
+        FailureReason.DECRYPTION_FAILED,
         FailureReason.OUT_OF_SPACE,
         FailureReason.INVALID_MODEL,
         FailureReason.UNSUPPORTED_ARCHITECTURE,

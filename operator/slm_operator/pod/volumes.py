@@ -64,7 +64,20 @@ def fetch_volumes(
         volumes.append({"name": "ca", "configMap": {"name": name, "items": items, "defaultMode": 0o444}})
     if resource.spec.model.verification is not None:
         volumes.append(_signers_volume(resource.spec.model.verification))
+    if resource.spec.model.decryption is not None:
+        reference = resource.spec.model.decryption.secret_ref
+        items = [{"key": reference.key, "path": places.IDENTITIES.rpartition("/")[2]}]
+        secret = {"secretName": reference.name, "items": items, "defaultMode": 0o440}
+        volumes.append({"name": "identities", "secret": secret})
     return volumes
+
+
+def plain_volumes(resource: SLMDeployment, facts: ModelFacts | None) -> list[dict[str, Any]]:
+    """Where an encrypted model lies in plain: in memory, and gone with the pod."""
+    if resource.spec.model.decryption is None:
+        return []
+    limit = {} if facts is None else {"sizeLimit": memory_quantity(facts.size_bytes + MIB)}
+    return [{"name": "plain", "emptyDir": {"medium": "Memory", **limit}}]
 
 
 def key_volumes(resource: SLMDeployment, *, owned: bool) -> list[dict[str, Any]]:
