@@ -168,6 +168,8 @@ class Fetch:
                 _check_signed(facts, signature)
                 self._fill(FetchedModel(self.folder.path / facts.file_name, facts))
             except RuntimeFailure as failure:
+                if not failure.permanent:
+                    raise
                 self.folder.withdraw(each.path for each in remote.files)
                 if any(each.path not in self._own_parts for each in remote.files) and not remote.in_place:
                     raise ResumedInVain from failure

@@ -1,6 +1,7 @@
 """What a spec asks of a model's signature, against what its source has."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slm_contract.config import SignaturePolicy, VerificationConfig
@@ -20,8 +21,13 @@ class VerifiedSignature:
     signed: Signed
     kept: KeptSignature
 
-    def check(self, digests: list[str | None]) -> None:
-        """Compare the model's files, in their order, with those that were signed; None: not known yet.
+    def check(self, digests: Sequence[str | None], *, early: bool = False) -> None:
+        """Compare the model's files, in their order, with those that were signed.
+
+        Parameters
+        ----------
+        early
+            Whether a checksum that isn't known yet will do.
 
         Raises
         ------
@@ -31,7 +37,7 @@ class VerifiedSignature:
             raise SignatureInvalid(
                 f"The model has {len(digests)} files, and its signature names {len(self.kept.names)} of them."
             )
-        self.signed.check(list(zip(self.kept.names, digests, strict=True)))
+        self.signed.check(list(zip(self.kept.names, digests, strict=True)), early=early)
 
 
 class Verification:
@@ -86,7 +92,7 @@ class Verification:
         signature = VerifiedSignature(
             signed, KeptSignature(bundle=bundle.decode(), names=remote.signature.names)
         )
-        signature.check([each.sha256 for each in remote.files])
+        signature.check([each.sha256 for each in remote.files], early=True)
         return signature
 
     def state(self, found: Artifact | None) -> str:

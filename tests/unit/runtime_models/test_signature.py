@@ -82,6 +82,9 @@ def test_a_file_that_was_signed_by_itself_may_have_any_name(tmp_path: Path) -> N
     signed.check([("renamed.gguf", DIGESTS["a.gguf"])])
     with pytest.raises(SignatureInvalid, match="isn't the file that was signed"):
         signed.check([("renamed.gguf", DIGESTS["b/c.gguf"])])
+    signed.check([("renamed.gguf", None)], early=True)
+    with pytest.raises(SignatureInvalid):
+        signed.check([("renamed.gguf", None)])
     with pytest.raises(SignatureInvalid, match="isn't among the files that were signed"):
         signed.check([("a.gguf", DIGESTS["a.gguf"]), ("b.gguf", DIGESTS["a.gguf"])])
 
