@@ -39,8 +39,10 @@ class Identities:
 
         Raises
         ------
+        DecryptionFailed
+            There is no such file.
         ConfigError
-            There is none.
+            It holds none.
         """
         # Only who has an encrypted model needs it.
         from pyrage import IdentityError, x25519
@@ -51,6 +53,11 @@ class Identities:
             self._all = [
                 x25519.Identity.from_str(line) for line in lines if line and not line.startswith("#")
             ]
+        except FileNotFoundError as error:
+            raise DecryptionFailed(
+                "The model is encrypted, and there is no identity to decrypt it with.",
+                "Name the Secret with the age identity in spec.model.decryption.secretRef.",
+            ) from error
         except (OSError, UnicodeDecodeError, IdentityError) as error:
             # Not what is wrong with it: that could quote a secret.
             raise ConfigError(f"The model is encrypted, and {path} holds no age identity.", remedy) from error
