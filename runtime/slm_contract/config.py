@@ -30,6 +30,25 @@ class AuthMode(StrEnum):
     NONE = "None"
 
 
+class SignaturePolicy(StrEnum):
+    REQUIRE = "Require"
+    IF_PRESENT = "IfPresent"
+    """A model without a signature will do; one with a wrong signature won't."""
+
+
+class SignerKind(StrEnum):
+    PUBLIC_KEY = "PublicKey"
+    CERTIFICATE = "Certificate"
+
+
+class VerificationConfig(ContractModel):
+    """What is asked of a model's signature."""
+
+    policy: SignaturePolicy = SignaturePolicy.REQUIRE
+    signers: SignerKind
+    """What :data:`~slm_contract.places.SIGNERS` holds, of those who are trusted."""
+
+
 class ModelConfig(ContractModel):
     name: str
     """The name that clients ask for."""
@@ -40,11 +59,16 @@ class ModelConfig(ContractModel):
     format: ModelFormat = ModelFormat.AUTO
     pin: SourcePin | None = None
     """The bytes that the source stood for when this was decided; None: its address says it all."""
+    verification: VerificationConfig | None = None
+    """None: nobody asks for a signature."""
 
     @property
     def key(self) -> str:
-        """What is asked for: 16 hex digits that name source and checksum."""
-        return hashlib.sha256(f"{self.source}\n{self.sha256 or ''}".encode()).hexdigest()[:16]
+        """What is asked for: 16 hex digits that name source and checksum, and what is asked of a signature."""
+        asked = f"{self.source}\n{self.sha256 or ''}"
+        if self.verification is not None:
+            asked += f"\n{self.verification.to_json()}"
+        return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     @property
     def folder(self) -> str:

@@ -36,6 +36,15 @@ CREDENTIALS_DIR: Final = "/etc/slm/credentials"
 CA_BUNDLE: Final = "/etc/slm/ca/ca.crt"
 """CAs for the sources, PEM; used when the file exists."""
 
+SIGNERS: Final = "/etc/slm/signers/signers.pem"
+"""Public keys or certificates of those whose signatures are trusted, PEM; in the containers that fetch alone."""
+
+IDENTITIES: Final = "/etc/slm/identities/identities.txt"
+"""Who may decrypt an encrypted model, as `age-keygen` writes it; in the containers that fetch alone."""
+
+PLAIN_DIR: Final = "/plain"
+"""The model in plain, in memory: writable for `fetch`, read-only for `serve`; only where a spec has it decrypted."""
+
 TERMINATION_MESSAGE: Final = "/dev/termination-log"
 TERMINATION_MESSAGE_LIMIT: Final = 4096
 """Bytes; kubelet cuts what is longer."""

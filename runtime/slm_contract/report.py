@@ -22,6 +22,9 @@ class FailureReason(StrEnum):
     SOURCE_UNTRUSTED = "SourceUntrusted"
     SOURCE_DRIFTED = "SourceDrifted"
     CHECKSUM_MISMATCH = "ChecksumMismatch"
+    SIGNATURE_MISSING = "SignatureMissing"
+    SIGNATURE_INVALID = "SignatureInvalid"
+    DECRYPTION_FAILED = "DecryptionFailed"
     OUT_OF_SPACE = "OutOfSpace"
     STORAGE_UNUSABLE = "StorageUnusable"
     INVALID_MODEL = "InvalidModel"
@@ -52,7 +55,7 @@ class ModelFacts(ContractModel):
     file_name: str
     """Below the model's folder; of several files the one that an engine opens."""
     size_bytes: int
-    """Of all files."""
+    """Of all files, in plain."""
     sha256: str | None = None
     """Of the named file; None where only the header was read."""
     architecture: str
@@ -91,6 +94,10 @@ class ModelFacts(ContractModel):
     has_chat_template: bool = False
     pin: SourcePin | None = None
     """None for a local file."""
+    encrypted: bool = False
+    """The files hold ciphertext; what an engine opens lies in memory."""
+    signed_by: str | None = None
+    """Fingerprint of the key or certificate whose signature was verified; None: nobody asked, or there was none."""
     files: tuple[ModelFile, ...] = ()
     """All that the model consists of, the first is what an engine opens; as many as a termination message holds."""
 

@@ -13,6 +13,9 @@
     │   ├── SourceDrifted          other bytes than those that were pinned
     │   └── SourceChanged          another file than the one that was begun: starting again helps
     ├── ChecksumMismatch           the bytes aren't the ones asked for
+    ├── SignatureMissing           nobody has signed it, and that is asked for
+    ├── SignatureInvalid           it isn't what somebody trusted has signed
+    ├── DecryptionFailed           it is encrypted for somebody else, or damaged
     ├── StorageError
     │   ├── OutOfSpace             the volume is full
     │   └── StorageUnusable        the volume can't be written or read
@@ -123,6 +126,30 @@ class ChecksumMismatch(RuntimeFailure):
     reason = FailureReason.CHECKSUM_MISMATCH
     exit_code = ExitCode.FETCH_PERMANENT
     default_remedy = "Correct spec.model.sha256, or publish the file again; nothing was kept."
+
+
+class SignatureMissing(RuntimeFailure):
+    reason = FailureReason.SIGNATURE_MISSING
+    exit_code = ExitCode.FETCH_PERMANENT
+    default_remedy = "Publish the model's signature beside it; nothing was kept of what isn't signed."
+
+
+class SignatureInvalid(RuntimeFailure):
+    reason = FailureReason.SIGNATURE_INVALID
+    exit_code = ExitCode.FETCH_PERMANENT
+    default_remedy = (
+        "Have the model signed by somebody whom spec.model.verification trusts, and publish the signature beside it;"
+        " nothing was kept."
+    )
+
+
+class DecryptionFailed(RuntimeFailure):
+    reason = FailureReason.DECRYPTION_FAILED
+    exit_code = ExitCode.FETCH_PERMANENT
+    default_remedy = (
+        "Encrypt the model for the recipient of the identity in spec.model.decryption, or name the identity that it is"
+        " encrypted for."
+    )
 
 
 class StorageError(RuntimeFailure):

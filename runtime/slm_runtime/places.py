@@ -23,6 +23,9 @@ class Places:
     credentials_dir: Path = Path(contract.CREDENTIALS_DIR)
     ca_bundle: Path = Path(contract.CA_BUNDLE)
     claim_dir: Path = Path(contract.CLAIM_DIR)
+    signers: Path = Path(contract.SIGNERS)
+    identities: Path = Path(contract.IDENTITIES)
+    plain_dir: Path = Path(contract.PLAIN_DIR)
     termination_message: Path = Path(contract.TERMINATION_MESSAGE)
 
     @classmethod
@@ -47,6 +50,9 @@ class Places:
             credentials_dir=path("SLM_CREDENTIALS_DIR", cls.credentials_dir),
             ca_bundle=path("SLM_CA_BUNDLE", cls.ca_bundle),
             claim_dir=path("SLM_CLAIM_DIR", cls.claim_dir),
+            signers=path("SLM_SIGNERS", cls.signers),
+            identities=path("SLM_IDENTITIES", cls.identities),
+            plain_dir=path("SLM_PLAIN_DIR", cls.plain_dir),
             termination_message=path("SLM_TERMINATION_MESSAGE", cls.termination_message),
         )
 

@@ -29,6 +29,7 @@ from slm_runtime.engine.supervisor import EngineSupervisor
 from slm_runtime.errors import RuntimeFailure, of_engine
 from slm_runtime.listeners import Server, ServerThread, listen
 from slm_runtime.logs import configure
+from slm_runtime.models.encrypted import PlainVolume
 from slm_runtime.models.folder import ModelFolder
 from slm_runtime.places import Places
 from slm_runtime.templates.chat import ChatFormat
@@ -59,9 +60,10 @@ def main(config: RuntimeConfig, places: Places | None = None) -> int:
 def _serve(config: RuntimeConfig, places: Places) -> int:
     model = ModelFolder(places.model_dir, config.model).require()
     config = config.model_copy(update={"prompt": prompt_of(config.prompt, model.prompt)})
+    path = PlainVolume(places.plain_dir, places.identities).path(model)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
-    engine = EngineSupervisor(engine_config(config, model.path), keep_alive=config.keep_alive_seconds)
+    engine = EngineSupervisor(engine_config(config, path), keep_alive=config.keep_alive_seconds)
     keys = KeyRing(places.keys_dir) if config.auth is AuthMode.API_KEY else None
     serving = Serving(config=config, model=model.facts, engine=engine, keys=keys)
     thread = ServerThread(ops_app(serving), ops, name="ops")

@@ -27,6 +27,25 @@ NAMED: dict[str, tuple[dict[str, Any], str, str]] = {
         "configmaps",
         "ca",
     ),
+    **{
+        f"model.verification.{who}.{reference}.name": (
+            {
+                "model": {
+                    **MODEL,
+                    "verification": {who: {reference: {"name": f"{who.lower()}-{resource}", "key": "pem"}}},
+                }
+            },
+            resource,
+            f"{who.lower()}-{resource}",
+        )
+        for who in ("publicKey", "certificate")
+        for reference, resource in (("configMapRef", "configmaps"), ("secretRef", "secrets"))
+    },
+    "model.decryption.secretRef.name": (
+        {"model": {**MODEL, "decryption": {"secretRef": {"name": "identity", "key": "identity.txt"}}}},
+        "secrets",
+        "identity",
+    ),
     "cache.claimName": ({"cache": {"claimName": "models"}}, "persistentvolumeclaims", "models"),
     "model.variants": (
         {"model": {**MODEL, "variants": [{"hardware": "npu", "source": "pvc://variants/a/m.gguf"}]}},

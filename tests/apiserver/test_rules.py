@@ -41,6 +41,8 @@ ACCEPTED = (
     "pypi://package@1.0/m.gguf",
     "catalog://qwen2.5-3b",
 )
+ENTRY = {"name": "signers", "key": "cosign.pub"}
+SIGNERS = {"configMapRef": ENTRY}
 CASES: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {"name": "a.b"}}, "metadata.name becomes a Service: write at most 48 lowercase letters"),
     ({"metadata": {"name": "a" * 49}}, "metadata.name becomes a Service: write at most 48 lowercase letters"),
@@ -78,6 +80,24 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"model": {"caBundle": {"configMapRef": {"name": "A"}}}},
+        "write an object's name: lowercase letters",
+    ),
+    ({"model": {"verification": {}}}, "write either publicKey or certificate"),
+    (
+        {"model": {"verification": {"publicKey": SIGNERS, "certificate": SIGNERS}}},
+        "write either publicKey or certificate",
+    ),
+    ({"model": {"verification": {"publicKey": {}}}}, "write either configMapRef or secretRef"),
+    (
+        {"model": {"verification": {"certificate": {**SIGNERS, "secretRef": ENTRY}}}},
+        "write either configMapRef or secretRef",
+    ),
+    (
+        {"model": {"verification": {"publicKey": {"secretRef": {**ENTRY, "name": "A"}}}}},
+        "write an object's name: lowercase letters",
+    ),
+    (
+        {"model": {"decryption": {"secretRef": {**ENTRY, "name": "A"}}}},
         "write an object's name: lowercase letters",
     ),
     ({"model": {"variants": [{"hardware": "N P U", "source": HTTPS}]}}, "write the name of a hardware class"),

@@ -105,3 +105,8 @@ Quantity = Annotated[
 class LocalReference(ApiModel):
     name: ObjectName
     """Name of an object in the namespace of the SLMDeployment."""
+
+
+class EntryReference(LocalReference):
+    key: Annotated[str, Field(min_length=1, max_length=253)]
+    """Entry that is taken; no other reaches a pod."""

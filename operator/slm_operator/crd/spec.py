@@ -18,10 +18,12 @@ from slm_operator.crd.base import (
     rule,
     rules,
 )
+from slm_operator.crd.decryption import Decryption
 from slm_operator.crd.endpoint import Endpoint
 from slm_operator.crd.podtemplate import PodTemplate
 from slm_operator.crd.prompt import Prompt
 from slm_operator.crd.source import ModelMirror, SourceUri
+from slm_operator.crd.verification import Verification
 
 
 class ConfigMapReference(LocalReference):
@@ -92,6 +94,10 @@ class Model(ApiModel):
     ] = ()
     """Other places for what sources name, before those of the operator's configuration; the longest `source` that fits
     counts. Credentials go to the mirror."""
+    verification: Verification | None = None
+    """Whose signature the model needs; absent: nobody's."""
+    decryption: Decryption | None = None
+    """With what an encrypted model is decrypted, into memory alone."""
     variants: Annotated[
         tuple[ModelVariant, ...],
         Field(

@@ -51,6 +51,8 @@ class ModelStatus(ApiModel):
     """The file that the source stands for."""
     sha256: Annotated[str, Field(max_length=64)] | None = None
     """Its checksum, once it has been verified."""
+    signed_by: Text | None = None
+    """Fingerprint of the key or certificate that signed it, once that has been verified."""
     format: Annotated[str, Field(max_length=32)] | None = None
     """Its format."""
     architecture: Annotated[str, Field(max_length=128)] | None = None

@@ -44,12 +44,13 @@ class Estimate:
     compute: int
     outputs: int
     process: int
+    plain: int = 0
+    """An encrypted model's file in plain, which lies in memory beside the weights that are made of it."""
 
     @property
     def total(self) -> int:
-        return (
-            self.weights + self.kv_cache + self.recurrent_state + self.compute + self.outputs + self.process
-        )
+        engine = self.weights + self.kv_cache + self.recurrent_state + self.compute + self.outputs
+        return engine + self.process + self.plain
 
     @property
     def headroom(self) -> int:
@@ -74,6 +75,8 @@ class Estimate:
             f"outputs {human_bytes(self.outputs)}",
             f"process {human_bytes(self.process)}",
         ]
+        if self.plain:
+            parts.append(f"decrypted file {human_bytes(self.plain)}")
         return (
             f"{' + '.join(parts)} = {human_bytes(self.total)}; requested {human_bytes(self.request)}, "
             f"with {human_bytes(self.headroom)} of headroom"
@@ -161,4 +164,5 @@ def estimate(
         compute=compute_bytes(facts, context_length, parallel, batch, flash_attention=flash_attention),
         outputs=output_bytes(facts, parallel),
         process=PROCESS_BYTES + facts.vocab_size * VOCABULARY_BYTES,
+        plain=facts.size_bytes if facts.encrypted else 0,
     )

@@ -54,7 +54,13 @@ def artifact_for(
     if entry is not None:
         listed = _variant(entry.variants, hardware_class) or entry
         source, sha256 = listed.source, sha256 or listed.sha256
-    return ModelConfig(name=resource.model_name, source=source, sha256=sha256, format=chosen.format)
+    return ModelConfig(
+        name=resource.model_name,
+        source=source,
+        sha256=sha256,
+        format=chosen.format,
+        verification=None if model.verification is None else model.verification.config,
+    )
 
 
 class _ForHardware(Protocol):

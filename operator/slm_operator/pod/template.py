@@ -1,6 +1,6 @@
 """The pod: fetch the model, then serve it. Meets Pod Security `restricted`; probes never touch what inference can block."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from slm_contract import places
@@ -20,6 +20,7 @@ from slm_operator.pod.volumes import (
     disk_wanted,
     fetch_volumes,
     key_volumes,
+    plain_volumes,
     source_mounts,
 )
 from slm_operator.revision.revision import Revision
@@ -54,6 +55,7 @@ def pod_template(
         See :func:`~slm_operator.pod.volumes.key_volumes`.
     """
     config = runtime_config(resource, revision)
+    serve = _serve_container(resource, settings, revision, config)
     template = {
         "metadata": {
             "labels": {**labels(resource.name), HARDWARE_LABEL: revision.hardware_class.name},
@@ -70,11 +72,13 @@ def pod_template(
                     image=revision.image,
                     command="fetch",
                     disk=disk_wanted(resource, revision.artifact, revision.own_facts),
+                    decrypts_for=serve["resources"] if resource.spec.model.decryption else None,
                 )
             ],
-            "containers": [_serve_container(resource, settings, revision, config)],
+            "containers": [serve],
             "volumes": [
                 *fetch_volumes(settings, resource, revision.artifact, revision.own_facts),
+                *plain_volumes(resource, revision.own_facts),
                 *key_volumes(resource, owned=key_owned),
             ],
         },
@@ -114,6 +118,7 @@ def fetch_container(
     image: str,
     command: str,
     disk: int = TMP_SIZE,
+    decrypts_for: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Runs `slm-runtime fetch` or `inspect`: reaches the source, and is the only one that does.
 
@@ -121,7 +126,14 @@ def fetch_container(
     ----------
     disk
         Bytes of the node's disk that the pod's own volumes are expected to take.
+    decrypts_for
+        Resources of the container for which it leaves the model in plain: that is memory of who writes it, and a pod asks
+        for no more than the larger of the two.
     """
+    memory = {
+        kind: FETCH_MEMORY if decrypts_for is None else decrypts_for[kind]["memory"]
+        for kind in ("requests", "limits")
+    }
     return {
         "name": command,
         "image": image,
@@ -132,21 +144,32 @@ def fetch_container(
         "resources": {
             "requests": {
                 "cpu": CPU_REQUEST,
-                "memory": FETCH_MEMORY,
+                "memory": memory["requests"],
                 "ephemeral-storage": memory_quantity(disk),
             },
-            "limits": {"memory": FETCH_MEMORY},
+            "limits": {"memory": memory["limits"]},
         },
         "securityContext": _RESTRICTED,
         "volumeMounts": [
             {"name": "models", "mountPath": places.MODEL_DIR},
             {"name": "tmp", "mountPath": TMP},
             *source_mounts(config.model),
+            *([{"name": "plain", "mountPath": places.PLAIN_DIR}] if decrypts_for is not None else ()),
             *(
                 {"name": name, "mountPath": path, "readOnly": True}
                 for name, path, asked in (
                     ("credentials", places.CREDENTIALS_DIR, resource.spec.model.credentials is not None),
                     ("ca", places.CA_BUNDLE.rpartition("/")[0], ca_source(settings, resource) is not None),
+                    (
+                        "signers",
+                        places.SIGNERS.rpartition("/")[0],
+                        resource.spec.model.verification is not None,
+                    ),
+                    (
+                        "identities",
+                        places.IDENTITIES.rpartition("/")[0],
+                        resource.spec.model.decryption is not None,
+                    ),
                 )
                 if asked
             ),
@@ -164,6 +187,8 @@ def _serve_container(
     ]
     if config.auth is AuthMode.API_KEY:
         mounts.append({"name": "keys", "mountPath": places.KEYS_DIR, "readOnly": True})
+    if resource.spec.model.decryption is not None:
+        mounts.append({"name": "plain", "mountPath": places.PLAIN_DIR, "readOnly": True})
     return {
         "name": "serve",
         "image": revision.image,

@@ -9,6 +9,7 @@ from slm_operator.crd.names import ca_bundle_name, claim_name, key_owner_entry, 
 from slm_operator.crd.quantities import MIB, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Cache, CacheMode
+from slm_operator.crd.verification import Verification
 from slm_operator.model.source import claim_of_source
 from slm_operator.settings import Settings
 
@@ -69,6 +70,13 @@ def fetch_volumes(
         name, key = ca
         items = [{"key": key, "path": places.CA_BUNDLE.rpartition("/")[2]}]
         volumes.append({"name": "ca", "configMap": {"name": name, "items": items, "defaultMode": 0o444}})
+    if resource.spec.model.verification is not None:
+        volumes.append(_signers_volume(resource.spec.model.verification))
+    if resource.spec.model.decryption is not None:
+        reference = resource.spec.model.decryption.secret_ref
+        items = [{"key": reference.key, "path": places.IDENTITIES.rpartition("/")[2]}]
+        secret = {"secretName": reference.name, "items": items, "defaultMode": 0o440}
+        volumes.append({"name": "identities", "secret": secret})
     return volumes
 
 
@@ -77,6 +85,14 @@ def source_mounts(artifact: ModelConfig) -> list[dict[str, Any]]:
     if claim_of_source(artifact.source) is None:
         return []
     return [{"name": SOURCE_VOLUME, "mountPath": places.CLAIM_DIR, "readOnly": True}]
+
+
+def plain_volumes(resource: SLMDeployment, facts: ModelFacts | None) -> list[dict[str, Any]]:
+    """Where an encrypted model lies in plain: in memory, and gone with the pod."""
+    if resource.spec.model.decryption is None:
+        return []
+    limit = {} if facts is None else {"sizeLimit": memory_quantity(facts.size_bytes + MIB)}
+    return [{"name": "plain", "emptyDir": {"medium": "Memory", **limit}}]
 
 
 def key_volumes(resource: SLMDeployment, *, owned: bool) -> list[dict[str, Any]]:
@@ -126,6 +142,14 @@ def _model_volume(resource: SLMDeployment, artifact: ModelConfig, facts: ModelFa
     else:
         limit = UNKNOWN_MODEL_VOLUME
     return {"name": "models", "emptyDir": {"sizeLimit": limit}}
+
+
+def _signers_volume(verification: Verification) -> dict[str, Any]:
+    """Only the entry that is named: the Secret of a public key may hold the private one too."""
+    reference = verification.signers
+    kind, name = ("configMap", "name") if verification.in_config_map else ("secret", "secretName")
+    items = [{"key": reference.key, "path": places.SIGNERS.rpartition("/")[2]}]
+    return {"name": "signers", kind: {name: reference.name, "items": items, "defaultMode": 0o440}}
 
 
 def disk_wanted(resource: SLMDeployment, artifact: ModelConfig, facts: ModelFacts | None) -> int:

@@ -33,6 +33,7 @@ def model(view: View) -> ModelStatus:
     else:
         known = ModelStatus(
             sha256=facts.sha256 or live.sha256,
+            signed_by=(facts.signed_by or live.signed_by) if view.artifact.verification else None,
             format=facts.format,
             architecture=facts.architecture[:128],
             quantization=facts.quantization[:64] if facts.quantization else None,

@@ -15,6 +15,7 @@ from slm_runtime.fetching.digest import GrowingDigest
 from slm_runtime.fetching.part import Part, part_identity
 from slm_runtime.fetching.progress import Progress, Share
 from slm_runtime.fetching.transfer import Transfer
+from slm_runtime.models.encrypted import is_encrypted
 from slm_runtime.models.folder import ModelFolder, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteFile
 
@@ -161,7 +162,8 @@ class Bring:
         """Refuse what is no such file before all of it is transferred."""
         artifact = self._file.artifact
         small = (artifact.payload.size or 0) <= self._block
-        if small or not (self._main or self._file.path.endswith(".gguf")):
+        path = self._file.path
+        if small or is_encrypted(path) or not (self._main or path.endswith(".gguf")):
             return
         with artifact.head(MAGIC_BYTES) as (chunks, _):
             start = next(chunks, b"")

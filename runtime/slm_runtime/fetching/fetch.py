@@ -5,10 +5,10 @@ What fails for the moment is tried again here; what fails for good is raised, an
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Final, NamedTuple
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import ModelConfig, PromptConfig
 from slm_contract.report import ModelFacts
 from slm_contract.source import ModelFile, SourcePin
 from slm_runtime.errors import (
@@ -24,6 +24,8 @@ from slm_runtime.fetching.part import BLOCK
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
 from slm_runtime.fetching.transfer import CONNECTIONS, Transfer
+from slm_runtime.fetching.verification import Verification, VerifiedSignature, digests_of
+from slm_runtime.models.encrypted import PlainVolume, changed_at, in_plain, is_encrypted
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteModel
@@ -32,6 +34,8 @@ from slm_runtime.models.sources.site import Site
 
 SLACK: Final = 1 << 20
 """Bytes for the small files beside the model."""
+HEAD_BYTES: Final = 1 << 18
+"""Of an encrypted file: its header, and the first chunk that can be decrypted."""
 FILES_AT_ONCE: Final = 8
 """While one is verified the next is transferred; small ones wait for the server together."""
 
@@ -76,10 +80,14 @@ class Fetch:
         """
         with storage_errors(self.folder.path), self.folder.locked(lambda: self.progress.enter("Waiting")):
             found = self.folder.fetched()
-            if found and found.path.is_symlink():
+            if found is not None and found.path.is_symlink():
                 # It lies where others may have changed it since it was verified.
                 found = None
-            fetched = Fetched(found, cached=True) if found else Fetched(self._persist(), cached=False)
+            if found is None:
+                self.folder.retract()
+            good = found is not None and self._holds(found)
+            fetched = Fetched(found if found and good else self._persist(), cached=found is not None)
+        self._fill(fetched.model)
         self.progress.complete(fetched.model.facts)
         return fetched
 
@@ -90,8 +98,27 @@ class Fetch:
         ------
         RuntimeFailure
         """
+        verification = self._verification()
         with self._open() as remote:
-            return _state(remote)
+            return self._state(
+                remote, verification.state(verification.find(remote)) if verification else None
+            )
+
+    def _state(self, remote: RemoteModel, signature: str | None) -> SourceState:
+        payload = remote.files[0].artifact.payload
+        version = payload.version if len(remote.files) == 1 else remote.pin.digest
+        encrypted = any(is_encrypted(each.path) for each in remote.files)
+        identities = changed_at(self._site.places.identities) if encrypted else None
+        return SourceState(version=version, size=remote.size, signature=signature, identities=identities)
+
+    def _verification(self) -> Verification | None:
+        asked = self._model.verification
+        return None if asked is None else Verification(asked, self._site)
+
+    def _holds(self, found: FetchedModel) -> bool:
+        """Whether what is there may be served without asking its source."""
+        verification = self._verification()
+        return verification is None or verification.holds(self.folder.signature(), found.facts)
 
     def latest(self) -> SourcePin | None:
         """Which bytes the source stands for now, where it was pinned to some; None also where it doesn't answer."""
@@ -110,7 +137,6 @@ class Fetch:
 
     def _persist(self) -> FetchedModel:
         """Attempt until it is done or patience ends."""
-        self.folder.retract()
         while True:
             before = self.progress.bytes_done
             try:
@@ -128,10 +154,17 @@ class Fetch:
 
     def _attempt(self) -> FetchedModel:
         self.source_state = None
+        verification = self._verification()
         with self._open() as remote:
-            self.source_state = _state(remote)
+            found = verification.find(remote) if verification else None
+            self.source_state = self._state(remote, verification.state(found) if verification else None)
             self._check_pin(remote)
             self._check_files(remote)
+            signature = verification.read(remote, found) if verification else None
+            if (there := self.folder.fetched()) is not None:
+                _check_signed(there.facts, signature)
+                return self._publish(there.facts, there.prompt, signature)
+            self._check_identities(remote)
             known = self.folder.verified()
             brings = [
                 Bring(
@@ -147,8 +180,8 @@ class Fetch:
                 )
                 for index, each in enumerate(remote.files)
             ]
-            there = {each.path for each in brings if each.is_there}
-            self.folder.withdraw({*known, *(each.path for each in remote.files)} - there)
+            lying = {each.path for each in brings if each.is_there}
+            self.folder.withdraw({*known, *(each.path for each in remote.files)} - lying)
             self._check_space(brings)
             self.progress.begin(sum(each.bytes_done for each in brings), remote.size)
             with Transfer(self._site.fetch.bytes_per_second, self._connections) as transfer:
@@ -156,12 +189,22 @@ class Fetch:
             self.progress.enter("Verifying")
             try:
                 facts = self._facts(remote, files)
+                _check_signed(facts, signature)
+                self._fill(FetchedModel(self.folder.path / facts.file_name, facts))
             except RuntimeFailure as failure:
+                if not failure.permanent:
+                    raise
                 self.folder.withdraw(each.path for each in remote.files)
                 if any(each.path not in self._own_parts for each in remote.files) and not remote.in_place:
                     raise ResumedInVain from failure
                 raise
-            return self.folder.publish(facts, remote.prompt)
+            return self._publish(facts, remote.prompt, signature)
+
+    def _publish(
+        self, facts: ModelFacts, prompt: PromptConfig | None, signature: VerifiedSignature | None
+    ) -> FetchedModel:
+        by, kept = (signature.signed.by, signature.kept) if signature else (None, None)
+        return self.folder.publish(facts.model_copy(update={"signed_by": by}), prompt, kept)
 
     def _check_pin(self, remote: RemoteModel) -> None:
         pin = self._model.pin
@@ -178,6 +221,21 @@ class Fetch:
                 "Leave out sha256: what the source says of each file is checked and pinned.",
             )
 
+    def _check_identities(self, remote: RemoteModel) -> None:
+        """Refuse what can't be decrypted before it is transferred."""
+        for each in remote.files:
+            if is_encrypted(each.path):
+                with (
+                    each.artifact.head(HEAD_BYTES) as (chunks, size),
+                    in_plain(each.path, chunks, size, self._site.places.identities) as (plain, _),
+                ):
+                    next(plain, None)
+
+    def _fill(self, model: FetchedModel) -> None:
+        places = self._site.places
+        with storage_errors(places.plain_dir):
+            PlainVolume(places.plain_dir, places.identities).fill(model)
+
     def _check_space(self, brings: Sequence[Bring]) -> None:
         spaces = [each.space for each in brings]
         need = sum(each for each in spaces if each is not None) + SLACK
@@ -190,23 +248,25 @@ class Fetch:
 
     def _facts(self, remote: RemoteModel, files: Sequence[VerifiedFile]) -> ModelFacts:
         paths = [each.path for each in remote.files]
-        facts = model_facts(
-            [
-                (path, file.size_bytes, self.folder.chunks(path))
-                for path, file in zip(paths, files, strict=True)
-            ]
-        )
+        identities = self._site.places.identities
+        with ExitStack() as stack:
+            opened = []
+            for path, file in zip(paths, files, strict=True):
+                plain = in_plain(path, self.folder.chunks(path), file.size_bytes, identities)
+                chunks, size = stack.enter_context(plain)
+                opened.append((path, size, chunks))
+            facts = model_facts(opened)
         listed = tuple(
             ModelFile(path=path, size_bytes=file.size_bytes, sha256=file.sha256)
             for path, file in zip(paths, files, strict=True)
         )
-        return facts.model_copy(update={"sha256": files[0].sha256, "files": listed, "pin": remote.pin})
+        said = {"sha256": files[0].sha256, "files": listed, "pin": remote.pin}
+        return facts.model_copy(update={**said, "encrypted": any(map(is_encrypted, paths))})
 
 
-def _state(remote: RemoteModel) -> SourceState:
-    payload = remote.files[0].artifact.payload
-    version = payload.version if len(remote.files) == 1 else remote.pin.digest
-    return SourceState(version=version, size=remote.size)
+def _check_signed(facts: ModelFacts, signature: VerifiedSignature | None) -> None:
+    if signature is not None:
+        signature.check(digests_of(facts))
 
 
 def _all(brings: Sequence[Bring], transfer: Transfer) -> list[VerifiedFile]:

@@ -4,18 +4,21 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import ModelConfig, VerificationConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import FetchReport, ModelFacts
 from slm_contract.source import ModelFile
 from slm_runtime.errors import RuntimeFailure, SourceNotFound
 from slm_runtime.fetching.patience import Patience
+from slm_runtime.fetching.verification import Verification
+from slm_runtime.models.encrypted import in_plain, is_encrypted
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import storage_errors
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
+from slm_runtime.places import Places
 from slm_runtime.termination import bounded_json, leave
 
 
@@ -25,7 +28,7 @@ def inspect_command(model: ModelConfig, site: Site, patience: Patience | None = 
     facts = failure = None
     code = ExitCode.OK
     try:
-        facts = inspect(model.source, site, patience)
+        facts = inspect(model.source, site, patience, model.verification)
     except RuntimeFailure as error:
         failure = error.to_failure()
         code = ExitCode.FETCH_PERMANENT if error.permanent else ExitCode.FETCH_TRANSIENT
@@ -36,8 +39,18 @@ def inspect_command(model: ModelConfig, site: Site, patience: Patience | None = 
     return code
 
 
-def inspect(source: str, site: Site, patience: Patience | None = None) -> ModelFacts:
+def inspect(
+    source: str,
+    site: Site,
+    patience: Patience | None = None,
+    verification: VerificationConfig | None = None,
+) -> ModelFacts:
     """Read the header of a model: a URI, or a local file.
+
+    Parameters
+    ----------
+    verification
+        What is asked of its signature: that it is there and by whom is known here, what it is of only when all is fetched.
 
     Raises
     ------
@@ -49,7 +62,10 @@ def inspect(source: str, site: Site, patience: Patience | None = None) -> ModelF
     while True:
         try:
             with storage_errors(site.places.model_dir), open_model(source, site) as remote:
-                return _facts(remote).model_copy(update={"pin": remote.pin})
+                if verification is not None:
+                    asked = Verification(verification, site)
+                    asked.read(remote, asked.find(remote))
+                return _facts(remote, site.places.identities).model_copy(update={"pin": remote.pin})
         except RuntimeFailure as failure:
             patience.wait(failure, 0)
 
@@ -64,22 +80,22 @@ def inspect_file(path: Path) -> ModelFacts:
     if not path.is_file():
         raise SourceNotFound(f"There is no file {path}.", "Name a GGUF file or a URI.")
     with storage_errors(path):
-        return _facts(RemoteModel((RemoteFile(path.name, PlainFile(path.name, FileBlob(path))),)))
+        remote = RemoteModel((RemoteFile(path.name, PlainFile(path.name, FileBlob(path))),))
+        return _facts(remote, Places.from_environment().identities)
 
 
-def _facts(remote: RemoteModel) -> ModelFacts:
+def _facts(remote: RemoteModel, identities: Path) -> ModelFacts:
     """Read the headers of all files, one after the other."""
     with ExitStack() as stack:
-        files = []
+        opened, listed = [], []
         for each in remote.files:
             chunks, size = stack.enter_context(each.artifact.head())
-            files.append((each.path, size, chunks))
-        facts = model_facts(files)
-    listed = (
-        ModelFile(path=each.path, size_bytes=size, sha256=each.sha256)
-        for each, (_, size, _) in zip(remote.files, files, strict=True)
-    )
-    return facts.model_copy(update={"files": tuple(listed)})
+            listed.append(ModelFile(path=each.path, size_bytes=size, sha256=each.sha256))
+            plain, plain_size = stack.enter_context(in_plain(each.path, chunks, size, identities))
+            opened.append((each.path, plain_size, plain))
+        facts = model_facts(opened)
+    encrypted = any(is_encrypted(each.path) for each in remote.files)
+    return facts.model_copy(update={"files": tuple(listed), "encrypted": encrypted})
 
 
 def table(facts: ModelFacts) -> str:

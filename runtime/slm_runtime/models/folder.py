@@ -5,6 +5,7 @@
     <model volume>/<key>/
         model.json       ModelFacts: written last, so that where it is, the model is whole and verified
         prompt.json      what the source says of the prompt, where it says something
+        signature.json   the signature that was verified, where one was asked for
         <path>           a file of the model, verified
         .verified        which files are, a line each: of several, one after the other is
         failure.json     why the last attempt must not be repeated as it was
@@ -97,6 +98,10 @@ class SourceState(ContractModel):
 
     version: str | None = None
     size: int | None = None
+    signature: str | None = None
+    """Of its signature and of those who are trusted; None: nobody asks for it."""
+    identities: str | None = None
+    """When those who may decrypt it last changed; None: it isn't encrypted, or there are none."""
 
 
 class RememberedFailure(ContractModel):
@@ -109,6 +114,14 @@ class RememberedFailure(ContractModel):
     """Of the source, as it was then; None where it couldn't even be asked."""
 
 
+class KeptSignature(ContractModel):
+    """With it a model that is there is held against those who are trusted today, without asking the source."""
+
+    bundle: str
+    names: tuple[str, ...]
+    """What it calls the model's files, in their order."""
+
+
 class ModelFolder:
     def __init__(self, model_dir: Path, model: ModelConfig) -> None:
         self._model = model
@@ -117,6 +130,7 @@ class ModelFolder:
         self._prompt = self.path / "prompt.json"
         self._verified = self.path / ".verified"
         self._settling = threading.Lock()
+        self._signature = self.path / "signature.json"
         self._failure = self.path / "failure.json"
 
     def fetched(self) -> FetchedModel | None:
@@ -131,6 +145,10 @@ class ModelFolder:
         except OSError:
             return None
         return FetchedModel(path, facts, _read(self._prompt, PromptConfig)) if whole else None
+
+    def signature(self) -> KeptSignature | None:
+        """Return what the model that is there was last verified with."""
+        return _read(self._signature, KeptSignature)
 
     def require(self) -> FetchedModel:
         """Return the model that `fetch` left here.
@@ -195,12 +213,21 @@ class ModelFolder:
         link.symlink_to(target)
         link.replace(name)
 
-    def publish(self, facts: ModelFacts, prompt: PromptConfig | None = None) -> FetchedModel:
+    def publish(
+        self,
+        facts: ModelFacts,
+        prompt: PromptConfig | None = None,
+        signature: KeptSignature | None = None,
+    ) -> FetchedModel:
         """Say that the model is there: all its files have their names."""
         if prompt is not None:
             write_atomically(self._prompt, prompt.to_json())
         for folder in {(self.path / each.path).parent for each in facts.files}:
             _sync_names(folder)
+        if signature is not None:
+            write_atomically(self._signature, signature.to_json())
+        else:
+            self._signature.unlink(missing_ok=True)
         write_atomically(self._manifest, facts.to_json())
         self.discard()
         self._verified.unlink(missing_ok=True)

@@ -3,6 +3,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,9 @@ def places(tmp_path: Path) -> Places:
         model_dir=tmp_path / "models",
         credentials_dir=tmp_path / "credentials",
         ca_bundle=tmp_path / "ca.crt",
+        signers=tmp_path / "signers.pem",
+        identities=tmp_path / "identities.txt",
+        plain_dir=tmp_path / "plain",
         termination_message=tmp_path / "termination",
     )
 
@@ -74,8 +78,8 @@ FetchOf = Callable[..., Fetch]
 def fetch_of(site: Site) -> FetchOf:
     """A fetch of a URI: impatient, and in ranges so small that the tiny model takes several."""
 
-    def make(source: str, sha256: str | None = None) -> Fetch:
-        model = ModelConfig(name="m", source=source, sha256=sha256)
+    def make(source: str, sha256: str | None = None, **asked: Any) -> Fetch:
+        model = ModelConfig(name="m", source=source, sha256=sha256, **asked)
         return Fetch(model, site, patience=Patience(first_wait=0.001), block=100_000)
 
     return make

@@ -14,11 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
+import pyrage
 import pytest
 
-from slm_contract.config import ModelConfig, RuntimeConfig
+from slm_contract.config import ModelConfig, RuntimeConfig, SignerKind, VerificationConfig
 from slm_contract.places import TERMINATION_MESSAGE_LIMIT, ExitCode
 from slm_contract.report import Failure, FailureReason, FetchReport, RuntimeReport
 from slm_runtime.__main__ import main
@@ -30,6 +32,7 @@ from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from slm_runtime.termination import bounded_json
 from tests.support.ports import free_port
+from tests.support.signing import KeySigner
 from tests.support.web import File, WebServer
 from tests.unit.runtime_models.waiting import eventually
 
@@ -54,9 +57,12 @@ class Pod:
         monkeypatch.setenv("SLM_TERMINATION_MESSAGE", str(self.message))
         monkeypatch.setenv("SLM_CREDENTIALS_DIR", str(folder / "credentials"))
         monkeypatch.setenv("SLM_CA_BUNDLE", str(folder / "ca.crt"))
+        monkeypatch.setenv("SLM_SIGNERS", str(folder / "signers.pem"))
+        monkeypatch.setenv("SLM_IDENTITIES", str(folder / "identities.txt"))
+        monkeypatch.setenv("SLM_PLAIN_DIR", str(folder / "plain"))
 
-    def configure(self, source: str, sha256: str | None = None) -> ModelFolder:
-        self.model = ModelConfig(name="m", source=source, sha256=sha256)
+    def configure(self, source: str, sha256: str | None = None, **asked: Any) -> ModelFolder:
+        self.model = ModelConfig(name="m", source=source, sha256=sha256, **asked)
         self._monkeypatch.setenv("SLM_CONFIG", RuntimeConfig(model=self.model).to_json())
         return ModelFolder(self.volume, self.model)
 
@@ -195,6 +201,43 @@ def test_a_wrong_checksum_is_told_once_and_then_waited_on(pod: Pod, web: WebServ
         assert fetching.result(30) == ExitCode.OK
     assert pod.last_words().model == folder.require().facts
     assert folder.failure() is None
+
+
+def test_a_refused_signature_is_waited_on_and_so_are_those_who_are_trusted(
+    pod: Pod, web: WebServer, tiny: bytes, tiny_file: Path, tmp_path: Path
+) -> None:
+    anna, bert = KeySigner(), KeySigner()
+    (tmp_path / "signers.pem").write_bytes(anna.trusted)
+    folder = pod.configure(
+        web.put("m.gguf", tiny), verification=VerificationConfig(signers=SignerKind.PUBLIC_KEY)
+    )
+    assert pod.fetch() == ExitCode.FETCH_PERMANENT
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is FailureReason.SIGNATURE_MISSING
+    with pod.fetching() as fetching:
+        eventually(lambda: pod.report().phase == "Failed")
+        web.put("m.gguf.sig", bert.sign(tiny_file))
+        eventually(lambda: getattr(pod.report().failure, "reason", None) is FailureReason.SIGNATURE_INVALID)
+        (tmp_path / "signers.pem").write_bytes(anna.trusted + bert.trusted)
+        assert fetching.result(30) == ExitCode.OK
+    assert folder.require().facts.signed_by == bert.fingerprint
+
+
+def test_an_identity_that_comes_late_is_taken(pod: Pod, web: WebServer, tiny: bytes, tmp_path: Path) -> None:
+    own, other = (pyrage.x25519.Identity.generate() for _ in range(2))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "identities.txt").write_text(str(other))
+    pod.configure(web.put("m.gguf.age", pyrage.encrypt(tiny, [own.to_public()])))
+    assert pod.fetch() == ExitCode.FETCH_PERMANENT
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is FailureReason.DECRYPTION_FAILED
+    with pod.fetching() as fetching:
+        eventually(lambda: pod.report().phase == "Failed")
+        (tmp_path / "identities.txt").write_text(f"{other}\n{own}\n")
+        assert fetching.result(30) == ExitCode.OK
+    assert (tmp_path / "plain" / "m.gguf").read_bytes() == tiny
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """What a source has of a model: its files, what pins them, and what it says of the prompt."""
 
 import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -13,7 +15,11 @@ from slm_runtime.models.sources.artifact import Artifact
 MAX_FILE_NAME: Final = 200
 MAX_PATH: Final = 1024
 MAX_FILES: Final = 1000
-OWN_FILES: Final = {"model.json", "prompt.json", "failure.json"}
+SIGNATURE_SUFFIX: Final = ".sig"
+"""Of the signature that lies beside a single file."""
+FOLDER_SIGNATURE: Final = "model.sig"
+"""The signature of all files of its folder, and of those below it."""
+OWN_FILES: Final = {"model.json", "prompt.json", "failure.json", "signature.json"}
 """What the folder says of itself; its other own names are hidden."""
 
 
@@ -24,6 +30,16 @@ class RemoteFile:
     artifact: Artifact
     sha256: str | None = None
     """64 hex digits of the file, where the source gives them."""
+
+
+@dataclass(frozen=True)
+class RemoteSignature:
+    """A signature beside a model; it is asked for only where somebody wants it verified."""
+
+    find: Callable[[], Artifact]
+    """Ask for it; it can be read as long as the model can. SourceNotFound: there is none."""
+    names: tuple[str, ...]
+    """What it calls the model's files, in their order."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,8 @@ class RemoteModel:
     """What the source says of the prompt, where it says something."""
     in_place: bool = False
     """Whether the files lie on this machine for as long as the pod lives: they are linked to, not copied."""
+    signature: RemoteSignature | None = None
+    """None: the source has none."""
 
     def __post_init__(self) -> None:
         """Hold the files against each other.
@@ -69,6 +87,30 @@ class RemoteModel:
         """Bytes to transfer; None where the source doesn't say."""
         sizes = [each.artifact.payload.size for each in self.files]
         return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def signature_beside(
+    listed: Collection[str], chosen: Sequence[str], find: Callable[[str], Artifact]
+) -> RemoteSignature | None:
+    """The signature among a source's files: `m.gguf.sig` beside a single one, else the nearest `model.sig` above all.
+
+    Parameters
+    ----------
+    listed
+        Paths of all that the source has.
+    chosen
+        Paths of the model's files there, in the model's order.
+    find
+        Makes the artifact of one of the paths.
+    """
+    if len(chosen) == 1 and (beside := chosen[0] + SIGNATURE_SUFFIX) in listed:
+        return RemoteSignature(partial(find, beside), (PurePosixPath(chosen[0]).name,))
+    for folder in PurePosixPath(chosen[0]).parents:
+        path = str(folder / FOLDER_SIGNATURE)
+        if path in listed and all(PurePosixPath(each).is_relative_to(folder) for each in chosen):
+            names = tuple(str(PurePosixPath(each).relative_to(folder)) for each in chosen)
+            return RemoteSignature(partial(find, path), names)
+    return None
 
 
 def safe_path(path: str) -> str:

