@@ -153,7 +153,9 @@ def test_a_damaged_model_is_never_opened(
 
 
 @pytest.mark.parametrize(
-    "identities", ["", "# only a comment\n", "AGE-SECRET-KEY-1NONE\n", None, f"{OTHER}\n"]
+    "identities",
+    ["", "# only a comment\n", "AGE-SECRET-KEY-1NONE\n", None, f"{OTHER}\n"],
+    ids=["empty", "a comment", "no key", "no file", "another's"],
 )
 def test_without_its_identity_nothing_is_kept(
     web: WebServer, fetch_of: FetchOf, site: Site, tiny: bytes, plain_dir: Path, identities: str | None

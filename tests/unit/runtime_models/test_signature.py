@@ -295,7 +295,7 @@ ED25519 = ed25519.Ed25519PrivateKey.generate().public_key()
         (SignerKind.CERTIFICATE, ANNA.trusted),
         (SignerKind.CERTIFICATE, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
     ],
-    ids=str,
+    ids=range(9),
 )
 def test_who_is_trusted_has_to_be_readable(tmp_path: Path, kind: SignerKind, pem: bytes) -> None:
     path = tmp_path / "signers.pem"
