@@ -64,6 +64,7 @@ from slm_operator.model.allowed import (
         ("oci://registry.corp/team/m:latest", "oci://registry.corp/team/m"),
         ("oci://docker.io/library/", "oci://index.docker.io/m:1"),
         ("oci://docker.io/m", "oci://docker.io/library/m:1"),
+        ("oci://docker.io/team/", "oci://registry-1.docker.io/team/m"),
         ("oci://registry.corp/m@sha256:" + "a" * 64, "oci://registry.corp/m:1@sha256:" + "a" * 64 + "#x"),
         ("s3://", "s3://bucket/a//b"),
         ("s3://bucket", "s3://bucket/m.gguf"),
