@@ -28,8 +28,8 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
         "write https://host/path/model.gguf; names and passwords belong into model.credentials.secretRef",
     ),
     "hf": Scheme(
-        rf"^hf://(?P<organization>{_NAME})/(?P<repository>{_NAME})(/(?P<path>{_FILE}))?"
-        r"(@(?P<revision>[A-Za-z0-9][-./_A-Za-z0-9]*))?$",
+        rf"^hf://(?P<organization>{_NAME})/(?P<repository>{_NAME})(/(?P<path>{_FILE}/?))?"
+        r"(@(?P<revision>[A-Za-z0-9][-./_+A-Za-z0-9]*))?$",
         "write hf://organization/repository, then /file.gguf or a pattern such as /*Q4_K_M.gguf, and @revision where it "
         "shall be one",
     ),
@@ -48,7 +48,7 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
     "gs": Scheme(f"^gs{_BUCKET}", "write gs://bucket/path/model.gguf"),
     "az": Scheme(f"^az{_BUCKET}", "write az://container/path/model.gguf"),
     "pvc": Scheme(
-        rf"^pvc://(?P<claim>[a-z0-9]([-.a-z0-9]*[a-z0-9])?)/(?P<path>{_FILE}/?)$",
+        rf"^pvc://(?P<claim>[a-z0-9]([-.a-z0-9]*[a-z0-9])?)/(?P<path>({_FILE}/?)?)$",
         "write pvc://claim/path/model.gguf: a PersistentVolumeClaim of this namespace, and a path on it",
     ),
     "pypi": Scheme(

@@ -101,10 +101,12 @@ class Naming:
     """A part of a repository's name."""
     library_everywhere: bool = False
     """Whether a single name lies in `library` of other registries too."""
+    deepest: int | None = None
+    """Parts that a repository's name has at most: one more is a registry, whatever it looks like."""
 
 
 IMAGES: Final = Naming(DOCKER_HUB, _REPOSITORY)
-OLLAMA: Final = Naming("registry.ollama.ai", _NAME, library_everywhere=True)
+OLLAMA: Final = Naming("registry.ollama.ai", _NAME, library_everywhere=True, deepest=2)
 
 
 def reference(text: str, naming: Naming, *, whole: bool = True) -> Parts:
@@ -116,7 +118,7 @@ def reference(text: str, naming: Naming, *, whole: bool = True) -> Parts:
         False where more segments may follow.
     """
     head, slash, tail = text.partition("/")
-    hosted = bool(slash) and _is_host(head)
+    hosted = bool(slash) and (_is_host(head) or text.count("/") == naming.deepest)
     home = registry(naming.registry)
     place = registry(head) if hosted else home
     path, version = repository(tail if hosted else text, naming.segment, whole=whole)
@@ -144,8 +146,11 @@ def in_registry(text: str, *, whole: bool) -> Parts:
     head, _, tail = text.partition("/")
     if not tail and not whole:
         return (registry(head),)
+    place = registry(head)
     path, version = repository(tail, _REPOSITORY, whole=whole)
-    return registry(head), *path, *version
+    if whole and len(path) == 1 and place == registry(DOCKER_HUB):
+        path = ("library", *path)
+    return place, *path, *version
 
 
 def repository(text: str, segment: re.Pattern[str], *, whole: bool) -> tuple[Parts, Parts]:
@@ -171,7 +176,8 @@ def tagged(parts: Parts) -> Parts:
 
 def registry(text: str) -> str:
     (found,) = host(text)
-    return f"{DOCKER_HUB}:{HTTPS_PORT}" if found == f"index.{DOCKER_HUB}:{HTTPS_PORT}" else found
+    same = {f"{name}.{DOCKER_HUB}:{HTTPS_PORT}" for name in ("index", "registry-1")}
+    return f"{DOCKER_HUB}:{HTTPS_PORT}" if found in same else found
 
 
 def _is_host(text: str) -> bool:

@@ -92,10 +92,11 @@ class ClaimSource:
 
     claim: str
     path: str
+    """Empty: whatever model lies there."""
 
     @property
     def file_name(self) -> str:
-        return _last(self.path)
+        return _last(self.path) or self.claim
 
 
 @dataclass(frozen=True)

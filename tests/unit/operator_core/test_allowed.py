@@ -62,6 +62,9 @@ from slm_operator.model.allowed import (
         ("oci://registry.corp/team/", "oci://registry.corp:443/team/a/b:1#m.gguf"),
         ("oci://registry.corp/team/m", "oci://registry.corp/team/m@sha256:" + "a" * 64),
         ("oci://registry.corp/team/m:latest", "oci://registry.corp/team/m"),
+        ("oci://docker.io/library/", "oci://index.docker.io/m:1"),
+        ("oci://docker.io/m", "oci://docker.io/library/m:1"),
+        ("oci://docker.io/team/", "oci://registry-1.docker.io/team/m"),
         ("oci://registry.corp/m@sha256:" + "a" * 64, "oci://registry.corp/m:1@sha256:" + "a" * 64 + "#x"),
         ("s3://", "s3://bucket/a//b"),
         ("s3://bucket", "s3://bucket/m.gguf"),
@@ -129,6 +132,8 @@ def test_a_rule_admits_what_lies_under_it(rule: str, uri: str) -> None:
         ("hf://org/", "hf://org/%2e%2e/evil/m.gguf"),
         ("ollama://library/", "ollama://me/qwen3"),
         ("ollama://library/", "ollama://registry.corp/library/qwen3"),
+        # The first of three names is a server, whatever it looks like.
+        ("ollama://library/", "ollama://library/library/qwen3"),
         ("ollama://qwen3", "ollama://qwen3-evil"),
         ("ollama://qwen3:4b", "ollama://qwen3"),
         ("ollama://qwen3:4b", "ollama://qwen3:4b-evil"),

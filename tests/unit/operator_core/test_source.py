@@ -33,6 +33,7 @@ READ: list[tuple[str, Source, str]] = [
     ("https://[2001:db8::1]:8443/b.gguf", HttpsSource("[2001:db8::1]:8443", "/b.gguf"), "b.gguf"),
     ("hf://org/Model-1B-GGUF", HubSource("org", "Model-1B-GGUF"), "Model-1B-GGUF"),
     ("hf://org/repo@main", HubSource("org", "repo", revision="main"), "repo"),
+    ("hf://org/repo/Q4_K_M/", HubSource("org", "repo", "Q4_K_M/"), "Q4_K_M"),
     (
         "hf://org/repo/sub/m-Q4_K_M.gguf@refs/pr/7",
         HubSource("org", "repo", "sub/m-Q4_K_M.gguf", "refs/pr/7"),
@@ -59,6 +60,7 @@ READ: list[tuple[str, Source, str]] = [
     ("az://models/team/", ObjectSource("models", "team/"), "team"),
     ("pvc://models/team/m.gguf", ClaimSource("models", "team/m.gguf"), "m.gguf"),
     ("pvc://models/team/", ClaimSource("models", "team/"), "team"),
+    ("pvc://models/", ClaimSource("models", ""), "models"),
     ("catalog://qwen2.5-3b", CatalogSource("qwen2.5-3b"), "qwen2.5-3b"),
 ]
 REFUSED = [
@@ -103,7 +105,6 @@ REFUSED = [
     "az://me@account/m.gguf",
     "s3://models/m.gguf?versionId=1",
     "pvc://models",
-    "pvc://models/",
     "pvc://models//m.gguf",
     "pvc://models/../other/m.gguf",
     "pvc://models/a/..",
@@ -163,5 +164,6 @@ def test_a_claim_and_a_name_of_the_catalog_are_told_from_the_rest() -> None:
     assert [uri for uri, _, _ in READ if claim_of_source(uri) == "models"] == [
         "pvc://models/team/m.gguf",
         "pvc://models/team/",
+        "pvc://models/",
     ]
     assert [name_in_catalog(uri) for uri in ("catalog://a", "catalog://A", "hf://a/b")] == ["a", None, None]
