@@ -57,7 +57,7 @@ TIERS = (
     Tier("e2e", "a whole cluster: kubelet, containers, images, chart, tokens", ("e2e",), no_cluster, BUILDS),
     Tier(
         "sources",
-        "the servers that models come from: a registry",
+        "the servers that models come from: a registry, Ollama",
         ("sources",),
         options=BUILDS,
         by_hand=True,
