@@ -57,7 +57,7 @@ TIERS = (
     Tier("e2e", "a whole cluster: kubelet, containers, images, chart, tokens", ("e2e",), no_cluster, BUILDS),
     Tier(
         "sources",
-        "the servers that models come from: a registry, an S3 gateway, a web server",
+        "the servers that models come from: a registry, Ollama, an S3 gateway, a web server",
         ("sources",),
         options=BUILDS,
         by_hand=True,

@@ -20,6 +20,8 @@ HELM = "3.19.5"
 KIND = "0.30.0"
 PROMETHEUS_OPERATOR = "0.85.0"
 VERSITYGW = "1.8.0"
+OLLAMA = "0.5.7"
+"""The last whose module has all that it is built of."""
 
 MODULES = Path(__file__).parent / "go"
 STRIPPED = "-s -w"
@@ -80,11 +82,14 @@ def _ours(
     return Tool(directory, programs, inputs, build, note, gib)
 
 
-def _released(name: str, packages: dict[str, str], note: str, flags: str) -> Tool:
-    """Make binaries of released main packages, given as {program: package@version}."""
+def _released(name: str, packages: dict[str, str], note: str, flags: str, *, cgo: bool = False) -> Tool:
+    """Make binaries of released main packages, given as {program: package@version}.
+
+    ``cgo``: parts of it are in C, and a compiler is needed.
+    """
 
     def build(folder: Path) -> None:
-        env = {**gotoolchain.environment(), "GOBIN": str(folder)}
+        env = {**gotoolchain.environment(), "GOBIN": str(folder), "CGO_ENABLED": str(int(cgo))}
         for package in packages.values():
             run([gotoolchain.go(), "install", "-ldflags", flags, package], env=env)
 
@@ -130,6 +135,13 @@ versitygw = _released(
     {"versitygw": f"github.com/versity/versitygw/cmd/versitygw@v{VERSITYGW}"},
     f"{VERSITYGW}, an S3 server, about 3 min, once",
     flags=STRIPPED,
+)
+ollama = _released(
+    "ollama",
+    {"ollama": f"github.com/ollama/ollama@v{OLLAMA}"},
+    f"{OLLAMA}, about 5 min, once",
+    flags=STRIPPED,
+    cgo=True,
 )
 
 CONTROL_PLANE = (kubernetes, etcd)

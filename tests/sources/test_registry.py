@@ -28,10 +28,22 @@ from slm_runtime.places import Places
 from tests.cluster.certs import Authority
 from tests.runtime.api.server import KEY, serving
 from tests.sources.docker_registry import PASSWORD, USER, TokenServer, docker_registry, obstacle, passwords
+from tests.sources.ollama_server import ollama
 from tests.support.gguf import write_tiny_gguf
 from tests.support.registry import tar
 
 pytestmark = pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))
+MODELFILE = '''FROM ./tiny.gguf
+SYSTEM """Be kind."""
+TEMPLATE """{{ .System }} {{ .Prompt }}"""
+PARAMETER temperature 0.25
+PARAMETER num_ctx 4096
+PARAMETER num_predict 12
+PARAMETER stop "<|im_end|>"
+PARAMETER stop "END"
+MESSAGE user Hi
+LICENSE """Do as you like."""
+'''
 TAR = "application/vnd.oci.image.layer.v1.tar"
 
 
@@ -233,3 +245,20 @@ def test_a_model_of_ollama_stays_pinned_and_is_served_with_its_modelfiles_words(
     assert shown["system"] == "Be kind."
     lines = shown["parameters"].splitlines()
     assert {tuple(line.split()) for line in lines} >= {("temperature", "0.5"), ("top_k", "7")}
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="Ollama is partly in C, and is built here")
+def test_a_model_that_ollama_made_and_pushed(registry: str, files: Path, site: Site, tmp_path: Path) -> None:
+    shutil.copy(files / "tiny.gguf", tmp_path)
+    (tmp_path / "Modelfile").write_text(MODELFILE)
+    with ollama(tmp_path) as client_of_ollama:
+        name = f"http://{registry}/library/tiny:1b"
+        client_of_ollama("create", name, "-f", "Modelfile")
+        client_of_ollama("push", "--insecure", name)
+    fetched = fetch(f"ollama://{registry}/tiny:1b", site)
+    assert fetched.path.read_bytes() == (files / "tiny.gguf").read_bytes()
+    assert fetched.prompt == PromptConfig(
+        system="Be kind.",
+        stop=("<|im_end|>", "END"),
+        parameters=PromptParameters(temperature=0.25, max_tokens=12),
+    )

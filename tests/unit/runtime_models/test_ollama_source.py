@@ -18,6 +18,7 @@ from slm_runtime.errors import (
     SourceNotFound,
     UnsupportedFormat,
 )
+from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.models.folder import ModelFolder
 from slm_runtime.models.sources.ollama import _parse
 from slm_runtime.models.sources.resolve import open_model
@@ -105,6 +106,21 @@ def test_a_model_is_fetched_with_what_its_modelfile_says(
     left = ModelFolder(site.places.model_dir, ModelConfig(name="m", source=uri)).require()
     assert left.prompt == expected
     assert {each.authorization for each in registry.asked} == {None}
+
+
+def test_other_words_with_the_same_weights_are_another_model(
+    registry: Registry, site: Site, tiny: bytes
+) -> None:
+    """Else a volume that has the weights would go on with what was said with them first."""
+    uri = f"ollama://{registry.host}/library/m"
+    fetched = []
+    for system in (b"Be kind.", b"Be brief."):
+        push(registry, "library/m:latest", tiny, system=system)
+        with open_model(uri, site) as model:
+            config = ModelConfig(name="m", source=uri, pin=model.pin)
+        fetched.append(Fetch(config, site).run())
+    assert [each.model.prompt and each.model.prompt.system for each in fetched] == ["Be kind.", "Be brief."]
+    assert not any(each.cached for each in fetched)
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,21 @@ def test_a_password_is_sent_when_it_is_asked_for_and_to_the_registry_alone(
     assert "look at its name" in failure.remedy
 
 
+@pytest.mark.parametrize("kind", ["Basic", "Bearer"])
+def test_who_a_registry_redirects_to_may_ask_and_gets_nothing(
+    registry: Registry, source: str, site: Site, kind: str
+) -> None:
+    registry.login, registry.users, registry.redirects = "basic", {"me": "secret"}, True
+    secret(site, username="me", password="secret")
+    with registry_server() as elsewhere:
+        asks = {"WWW-Authenticate": f'{kind} realm="{elsewhere.token_url}",service="the registry"'}
+        digest = registry.blob(DATA)["digest"]
+        registry.instead[f"/{digest}"] = Answer(401, headers=asks)
+        assert isinstance(refusal(source, site), SourceUnauthorized)
+        assert not elsewhere.asked
+    assert authorizations(registry, "store") == {None}
+
+
 def test_tokens_are_for_reading_one_repository(registry: Registry, source: str, site: Site) -> None:
     registry.login = "token"
     assert read(source, site) == DATA

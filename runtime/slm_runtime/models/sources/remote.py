@@ -1,5 +1,6 @@
 """What a source has of a model: its files, what pins them, and what it says of the prompt."""
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -74,13 +75,18 @@ class RemoteModel:
 
     @property
     def pin(self) -> SourcePin:
-        return SourcePin.of(
+        """Of the files; where more comes with them than a file holds, of that state of the source too."""
+        pin = SourcePin.of(
             self.revision,
             (
                 (each.path, each.artifact.payload.size, each.sha256, each.artifact.payload.version)
                 for each in self.files
             ),
         )
+        if self.prompt is None:
+            return pin
+        both = hashlib.sha256(f"{pin.digest}\n{self.revision}".encode()).hexdigest()
+        return SourcePin(revision=self.revision, digest=both)
 
     @property
     def size(self) -> int | None:
