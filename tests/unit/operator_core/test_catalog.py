@@ -127,7 +127,9 @@ def test_a_rule_for_names_admits_no_source() -> None:
 
 def changed(entry: str = "hf://org/other/m.gguf") -> Settings:
     return SITE.model_copy(
-        update={"catalog": {**CATALOG, "phi-4-mini": CatalogEntry(source=entry, license="MIT")}}
+        update={
+            "catalog": {**CATALOG, "phi-4-mini": CatalogEntry(source=entry, sha256="c" * 64, license="MIT")}
+        }
     )
 
 

@@ -9,7 +9,11 @@ from slm_operator.crd.quantities import parse_quantity
 from tests.unit.operator_core.world import GIVEN, SMOLLM2, World, spec
 
 SOURCE = "https://models.example.com/m.gguf.age"
-MODEL = {"source": SOURCE, "decryption": {"secretRef": {"name": "identity", "key": "identity.txt"}}}
+MODEL = {
+    "source": SOURCE,
+    "sha256": "f" * 64,
+    "decryption": {"secretRef": {"name": "identity", "key": "identity.txt"}},
+}
 ENCRYPTED = SMOLLM2.model_copy(update={"encrypted": True, "size_bytes": 1 << 30, "weights_bytes": 1 << 30})
 
 
@@ -80,7 +84,7 @@ def test_memory_that_the_spec_gives_is_the_fetch_s_too() -> None:
     ("purpose", "cache"), [("inspect", {}), ("pull", {"mode": "PVC", "size": "5Gi"})], ids=["inspect", "pull"]
 )
 def test_jobs_read_the_header_and_write_nothing_in_plain(purpose: str, cache: dict[str, Any]) -> None:
-    world = World(spec(model=MODEL, cache=cache))
+    world = inspected(cache=cache) if purpose == "pull" else World(spec(model=MODEL, cache=cache))
     world.settle()
     template = world.job(purpose)["spec"]["template"]["spec"]
     assert "identities" in mounts(template["containers"][0])

@@ -58,7 +58,7 @@ def read(*paths: Path) -> ModelFacts:
 def write(path: Path, architecture: str = "llama", **metadata: Any) -> Path:
     """A small file, whose second block keeps a state.
 
-    Metadata are given by their key with `__` for `.`; those that aren't general or the tokenizer's are the architecture's.
+    Metadata are given by their key with `__` for `.`, below the architecture's name unless general or the tokenizer's.
     """
     writer = GGUFWriter(path, architecture)
     given = {"context_length": 512, "block_count": 2, "embedding_length": 64, "attention__head_count": 4}
