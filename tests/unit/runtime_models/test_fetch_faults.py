@@ -120,6 +120,13 @@ def test_a_second_file_that_lies_about_its_length(published: Published, claims: 
     assert_sensible(seen)
 
 
+def test_a_server_that_sends_more_than_it_was_asked_for(published: Published) -> None:
+    published.file("sub/second.bin").more = 10
+    failure = refusal(published.fetch(), published.data)
+    assert isinstance(failure, SourceInvalid)
+    assert "more than it was asked for" in failure.message
+
+
 def test_a_server_that_falls_silent(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient = {**(HttpClient.__init__.__kwdefaults__ or {}), "timeout": httpx2.Timeout(10, read=0.2)}
     monkeypatch.setattr(HttpClient.__init__, "__kwdefaults__", impatient)
