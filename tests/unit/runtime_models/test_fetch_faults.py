@@ -105,6 +105,8 @@ def test_a_second_file_that_keeps_breaking_off(published: Published, ranges: boo
     assert "cut off" in failure.message
     assert_sensible(seen)
     assert len(published.asked("m.gguf")) <= 7, "what came whole is kept"
+    whole = sum(len(published.data[path]) for path in named(fetch.folder))
+    assert fetch.progress.bytes_done > whole if ranges else fetch.progress.bytes_done == whole
 
 
 @pytest.mark.parametrize("claims", [100, -100])
