@@ -29,6 +29,8 @@ class File:
     """Each answer breaks off after so many bytes."""
     claims: int | None = None
     """The size that it says it has."""
+    more: int = 0
+    """Bytes that an answer to a range has behind those that were asked for."""
     hold: threading.Event | None = None
     """What comes behind `hold_after` bytes of an answer waits for this."""
     hold_after: int = 0
@@ -134,9 +136,10 @@ class WebServer:
                     return
                 part = {
                     "Content-Range": f"bytes {first}-{last}/{size}",
-                    "Content-Length": str(last - first + 1),
+                    "Content-Length": str(last - first + 1 + file.more),
                 }
-                self._send(206, {**headers, **part}, file.data[first : last + 1], file)
+                body = file.data[first : last + 1] + bytes(file.more)
+                self._send(206, {**headers, **part}, body, file)
 
             def _send(self, status: int, headers: dict[str, str], body: bytes, file: File) -> None:
                 self.send_response(status)

@@ -105,6 +105,8 @@ def test_a_second_file_that_keeps_breaking_off(published: Published, ranges: boo
     assert "cut off" in failure.message
     assert_sensible(seen)
     assert len(published.asked("m.gguf")) <= 7, "what came whole is kept"
+    whole = sum(len(published.data[path]) for path in named(fetch.folder))
+    assert fetch.progress.bytes_done > whole if ranges else fetch.progress.bytes_done == whole
 
 
 @pytest.mark.parametrize("claims", [100, -100])
@@ -118,6 +120,13 @@ def test_a_second_file_that_lies_about_its_length(published: Published, claims: 
     refusal(fetch, published.data)
     assert "sub/second.bin" not in named(fetch.folder)
     assert_sensible(seen)
+
+
+def test_a_server_that_sends_more_than_it_was_asked_for(published: Published) -> None:
+    published.file("sub/second.bin").more = 10
+    failure = refusal(published.fetch(), published.data)
+    assert isinstance(failure, SourceInvalid)
+    assert "more than it was asked for" in failure.message
 
 
 def test_a_server_that_falls_silent(published: Published, monkeypatch: pytest.MonkeyPatch) -> None:

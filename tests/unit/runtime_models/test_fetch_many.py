@@ -211,6 +211,19 @@ def test_a_verified_file_that_was_touched_behind_our_back_is_fetched_again(
     assert_published(again, published.data)
 
 
+def test_a_verified_file_that_the_source_has_anew_is_fetched_again(published: Published) -> None:
+    published.pin_checksums()
+    published.gone_at_last("third.json")
+    refusal(published.fetch(), published.data)
+    new = published.data["sub/second.bin"][::-1]
+    published.data["sub/second.bin"] = published.file("sub/second.bin").data = new
+    published.pin_checksums()
+    published.back("third.json")
+    fetch = published.fetch()
+    fetch.run()
+    assert_published(fetch, published.data)
+
+
 def test_a_record_that_was_cut_off_costs_one_file(published: Published) -> None:
     folder = published.fetch().folder
     folder.path.mkdir(parents=True)
