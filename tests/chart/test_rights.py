@@ -117,7 +117,7 @@ def refusals(plane: ControlPlane) -> list[str]:
 
 
 def model(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
-    source = {"source": f"https://models.corp.example/{name}.gguf"}
+    source = {"source": f"https://models.corp.example/{name}.gguf", "sha256": "e" * 64}
     return {
         "apiVersion": "slm-operator.io/v1alpha1",
         "kind": "SLMDeployment",
