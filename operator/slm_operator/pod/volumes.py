@@ -5,10 +5,10 @@ from typing import Any, Final
 from slm_contract import places
 from slm_contract.config import AuthMode
 from slm_contract.report import ModelFacts
+from slm_operator.crd.cache import Cache, CacheMode
 from slm_operator.crd.names import ca_bundle_name, claim_name, key_owner_entry, key_secret_name
 from slm_operator.crd.quantities import MIB, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.crd.spec import Cache, CacheMode
 from slm_operator.settings import Settings
 
 UNKNOWN_MODEL_VOLUME: Final = "32Gi"

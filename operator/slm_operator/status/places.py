@@ -1,8 +1,8 @@
 """Where it is: nodes, addresses, the key, the image by its digest, the claim."""
 
 from slm_contract.config import AuthMode
+from slm_operator.crd.cache import CacheStatus
 from slm_operator.crd.names import key_secret_name
-from slm_operator.crd.status import CacheStatus
 from slm_operator.model.known import container_statuses
 from slm_operator.observed.pods import is_ready, nodes_of
 from slm_operator.pod.volumes import claim_of
