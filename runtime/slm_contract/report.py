@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Literal
 
 from slm_contract.base import ContractModel
+from slm_contract.retention import Removed
 from slm_contract.source import ModelFile, SourcePin
 
 
@@ -95,6 +96,8 @@ class FetchReport(ContractModel):
     seconds: float | None = None
     cached: bool = False
     """True where the verified file was already in the volume."""
+    removed: Removed | None = None
+    """What made room before."""
 
 
 class Acceleration(ContractModel):

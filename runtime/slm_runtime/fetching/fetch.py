@@ -19,6 +19,7 @@ from slm_runtime.errors import (
     SourceChanged,
     SourceDrifted,
     StorageError,
+    StorageUnusable,
 )
 from slm_runtime.fetching.bring import Bring, ResumedInVain
 from slm_runtime.fetching.part import BLOCK
@@ -73,11 +74,25 @@ class Fetch:
         ------
         RuntimeFailure
         """
-        with storage_errors(self.folder.path), self.folder.locked(lambda: self.progress.enter("Waiting")):
-            found = self.folder.fetched()
-            fetched = Fetched(found, cached=True) if found else Fetched(self._persist(), cached=False)
+        with storage_errors(self.folder.path):
+            if self.folder.read_only():
+                fetched = Fetched(self._brought_by_others(), cached=True)
+            else:
+                with self.folder.locked(lambda: self.progress.enter("Waiting")):
+                    found = self.folder.fetched()
+                    fetched = Fetched(found, cached=True) if found else Fetched(self._persist(), cached=False)
         self.progress.complete(fetched.model.facts)
         return fetched
+
+    def _brought_by_others(self) -> FetchedModel:
+        found = self.folder.fetched()
+        if found is None:
+            raise StorageUnusable(
+                f"The model volume is read-only, and {self._model.source} isn't on it, in {self.folder.path}.",
+                "Let an SLMDeployment of the same model that may write to the claim (ReadWriteOnce or"
+                " ReadWriteMany) fetch it there, or name another claim in spec.cache.claimName.",
+            )
+        return found
 
     def look(self) -> SourceState:
         """Ask the source how it is, without transferring anything.
