@@ -8,7 +8,7 @@ from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_
 from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
 from slm_operator.faults import Fault
-from slm_operator.model.known import reported_facts
+from slm_operator.model.known import newest_removal, reported_facts
 from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
 from slm_operator.observed.pods import pods_of_jobs, pods_of_template, volume_wait, volumes_of
 from slm_operator.obstacles import (
@@ -26,7 +26,7 @@ from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Snapshot, 
 from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
 from slm_operator.target.imported import with_imported
-from slm_operator.target.rollback import resumed, said_to_serve
+from slm_operator.target.rollback import resumed, way_back
 from slm_operator.target.target import Target, find_target
 
 
@@ -127,8 +127,8 @@ def _needed(snapshot: Snapshot, resource: SLMDeployment, seen: _Seen, target: Ta
         for ref, each in seen.ours.items()
         if ref.kind in {"Deployment", "Job"}
     ]
-    back = None if target.rollout is None else seen.history.known.get(target.rollout.fallback or "")
-    if back is not None and target.revision is not None and not said_to_serve(resource, target.revision.name):
+    back = way_back(resource, seen.history, target.revision, target.rollout)
+    if back is not None:
         specs.append(back.template["spec"])
     mounted = {
         ChildRef(kind, name) for spec in specs for kind, names in volumes_of(spec).items() for name in names
@@ -185,4 +185,5 @@ def _view(
         placement=target.placement,
         artifact=artifact,
         fetched_facts=reported_facts(seen.pods).get(artifact.key),
+        removal=newest_removal(snapshot.pods),
     )

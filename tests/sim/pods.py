@@ -5,15 +5,17 @@ held: a device until the pod is gone, a volume of ReadWriteOnce by one node, one
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from slm_contract.retention import Removed
 from slm_operator.crd.quantities import parse_quantity
 from tests.sim import played
 from tests.sim.cluster import Doc, MemoryCluster, Ref
 from tests.sim.loop import wall_clock
 from tests.sim.played import Fate
+from tests.sim.volumes import Volumes, folder
 
 KUBELET = "kubelet"
 """A finalizer that stands for the grace period: a pod holds what it has until its containers have ended."""
@@ -24,6 +26,7 @@ class Pods:
     cluster: MemoryCluster
     quota: int | None = None
     """How many pods a namespace may have."""
+    volumes: Volumes = field(default_factory=Volumes)
 
     def start(self, owner: Ref, document: Doc, name: str, template: Doc, digest: str) -> bool:
         """Make one; False where the quota forbids it."""
@@ -63,7 +66,7 @@ class Pods:
         for ref, pod in self.cluster.of("Pod"):
             if is_going(pod):
                 self.cluster.change(ref, lambda each: each["metadata"].pop("finalizers"), by=KUBELET)
-        used = {(ref.namespace, name) for ref, pod in self.cluster.of("Pod") for name in _claims(pod)}
+        used = {(ref.namespace, name) for ref, pod in self.cluster.of("Pod") for name in claims_of(pod)}
         for ref, claim in self.cluster.of("PersistentVolumeClaim"):
             if is_going(claim) and (ref.namespace, ref.name) not in used:
                 self.cluster.change(ref, lambda each: each["metadata"].pop("finalizers"), by="controller")
@@ -124,8 +127,8 @@ class Pods:
         """The emptiest of the nodes that would do."""
         others = [(each, other) for each, other in self.cluster.of("Pod") if each != ref and _holds(other)]
         if any(
-            self._modes(ref, claim) == ["ReadWriteOncePod"] and claim in _claims(other)
-            for claim in _claims(pod)
+            self._modes(ref, claim) == ["ReadWriteOncePod"] and claim in claims_of(other)
+            for claim in claims_of(pod)
             for each, other in others
             if each.namespace == ref.namespace
         ):
@@ -142,16 +145,16 @@ class Pods:
 
     def _mounted(self, ref: Ref, pod: Doc, node: str) -> bool:
         """Whether all that it mounts is there, for it, on its node; a claim is bound where it is first used."""
-        claims = [Ref("PersistentVolumeClaim", ref.namespace, name) for name in _claims(pod)]
+        claims = [Ref("PersistentVolumeClaim", ref.namespace, name) for name in claims_of(pod)]
         if not self._configured(ref, pod) or not all(each in self.cluster.objects for each in claims):
             return False
         for claim in claims:
             elsewhere = any(
-                claim.name in _claims(other) and other["spec"]["nodeName"] != node
+                claim.name in claims_of(other) and other["spec"]["nodeName"] != node
                 for each, other in self.cluster.of("Pod")
                 if each != ref and each.namespace == ref.namespace and _holds(other)
             )
-            if elsewhere and "ReadWriteMany" not in self._modes(ref, claim.name):
+            if elsewhere and not {"ReadWriteMany", "ReadOnlyMany"} & set(self._modes(ref, claim.name)):
                 return False
             if (self.cluster.objects[claim].get("status") or {}).get("phase") != "Bound":
                 self._bind(claim, node)
@@ -199,6 +202,7 @@ class Pods:
         elif end is Fate.CHECKSUM:
             fetch = played.mismatch("fetch", "fetch", before)
         else:
+            self._bring(ref, pod)
             fetch, waiting["state"] = {**played.read("fetch", "fetch"), "ready": True}, {}
         failed = end in {Fate.NO_IMAGE, Fate.CHECKSUM}
         changed = {
@@ -238,7 +242,7 @@ class Pods:
         elif end is Fate.CHECKSUM and command == "fetch":
             done = played.mismatch(name, command, before)
         else:
-            done = played.read(name, command)
+            done = played.read(name, command, self._bring(ref, pod) if command == "fetch" else None)
         phase = "Succeeded" if "terminated" in done["state"] else "Pending"
         changed = {
             **pod["status"],
@@ -247,6 +251,18 @@ class Pods:
             "conditions": [condition("PodScheduled", "True")],
         }
         self.set_status(ref, changed)
+
+    def _bring(self, ref: Ref, pod: Doc) -> Removed | None:
+        """The model onto the claim, where there is one; what had to go for it."""
+        removed = None
+        for name in claims_of(pod):
+            served = {
+                folder(other)
+                for each, other in self.cluster.of("Pod")
+                if each.namespace == ref.namespace and name in claims_of(other) and is_ready(other)
+            }
+            removed = self.volumes.fetch(Ref("PersistentVolumeClaim", ref.namespace, name), pod, served)
+        return removed
 
     def report(self, address: str) -> bytes | None:
         """What a pod's `/report` answers."""
@@ -277,7 +293,7 @@ def _holds(pod: Doc) -> bool:
     return "nodeName" in pod["spec"] and pod["status"]["phase"] not in {"Succeeded", "Failed"}
 
 
-def _claims(pod: Doc) -> list[str]:
+def claims_of(pod: Doc) -> list[str]:
     return [
         each["persistentVolumeClaim"]["claimName"]
         for each in pod["spec"].get("volumes") or ()

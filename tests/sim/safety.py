@@ -5,6 +5,8 @@ from typing import Any
 
 from slm_operator.crd import names
 from tests.sim.cluster import Event, Ref
+from tests.sim.pods import claims_of, is_ready
+from tests.sim.volumes import folder
 from tests.sim.world import World
 
 _DELETED = {
@@ -29,6 +31,7 @@ class Safety:
     _serving: dict[Ref, tuple[str, int]] = field(default_factory=dict)
 
     def __call__(self, world: World) -> None:
+        self._check_models(world)
         history = world.cluster.history
         for event in history[self._position :]:
             self._check(event)
@@ -38,6 +41,14 @@ class Safety:
                 assert write.ref.kind not in {"Pod", "Node", "ReplicaSet"}, write
                 assert write.verb != "delete" or write.ref.kind in _DELETED, write
         self._written = len(world.cluster.writes)
+
+    def _check_models(self, world: World) -> None:
+        """What runs finds its model in its claim, also when its container is started anew."""
+        pods = world.controllers.pods
+        for ref, pod in world.cluster.of("Pod"):
+            for claim in claims_of(pod):
+                there = pods.volumes.models.get(Ref("PersistentVolumeClaim", ref.namespace, claim), set())
+                assert not is_ready(pod) or folder(pod) in there, "the model of a serving pod was removed"
 
     def _check(self, event: Event) -> None:
         document = event.document

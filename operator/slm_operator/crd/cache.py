@@ -1,5 +1,6 @@
 """`spec.cache` and `status.cache`: where the model file is kept."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -37,6 +38,11 @@ class Cache(ApiModel):
                 "mode Ephemeral keeps the model in the pod: leave out claimName and storageClassName, or write mode PVC",
             ),
             rule(
+                "has(self.claimName) || !has(self.size) || self.accessModes != ['ReadOnlyMany']",
+                "nobody could fill a claim that is only read: add ReadWriteOnce or ReadWriteMany, or name a filled one in "
+                "claimName",
+            ),
+            rule(
                 "has(self.claimName) || has(oldSelf.claimName) || self.mode == 'Ephemeral' || oldSelf.mode == 'Ephemeral' "
                 "|| !has(oldSelf.size) || (has(self.storageClassName) ? self.storageClassName : '') == "
                 "(has(oldSelf.storageClassName) ? oldSelf.storageClassName : '') && self.accessModes == oldSelf.accessModes",
@@ -59,7 +65,21 @@ class Cache(ApiModel):
         tuple[AccessMode, ...],
         Field(min_length=1, max_length=4, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = ("ReadWriteOnce",)
-    """Access modes of the claim; more than one replica on several nodes needs `ReadWriteMany`."""
+    """Access modes of the claim; more than one replica on several nodes needs `ReadWriteMany`, or `ReadOnlyMany` alone for a
+    claim that others fill."""
+    unused_models: Literal["Delete", "Retain"] | None = None
+    """What becomes of models in the claim that this SLMDeployment has no use for any more, when another one is fetched.
+    Absent: `Delete` in a claim of its own, `Retain` in one that claimName names. With `Delete` the latter keeps what anybody
+    serves, and for a day what a pod has started with."""
+
+
+class RemovedStatus(ApiModel):
+    models: int
+    """How many."""
+    bytes: Annotated[int, Field(json_schema_extra={"format": "int64"})]
+    """What they took of the volume."""
+    time: datetime
+    """When."""
 
 
 class CacheStatus(ApiModel):
@@ -67,3 +87,5 @@ class CacheStatus(ApiModel):
     """PersistentVolumeClaim that keeps the model."""
     size: Annotated[str, Field(max_length=32)] | None = None
     """What it really holds at most."""
+    removed: RemovedStatus | None = None
+    """Models that were last removed from it, since nothing uses them any more."""

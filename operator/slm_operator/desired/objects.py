@@ -12,6 +12,7 @@ from slm_operator.desired.deployment import deployment
 from slm_operator.desired.disruption import disruption_budget
 from slm_operator.desired.jobs import inspect_job, pull_job
 from slm_operator.desired.monitor import service_monitor
+from slm_operator.desired.retention import retaining, retention
 from slm_operator.desired.revisions import controller_revision
 from slm_operator.desired.secret import key_secret
 from slm_operator.desired.service import service
@@ -123,7 +124,7 @@ def _jobs(
         # The volume is the old pod's until it goes: the new one fetches into it by itself.
         return [], None
     beside = nodes_of(pods) if _mounts_claim(current, resource) else ()
-    jobs = [
+    pulls = [
         pull_job(
             resource,
             settings,
@@ -134,6 +135,8 @@ def _jobs(
         )
         for each in wanted
     ]
+    kept = retention(resource, settings, target, history)
+    jobs = [retaining(each, resource, kept) for each in pulls]
     unfinished = any(not _succeeded(children, job) for job in jobs)
     return jobs, "Pulling" if unfinished or target.pending else None
 

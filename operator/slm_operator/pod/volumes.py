@@ -26,7 +26,12 @@ def uses_claim(cache: Cache) -> bool:
 
 def shares_volume(cache: Cache) -> bool:
     """Whether pods on several nodes can have the model's volume at once."""
-    return not uses_claim(cache) or "ReadWriteMany" in cache.access_modes
+    return not uses_claim(cache) or "ReadWriteMany" in cache.access_modes or read_only(cache)
+
+
+def read_only(cache: Cache) -> bool:
+    """Whether the model's volume is filled by others."""
+    return uses_claim(cache) and set(cache.access_modes) == {"ReadOnlyMany"}
 
 
 def one_pod_only(cache: Cache) -> bool:
@@ -101,7 +106,8 @@ def ca_source(settings: Settings, resource: SLMDeployment) -> tuple[str, str] | 
 def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str, Any]:
     cache, claim = resource.spec.cache, claim_of(resource)
     if claim is not None:
-        return {"name": "models", "persistentVolumeClaim": {"claimName": claim}}
+        source = {"claimName": claim, **({"readOnly": True} if read_only(cache) else {})}
+        return {"name": "models", "persistentVolumeClaim": source}
     if cache.size is not None:
         limit = str(cache.size)
     elif facts is not None:

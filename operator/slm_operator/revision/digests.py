@@ -19,7 +19,11 @@ def spec_digest(resource: SLMDeployment) -> str:
         mode="json",
         exclude_defaults=True,
         include={"model", "runtime", "resources", "cache", "auth", "pod_template"},
+        # Told to the Job that fills the claim alone.
+        exclude={"cache": {"unused_models"}},
     )
+    if not parts.get("cache"):
+        parts.pop("cache", None)
     hardware = spec.hardware.model_dump(
         mode="json", exclude_defaults=True, include={"on_degraded", "node_selector", "tolerations"}
     )

@@ -1,7 +1,7 @@
 """Where it is: nodes, addresses, the key, the image by its digest, the claim."""
 
 from slm_contract.config import AuthMode
-from slm_operator.crd.cache import CacheStatus
+from slm_operator.crd.cache import CacheStatus, RemovedStatus
 from slm_operator.crd.names import key_secret_name
 from slm_operator.model.known import container_statuses
 from slm_operator.observed.pods import is_ready, nodes_of
@@ -54,4 +54,16 @@ def cache(view: View) -> CacheStatus | None:
     live = {} if view.claim is None or view.resource.spec.cache.claim_name is not None else view.claim
     capacity = (live.get("status") or {}).get("capacity") or {}
     size = capacity.get("storage")
-    return CacheStatus(claim=name, size=None if size is None else str(size)[:32])
+    return CacheStatus(
+        claim=name, size=None if size is None else str(size)[:32], removed=_removed(view, name)
+    )
+
+
+def _removed(view: View, claim: str) -> RemovedStatus | None:
+    """The last removal from this claim: it outlives the Job that tells of it."""
+    known = view.resource.status.cache
+    live = known.removed if known is not None and known.claim == claim else None
+    seen = view.removal
+    if seen is None or (live is not None and live.time >= seen.time):
+        return live
+    return RemovedStatus(models=seen.removed.models, bytes=seen.removed.bytes, time=seen.time)

@@ -10,6 +10,7 @@ from slm_contract.report import ModelFacts, RuntimeReport
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.status import ModelStatus
 from slm_operator.faults import Fault
+from slm_operator.model.known import Removal
 from slm_operator.observed.pods import is_ready
 from slm_operator.placement.choose import Placement
 from slm_operator.revision.history import History
@@ -56,6 +57,8 @@ class View:
     artifact: ModelConfig
     fetched_facts: ModelFacts | None
     """What the fetch in the pods has read and verified."""
+    removal: Removal | None
+    """What the last pull has taken off the claim, while its pod is there."""
 
     @property
     def generation(self) -> int:

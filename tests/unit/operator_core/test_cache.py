@@ -1,0 +1,251 @@
+"""A model in a claim: which others stay there, what status says of those that go, and claims that are only read."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from slm_contract import places
+from slm_contract.report import FetchReport
+from slm_contract.retention import Removed, Retention
+from slm_operator.crd.resource import parse_resource, parse_status
+from slm_operator.model.known import runtime_config
+from slm_operator.pod.volumes import shares_volume
+from slm_operator.snapshot import ChildRef
+from slm_operator.status.events import events
+from tests.unit.operator_core.world import GIVEN, SMOLLM2, World, gpu_node, node, spec
+
+OWN = {"mode": "PVC", "size": "2Gi"}
+SHARED = {"claimName": "shared"}
+DAY = 86400
+
+
+def source(name: str) -> str:
+    return f"https://models.example.com/{name}.gguf"
+
+
+def pulling(name: str = "first", cache: dict[str, Any] = OWN, **changes: Any) -> World:
+    """The pull Job of a first model is there."""
+    world = World(spec(**{"cache": cache, "resources": GIVEN, "model": {"source": source(name)}, **changes}))
+    world.settle()
+    return world
+
+
+def roll_out(world: World, *, ready: bool = True) -> None:
+    """The pull succeeds, and its model's pods come; where they are ready, they are seen to serve."""
+    world.finish_job("pull")
+    world.settle()
+    world.run_pods(ready=ready)
+    world.settle()
+
+
+def take(world: World, name: str) -> None:
+    world.edit(model={"source": source(name)})
+    world.settle()
+
+
+def told(world: World) -> Retention | None:
+    """What the pull Job was told of other models."""
+    (container,) = world.job("pull")["spec"]["template"]["spec"]["containers"]
+    texts = [each["value"] for each in container["env"] if each["name"] == places.RETENTION_ENV]
+    return Retention.model_validate_json(texts[0]) if texts else None
+
+
+def folder(document: dict[str, Any]) -> str:
+    config = runtime_config(document["spec"]["template"]["spec"])
+    assert config is not None
+    return config.model.folder
+
+
+# What stays.
+
+
+def test_a_first_model_is_all_that_a_claim_keeps() -> None:
+    world = pulling()
+    assert told(world) == Retention(keep=(folder(world.job("pull")),), spare_seconds=60)
+
+
+def test_another_model_is_pulled_beside_the_one_that_serves() -> None:
+    world = pulling()
+    roll_out(world)
+    take(world, "second")
+    retention = told(world)
+    assert retention is not None
+    assert set(retention.keep) == {folder(world.deployment), folder(world.job("pull"))}
+
+
+def test_a_model_before_the_one_that_serves_goes() -> None:
+    world = pulling()
+    first = folder(world.job("pull"))
+    roll_out(world)
+    take(world, "second")
+    roll_out(world)
+    take(world, "third")
+    retention = told(world)
+    assert retention is not None
+    assert set(retention.keep) == {folder(world.deployment), folder(world.job("pull"))}
+    assert first not in retention.keep
+
+
+def test_a_model_that_may_be_gone_back_to_stays() -> None:
+    """The second was never served when the third is asked for: the first may have to serve again."""
+    world = pulling()
+    first = folder(world.job("pull"))
+    roll_out(world)
+    take(world, "second")
+    roll_out(world, ready=False)
+    second = folder(world.deployment)
+    take(world, "third")
+    retention = told(world)
+    assert retention is not None
+    assert set(retention.keep) == {first, second, folder(world.job("pull"))}
+
+
+def test_all_that_the_spec_names_stays_whatever_class_runs() -> None:
+    """A device that comes and goes must not have its model fetched each time."""
+    variants = [{"hardware": "gpu", "source": source("for-gpu")}]
+    world = World(
+        spec(
+            cache=OWN,
+            resources=GIVEN,
+            model={"source": source("for-all"), "variants": variants},
+            hardware={"preference": ["gpu", "cpu"]},
+        ),
+        nodes=(node(), gpu_node()),
+    )
+    world.settle()
+    retention = told(world)
+    assert retention is not None
+    assert len(retention.keep) == 2
+    assert folder(world.job("pull")) in retention.keep
+
+
+@pytest.mark.parametrize(
+    ("cache", "spared"),
+    [
+        (OWN, 60),
+        (OWN | {"unusedModels": "Delete"}, 60),
+        (OWN | {"unusedModels": "Retain"}, None),
+        (SHARED, None),
+        (SHARED | {"unusedModels": "Retain"}, None),
+        (SHARED | {"unusedModels": "Delete"}, DAY),
+        (SHARED | {"unusedModels": "Delete", "accessModes": ["ReadOnlyMany"]}, None),
+    ],
+)
+def test_what_becomes_of_unused_models(cache: dict[str, Any], spared: float | None) -> None:
+    retention = told(pulling(cache=cache))
+    assert (None if retention is None else retention.spare_seconds) == spared
+
+
+def test_consent_on_a_full_volume_reaches_the_pull_that_fails() -> None:
+    world = pulling(cache=OWN | {"unusedModels": "Retain"})
+    before = world.job("pull")["metadata"]["name"]
+    world.edit(cache=OWN)
+    world.settle()
+    assert world.job("pull")["metadata"]["name"] != before
+    assert told(world) is not None
+
+
+def test_pods_know_nothing_of_it_and_an_edit_rolls_none() -> None:
+    world = pulling()
+    roll_out(world)
+    before = copy.deepcopy(world.deployment)
+    assert places.RETENTION_ENV not in str(before)
+    for unused in ("Retain", "Delete"):
+        world.edit(cache=OWN | {"unusedModels": unused})
+        world.settle()
+        assert world.deployment["spec"] == before["spec"]
+        assert [ref.kind for ref in world.children].count("ControllerRevision") == 1
+
+
+def test_a_default_that_is_written_down_rolls_none() -> None:
+    world = World(spec(resources=GIVEN))
+    world.settle()
+    world.run_pods()
+    world.settle()
+    before = copy.deepcopy(world.deployment)
+    world.edit(cache={"unusedModels": "Delete"})
+    world.settle()
+    assert world.deployment["spec"] == before["spec"]
+    assert [ref.kind for ref in world.children].count("ControllerRevision") == 1
+
+
+# What is said of those that went.
+
+
+def finish_with_removal(world: World, removed: Removed, time: str) -> None:
+    world.finish_job("pull")
+    pod = world.pods[-1]
+    report = FetchReport(command="fetch", model=SMOLLM2, removed=removed)
+    ended = {"exitCode": 0, "message": report.to_json(), "finishedAt": time}
+    pod["status"]["containerStatuses"][0]["state"] = {"terminated": ended}
+
+
+def test_what_has_left_the_claim_is_told_once_and_remembered() -> None:
+    world = pulling()
+    roll_out(world)
+    assert "removed" not in world.status["cache"]
+    before = parse_status(world.resource)
+    take(world, "second")
+    finish_with_removal(world, Removed(models=2, bytes=3 << 30), "2026-01-01T00:02:00Z")
+    world.settle()
+    removed = {"models": 2, "bytes": 3 << 30, "time": "2026-01-01T00:02:00Z"}
+    assert world.status["cache"]["removed"] == removed
+    (event,) = (
+        each for each in events(before, parse_status(world.resource)) if each.reason == "UnusedModelsRemoved"
+    )
+    assert event.type == "Normal"
+    assert event.message == "2 models (3.0 GiB) that nothing uses any more left the claim smollm2-models"
+    before = parse_status(world.resource)
+    world.run_pods()
+    world.settle()
+    assert world.status["cache"]["removed"] == removed, "also when the Job is gone"
+    assert all(each.reason != "UnusedModelsRemoved" for each in events(before, parse_status(world.resource)))
+
+
+def test_room_that_was_made_in_vain_is_told_as_well() -> None:
+    world = pulling()
+    world.finish_job("pull")
+    pod = world.pods[-1]
+    report = FetchReport(command="fetch", removed=Removed(models=1, bytes=5 << 20))
+    ended = {"exitCode": 21, "message": report.to_json(), "finishedAt": "2026-01-01T00:02:00Z"}
+    world.job("pull")["status"] = {"active": 1}
+    pod["status"] = {
+        "phase": "Running",
+        "containerStatuses": [
+            {"name": "fetch", "state": {"waiting": {}}, "lastState": {"terminated": ended}}
+        ],
+    }
+    world.settle()
+    assert world.status["cache"]["removed"]["models"] == 1
+
+
+# Claims that are only read.
+
+
+def test_pods_on_any_node_read_a_claim_that_others_fill() -> None:
+    world = pulling(cache=SHARED | {"accessModes": ["ReadOnlyMany"]})
+    mounted = {"claimName": "shared", "readOnly": True}
+    volumes = world.job("pull")["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "models", "persistentVolumeClaim": mounted} in volumes
+    roll_out(world)
+    volumes = world.deployment["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "models", "persistentVolumeClaim": mounted} in volumes
+    assert world.deployment["spec"]["strategy"]["type"] == "RollingUpdate"
+    assert ChildRef("PersistentVolumeClaim", "smollm2-models") not in world.children
+
+
+@pytest.mark.parametrize(
+    ("modes", "shared"),
+    [
+        (["ReadWriteOnce"], False),
+        (["ReadWriteOncePod"], False),
+        (["ReadWriteMany"], True),
+        (["ReadOnlyMany"], True),
+        (["ReadWriteOnce", "ReadOnlyMany"], False),
+        (["ReadWriteOnce", "ReadWriteMany"], True),
+    ],
+)
+def test_which_claims_pods_of_several_nodes_can_have(modes: list[str], shared: bool) -> None:
+    resource = parse_resource(World(spec(cache=SHARED | {"accessModes": modes})).resource)
+    assert shares_volume(resource.spec.cache) is shared
