@@ -80,6 +80,8 @@ class Settings(SettingsModel):
     """UID and GID of model pods; None where the platform assigns them, as OpenShift does for each namespace."""
     classes: tuple[HardwareClass, ...]
     fetch: FetchSettings = FetchSettings()
+    node_cache: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][-.A-Za-z0-9_]*)+$")] | None = None
+    """Directory of the nodes for `spec.cache.mode: NodeLocal`, which is refused without."""
     namespaces: tuple[str, ...] = ()
     """Empty: the whole cluster."""
     cluster_domain: str = "cluster.local"

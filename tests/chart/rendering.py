@@ -66,6 +66,7 @@ EVERYTHING: Mapping[str, Any] = {
         "caBundle": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         "allowedSources": ["https://models.corp/", "pypi://"],
     },
+    "nodeCache": {"path": "/var/lib/slm-models"},
     "watchNamespaces": [],
     "clusterDomain": "corp.local",
     "logLevel": "debug",

@@ -117,6 +117,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   "allowedImagePrefixes" .Values.runtime.allowedImagePrefixes
   "allowedServiceAccounts" (.Values.runtime.allowedServiceAccounts | default list)
   "runAsUser" (include "slm-operator.runAsUser" . | fromYaml | dig "user" nil)
+  "nodeCache" (dig "path" "" (.Values.nodeCache | default dict) | default nil)
   "classes" $classes
   "fetch" $fetch
   "namespaces" .Values.watchNamespaces

@@ -13,6 +13,7 @@ class CacheMode(StrEnum):
     AUTO = "Auto"
     PVC = "PVC"
     EPHEMERAL = "Ephemeral"
+    NODE_LOCAL = "NodeLocal"
 
 
 AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"]
@@ -38,13 +39,18 @@ class Cache(ApiModel):
                 "mode Ephemeral keeps the model in the pod: leave out claimName and storageClassName, or write mode PVC",
             ),
             rule(
+                "self.mode != 'NodeLocal' || !(has(self.claimName) || has(self.storageClassName) || has(self.size))",
+                "mode NodeLocal keeps models in a directory of the node: leave out claimName, storageClassName and size",
+            ),
+            rule(
                 "has(self.claimName) || !has(self.size) || self.accessModes != ['ReadOnlyMany']",
                 "nobody could fill a claim that is only read: add ReadWriteOnce or ReadWriteMany, or name a filled one in "
                 "claimName",
             ),
             rule(
-                "has(self.claimName) || has(oldSelf.claimName) || self.mode == 'Ephemeral' || oldSelf.mode == 'Ephemeral' "
-                "|| !has(oldSelf.size) || (has(self.storageClassName) ? self.storageClassName : '') == "
+                "has(self.claimName) || has(oldSelf.claimName) || self.mode in ['Ephemeral', 'NodeLocal'] "
+                "|| oldSelf.mode == 'Ephemeral' || !has(oldSelf.size) "
+                "|| (has(self.storageClassName) ? self.storageClassName : '') == "
                 "(has(oldSelf.storageClassName) ? oldSelf.storageClassName : '') && self.accessModes == oldSelf.accessModes",
                 "a claim can't change its storage class or access modes: make another claim and name it in claimName",
             ),
@@ -52,8 +58,9 @@ class Cache(ApiModel):
     )
 
     mode: CacheMode = CacheMode.AUTO
-    """Where the model file is kept. `PVC`: in a claim, filled once by a Job. `Ephemeral`: in each pod. `Auto`: `PVC` where
-    claimName or storageClassName is given, else `Ephemeral`."""
+    """Where the model file is kept. `PVC`: in a claim, filled once by a Job. `Ephemeral`: in each pod. `NodeLocal`: in a
+    directory of the node, once for all pods of a namespace there, where the operator's configuration has such a directory.
+    `Auto`: `PVC` where claimName or storageClassName is given, else `Ephemeral`."""
     claim_name: ObjectName | None = None
     """An existing PersistentVolumeClaim to keep models in; several SLMDeployments may share it."""
     storage_class_name: ObjectName | None = None
@@ -69,7 +76,7 @@ class Cache(ApiModel):
     claim that others fill."""
     unused_models: Literal["Delete", "Retain"] | None = None
     """What becomes of models in the claim that this SLMDeployment has no use for any more, when another one is fetched.
-    Absent: `Delete` in a claim of its own, `Retain` in one that claimName names. With `Delete` the latter keeps what anybody
+    Absent: `Delete`, but `Retain` in a claim that claimName names. With `Delete` that one, as a node, keeps what anybody
     serves, and for a day what a pod has started with."""
 
 

@@ -10,7 +10,7 @@ from slm_operator.crd.names import job_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.placement.choose import candidates
-from slm_operator.pod.volumes import read_only
+from slm_operator.pod.volumes import SHARED_SPARED, read_only
 from slm_operator.revision.history import History
 from slm_operator.settings import Settings
 from slm_operator.target.rollback import way_back
@@ -18,8 +18,6 @@ from slm_operator.target.target import Target
 
 OWN_SPARED: Final = 60.0
 """Seconds from a fetch to the server that takes the model: somebody may have named our claim in a `claimName`."""
-SHARED_SPARED: Final = 86400.0
-"""What others use of a shared claim isn't known here, but by who serves it, and when a pod last started with it."""
 
 
 def retention(

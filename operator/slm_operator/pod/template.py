@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from slm_contract import places
 from slm_contract.config import AuthMode, RuntimeConfig
+from slm_contract.retention import Retention
 from slm_operator.crd.names import HARDWARE_LABEL, labels
 from slm_operator.crd.quantities import memory_quantity
 from slm_operator.crd.resource import SLMDeployment
@@ -13,7 +14,15 @@ from slm_operator.placement.devices import devices_wanted
 from slm_operator.pod.budget import start_seconds
 from slm_operator.pod.config import runtime_config
 from slm_operator.pod.overrides import overridden
-from slm_operator.pod.volumes import TMP_SIZE, ca_source, disk_wanted, fetch_volumes, key_volumes
+from slm_operator.pod.volumes import (
+    TMP_SIZE,
+    ca_source,
+    disk_wanted,
+    fetch_volumes,
+    key_volumes,
+    model_mount,
+    node_retention,
+)
 from slm_operator.revision.revision import Revision
 from slm_operator.settings import EnvVar, HardwareClass, Settings
 
@@ -26,6 +35,7 @@ STARTUP_PERIOD: Final = 2
 GRACE_MARGIN: Final = 15
 """Seconds between the runtime's own end of grace and kubelet's."""
 
+_OWN_VOLUME: Final = {"name": "models", "mountPath": places.MODEL_DIR}
 _RESTRICTED: Final[dict[str, Any]] = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -60,6 +70,7 @@ def pod_template(
                     image=revision.image,
                     command="fetch",
                     disk=disk_wanted(resource, revision.own_facts),
+                    retention=node_retention(resource.spec.cache, settings),
                 )
             ],
             "containers": [_serve_container(resource, settings, revision, config)],
@@ -104,6 +115,7 @@ def fetch_container(
     image: str,
     command: str,
     disk: int = TMP_SIZE,
+    retention: Retention | None = None,
 ) -> dict[str, Any]:
     """Runs `slm-runtime fetch` or `inspect`: reaches the source, and is the only one that does.
 
@@ -111,14 +123,18 @@ def fetch_container(
     ----------
     disk
         Bytes of the node's disk that the pod's own volumes are expected to take.
+    retention
+        What of other models stays on the volume; None: all of them.
     """
+    kept = [] if retention is None else [{"name": places.RETENTION_ENV, "value": retention.to_json()}]
+    mount = model_mount(settings, resource) if command == "fetch" else _OWN_VOLUME
     return {
         "name": command,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["slm-runtime", command],
         # The site's alone: pip and HTTP libraries have many variables that lead to another index, proxy or CA.
-        "env": _environment(config, settings.fetch.env),
+        "env": [*_environment(config, settings.fetch.env), *kept],
         "resources": {
             "requests": {
                 "cpu": CPU_REQUEST,
@@ -129,7 +145,7 @@ def fetch_container(
         },
         "securityContext": _RESTRICTED,
         "volumeMounts": [
-            {"name": "models", "mountPath": places.MODEL_DIR},
+            mount,
             {"name": "tmp", "mountPath": TMP},
             *(
                 {"name": name, "mountPath": path, "readOnly": True}
@@ -147,7 +163,7 @@ def _serve_container(
     resource: SLMDeployment, settings: Settings, revision: Revision, config: RuntimeConfig
 ) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = [
-        {"name": "models", "mountPath": places.MODEL_DIR, "readOnly": True},
+        {**model_mount(settings, resource), "readOnly": True},
         {"name": "tmp", "mountPath": TMP},
     ]
     if config.auth is AuthMode.API_KEY:

@@ -5,6 +5,7 @@ from typing import Any, Final
 from slm_contract import places
 from slm_contract.config import AuthMode
 from slm_contract.report import ModelFacts
+from slm_contract.retention import Retention
 from slm_operator.crd.cache import Cache, CacheMode
 from slm_operator.crd.names import ca_bundle_name, claim_name, key_owner_entry, key_secret_name
 from slm_operator.crd.quantities import MIB, memory_quantity
@@ -14,6 +15,8 @@ from slm_operator.settings import Settings
 UNKNOWN_MODEL_VOLUME: Final = "32Gi"
 """The largest model that this operator is made for, in 32 bits, where its size isn't known yet."""
 TMP_SIZE: Final = 256 * MIB
+SHARED_SPARED: Final = 86400.0
+"""Seconds since a pod last started with a model: what others use isn't known here, but by this and by who serves it."""
 KEY_OWNER_FILE: Final = ".owner"
 """A hidden file: the runtime takes no key from it."""
 
@@ -22,6 +25,18 @@ def uses_claim(cache: Cache) -> bool:
     """Whether the model is kept in a claim rather than in each pod."""
     asked = cache.claim_name is not None or cache.storage_class_name is not None
     return cache.mode is CacheMode.PVC or (cache.mode is CacheMode.AUTO and asked)
+
+
+def on_node(cache: Cache, settings: Settings) -> bool:
+    """Whether models are kept in a directory of the node; a site without one refuses the spec."""
+    return cache.mode is CacheMode.NODE_LOCAL and settings.node_cache is not None
+
+
+def node_retention(cache: Cache, settings: Settings) -> Retention | None:
+    """What a fetch leaves in a node's directory, the same for every revision; None: everything, or it isn't there."""
+    if not on_node(cache, settings) or cache.unused_models == "Retain":
+        return None
+    return Retention(keep=(), spare_seconds=SHARED_SPARED)
 
 
 def shares_volume(cache: Cache) -> bool:
@@ -50,7 +65,7 @@ def fetch_volumes(
 ) -> list[dict[str, Any]]:
     """The volumes of a container that fetches."""
     volumes: list[dict[str, Any]] = [
-        _model_volume(resource, facts),
+        _model_volume(resource, settings, facts),
         {"name": "tmp", "emptyDir": {"sizeLimit": memory_quantity(TMP_SIZE)}},
     ]
     credentials = resource.spec.model.credentials
@@ -103,11 +118,22 @@ def ca_source(settings: Settings, resource: SLMDeployment) -> tuple[str, str] | 
     return None
 
 
-def _model_volume(resource: SLMDeployment, facts: ModelFacts | None) -> dict[str, Any]:
+def model_mount(settings: Settings, resource: SLMDeployment) -> dict[str, Any]:
+    """The model volume in a container. Of a node's directory each namespace has a part that no other's pods see."""
+    mount = {"name": "models", "mountPath": places.MODEL_DIR}
+    if on_node(resource.spec.cache, settings):
+        mount["subPath"] = resource.metadata.namespace
+    return mount
+
+
+def _model_volume(resource: SLMDeployment, settings: Settings, facts: ModelFacts | None) -> dict[str, Any]:
     cache, claim = resource.spec.cache, claim_of(resource)
     if claim is not None:
         source = {"claimName": claim, **({"readOnly": True} if read_only(cache) else {})}
         return {"name": "models", "persistentVolumeClaim": source}
+    if on_node(cache, settings):
+        # A site prepares it: one that kubelet made would be root's.
+        return {"name": "models", "hostPath": {"path": settings.node_cache, "type": "Directory"}}
     if cache.size is not None:
         limit = str(cache.size)
     elif facts is not None:
@@ -123,7 +149,8 @@ def disk_wanted(resource: SLMDeployment, facts: ModelFacts | None) -> int:
     A model whose size isn't known counts nothing: its volume's limit is a bound, and asking for that would keep the pod off
     most nodes. There is no limit on the whole: kubelet would evict for it what serves.
     """
-    if facts is None or uses_claim(resource.spec.cache):
+    elsewhere = uses_claim(resource.spec.cache) or resource.spec.cache.mode is CacheMode.NODE_LOCAL
+    if facts is None or elsewhere:
         return TMP_SIZE
     return TMP_SIZE + _room(resource, facts)
 

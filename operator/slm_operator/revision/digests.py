@@ -19,7 +19,7 @@ def spec_digest(resource: SLMDeployment) -> str:
         mode="json",
         exclude_defaults=True,
         include={"model", "runtime", "resources", "cache", "auth", "pod_template"},
-        # Told to the Job that fills the claim alone.
+        # What is fetched, and served, is the same.
         exclude={"cache": {"unused_models"}},
     )
     if not parts.get("cache"):
@@ -75,6 +75,7 @@ def site_digest(settings: Settings) -> str:
             "image": settings.runtime_image,
             "images": [each.image for each in settings.classes],
             "pull": [settings.image_pull_policy, *settings.image_pull_secrets],
+            **({} if settings.node_cache is None else {"nodeCache": settings.node_cache}),
             **({} if settings.run_as_user == DEFAULT_USER else {"user": settings.run_as_user}),
         }
     )

@@ -1,5 +1,6 @@
 """What no waiting helps against, and the API server can't know."""
 
+from slm_operator.crd.cache import CacheMode
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.faults import Fault
 from slm_operator.model.allowed import image_allowed, source_allowed
@@ -24,6 +25,13 @@ def refused(resource: SLMDeployment, settings: Settings) -> Fault | None:
                 "ModelReady",
                 stalled=True,
             )
+    if resource.spec.cache.mode is CacheMode.NODE_LOCAL and settings.node_cache is None:
+        return Fault(
+            "CacheNotOffered",
+            "the operator's configuration has no directory of the nodes for models",
+            "write another spec.cache.mode, or have nodeCache.path set in the operator's chart",
+            stalled=True,
+        )
     image = resource.spec.runtime.image
     own = {settings.runtime_image, *(each.image for each in settings.classes)}
     if image is not None and image not in own and not image_allowed(image, settings.allowed_image_prefixes):

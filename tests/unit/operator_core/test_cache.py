@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from slm_contract import places
 from slm_contract.report import FetchReport
@@ -11,9 +12,10 @@ from slm_contract.retention import Removed, Retention
 from slm_operator.crd.resource import parse_resource, parse_status
 from slm_operator.model.known import runtime_config
 from slm_operator.pod.volumes import shares_volume
+from slm_operator.settings import Settings
 from slm_operator.snapshot import ChildRef
 from slm_operator.status.events import events
-from tests.unit.operator_core.world import GIVEN, SMOLLM2, World, gpu_node, node, spec
+from tests.unit.operator_core.world import GIVEN, SETTINGS, SMOLLM2, World, gpu_node, node, spec
 
 OWN = {"mode": "PVC", "size": "2Gi"}
 SHARED = {"claimName": "shared"}
@@ -249,3 +251,99 @@ def test_pods_on_any_node_read_a_claim_that_others_fill() -> None:
 def test_which_claims_pods_of_several_nodes_can_have(modes: list[str], shared: bool) -> None:
     resource = parse_resource(World(spec(cache=SHARED | {"accessModes": modes})).resource)
     assert shares_volume(resource.spec.cache) is shared
+
+
+# On the nodes' own disks.
+
+NODE_LOCAL = {"mode": "NodeLocal"}
+SITE = SETTINGS.model_copy(update={"node_cache": "/var/lib/slm-models"})
+
+
+def on_nodes(cache: dict[str, Any] = NODE_LOCAL, **changes: Any) -> World:
+    world = World(spec(cache=cache, **{"resources": GIVEN, **changes}), settings=SITE)
+    world.settle()
+    return world
+
+
+def containers(world: World) -> tuple[dict[str, Any], dict[str, Any]]:
+    pod = world.deployment["spec"]["template"]["spec"]
+    return pod["initContainers"][0], pod["containers"][0]
+
+
+def models_mount(container: dict[str, Any]) -> dict[str, Any]:
+    (found,) = (each for each in container["volumeMounts"] if each["name"] == "models")
+    return dict(found)
+
+
+def test_pods_of_a_namespace_share_its_part_of_the_nodes_directory() -> None:
+    world = on_nodes()
+    volume = {"name": "models", "hostPath": {"path": "/var/lib/slm-models", "type": "Directory"}}
+    assert volume in world.deployment["spec"]["template"]["spec"]["volumes"]
+    fetch, serve = map(models_mount, containers(world))
+    assert fetch == {"name": "models", "mountPath": places.MODEL_DIR, "subPath": "demo"}
+    assert serve == {**fetch, "readOnly": True}
+    assert world.deployment["spec"]["strategy"]["type"] == "RollingUpdate"
+    requested = containers(world)[0]["resources"]["requests"]["ephemeral-storage"]
+    assert requested == "256Mi", "the model is no pod's"
+
+
+def test_a_header_is_read_beside_the_nodes_directory() -> None:
+    """What inspects writes nothing there."""
+    world = on_nodes(resources=None)
+    pod = world.job("inspect")["spec"]["template"]["spec"]
+    assert all("hostPath" not in each for each in pod["volumes"])
+    assert "subPath" not in models_mount(pod["containers"][0])
+
+
+@pytest.mark.parametrize(
+    ("cache", "told"),
+    [
+        (NODE_LOCAL, Retention(keep=(), spare_seconds=DAY)),
+        (NODE_LOCAL | {"unusedModels": "Retain"}, None),
+        ({}, None),
+    ],
+)
+def test_each_start_on_a_node_removes_what_nobody_uses_there(
+    cache: dict[str, Any], told: Retention | None
+) -> None:
+    """The same words for every model: another one would be another template."""
+    fetch, serve = containers(on_nodes(cache))
+    texts = [each["value"] for each in fetch["env"] if each["name"] == places.RETENTION_ENV]
+    assert [Retention.model_validate_json(each) for each in texts] == ([told] if told else [])
+    assert all(each["name"] != places.RETENTION_ENV for each in serve["env"])
+
+
+def test_a_site_without_a_directory_refuses_it_with_a_remedy() -> None:
+    world = World(spec(cache=NODE_LOCAL, resources=GIVEN))
+    world.settle()
+    stalled = world.condition("Stalled")
+    assert stalled is not None
+    assert stalled["reason"] == "CacheNotOffered"
+    assert "nodeCache.path" in stalled["message"]
+    assert ChildRef("Deployment", "smollm2") not in world.children
+
+
+def test_a_site_that_takes_its_directory_back_rolls_no_pod() -> None:
+    world = on_nodes()
+    world.run_pods()
+    world.settle()
+    before = copy.deepcopy(world.deployment)
+    world.settings = SETTINGS
+    world.settle()
+    assert world.deployment["spec"] == before["spec"]
+
+
+def test_a_directory_changes_nothing_for_others() -> None:
+    world = World(spec(resources=GIVEN))
+    world.settle()
+    before = copy.deepcopy(world.deployment)
+    world.settings = SITE
+    world.settle()
+    assert world.deployment["spec"] == before["spec"]
+    assert on_nodes({}).deployment["spec"]["template"] == before["spec"]["template"]
+
+
+@pytest.mark.parametrize("path", ["models", "/", "/var/../etc", "/var//lib", "/var/lib/", "/a b", ""])
+def test_a_directory_is_an_absolute_path_that_goes_nowhere_else(path: str) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate({**SETTINGS.model_dump(), "node_cache": path})
