@@ -35,8 +35,11 @@ def writing(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterato
     """
     lock = _for_writing(folder, waiting)
     try:
-        os.utime(lock)
-        os.close(_open(folder / SERVED, os.O_RDONLY | os.O_CREAT))
+        # Where one of these can't be, the model is fetched all the same: it is only guarded less from being removed.
+        with suppress(OSError):
+            os.utime(lock)
+        with suppress(OSError):
+            os.close(_open(folder / SERVED, os.O_RDONLY | os.O_CREAT))
         yield
     finally:
         os.close(lock)
