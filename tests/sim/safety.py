@@ -47,7 +47,7 @@ class Safety:
         pods = world.controllers.pods
         for ref, pod in world.cluster.of("Pod"):
             for claim in claims_of(pod):
-                there = pods.volumes.models.get(Ref("PersistentVolumeClaim", ref.namespace, claim), set())
+                there = pods.volumes.models.get(Ref("PersistentVolumeClaim", ref.namespace, claim), {})
                 assert not is_ready(pod) or folder(pod) in there, "the model of a serving pod was removed"
 
     def _check(self, event: Event) -> None:

@@ -29,7 +29,7 @@ def conditions(each: World, ref: Ref = SLM) -> dict[str, tuple[str, str]]:
 
 def folders(each: World, claim: Ref) -> set[str]:
     """Models that lie in a claim."""
-    return each.controllers.pods.volumes.models[claim]
+    return set(each.controllers.pods.volumes.models[claim])
 
 
 def source(document: Doc) -> str:

@@ -206,7 +206,7 @@ def test_a_claim_holds_what_runs_and_what_ran_before(disturbed):
 
     async def scenario(each: World) -> None:
         each.cluster.put(slm(cache={"mode": "PVC", "size": "1Gi"}))
-        await each.pause()
+        await each.settle()
         for name in ("second", "third", "fourth"):
             if disturbed == "a model that never serves":
                 edit(each, model=model(f"crash-{name}"))
@@ -217,7 +217,7 @@ def test_a_claim_holds_what_runs_and_what_ran_before(disturbed):
                 await seconds(each, 2)
                 await each.stop()
                 await each.start()
-            await each.pause()
+            await each.settle()
             assert conditions(each)["Ready"] == ("True", "Serving")
             assert len(folders(each, CLAIM)) == 2
         assert each.cluster.objects[SLM]["status"]["cache"]["removed"]["models"] == 1
@@ -237,6 +237,40 @@ def test_a_model_that_may_be_gone_back_to_stays_in_its_claim():
         await each.settle()
         assert conditions(each)["Ready"] == ("True", "RolledBack")
         assert source(each.cluster.objects[DEPLOYMENT]).startswith("https://models.example.com/m.gguf")
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("unused", "left"), [("Delete", 3), ("Retain", 5), (None, 5)])
+def test_a_claim_that_others_share_keeps_what_they_serve(unused, left):
+    """And what any of them has started with within a day: nothing goes that isn't asked for by name."""
+    cache = {"claimName": "shared", "accessModes": ["ReadWriteMany"]}
+    if unused is not None:
+        cache["unusedModels"] = unused
+    shared = Ref("PersistentVolumeClaim", "demo", "shared")
+
+    async def scenario(each: World) -> None:
+        each.cluster.put(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": "shared", "namespace": "demo"},
+                "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+            }
+        )
+        each.cluster.put(slm("b", model=model("of-b"), cache={**cache, "unusedModels": "Retain"}))
+        each.cluster.put(slm(cache=cache))
+        await each.settle()
+        for name in ("second", "third"):
+            edit(each, model=model(name))
+            await each.settle()
+        assert len(folders(each, shared)) == 4, "all of them are of today"
+        await asyncio.sleep(100_000)
+        edit(each, model=model("fourth"))
+        await each.settle()
+        assert conditions(each)["Ready"] == ("True", "Serving")
+        assert conditions(each, SLM._replace(name="b"))["Ready"] == ("True", "Serving")
+        assert len(folders(each, shared)) == left
 
     play(scenario)
 

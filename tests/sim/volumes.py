@@ -1,11 +1,13 @@
 """What lies in claims: a fetch brings its model there, and takes away what it was told that nothing uses."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from slm_contract.config import RuntimeConfig
 from slm_contract.places import CONFIG_ENV, RETENTION_ENV
 from slm_contract.retention import Removed, Retention
 from tests.sim.cluster import Doc, Ref
+from tests.sim.loop import wall_clock
 
 BYTES = 98_000_000
 """Of each model."""
@@ -13,24 +15,31 @@ BYTES = 98_000_000
 
 @dataclass
 class Volumes:
-    models: dict[Ref, set[str]] = field(default_factory=dict)
-    """Folders, by claim."""
+    models: dict[Ref, dict[str, datetime]] = field(default_factory=dict)
+    """By claim, the folders, and when a pod last started with each."""
 
     def fetch(self, claim: Ref, pod: Doc, in_use: set[str]) -> Removed | None:
-        """What a fetch removes before it fetches.
+        """Bring a pod's model; answer what had to go before.
 
         Parameters
         ----------
         in_use
             Folders that pods serve.
         """
-        there = self.models.setdefault(claim, set())
+        there, now, own = self.models.setdefault(claim, {}), wall_clock(), folder(pod)
         told = _variable(pod, RETENTION_ENV)
-        going: set[str] = set()
+        going: list[str] = []
         if told is not None:
-            going = there - in_use - {*Retention.model_validate_json(told).keep, folder(pod)}
-            there -= going
-        there.add(folder(pod))
+            retention = Retention.model_validate_json(told)
+            spared = in_use | {*retention.keep, own}
+            going = [
+                each
+                for each, started in there.items()
+                if each not in spared and (now - started).total_seconds() >= retention.spare_seconds
+            ]
+        for each in going:
+            del there[each]
+        there[own] = now
         return Removed(models=len(going), bytes=len(going) * BYTES) if going else None
 
 
