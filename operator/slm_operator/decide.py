@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from slm_operator.crd.names import MODEL_LABEL, claim_name
+from slm_operator.crd.names import COPIES, MODEL_LABEL, claim_name, copies_name
 from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_resource, parse_status
 from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
 from slm_operator.faults import Fault
 from slm_operator.model.known import newest_removal, reported_facts
 from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
-from slm_operator.observed.pods import pods_of_jobs, pods_of_template, volume_wait, volumes_of
+from slm_operator.observed.pods import has_component, pods_of_jobs, pods_of_template, volume_wait, volumes_of
 from slm_operator.obstacles import (
     contended_fields,
     look_again,
@@ -185,5 +185,7 @@ def _view(
         placement=target.placement,
         artifact=artifact,
         fetched_facts=reported_facts(seen.pods).get(artifact.key),
+        copies=seen.ours.get(ChildRef("DaemonSet", copies_name(resource.name))),
+        copiers=tuple(each for each in snapshot.pods if has_component(each, COPIES)),
         removal=newest_removal(snapshot.pods),
     )

@@ -119,6 +119,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"cache": {"mode": "NodeLocal", "size": "1Gi"}},
         "mode NodeLocal keeps models in a directory of the node",
     ),
+    ({"cache": {"prePull": True}}, "prePull brings models to nodes: write mode NodeLocal"),
     (
         {"cache": {"size": "1Gi", "accessModes": ["ReadOnlyMany"]}},
         "nobody could fill a claim that is only read",

@@ -196,7 +196,7 @@ class Pods:
     def _fetch(self, ref: Ref, pod: Doc) -> None:
         status, end = pod["status"], played.fate(pod)
         before = (status.get("initContainerStatuses") or [{}])[0]
-        waiting = {"name": "serve", "ready": False, "restartCount": 0, "state": {"waiting": {}}}
+        waiting = {"name": main_of(pod), "ready": False, "restartCount": 0, "state": {"waiting": {}}}
         if end is Fate.NO_IMAGE:
             fetch = played.not_pulled("fetch", pod["spec"]["initContainers"][0]["image"])
         elif end is Fate.CHECKSUM:
@@ -215,13 +215,14 @@ class Pods:
         self.set_status(ref, changed)
 
     def _serve(self, ref: Ref, pod: Doc) -> None:
-        status, end = pod["status"], played.fate(pod)
-        before = next(each for each in status["containerStatuses"] if each["name"] == "serve")
+        status, main = pod["status"], main_of(pod)
+        end = played.fate(pod) if main == "serve" else Fate.SERVES
+        before = next(each for each in status["containerStatuses"] if each["name"] == main)
         ready = end is Fate.SERVES
         if end in {Fate.CRASHES, Fate.KILLED}:
-            serve = played.ended("serve", end, before)
+            serve = played.ended(main, end, before)
         else:
-            serve = {"name": "serve", "ready": ready, "restartCount": 0, "state": {"running": {}}}
+            serve = {"name": main, "ready": ready, "restartCount": 0, "state": {"running": {}}}
         changed = {
             **status,
             "containerStatuses": [serve, *_sidecars(pod)],
@@ -253,15 +254,15 @@ class Pods:
         self.set_status(ref, changed)
 
     def _bring(self, ref: Ref, pod: Doc) -> Removed | None:
-        """The model onto the claim, where there is one; what had to go for it."""
+        """The model to where it outlives the pod, where there is such a place; what had to go for it."""
         removed = None
-        for name in claims_of(pod):
-            served = {
+        for place in places_of(ref, pod):
+            held = {
                 folder(other)
                 for each, other in self.cluster.of("Pod")
-                if each.namespace == ref.namespace and name in claims_of(other) and is_ready(other)
+                if place in places_of(each, other) and is_ready(other)
             }
-            removed = self.volumes.fetch(Ref("PersistentVolumeClaim", ref.namespace, name), pod, served)
+            removed = self.volumes.fetch(place, pod, held)
         return removed
 
     def report(self, address: str) -> bytes | None:
@@ -301,10 +302,22 @@ def claims_of(pod: Doc) -> list[str]:
     ]
 
 
+def places_of(ref: Ref, pod: Doc) -> list[Ref]:
+    """Where its model lies for others too: a claim, or the directory that its namespace has of its node."""
+    claims = [Ref("PersistentVolumeClaim", ref.namespace, name) for name in claims_of(pod)]
+    on_node = any("hostPath" in each for each in pod["spec"].get("volumes") or ())
+    return [*claims, *([Ref("Directory", ref.namespace, pod["spec"].get("nodeName", ""))] if on_node else [])]
+
+
+def main_of(pod: Doc) -> str:
+    """The container of ours that runs as long as the pod."""
+    return next(each["name"] for each in pod["spec"]["containers"] if each["name"] in {"serve", "hold"})
+
+
 def _sidecars(pod: Doc) -> Iterator[Doc]:
     """What a webhook has put beside ours: it waits for nothing and nobody."""
     for each in pod["spec"]["containers"]:
-        if each["name"] != "serve":
+        if each["name"] != main_of(pod):
             yield {"name": each["name"], "ready": True, "restartCount": 0, "state": {"running": {}}}
 
 

@@ -5,12 +5,13 @@ from typing import Any
 
 from slm_operator.crd import names
 from tests.sim.cluster import Event, Ref
-from tests.sim.pods import claims_of, is_ready
+from tests.sim.pods import is_ready, places_of
 from tests.sim.volumes import folder
 from tests.sim.world import World
 
 _DELETED = {
     "Job",
+    "DaemonSet",
     "ControllerRevision",
     "PodDisruptionBudget",
     "ServiceMonitor",
@@ -43,12 +44,12 @@ class Safety:
         self._written = len(world.cluster.writes)
 
     def _check_models(self, world: World) -> None:
-        """What runs finds its model in its claim, also when its container is started anew."""
+        """What runs finds its model where it was fetched to, also when its container is started anew."""
         pods = world.controllers.pods
         for ref, pod in world.cluster.of("Pod"):
-            for claim in claims_of(pod):
-                there = pods.volumes.models.get(Ref("PersistentVolumeClaim", ref.namespace, claim), {})
-                assert not is_ready(pod) or folder(pod) in there, "the model of a serving pod was removed"
+            if is_ready(pod):
+                for place in places_of(ref, pod):
+                    assert folder(pod) in pods.volumes.models[place], "a model was removed that is served"
 
     def _check(self, event: Event) -> None:
         document = event.document

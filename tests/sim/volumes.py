@@ -1,4 +1,4 @@
-"""What lies in claims: a fetch brings its model there, and takes away what it was told that nothing uses."""
+"""What lies in claims, and on nodes: a fetch brings its model there, and takes away what it was told that nothing uses."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,17 +16,17 @@ BYTES = 98_000_000
 @dataclass
 class Volumes:
     models: dict[Ref, dict[str, datetime]] = field(default_factory=dict)
-    """By claim, the folders, and when a pod last started with each."""
+    """By claim or directory of a node, the folders, and when a pod last started with each."""
 
-    def fetch(self, claim: Ref, pod: Doc, in_use: set[str]) -> Removed | None:
+    def fetch(self, place: Ref, pod: Doc, in_use: set[str]) -> Removed | None:
         """Bring a pod's model; answer what had to go before.
 
         Parameters
         ----------
         in_use
-            Folders that pods serve.
+            Folders that pods serve or hold.
         """
-        there, now, own = self.models.setdefault(claim, {}), wall_clock(), folder(pod)
+        there, now, own = self.models.setdefault(place, {}), wall_clock(), folder(pod)
         told = _variable(pod, RETENTION_ENV)
         going: list[str] = []
         if told is not None:

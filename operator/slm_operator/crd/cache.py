@@ -43,6 +43,10 @@ class Cache(ApiModel):
                 "mode NodeLocal keeps models in a directory of the node: leave out claimName, storageClassName and size",
             ),
             rule(
+                "!self.prePull || self.mode == 'NodeLocal'",
+                "prePull brings models to nodes: write mode NodeLocal, or leave it out",
+            ),
+            rule(
                 "has(self.claimName) || !has(self.size) || self.accessModes != ['ReadOnlyMany']",
                 "nobody could fill a claim that is only read: add ReadWriteOnce or ReadWriteMany, or name a filled one in "
                 "claimName",
@@ -74,6 +78,9 @@ class Cache(ApiModel):
     ] = ("ReadWriteOnce",)
     """Access modes of the claim; more than one replica on several nodes needs `ReadWriteMany`, or `ReadOnlyMany` alone for a
     claim that others fill."""
+    pre_pull: bool = False
+    """With mode `NodeLocal`: whether the model is brought to all nodes that hardware class and spec select by labels, before
+    a pod needs it there, and kept there."""
     unused_models: Literal["Delete", "Retain"] | None = None
     """What becomes of models in the claim that this SLMDeployment has no use for any more, when another one is fetched.
     Absent: `Delete`, but `Retain` in a claim that claimName names. With `Delete` that one, as a node, keeps what anybody
@@ -89,10 +96,21 @@ class RemovedStatus(ApiModel):
     """When."""
 
 
+class CopiesStatus(ApiModel):
+    wanted: int
+    """Nodes that shall have one."""
+    ready: int
+    """Nodes that have one, in steps of a twentieth."""
+    failed: int
+    """Nodes where the last try to fetch it has failed."""
+
+
 class CacheStatus(ApiModel):
-    claim: Annotated[str, Field(max_length=253)]
+    claim: Annotated[str, Field(max_length=253)] | None = None
     """PersistentVolumeClaim that keeps the model."""
     size: Annotated[str, Field(max_length=32)] | None = None
     """What it really holds at most."""
+    copies: CopiesStatus | None = None
+    """Copies of the model on nodes, with `prePull`."""
     removed: RemovedStatus | None = None
     """Models that were last removed from it, since nothing uses them any more."""

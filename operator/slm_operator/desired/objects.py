@@ -8,6 +8,7 @@ from slm_operator.crd.names import key_secret_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.claim import model_claim
 from slm_operator.desired.configmap import ca_bundle
+from slm_operator.desired.copies import copies
 from slm_operator.desired.deployment import deployment
 from slm_operator.desired.disruption import disruption_budget
 from slm_operator.desired.jobs import inspect_job, pull_job
@@ -83,6 +84,7 @@ def desired_objects(
         if _mounts_key(running.template, resource) and (key_missing or not _mounts_key(before_it, resource)):
             key = key_secret(resource, snapshot.new_key)
     objects += [
+        copies(resource, snapshot.settings, target.revision),
         service(resource),
         disruption_budget(resource),
         service_monitor(resource, served=snapshot.monitoring),

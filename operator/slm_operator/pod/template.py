@@ -31,6 +31,7 @@ CPU_REQUEST: Final = "250m"
 """Small and fixed: what a model uses is bursts, and a request that follows the node's size would not schedule."""
 FETCH_MEMORY: Final = "256Mi"
 """The fetcher streams: its memory doesn't grow with the model."""
+HOLD_MEMORY: Final = "64Mi"
 STARTUP_PERIOD: Final = 2
 GRACE_MARGIN: Final = 15
 """Seconds between the runtime's own end of grace and kubelet's."""
@@ -156,6 +157,22 @@ def fetch_container(
                 if asked
             ),
         ],
+    }
+
+
+def hold_container(
+    settings: Settings, resource: SLMDeployment, config: RuntimeConfig, *, image: str
+) -> dict[str, Any]:
+    """Runs `slm-runtime hold`: does nothing, and by that keeps a model on its node."""
+    return {
+        "name": "hold",
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["slm-runtime", "hold"],
+        "env": _environment(config, ()),
+        "resources": {"requests": {"cpu": "10m", "memory": HOLD_MEMORY}, "limits": {"memory": HOLD_MEMORY}},
+        "securityContext": _RESTRICTED,
+        "volumeMounts": [{**model_mount(settings, resource), "readOnly": True}],
     }
 
 

@@ -20,7 +20,7 @@ def spec_digest(resource: SLMDeployment) -> str:
         exclude_defaults=True,
         include={"model", "runtime", "resources", "cache", "auth", "pod_template"},
         # What is fetched, and served, is the same.
-        exclude={"cache": {"unused_models"}},
+        exclude={"cache": {"unused_models", "pre_pull"}},
     )
     if not parts.get("cache"):
         parts.pop("cache", None)

@@ -57,6 +57,10 @@ class View:
     artifact: ModelConfig
     fetched_facts: ModelFacts | None
     """What the fetch in the pods has read and verified."""
+    copies: Document | None
+    """The live DaemonSet that brings the model to nodes, if it is ours."""
+    copiers: tuple[Document, ...]
+    """Its pods."""
     removal: Removal | None
     """What the last pull has taken off the claim, while its pod is there."""
 

@@ -347,3 +347,83 @@ def test_a_directory_changes_nothing_for_others() -> None:
 def test_a_directory_is_an_absolute_path_that_goes_nowhere_else(path: str) -> None:
     with pytest.raises(ValidationError):
         Settings.model_validate({**SETTINGS.model_dump(), "node_cache": path})
+
+
+# Copies on nodes.
+
+
+def copies_of(world: World) -> dict[str, Any] | None:
+    return world.children.get(ChildRef("DaemonSet", "smollm2-copies"))
+
+
+def test_copies_are_fetched_as_pods_fetch_and_held() -> None:
+    world = on_nodes(NODE_LOCAL | {"prePull": True})
+    made = copies_of(world)
+    assert made is not None
+    pod, serving = made["spec"]["template"]["spec"], world.deployment["spec"]["template"]["spec"]
+    (fetch,), (hold,) = pod["initContainers"], pod["containers"]
+    assert fetch["command"] == ["slm-runtime", "fetch"]
+    assert hold["command"] == ["slm-runtime", "hold"]
+    assert models_mount(fetch) == models_mount(serving["initContainers"][0])
+    assert models_mount(hold) == models_mount(serving["containers"][0])
+    assert runtime_config(pod) is not None
+    assert runtime_config(pod).model == runtime_config(serving).model  # type: ignore[union-attr]
+    for name in ("securityContext", "nodeSelector", "tolerations"):
+        assert pod.get(name) == serving.get(name)
+    for container in (fetch, hold):
+        assert container["securityContext"] == serving["containers"][0]["securityContext"]
+        assert "limits" in container["resources"]
+
+
+def test_copies_are_no_pods_of_the_service_nor_of_the_deployment() -> None:
+    world = on_nodes(NODE_LOCAL | {"prePull": True}, replicas=2)
+    made = copies_of(world)
+    assert made is not None
+    labels = made["spec"]["template"]["metadata"]["labels"]
+    assert made["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    others = [
+        world.children[ChildRef("Service", "smollm2")]["spec"]["selector"],
+        world.deployment["spec"]["selector"]["matchLabels"],
+        world.children[ChildRef("PodDisruptionBudget", "smollm2")]["spec"]["selector"]["matchLabels"],
+    ]
+    assert all(not (each.items() <= labels.items()) for each in others)
+
+
+@pytest.mark.parametrize(
+    ("changes", "there"),
+    [
+        ({"cache": NODE_LOCAL | {"prePull": True}}, True),
+        ({"cache": NODE_LOCAL}, False),
+        ({"cache": NODE_LOCAL | {"prePull": True}, "suspend": True}, False),
+        ({"cache": {"prePull": True}}, False),
+    ],
+)
+def test_copies_are_there_where_they_are_asked_for(changes: dict[str, Any], there: bool) -> None:
+    world = on_nodes(**changes)
+    assert (copies_of(world) is not None) is there
+
+
+def test_copies_that_come_and_go_roll_no_pod() -> None:
+    world = on_nodes()
+    world.run_pods()
+    world.settle()
+    before = copy.deepcopy(world.deployment)
+    for cache in (NODE_LOCAL | {"prePull": True}, NODE_LOCAL):
+        world.edit(cache=cache)
+        world.settle()
+        assert (copies_of(world) is not None) is ("prePull" in cache)
+        assert world.deployment["spec"] == before["spec"]
+        assert [ref.kind for ref in world.children].count("ControllerRevision") == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ready", "told"),
+    [(0, 0, 0), (1, 0, 0), (3, 2, 2), (39, 38, 38), (40, 39, 38), (500, 499, 475), (500, 500, 500)],
+)
+def test_that_each_node_has_its_copy_is_no_write_of_its_own(wanted: int, ready: int, told: int) -> None:
+    world = on_nodes(NODE_LOCAL | {"prePull": True})
+    made = copies_of(world)
+    assert made is not None
+    made["status"] = {"desiredNumberScheduled": wanted, "numberReady": ready}
+    world.settle()
+    assert world.status["cache"]["copies"] == {"wanted": wanted, "ready": told, "failed": 0}

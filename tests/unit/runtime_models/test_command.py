@@ -1,5 +1,6 @@
 """The commands as a pod runs them: a process, its exit code, its last words, its operations port."""
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -30,6 +31,7 @@ from slm_runtime.fetching.command import fetch_command
 from slm_runtime.fetching.part import PartState
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.models.folder import ModelFolder
+from slm_runtime.models.prune import prune
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
@@ -186,6 +188,31 @@ def test_two_jobs_that_fetch_the_same_bytes_into_one_claim_fetch_once(
     assert (pod.last_words().cached, second.last_words().cached) == (False, True)
     assert [each.path for each in web.asked if each.path == "/other/m.gguf"] == []
     assert folder.require().path.read_bytes() == tiny
+
+
+def test_a_model_that_is_held_stays(pod: Pod, web: WebServer, tiny: bytes) -> None:
+    """A copy on a node, where nobody serves it yet."""
+    folder = pod.configure(web.put("m.gguf", tiny))
+    nothing = pod.run("-m", "slm_runtime", "hold")
+    assert nothing.returncode == ExitCode.MODEL_INVALID
+    assert "no fetched model" in nothing.stderr
+    assert pod.fetch() == ExitCode.OK
+    everything = Retention(keep=(), spare_seconds=0)
+    with pod.process("-m", "slm_runtime", "hold") as holder:
+        eventually(lambda: held(folder))
+        assert prune(pod.volume, everything, time.time() + 1) is None
+        holder.send_signal(signal.SIGTERM)
+        assert holder.wait(10) == 128 + signal.SIGTERM
+    assert prune(pod.volume, everything, time.time() + 1) is not None
+
+
+def held(folder: ModelFolder) -> bool:
+    with (folder.path / ".served").open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def test_a_job_makes_room_before_it_fetches(
