@@ -1,7 +1,7 @@
 """The pure core in one call: Snapshot in, Decision out. Nothing here reads a clock, a file or the network."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from slm_operator.crd.names import COPIES, MODEL_LABEL, claim_name, copies_name
 from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_resource, parse_status
@@ -21,6 +21,7 @@ from slm_operator.obstacles import (
 from slm_operator.placement.choose import artifact_for
 from slm_operator.plan import compare, make_plan, owned_by
 from slm_operator.pod.overrides import clashes
+from slm_operator.pod.volumes import claim_of
 from slm_operator.revision.history import History, read_history
 from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Snapshot, ref_of
 from slm_operator.status.report import report, unreadable
@@ -41,6 +42,10 @@ def decide(snapshot: Snapshot) -> Decision:
         generation = Metadata.model_validate(snapshot.resource["metadata"]).generation
         now = snapshot.now.replace(microsecond=0)
         return Decision(Plan(), unreadable(parse_status(snapshot.resource), generation, now, str(error)))
+    # As many as nodes: nothing but how many have failed is asked of them.
+    copiers = tuple(each for each in snapshot.pods if has_component(each, COPIES))
+    others = tuple(each for each in snapshot.pods if not has_component(each, COPIES))
+    snapshot = replace(snapshot, pods=others)
     seen = _Seen.of(snapshot, resource)
     ailing = (
         *pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now),
@@ -77,7 +82,7 @@ def decide(snapshot: Snapshot) -> Decision:
         *contended_fields(children, snapshot.yielding),
         *(pod_template_clash(each) for each in clashes(resource, snapshot.settings)),
     )
-    view = _view(snapshot, resource, seen, target, desired, plan, faults)
+    view = _view(snapshot, resource, seen, target, desired, plan, faults, copiers)
     waits = [target.requeue_after, stuck or None, look_again(taken, resource)]
     return Decision(
         plan,
@@ -125,7 +130,7 @@ def _needed(snapshot: Snapshot, resource: SLMDeployment, seen: _Seen, target: Ta
     specs += [
         each["spec"]["template"]["spec"]
         for ref, each in seen.ours.items()
-        if ref.kind in {"Deployment", "Job"}
+        if ref.kind in {"Deployment", "DaemonSet", "Job"}
     ]
     back = way_back(resource, seen.history, target.revision, target.rollout)
     if back is not None:
@@ -137,6 +142,11 @@ def _needed(snapshot: Snapshot, resource: SLMDeployment, seen: _Seen, target: Ta
         ref for ref in seen.ours if ref.kind == "ControllerRevision" and ref.name not in seen.history.known
     }
     return frozenset(mounted | unread)
+
+
+def _with_claim(pods: Iterable[Document], claim: str | None) -> Iterator[Document]:
+    """Those that mount a claim."""
+    return (each for each in pods if claim in volumes_of(each.get("spec", {}))["PersistentVolumeClaim"])
 
 
 def _of_jobs(snapshot: Snapshot, seen: _Seen, desired: Desired) -> Iterator[Fault]:
@@ -158,6 +168,7 @@ def _view(
     desired: Desired,
     plan: Plan,
     faults: tuple[Fault, ...],
+    copiers: tuple[Document, ...],
 ) -> View:
     selected = target.placement.selected if target.placement is not None else None
     if selected is not None:
@@ -186,6 +197,6 @@ def _view(
         artifact=artifact,
         fetched_facts=reported_facts(seen.pods).get(artifact.key),
         copies=seen.ours.get(ChildRef("DaemonSet", copies_name(resource.name))),
-        copiers=tuple(each for each in snapshot.pods if has_component(each, COPIES)),
-        removal=newest_removal(snapshot.pods),
+        copiers=copiers,
+        removal=newest_removal(_with_claim(snapshot.pods, claim_of(resource))),
     )

@@ -11,6 +11,7 @@ from slm_contract.report import FetchReport
 from slm_contract.retention import Removed, Retention
 from slm_operator.crd.resource import parse_resource, parse_status
 from slm_operator.model.known import runtime_config
+from slm_operator.observed.clues import needs_clue
 from slm_operator.pod.volumes import shares_volume
 from slm_operator.settings import Settings
 from slm_operator.snapshot import ChildRef
@@ -427,3 +428,50 @@ def test_that_each_node_has_its_copy_is_no_write_of_its_own(wanted: int, ready: 
     made["status"] = {"desiredNumberScheduled": wanted, "numberReady": ready}
     world.settle()
     assert world.status["cache"]["copies"] == {"wanted": wanted, "ready": told, "failed": 0}
+
+
+def test_what_a_pull_removed_from_one_claim_is_not_said_of_another() -> None:
+    world = pulling()
+    finish_with_removal(world, Removed(models=2, bytes=3 << 30), "2026-01-01T00:02:00Z")
+    world.settle()
+    assert world.status["cache"]["removed"]["models"] == 2
+    world.edit(cache=SHARED)
+    world.settle()
+    assert world.status["cache"] == {"claim": "shared"}
+
+
+def test_a_copy_that_failed_is_counted_and_is_no_fault() -> None:
+    world = on_nodes(NODE_LOCAL | {"prePull": True})
+    world.run_pods()
+    world.settle()
+    made = copies_of(world)
+    assert made is not None
+    made["status"] = {"desiredNumberScheduled": 3, "numberReady": 1}
+    ended = {"exitCode": 21, "message": ""}
+    states: list[dict[str, Any]] = [
+        {"name": "fetch", "ready": True, "state": {"terminated": {"exitCode": 0}}},
+        {"name": "fetch", "ready": False, "state": {"running": {}}, "lastState": {"terminated": ended}},
+        {"name": "fetch", "ready": False, "state": {"running": {}}},
+    ]
+    world.pods += [
+        {
+            "kind": "Pod",
+            "metadata": {"name": f"copy-{number}", "labels": made["spec"]["template"]["metadata"]["labels"]},
+            "spec": made["spec"]["template"]["spec"],
+            "status": {"phase": "Pending", "initContainerStatuses": [state]},
+        }
+        for number, state in enumerate(states)
+    ]
+    world.settle()
+    assert world.status["cache"]["copies"] == {"wanted": 3, "ready": 1, "failed": 1}
+    ready = world.condition("Ready")
+    assert ready is not None
+    assert (ready["status"], ready["reason"]) == ("True", "Serving")
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    waits = {
+        "phase": "Pending",
+        "conditions": [scheduled, {"type": "PodReadyToStartContainers", "status": "False"}],
+    }
+    serving, copied = ({"kind": "Pod", **world.pods[each], "status": waits} for each in (0, 1))
+    assert needs_clue(serving)
+    assert not needs_clue(copied), "of thousands each would be a question to the API server"
