@@ -22,7 +22,7 @@ FETCH_ENV: Final = "SLM_FETCH"
 """The FetchConfig as JSON, of the containers that fetch alone."""
 
 RETENTION_ENV: Final = "SLM_RETENTION"
-"""The Retention as JSON, of the Job that fills a claim alone; without it every model stays."""
+"""The Retention as JSON, of containers that fetch alone; without it every model stays."""
 
 CLAIM_DIR: Final = "/source"
 """The claim of a `pvc://` source, read-only."""

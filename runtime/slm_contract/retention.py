@@ -6,13 +6,13 @@ from slm_contract.base import ContractModel
 
 
 class Retention(ContractModel):
-    """Told to the Job that fills a claim, and to nobody else: what it says changes without a change of the pods."""
+    """Told to what fetches alone. What of it changes with the model is told to no pod that serves, lest that be rolled."""
 
     version: int = 1
     keep: tuple[str, ...]
     """Folders of models that are in use, or about to be."""
-    spare_seconds: float = Field(ge=0)
-    """Of the others, those that a pod has started with more recently stay too."""
+    grace_seconds: float = Field(ge=0)
+    """How long others stay after they were first found without use."""
 
 
 class Removed(ContractModel):

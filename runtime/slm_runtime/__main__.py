@@ -1,4 +1,4 @@
-"""`slm-runtime fetch | serve | inspect | bench`: one program, what it does in a pod and on a desk."""
+"""`slm-runtime fetch | serve | hold | inspect | bench`: one program, what it does in a pod and on a desk."""
 
 import argparse
 import os

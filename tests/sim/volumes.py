@@ -11,12 +11,22 @@ from tests.sim.loop import wall_clock
 
 BYTES = 98_000_000
 """Of each model."""
+STARTING_SECONDS = 60
+"""From a fetch to the server that takes the model."""
+
+
+@dataclass
+class Cached:
+    started: datetime
+    """When a pod was last about to start with it."""
+    unused: datetime | None = None
+    """When it was first found without use."""
 
 
 @dataclass
 class Volumes:
-    models: dict[Ref, dict[str, datetime]] = field(default_factory=dict)
-    """By claim or directory of a node, the folders, and when a pod last started with each."""
+    models: dict[Ref, dict[str, Cached]] = field(default_factory=dict)
+    """By claim or directory of a node, the folders."""
 
     def fetch(self, place: Ref, pod: Doc, in_use: set[str]) -> Removed | None:
         """Bring a pod's model; answer what had to go before.
@@ -31,15 +41,17 @@ class Volumes:
         going: list[str] = []
         if told is not None:
             retention = Retention.model_validate_json(told)
-            spared = in_use | {*retention.keep, own}
-            going = [
-                each
-                for each, started in there.items()
-                if each not in spared and (now - started).total_seconds() >= retention.spare_seconds
-            ]
-        for each in going:
-            del there[each]
-        there[own] = now
+            for name, each in there.items():
+                starting = (now - each.started).total_seconds() < STARTING_SECONDS
+                if name in in_use or name in retention.keep or name == own or starting:
+                    each.unused = None
+                    continue
+                each.unused = each.unused or now
+                if (now - each.unused).total_seconds() >= retention.grace_seconds:
+                    going.append(name)
+        for name in going:
+            del there[name]
+        there[own] = Cached(now)
         return Removed(models=len(going), bytes=len(going) * BYTES) if going else None
 
 

@@ -84,7 +84,7 @@ class Cache(ApiModel):
     unused_models: Literal["Delete", "Retain"] | None = None
     """What becomes of models in the claim that this SLMDeployment has no use for any more, when another one is fetched.
     Absent: `Delete`, but `Retain` in a claim that claimName names. With `Delete` that one, as a node, keeps what anybody
-    serves, and for a day what a pod has started with."""
+    serves, and for a day what was found without use."""
 
 
 class RemovedStatus(ApiModel):

@@ -1,7 +1,7 @@
 """Which models of a claim go when another one is pulled into it: told to the pull Job alone, so that it rolls no pod."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from slm_contract import places
 from slm_contract.config import ModelConfig
@@ -10,14 +10,11 @@ from slm_operator.crd.names import job_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.placement.choose import candidates
-from slm_operator.pod.volumes import SHARED_SPARED, read_only
+from slm_operator.pod.volumes import SHARED_GRACE, read_only
 from slm_operator.revision.history import History
 from slm_operator.settings import Settings
 from slm_operator.target.rollback import way_back
 from slm_operator.target.target import Target
-
-OWN_SPARED: Final = 60.0
-"""Seconds from a fetch to the server that takes the model: somebody may have named our claim in a `claimName`."""
 
 
 def retention(
@@ -29,7 +26,7 @@ def retention(
     if read_only(cache) or (cache.unused_models or ("Retain" if shared else "Delete")) == "Retain":
         return None
     folders = {each.folder for each in _in_use(resource, settings, target, history)}
-    return Retention(keep=tuple(sorted(folders)), spare_seconds=SHARED_SPARED if shared else OWN_SPARED)
+    return Retention(keep=tuple(sorted(folders)), grace_seconds=SHARED_GRACE if shared else 0)
 
 
 def retaining(job: dict[str, Any], resource: SLMDeployment, wanted: Retention | None) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from slm_operator.settings import Settings
 UNKNOWN_MODEL_VOLUME: Final = "32Gi"
 """The largest model that this operator is made for, in 32 bits, where its size isn't known yet."""
 TMP_SIZE: Final = 256 * MIB
-SHARED_SPARED: Final = 86400.0
-"""Seconds since a pod last started with a model: what others use isn't known here, but by this and by who serves it."""
+SHARED_GRACE: Final = 86400.0
+"""Seconds from when nobody was found to serve a model: what others have in use isn't known here otherwise."""
 KEY_OWNER_FILE: Final = ".owner"
 """A hidden file: the runtime takes no key from it."""
 
@@ -36,7 +36,7 @@ def node_retention(cache: Cache, settings: Settings) -> Retention | None:
     """What a fetch leaves in a node's directory, the same for every revision; None: everything, or it isn't there."""
     if not on_node(cache, settings) or cache.unused_models == "Retain":
         return None
-    return Retention(keep=(), spare_seconds=SHARED_SPARED)
+    return Retention(keep=(), grace_seconds=SHARED_GRACE)
 
 
 def shares_volume(cache: Cache) -> bool:

@@ -13,6 +13,7 @@
         .unpacked        being unpacked
         .lock            held by the one process that writes here
         .served          held by all that serve
+        .unused          there since nobody was found to use it
 
 The key names the bytes, or else source and checksum: a changed spec gets another folder, and nothing here ever changes
 its meaning. Nothing outside the folder is touched, and nothing in it that was made by others; what nothing uses any more is

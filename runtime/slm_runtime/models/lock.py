@@ -17,6 +17,8 @@ WRITTEN: Final = ".lock"
 """Held by the one process that writes; its time is when a pod was last about to start with the model."""
 SERVED: Final = ".served"
 """Held by all that serve; who serves couldn't make it, since it has the volume read-only."""
+UNUSED: Final = ".unused"
+"""There since the folder was first found without use; whoever writes there next takes it away."""
 POLL_SECONDS: Final = 0.5
 
 
@@ -40,6 +42,7 @@ def writing(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterato
             os.utime(lock)
         with suppress(OSError):
             os.close(_open(folder / SERVED, os.O_RDONLY | os.O_CREAT))
+            (folder / UNUSED).unlink(missing_ok=True)
         yield
     finally:
         os.close(lock)

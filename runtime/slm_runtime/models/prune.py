@@ -8,18 +8,22 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import Enum, auto
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from slm_contract.retention import Removed, Retention
-from slm_runtime.models.lock import WRITTEN, removing
+from slm_runtime.models.lock import UNUSED, WRITTEN, removing
 
 _FOLDER: Final = re.compile(r"[0-9a-f]{16}")
 _ASIDE: Final = ".removed-"
 """A folder on its way out has another name: a model is never seen half."""
 _SIGNS: Final = ("model.json", "files.json", "failure.json", ".part")
 """One of these lies in every folder in which a fetch has come to anything."""
+STARTING_SECONDS: Final = 60.0
+"""From a fetch to the server that takes the model, for which nobody holds it."""
 BLOCK: Final = 512
 """What `st_blocks` counts in, whatever the file system."""
 _log = logging.getLogger("slm.prune")
@@ -29,18 +33,23 @@ class CachedModel(NamedTuple):
     folder: str
     started: float
     """When a pod was last about to start with it, in seconds since the epoch."""
+    unused: float | None
+    """When it was first found without use; None: it wasn't, or was used since."""
 
 
-def unused(found: Iterable[CachedModel], retention: Retention, now: float) -> tuple[str, ...]:
-    """Folders that may go, as long as nobody holds them."""
-    keep = frozenset(retention.keep)
-    return tuple(
-        sorted(
-            each.folder
-            for each in found
-            if each.folder not in keep and now - each.started >= retention.spare_seconds
-        )
-    )
+class Verdict(Enum):
+    STAYS = auto()
+    UNUSED = auto()
+    """It stays for its time of grace."""
+    GOES = auto()
+
+
+def judge(model: CachedModel, retention: Retention, now: float) -> Verdict:
+    """What becomes of a model that nobody holds."""
+    if model.folder in retention.keep or now - model.started < STARTING_SECONDS:
+        return Verdict.STAYS
+    since = now if model.unused is None else model.unused
+    return Verdict.GOES if now - since >= retention.grace_seconds else Verdict.UNUSED
 
 
 def prune(model_dir: Path, retention: Retention, now: float) -> Removed | None:
@@ -50,8 +59,9 @@ def prune(model_dir: Path, retention: Retention, now: float) -> Removed | None:
             _delete(model_dir / name)
     sizes = [
         size
-        for name in unused(cached_models(model_dir), retention, now)
-        if (size := _remove(model_dir / name, retention, now)) is not None
+        for each in list(cached_models(model_dir))
+        if judge(each, retention, now) is not Verdict.STAYS
+        and (size := _remove(model_dir / each.folder, retention, now)) is not None
     ]
     if not sizes:
         return None
@@ -68,7 +78,7 @@ def cached_models(model_dir: Path) -> Iterator[CachedModel]:
         ours = lock is not None and stat.S_ISREG(lock.st_mode)
         if _FOLDER.fullmatch(name) and ours and any(_status(folder / sign) for sign in _SIGNS):
             assert lock is not None  # noqa: S101 - it was just asked
-            yield CachedModel(name, lock.st_mtime)
+            yield CachedModel(name, lock.st_mtime, _unused_since(folder))
 
 
 def _names(model_dir: Path) -> list[str]:
@@ -92,7 +102,13 @@ def _remove(folder: Path, retention: Retention, now: float) -> int | None:
     aside = folder.with_name(_ASIDE + folder.name)
     try:
         with removing(folder) as started:
-            if started is None or not unused([CachedModel(folder.name, started)], retention, now):
+            if started is None:
+                (folder / UNUSED).unlink(missing_ok=True)
+                return None
+            verdict = judge(CachedModel(folder.name, started, _unused_since(folder)), retention, now)
+            if verdict is Verdict.UNUSED:
+                _mark(folder, now)
+            if verdict is not Verdict.GOES:
                 return None
             folder.rename(aside)
     except OSError as error:
@@ -100,6 +116,19 @@ def _remove(folder: Path, retention: Retention, now: float) -> int | None:
         _log.warning("An unused model stays", extra={"fields": fields})
         return None
     return _delete(aside)
+
+
+def _unused_since(folder: Path) -> float | None:
+    mark = _status(folder / UNUSED)
+    return None if mark is None else mark.st_mtime
+
+
+def _mark(folder: Path, now: float) -> None:
+    """Remember since when nobody was found to use it."""
+    path = folder / UNUSED
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        os.utime(path, (now, now))
 
 
 def _delete(folder: Path) -> int | None:

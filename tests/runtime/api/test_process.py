@@ -65,9 +65,9 @@ def test_what_is_served_is_not_removed_from_the_volume(tiny_model: Tiny, tmp_pat
     with writing(volume / model.folder):
         pass
     with serving(model, volume, tmp_path) as server:
-        assert prune(volume, Retention(keep=(), spare_seconds=0), time.time() + 1) is None
+        assert prune(volume, Retention(keep=(), grace_seconds=0), time.time() + 3600) is None
         assert server.stop() == ExitCode.OK
-    removed = prune(volume, Retention(keep=(), spare_seconds=0), time.time() + 1)
+    removed = prune(volume, Retention(keep=(), grace_seconds=0), time.time() + 3600)
     assert removed is not None
     assert removed.models == 1
 

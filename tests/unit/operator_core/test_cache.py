@@ -65,7 +65,7 @@ def folder(document: dict[str, Any]) -> str:
 
 def test_a_first_model_is_all_that_a_claim_keeps() -> None:
     world = pulling()
-    assert told(world) == Retention(keep=(folder(world.job("pull")),), spare_seconds=60)
+    assert told(world) == Retention(keep=(folder(world.job("pull")),), grace_seconds=0)
 
 
 def test_another_model_is_pulled_beside_the_one_that_serves() -> None:
@@ -124,10 +124,10 @@ def test_all_that_the_spec_names_stays_whatever_class_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cache", "spared"),
+    ("cache", "grace"),
     [
-        (OWN, 60),
-        (OWN | {"unusedModels": "Delete"}, 60),
+        (OWN, 0),
+        (OWN | {"unusedModels": "Delete"}, 0),
         (OWN | {"unusedModels": "Retain"}, None),
         (SHARED, None),
         (SHARED | {"unusedModels": "Retain"}, None),
@@ -135,9 +135,9 @@ def test_all_that_the_spec_names_stays_whatever_class_runs() -> None:
         (SHARED | {"unusedModels": "Delete", "accessModes": ["ReadOnlyMany"]}, None),
     ],
 )
-def test_what_becomes_of_unused_models(cache: dict[str, Any], spared: float | None) -> None:
+def test_what_becomes_of_unused_models(cache: dict[str, Any], grace: float | None) -> None:
     retention = told(pulling(cache=cache))
-    assert (None if retention is None else retention.spare_seconds) == spared
+    assert (None if retention is None else retention.grace_seconds) == grace
 
 
 def test_consent_on_a_full_volume_reaches_the_pull_that_fails() -> None:
@@ -299,7 +299,7 @@ def test_a_header_is_read_beside_the_nodes_directory() -> None:
 @pytest.mark.parametrize(
     ("cache", "told"),
     [
-        (NODE_LOCAL, Retention(keep=(), spare_seconds=DAY)),
+        (NODE_LOCAL, Retention(keep=(), grace_seconds=DAY)),
         (NODE_LOCAL | {"unusedModels": "Retain"}, None),
         ({}, None),
     ],

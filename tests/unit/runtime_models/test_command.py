@@ -197,13 +197,13 @@ def test_a_model_that_is_held_stays(pod: Pod, web: WebServer, tiny: bytes) -> No
     assert nothing.returncode == ExitCode.MODEL_INVALID
     assert "no fetched model" in nothing.stderr
     assert pod.fetch() == ExitCode.OK
-    everything = Retention(keep=(), spare_seconds=0)
+    everything, later = Retention(keep=(), grace_seconds=0), time.time() + 3600
     with pod.process("-m", "slm_runtime", "hold") as holder:
         eventually(lambda: held(folder))
-        assert prune(pod.volume, everything, time.time() + 1) is None
+        assert prune(pod.volume, everything, later) is None
         holder.send_signal(signal.SIGTERM)
         assert holder.wait(10) == 128 + signal.SIGTERM
-    assert prune(pod.volume, everything, time.time() + 1) is not None
+    assert prune(pod.volume, everything, later) is not None
 
 
 def held(folder: ModelFolder) -> bool:
@@ -225,7 +225,9 @@ def test_a_job_makes_room_before_it_fetches(
         assert pod.fetch() == ExitCode.OK
         assert pod.last_words().removed is None
         assert folder.require()
-    monkeypatch.setenv(RETENTION_ENV, Retention(keep=(kept.path.name,), spare_seconds=0).to_json())
+    for folder in (old, kept, own):
+        os.utime(folder.path / ".lock", (0, 0))
+    monkeypatch.setenv(RETENTION_ENV, Retention(keep=(kept.path.name,), grace_seconds=0).to_json())
     assert pod.fetch() == ExitCode.OK
     words = pod.last_words()
     assert words.cached

@@ -4,7 +4,6 @@ import fcntl
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,13 +12,14 @@ import pytest
 from slm_contract.retention import Retention
 from slm_runtime.errors import StorageUnusable
 from slm_runtime.models.folder import ModelFolder
-from slm_runtime.models.prune import CachedModel, cached_models, prune, unused
+from slm_runtime.models.prune import CachedModel, Verdict, cached_models, judge, prune
 from tests.support.web import WebServer
 from tests.unit.runtime_models.conftest import FetchOf
 
 DAY = 86400.0
 NOW = 1_800_000_000.0
-ALL_GO = Retention(keep=(), spare_seconds=0)
+ALL_GO = Retention(keep=(), grace_seconds=0)
+SHARED = Retention(keep=(), grace_seconds=DAY)
 
 
 @pytest.fixture
@@ -50,16 +50,37 @@ def there(volume: Path) -> set[str]:
 # Which may go.
 
 
+def cached(*, started: float = -7 * DAY, unused: float | None = None) -> CachedModel:
+    return CachedModel("a" * 16, NOW + started, None if unused is None else NOW + unused)
+
+
 def test_what_is_kept_stays_whatever_its_age() -> None:
-    found = [CachedModel("a" * 16, NOW - 7 * DAY), CachedModel("b" * 16, NOW - 7 * DAY)]
-    assert unused(found, Retention(keep=("a" * 16,), spare_seconds=60), NOW) == ("b" * 16,)
+    assert judge(cached(), ALL_GO, NOW) is Verdict.GOES
+    assert judge(cached(), Retention(keep=("a" * 16,), grace_seconds=0), NOW) is Verdict.STAYS
 
 
-@pytest.mark.parametrize(("started", "goes"), [(-61.0, True), (-60.0, True), (-59.0, False), (3600.0, False)])
-def test_what_a_pod_has_just_started_with_stays(started: float, goes: bool) -> None:
-    """Also where the volume's clock is ahead of ours."""
-    found = [CachedModel("a" * 16, NOW + started)]
-    assert (unused(found, Retention(keep=(), spare_seconds=60), NOW) == ("a" * 16,)) is goes
+@pytest.mark.parametrize(
+    ("started", "stays"), [(-61.0, False), (-60.0, False), (-59.0, True), (3600.0, True)]
+)
+def test_what_a_pod_has_just_started_with_stays(started: float, stays: bool) -> None:
+    """Nobody holds it between the fetch and the server; the volume's clock may be ahead of ours."""
+    assert (judge(cached(started=started), ALL_GO, NOW) is Verdict.STAYS) is stays
+
+
+@pytest.mark.parametrize(
+    ("unused", "verdict"),
+    [
+        (None, Verdict.UNUSED),
+        (-DAY + 1, Verdict.UNUSED),
+        (-DAY, Verdict.GOES),
+        (3600.0, Verdict.UNUSED),
+    ],
+)
+def test_what_others_may_want_again_stays_for_its_time_of_grace(
+    unused: float | None, verdict: Verdict
+) -> None:
+    """It may have been served until a moment ago, for however long."""
+    assert judge(cached(unused=unused), SHARED, NOW) is verdict
 
 
 # On a volume.
@@ -68,7 +89,7 @@ def test_what_a_pod_has_just_started_with_stays(started: float, goes: bool) -> N
 def test_an_unused_model_goes_whole_and_the_others_stay_whole(volume: Path, model: MakeModel) -> None:
     kept, old = model("kept"), model("old")
     size = sum(path.lstat().st_blocks * 512 for path in old.path.rglob("*"))
-    removed = prune(volume, Retention(keep=(kept.path.name,), spare_seconds=60), NOW)
+    removed = prune(volume, Retention(keep=(kept.path.name,), grace_seconds=0), NOW)
     assert removed is not None
     assert (removed.models, removed.bytes) == (1, size)
     assert there(volume) == {kept.path.name}
@@ -77,7 +98,7 @@ def test_an_unused_model_goes_whole_and_the_others_stay_whole(volume: Path, mode
 
 def test_where_all_is_used_nothing_is_said(volume: Path, model: MakeModel) -> None:
     kept = model()
-    assert prune(volume, Retention(keep=(kept.path.name,), spare_seconds=0), NOW) is None
+    assert prune(volume, Retention(keep=(kept.path.name,), grace_seconds=0), NOW) is None
     assert prune(volume / "missing", ALL_GO, NOW) is None
 
 
@@ -105,13 +126,36 @@ def test_what_is_being_fetched_stays(volume: Path, model: MakeModel) -> None:
     assert folder.require()
 
 
-def test_each_pod_that_starts_with_a_model_makes_it_young(
+def test_what_nobody_uses_goes_a_day_after_that_was_found(volume: Path, model: MakeModel) -> None:
+    folder = model()
+    assert prune(volume, SHARED, NOW) is None
+    assert prune(volume, SHARED, NOW + DAY - 1) is None
+    assert folder.require()
+    assert prune(volume, SHARED, NOW + DAY) is not None
+    assert there(volume) == set()
+
+
+def test_a_pod_that_starts_with_a_model_takes_the_mark_away(
     volume: Path, web: WebServer, fetch_of: FetchOf, model: MakeModel
 ) -> None:
-    folder = model(age=0)
-    os.utime(folder.path / ".lock", (0, 0))
+    """So what is gone back to after another was tried is there, however long it was served before."""
+    folder = model()
+    assert prune(volume, SHARED, NOW) is None
+    assert (folder.path / ".unused").exists()
     assert fetch_of(web.url("m.gguf")).run().cached
-    assert prune(volume, Retention(keep=(), spare_seconds=DAY), time.time()) is None
+    assert not (folder.path / ".unused").exists()
+    os.utime(folder.path / ".lock", (NOW, NOW))
+    assert prune(volume, SHARED, NOW + 30 * DAY) is None
+    assert folder.require()
+
+
+def test_who_is_found_serving_takes_the_mark_away(volume: Path, model: MakeModel) -> None:
+    """Who has the volume read-only can't do it."""
+    folder = model()
+    assert prune(volume, SHARED, NOW) is None
+    with folder.served():
+        assert prune(volume, SHARED, NOW + 30 * DAY) is None
+    assert prune(volume, SHARED, NOW + 60 * DAY) is None
     assert folder.require()
 
 
