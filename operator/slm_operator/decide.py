@@ -1,16 +1,16 @@
 """The pure core in one call: Snapshot in, Decision out. Nothing here reads a clock, a file or the network."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from slm_operator.crd.names import MODEL_LABEL, claim_name
+from slm_operator.crd.names import COPIES, MODEL_LABEL, claim_name, copies_name
 from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_resource, parse_status
 from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
 from slm_operator.faults import Fault
-from slm_operator.model.known import drifted, reported_facts
+from slm_operator.model.known import drifted, newest_removal, reported_facts
 from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
-from slm_operator.observed.pods import pods_of_jobs, pods_of_template, volume_wait, volumes_of
+from slm_operator.observed.pods import has_component, pods_of_jobs, pods_of_template, volume_wait, volumes_of
 from slm_operator.obstacles import (
     contended_fields,
     look_again,
@@ -21,12 +21,13 @@ from slm_operator.obstacles import (
 from slm_operator.placement.choose import artifact_for
 from slm_operator.plan import compare, make_plan, owned_by
 from slm_operator.pod.overrides import clashes
+from slm_operator.pod.volumes import claim_of
 from slm_operator.revision.history import History, read_history
 from slm_operator.snapshot import ChildRef, Decision, Document, Plan, Snapshot, ref_of
 from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
 from slm_operator.target.imported import with_imported
-from slm_operator.target.rollback import resumed, said_to_serve
+from slm_operator.target.rollback import resumed, way_back
 from slm_operator.target.target import Target, find_target
 
 
@@ -41,6 +42,10 @@ def decide(snapshot: Snapshot) -> Decision:
         generation = Metadata.model_validate(snapshot.resource["metadata"]).generation
         now = snapshot.now.replace(microsecond=0)
         return Decision(Plan(), unreadable(parse_status(snapshot.resource), generation, now, str(error)))
+    # As many as nodes: nothing but how many have failed is asked of them.
+    copiers = tuple(each for each in snapshot.pods if has_component(each, COPIES))
+    others = tuple(each for each in snapshot.pods if not has_component(each, COPIES))
+    snapshot = replace(snapshot, pods=others)
     seen = _Seen.of(snapshot, resource)
     ailing = (
         *pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now),
@@ -77,7 +82,7 @@ def decide(snapshot: Snapshot) -> Decision:
         *contended_fields(children, snapshot.yielding),
         *(pod_template_clash(each) for each in clashes(resource, snapshot.settings)),
     )
-    view = _view(snapshot, resource, seen, target, desired, plan, faults)
+    view = _view(snapshot, resource, seen, target, desired, plan, faults, copiers)
     waits = [target.requeue_after, stuck or None, look_again(taken, resource)]
     return Decision(
         plan,
@@ -125,10 +130,10 @@ def _needed(snapshot: Snapshot, resource: SLMDeployment, seen: _Seen, target: Ta
     specs += [
         each["spec"]["template"]["spec"]
         for ref, each in seen.ours.items()
-        if ref.kind in {"Deployment", "Job"}
+        if ref.kind in {"Deployment", "DaemonSet", "Job"}
     ]
-    back = None if target.rollout is None else seen.history.known.get(target.rollout.fallback or "")
-    if back is not None and target.revision is not None and not said_to_serve(resource, target.revision.name):
+    back = way_back(resource, seen.history, target.revision, target.rollout)
+    if back is not None:
         specs.append(back.template["spec"])
     mounted = {
         ChildRef(kind, name) for spec in specs for kind, names in volumes_of(spec).items() for name in names
@@ -137,6 +142,11 @@ def _needed(snapshot: Snapshot, resource: SLMDeployment, seen: _Seen, target: Ta
         ref for ref in seen.ours if ref.kind == "ControllerRevision" and ref.name not in seen.history.known
     }
     return frozenset(mounted | unread)
+
+
+def _with_claim(pods: Iterable[Document], claim: str | None) -> Iterator[Document]:
+    """Those that mount a claim."""
+    return (each for each in pods if claim in volumes_of(each.get("spec", {}))["PersistentVolumeClaim"])
 
 
 def _of_jobs(snapshot: Snapshot, seen: _Seen, desired: Desired) -> Iterator[Fault]:
@@ -158,6 +168,7 @@ def _view(
     desired: Desired,
     plan: Plan,
     faults: tuple[Fault, ...],
+    copiers: tuple[Document, ...],
 ) -> View:
     selected = target.placement.selected if target.placement is not None else None
     if selected is not None:
@@ -189,4 +200,7 @@ def _view(
         artifact=artifact,
         fetched_facts=reported_facts(seen.pods).get(artifact.key),
         latest=drifted(snapshot.pods, artifact),
+        copies=seen.ours.get(ChildRef("DaemonSet", copies_name(resource.name))),
+        copiers=copiers,
+        removal=newest_removal(_with_claim(snapshot.pods, claim_of(resource))),
     )

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from slm_contract.places import OPS_PORT, REPORT_PATH
 from slm_contract.report import RuntimeReport
 from slm_operator.cluster.resources import SLM_DEPLOYMENT
+from slm_operator.crd.names import COMPONENT_LABEL, COPIES
 from slm_operator.crd.spec import Recover
 from slm_operator.queue import WorkQueue
 from slm_operator.snapshot import Document
@@ -162,6 +163,8 @@ class Reports:
 
     def _is_worth(self, key: Key, pod: Document) -> bool:
         metadata, status = pod["metadata"], pod.get("status") or {}
+        if (metadata.get("labels") or {}).get(COMPONENT_LABEL) == COPIES:
+            return False
         if metadata.get("deletionTimestamp") or not status.get("podIP"):
             return False
         if status.get("phase") not in {"Pending", "Running"}:

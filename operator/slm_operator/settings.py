@@ -129,6 +129,8 @@ class Settings(SettingsModel):
     fetch: FetchSettings = FetchSettings()
     catalog: dict[str, CatalogEntry] = {}
     """By the name that `catalog://` sources give."""
+    node_cache: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][-.A-Za-z0-9_]*)+$")] | None = None
+    """Directory of the nodes for `spec.cache.mode: NodeLocal`, which is refused without."""
     namespaces: tuple[str, ...] = ()
     """Empty: the whole cluster."""
     cluster_domain: str = "cluster.local"

@@ -21,6 +21,9 @@ CONFIG_ENV: Final = "SLM_CONFIG"
 FETCH_ENV: Final = "SLM_FETCH"
 """The FetchConfig as JSON, of the containers that fetch alone."""
 
+RETENTION_ENV: Final = "SLM_RETENTION"
+"""The Retention as JSON, of containers that fetch alone; without it every model stays."""
+
 CLAIM_DIR: Final = "/source"
 """The claim of a `pvc://` source, read-only."""
 

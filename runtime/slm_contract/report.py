@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, PlainSerializer
 
 from slm_contract.base import ContractModel
+from slm_contract.retention import Removed
 from slm_contract.runs import from_runs, to_runs
 from slm_contract.source import ModelFile, SourcePin
 
@@ -122,6 +123,8 @@ class FetchReport(ContractModel):
     """True where the verified file was already in the volume."""
     latest: SourcePin | None = None
     """What the source stands for now, where a pinned model was fetched; None: it wasn't asked, or didn't answer."""
+    removed: Removed | None = None
+    """What made room before."""
 
 
 class Acceleration(ContractModel):

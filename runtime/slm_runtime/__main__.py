@@ -1,4 +1,4 @@
-"""`slm-runtime fetch | serve | inspect | bench`: one program, what it does in a pod and on a desk."""
+"""`slm-runtime fetch | serve | hold | inspect | bench`: one program, what it does in a pod and on a desk."""
 
 import argparse
 import os
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _serve(options, places)
         if options.command == "fetch":
             return _fetch(places)
+        if options.command == "hold":
+            return _hold(places)
         return _inspect(options, places)
     except RuntimeFailure as failure:
         print(f"{failure.message}\n{failure.remedy}", file=sys.stderr)
@@ -51,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("fetch", help=f"bring the model of ${CONFIG_ENV} onto the model volume")
+    commands.add_parser("hold", help=f"keep the fetched model of ${CONFIG_ENV} from being removed")
     inspect = commands.add_parser(
         "inspect", help="say what a model's header tells, without fetching the model"
     )
@@ -107,6 +110,16 @@ def _fetch(places: Places) -> int:
     except RuntimeFailure as failure:
         leave(FetchReport(command="fetch", failure=failure.to_failure()), places.termination_message)
         raise
+
+
+def _hold(places: Places) -> int:
+    from slm_runtime.models.folder import ModelFolder
+
+    folder = ModelFolder(places.model_dir, config_from_environment().model)
+    with folder.served():
+        folder.require()
+        while True:
+            signal.pause()
 
 
 def _inspect(options: argparse.Namespace, places: Places) -> int:

@@ -30,7 +30,7 @@ from slm_runtime.errors import RuntimeFailure, of_engine
 from slm_runtime.listeners import Server, ServerThread, listen
 from slm_runtime.logs import configure
 from slm_runtime.models.encrypted import PlainVolume
-from slm_runtime.models.folder import ModelFolder
+from slm_runtime.models.folder import FetchedModel, ModelFolder
 from slm_runtime.places import Places
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.renderer import TemplateRenderer
@@ -58,7 +58,12 @@ def main(config: RuntimeConfig, places: Places | None = None) -> int:
 
 
 def _serve(config: RuntimeConfig, places: Places) -> int:
-    model = ModelFolder(places.model_dir, config.model).require()
+    folder = ModelFolder(places.model_dir, config.model)
+    with folder.served():
+        return _serve_model(config, places, folder.require())
+
+
+def _serve_model(config: RuntimeConfig, places: Places, model: FetchedModel) -> int:
     config = config.model_copy(update={"prompt": prompt_of(config.prompt, model.prompt)})
     path = PlainVolume(places.plain_dir, places.identities).path(model)
     api = listen(places.host, places.api_port)

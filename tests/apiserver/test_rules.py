@@ -180,6 +180,15 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"cache": {"claimName": "c", "size": "1Gi"}}, "leave out size and storageClassName"),
     ({"cache": {"storageClassName": "fast"}}, "storageClassName makes a claim: write its size too"),
     ({"cache": {"mode": "Ephemeral", "claimName": "c"}}, "mode Ephemeral keeps the model in the pod"),
+    (
+        {"cache": {"mode": "NodeLocal", "size": "1Gi"}},
+        "mode NodeLocal keeps models in a directory of the node",
+    ),
+    ({"cache": {"prePull": True}}, "prePull brings models to nodes: write mode NodeLocal"),
+    (
+        {"cache": {"size": "1Gi", "accessModes": ["ReadOnlyMany"]}},
+        "nobody could fill a claim that is only read",
+    ),
     ({"cache": {"claimName": "A"}}, "write an object's name: lowercase letters"),
     ({"cache": {"storageClassName": "A", "size": "1Gi"}}, "write an object's name: lowercase letters"),
     ({"cache": {"size": "big"}}, "write a quantity such as 500m, 2 or 4Gi"),
@@ -210,6 +219,8 @@ ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     # The operator keeps the live claim's size: a refused expansion must be taken back by somebody.
     ({"cache": {"mode": "PVC", "size": "2Gi"}}, {"cache": {"mode": "PVC", "size": "1Gi"}}),
     ({"cache": {"size": "2Gi"}}, {"cache": {"size": "1Gi"}}),
+    ({"cache": {"size": "2Gi", "storageClassName": "fast"}}, {"cache": {"mode": "NodeLocal"}}),
+    ({"cache": {"claimName": "a"}}, {"cache": {"claimName": "a", "accessModes": ["ReadOnlyMany"]}}),
     ({"endpoint": LOAD_BALANCER}, {"endpoint": {"type": "ClusterIP"}}),
     ({"endpoint": LOAD_BALANCER}, {"endpoint": {**LOAD_BALANCER, "loadBalancerSourceRanges": ["::/0"]}}),
 ]

@@ -79,6 +79,7 @@ EVERYTHING: Mapping[str, Any] = {
             "variants": [{"hardware": "gpu", "source": "hf://corp/own/own-Q8_0.gguf"}],
         },
     },
+    "nodeCache": {"path": "/var/lib/slm-models"},
     "watchNamespaces": [],
     "clusterDomain": "corp.local",
     "logLevel": "debug",

@@ -47,9 +47,18 @@ def test_rights_on_the_cluster(render: Render) -> None:
 
 
 def test_config_maps_are_touched_only_to_hand_on_the_site_s_cas(render: Render) -> None:
-    assert rights(render(EVERYTHING), "ClusterRole", "slm-operator") == {
+    values = {"fetch": EVERYTHING["fetch"]}
+    assert rights(render(values), "ClusterRole", "slm-operator") == {
         **rights(render(), "ClusterRole", "slm-operator"),
         "/configmaps": CHILDREN,
+    }
+
+
+def test_daemon_sets_are_made_only_where_nodes_have_a_directory_for_models(render: Render) -> None:
+    values = {"nodeCache": {"path": "/var/lib/slm-models"}}
+    assert rights(render(values), "ClusterRole", "slm-operator") == {
+        **rights(render(), "ClusterRole", "slm-operator"),
+        "apps/daemonsets": CHILDREN,
     }
 
 

@@ -48,6 +48,22 @@ def test_the_defaults(render: Render) -> None:
     assert names(read.classes, "gpu") == ["gpu-nvidia", "gpu-amd", "gpu-intel", "gpu-intel-i915"]
 
 
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ({}, None),
+        ({"nodeCache": {"path": ""}}, None),
+        # What an upgrade with --reuse-values has of values that the earlier chart didn't know.
+        ({"nodeCache": None}, None),
+        ({"nodeCache": {"path": "/var/lib/slm-models"}}, "/var/lib/slm-models"),
+    ],
+)
+def test_the_directory_of_nodes_is_one_that_the_site_names(
+    render: Render, values: dict[str, Any], path: str | None
+) -> None:
+    assert settings(render(values)).node_cache == path
+
+
 def test_an_accelerator_waits_for_an_image_that_can_use_it(render: Render) -> None:
     classes = settings(render()).classes
     assert {each.name for each in classes if not each.image_required} == {"cpu"}

@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import dataclass
 
 from tests.sim.cluster import Doc, MemoryCluster, Ref
+from tests.sim.daemons import Daemons
 from tests.sim.deployments import Deployments
 from tests.sim.pods import Pods, condition, is_going
 
@@ -20,6 +21,7 @@ class Controllers:
     def __post_init__(self) -> None:
         self.pods = Pods(self.cluster)
         self.deployments = Deployments(self.cluster, self.pods)
+        self.daemons = Daemons(self.cluster, self.pods)
         self._rested_at = -1
 
     @property
@@ -39,6 +41,7 @@ class Controllers:
         self.pods.end()
         self.collect_garbage()
         self.deployments.step()
+        self.daemons.step()
         for ref, job in self.cluster.of("Job"):
             self._run_job(ref, job)
         self._rested_at = revision if self.cluster.revision == revision else -1

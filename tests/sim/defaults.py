@@ -45,6 +45,18 @@ def _deployment(document: Doc) -> None:
     document.setdefault("status", {})
 
 
+def _daemon_set(document: Doc) -> None:
+    spec = document["spec"]
+    spec.setdefault("revisionHistoryLimit", 10)
+    strategy = spec.setdefault("updateStrategy", {})
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        rolling.setdefault("maxUnavailable", 1)
+        rolling.setdefault("maxSurge", 0)
+    _pod(spec["template"]["spec"])
+    document.setdefault("status", {})
+
+
 def _job(document: Doc) -> None:
     spec = document["spec"]
     spec.setdefault("completions", 1)
@@ -146,6 +158,7 @@ def _secret(document: Doc) -> None:
 
 _DEFAULTS: Final[Mapping[str, Callable[[Doc], None]]] = {
     "Deployment": _deployment,
+    "DaemonSet": _daemon_set,
     "Job": _job,
     "Service": _service,
     "PersistentVolumeClaim": _claim,

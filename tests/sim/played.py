@@ -22,8 +22,10 @@ from slm_contract.report import (
     Performance,
     RuntimeReport,
 )
+from slm_contract.retention import Removed
 from slm_operator.crd.quantities import parse_quantity
 from tests.sim.cluster import Doc
+from tests.sim.loop import wall_clock
 
 FACTS = ModelFacts(
     file_name="model.gguf",
@@ -115,10 +117,12 @@ def not_pulled(name: str, image: str) -> Doc:
     return {"name": name, "image": image, "ready": False, "restartCount": 0, "state": {"waiting": waiting}}
 
 
-def read(name: str, command: str) -> Doc:
-    """A container that has read a model and said what it is."""
-    report = FetchReport(command=command, model=FACTS, seconds=1.0)  # type: ignore[arg-type]
+def read(name: str, command: str, removed: Removed | None = None) -> Doc:
+    """A container that has read a model and said what it is, and what went to make room for it."""
+    report = FetchReport(command=command, model=FACTS, seconds=1.0, removed=removed)  # type: ignore[arg-type]
     ended = {"exitCode": 0, "reason": "Completed", "message": report.to_json()}
+    if removed is not None:
+        ended["finishedAt"] = wall_clock().replace(microsecond=0).isoformat().replace("+00:00", "Z")
     return {"name": name, "ready": False, "restartCount": 0, "state": {"terminated": ended}}
 
 

@@ -5,15 +5,17 @@ held: a device until the pod is gone, a volume of ReadWriteOnce by one node, one
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from slm_contract.retention import Removed
 from slm_operator.crd.quantities import parse_quantity
 from tests.sim import played
 from tests.sim.cluster import Doc, MemoryCluster, Ref
 from tests.sim.loop import wall_clock
 from tests.sim.played import Fate
+from tests.sim.volumes import Volumes, folder
 
 KUBELET = "kubelet"
 """A finalizer that stands for the grace period: a pod holds what it has until its containers have ended."""
@@ -24,6 +26,7 @@ class Pods:
     cluster: MemoryCluster
     quota: int | None = None
     """How many pods a namespace may have."""
+    volumes: Volumes = field(default_factory=Volumes)
 
     def start(self, owner: Ref, document: Doc, name: str, template: Doc, digest: str) -> bool:
         """Make one; False where the quota forbids it."""
@@ -63,7 +66,7 @@ class Pods:
         for ref, pod in self.cluster.of("Pod"):
             if is_going(pod):
                 self.cluster.change(ref, lambda each: each["metadata"].pop("finalizers"), by=KUBELET)
-        used = {(ref.namespace, name) for ref, pod in self.cluster.of("Pod") for name in _claims(pod)}
+        used = {(ref.namespace, name) for ref, pod in self.cluster.of("Pod") for name in claims_of(pod)}
         for ref, claim in self.cluster.of("PersistentVolumeClaim"):
             if is_going(claim) and (ref.namespace, ref.name) not in used:
                 self.cluster.change(ref, lambda each: each["metadata"].pop("finalizers"), by="controller")
@@ -124,8 +127,8 @@ class Pods:
         """The emptiest of the nodes that would do."""
         others = [(each, other) for each, other in self.cluster.of("Pod") if each != ref and _holds(other)]
         if any(
-            self._modes(ref, claim) == ["ReadWriteOncePod"] and claim in _claims(other)
-            for claim in _claims(pod)
+            self._modes(ref, claim) == ["ReadWriteOncePod"] and claim in claims_of(other)
+            for claim in claims_of(pod)
             for each, other in others
             if each.namespace == ref.namespace
         ):
@@ -142,16 +145,16 @@ class Pods:
 
     def _mounted(self, ref: Ref, pod: Doc, node: str) -> bool:
         """Whether all that it mounts is there, for it, on its node; a claim is bound where it is first used."""
-        claims = [Ref("PersistentVolumeClaim", ref.namespace, name) for name in _claims(pod)]
+        claims = [Ref("PersistentVolumeClaim", ref.namespace, name) for name in claims_of(pod)]
         if not self._configured(ref, pod) or not all(each in self.cluster.objects for each in claims):
             return False
         for claim in claims:
             elsewhere = any(
-                claim.name in _claims(other) and other["spec"]["nodeName"] != node
+                claim.name in claims_of(other) and other["spec"]["nodeName"] != node
                 for each, other in self.cluster.of("Pod")
                 if each != ref and each.namespace == ref.namespace and _holds(other)
             )
-            if elsewhere and "ReadWriteMany" not in self._modes(ref, claim.name):
+            if elsewhere and not {"ReadWriteMany", "ReadOnlyMany"} & set(self._modes(ref, claim.name)):
                 return False
             if (self.cluster.objects[claim].get("status") or {}).get("phase") != "Bound":
                 self._bind(claim, node)
@@ -193,12 +196,13 @@ class Pods:
     def _fetch(self, ref: Ref, pod: Doc) -> None:
         status, end = pod["status"], played.fate(pod)
         before = (status.get("initContainerStatuses") or [{}])[0]
-        waiting = {"name": "serve", "ready": False, "restartCount": 0, "state": {"waiting": {}}}
+        waiting = {"name": main_of(pod), "ready": False, "restartCount": 0, "state": {"waiting": {}}}
         if end is Fate.NO_IMAGE:
             fetch = played.not_pulled("fetch", pod["spec"]["initContainers"][0]["image"])
         elif end is Fate.CHECKSUM:
             fetch = played.mismatch("fetch", "fetch", before)
         else:
+            self._bring(ref, pod)
             fetch, waiting["state"] = {**played.read("fetch", "fetch"), "ready": True}, {}
         failed = end in {Fate.NO_IMAGE, Fate.CHECKSUM}
         changed = {
@@ -211,13 +215,14 @@ class Pods:
         self.set_status(ref, changed)
 
     def _serve(self, ref: Ref, pod: Doc) -> None:
-        status, end = pod["status"], played.fate(pod)
-        before = next(each for each in status["containerStatuses"] if each["name"] == "serve")
+        status, main = pod["status"], main_of(pod)
+        end = played.fate(pod) if main == "serve" else Fate.SERVES
+        before = next(each for each in status["containerStatuses"] if each["name"] == main)
         ready = end is Fate.SERVES
         if end in {Fate.CRASHES, Fate.KILLED}:
-            serve = played.ended("serve", end, before)
+            serve = played.ended(main, end, before)
         else:
-            serve = {"name": "serve", "ready": ready, "restartCount": 0, "state": {"running": {}}}
+            serve = {"name": main, "ready": ready, "restartCount": 0, "state": {"running": {}}}
         changed = {
             **status,
             "containerStatuses": [serve, *_sidecars(pod)],
@@ -238,7 +243,7 @@ class Pods:
         elif end is Fate.CHECKSUM and command == "fetch":
             done = played.mismatch(name, command, before)
         else:
-            done = played.read(name, command)
+            done = played.read(name, command, self._bring(ref, pod) if command == "fetch" else None)
         phase = "Succeeded" if "terminated" in done["state"] else "Pending"
         changed = {
             **pod["status"],
@@ -247,6 +252,18 @@ class Pods:
             "conditions": [condition("PodScheduled", "True")],
         }
         self.set_status(ref, changed)
+
+    def _bring(self, ref: Ref, pod: Doc) -> Removed | None:
+        """The model to where it outlives the pod, where there is such a place; what had to go for it."""
+        removed = None
+        for place in places_of(ref, pod):
+            held = {
+                folder(other)
+                for each, other in self.cluster.of("Pod")
+                if place in places_of(each, other) and is_ready(other)
+            }
+            removed = self.volumes.fetch(place, pod, held)
+        return removed
 
     def report(self, address: str) -> bytes | None:
         """What a pod's `/report` answers."""
@@ -277,7 +294,7 @@ def _holds(pod: Doc) -> bool:
     return "nodeName" in pod["spec"] and pod["status"]["phase"] not in {"Succeeded", "Failed"}
 
 
-def _claims(pod: Doc) -> list[str]:
+def claims_of(pod: Doc) -> list[str]:
     return [
         each["persistentVolumeClaim"]["claimName"]
         for each in pod["spec"].get("volumes") or ()
@@ -285,10 +302,22 @@ def _claims(pod: Doc) -> list[str]:
     ]
 
 
+def places_of(ref: Ref, pod: Doc) -> list[Ref]:
+    """Where its model lies for others too: a claim, or the directory that its namespace has of its node."""
+    claims = [Ref("PersistentVolumeClaim", ref.namespace, name) for name in claims_of(pod)]
+    on_node = any("hostPath" in each for each in pod["spec"].get("volumes") or ())
+    return [*claims, *([Ref("Directory", ref.namespace, pod["spec"].get("nodeName", ""))] if on_node else [])]
+
+
+def main_of(pod: Doc) -> str:
+    """The container of ours that runs as long as the pod."""
+    return next(each["name"] for each in pod["spec"]["containers"] if each["name"] in {"serve", "hold"})
+
+
 def _sidecars(pod: Doc) -> Iterator[Doc]:
     """What a webhook has put beside ours: it waits for nothing and nobody."""
     for each in pod["spec"]["containers"]:
-        if each["name"] != "serve":
+        if each["name"] != main_of(pod):
             yield {"name": each["name"], "ready": True, "restartCount": 0, "state": {"running": {}}}
 
 

@@ -25,6 +25,7 @@ def generation(before: Doc | None, after: Doc) -> int | None:
 _GENERATIONS: Final[Mapping[str, Callable[[Doc], Any]]] = {
     # The Deployment's counts annotations too, because its controller copies them to ReplicaSets.
     "Deployment": lambda each: (each["spec"], each["metadata"].get("annotations") or {}),
+    "DaemonSet": lambda each: each["spec"],
     "Job": lambda each: each["spec"],
     "PodDisruptionBudget": lambda each: each["spec"],
     "ServiceMonitor": lambda each: each.get("spec"),
@@ -53,14 +54,14 @@ def _metadata(after: Doc) -> Iterable[str]:
         yield "metadata.ownerReferences: Invalid value: Only one reference can have Controller set to true"
 
 
-def _deployment(before: Doc | None, after: Doc) -> Iterable[str]:
+def _workload(before: Doc | None, after: Doc) -> Iterable[str]:
     spec = after["spec"]
     if before is not None and before["spec"]["selector"] != spec["selector"]:
         yield "spec.selector: Invalid value: field is immutable"
     labels = spec["template"].get("metadata", {}).get("labels") or {}
     if any(labels.get(key) != value for key, value in (spec["selector"].get("matchLabels") or {}).items()):
         yield "spec.template.metadata.labels: Invalid value: `selector` does not match template `labels`"
-    strategy = spec["strategy"]
+    strategy = spec.get("strategy") or {"type": ""}
     rolling = strategy.get("rollingUpdate")
     if strategy["type"] == "Recreate" and rolling is not None:
         yield "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"
@@ -116,7 +117,8 @@ def _revision(before: Doc | None, after: Doc) -> Iterable[str]:
 
 
 _CHECKS: Final[Mapping[str, Callable[[Doc | None, Doc], Iterable[str]]]] = {
-    "Deployment": _deployment,
+    "Deployment": _workload,
+    "DaemonSet": _workload,
     "Job": _job,
     "Service": _service,
     "PersistentVolumeClaim": _claim,

@@ -5,10 +5,13 @@ from typing import Any
 
 from slm_operator.crd import names
 from tests.sim.cluster import Event, Ref
+from tests.sim.pods import is_ready, places_of
+from tests.sim.volumes import folder
 from tests.sim.world import World
 
 _DELETED = {
     "Job",
+    "DaemonSet",
     "ControllerRevision",
     "PodDisruptionBudget",
     "ServiceMonitor",
@@ -29,6 +32,7 @@ class Safety:
     _serving: dict[Ref, tuple[str, int]] = field(default_factory=dict)
 
     def __call__(self, world: World) -> None:
+        self._check_models(world)
         history = world.cluster.history
         for event in history[self._position :]:
             self._check(event)
@@ -38,6 +42,14 @@ class Safety:
                 assert write.ref.kind not in {"Pod", "Node", "ReplicaSet"}, write
                 assert write.verb != "delete" or write.ref.kind in _DELETED, write
         self._written = len(world.cluster.writes)
+
+    def _check_models(self, world: World) -> None:
+        """What runs finds its model where it was fetched to, also when its container is started anew."""
+        pods = world.controllers.pods
+        for ref, pod in world.cluster.of("Pod"):
+            if is_ready(pod):
+                for place in places_of(ref, pod):
+                    assert folder(pod) in pods.volumes.models[place], "a model was removed that is served"
 
     def _check(self, event: Event) -> None:
         document = event.document

@@ -27,6 +27,11 @@ def conditions(each: World, ref: Ref = SLM) -> dict[str, tuple[str, str]]:
     return {one["type"]: (one["status"], one["reason"]) for one in told}
 
 
+def folders(each: World, claim: Ref) -> set[str]:
+    """Models that lie in a claim."""
+    return set(each.controllers.pods.volumes.models[claim])
+
+
 def source(document: Doc) -> str:
     """What the pods of a Deployment serve, as its template has it."""
     return str(document["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]).split('"source":"')[

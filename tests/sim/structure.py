@@ -79,6 +79,11 @@ KINDS: Final[Mapping[str, Part]] = {
         spec=struct(selector=ATOMIC, strategy=struct(), template=TEMPLATE),
         status=struct(conditions=CONDITIONS),
     ),
+    "DaemonSet": struct(
+        metadata=METADATA,
+        spec=struct(selector=ATOMIC, updateStrategy=struct(), template=TEMPLATE),
+        status=struct(conditions=CONDITIONS),
+    ),
     "Job": struct(metadata=METADATA, spec=struct(selector=ATOMIC, template=TEMPLATE), status=struct()),
     "Pod": struct(metadata=METADATA, spec=POD_SPEC, status=struct(conditions=CONDITIONS, podIPs=keyed("ip"))),
     "Service": struct(

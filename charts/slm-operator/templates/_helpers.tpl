@@ -134,6 +134,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   "allowedImagePrefixes" .Values.runtime.allowedImagePrefixes
   "allowedServiceAccounts" (.Values.runtime.allowedServiceAccounts | default list)
   "runAsUser" (include "slm-operator.runAsUser" . | fromYaml | dig "user" nil)
+  "nodeCache" (dig "path" "" (.Values.nodeCache | default dict) | default nil)
   "classes" $classes
   "fetch" $fetch
   "catalog" $catalog
@@ -147,7 +148,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 
 {{/* What the operator may do with SLMDeployments and what belongs to them; Secrets it can only make, ConfigMaps it has to do with
-only where it puts the site's CAs beside the models. */}}
+only where it puts the site's CAs beside the models, DaemonSets only where nodes have a directory for models. */}}
 {{- define "slm-operator.rules" -}}
 - apiGroups: [slm-operator.io]
   resources: [slmdeployments]
@@ -156,7 +157,7 @@ only where it puts the site's CAs beside the models. */}}
   resources: [slmdeployments/status]
   verbs: [get, patch]
 - apiGroups: [apps]
-  resources: [deployments, controllerrevisions]
+  resources: [deployments, {{ if dig "path" "" (.Values.nodeCache | default dict) }}daemonsets, {{ end }}controllerrevisions]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services, {{ if .Values.fetch.caBundle }}configmaps, {{ end }}persistentvolumeclaims]

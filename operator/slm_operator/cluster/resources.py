@@ -47,6 +47,7 @@ OURS: Final = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
 
 SLM_DEPLOYMENT: Final = Resource(names.API_VERSION, names.KIND, names.PLURAL)
 DEPLOYMENT: Final = Resource("apps/v1", "Deployment", "deployments", selector=OURS)
+DAEMON_SET: Final = Resource("apps/v1", "DaemonSet", "daemonsets", selector=OURS)
 SERVICE: Final = Resource("v1", "Service", "services", selector=OURS)
 CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps", selector=OURS)
 CLAIM: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", selector=OURS)
@@ -67,6 +68,7 @@ EVENT: Final = Resource("v1", "Event", "events")
 WATCHED: Final = (
     SLM_DEPLOYMENT,
     DEPLOYMENT,
+    DAEMON_SET,
     SERVICE,
     CONFIG_MAP,
     CLAIM,
@@ -85,9 +87,12 @@ _BY_KIND: Final = {
 
 
 def watched(settings: Settings) -> tuple[Resource, ...]:
-    """What an operator of these settings watches: ConfigMaps only where it makes any, since only then it may read them."""
-    makes_config_maps = settings.fetch.ca_bundle is not None
-    return tuple(each for each in WATCHED if each is not CONFIG_MAP or makes_config_maps)
+    """What an operator of these settings watches: what only some settings have it make, it may read only with these."""
+    unmade = {
+        *([CONFIG_MAP] if settings.fetch.ca_bundle is None else []),
+        *([DAEMON_SET] if settings.node_cache is None else []),
+    }
+    return tuple(each for each in WATCHED if each not in unmade)
 
 
 def resource_of(document: Mapping[str, Any]) -> Resource:

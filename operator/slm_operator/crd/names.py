@@ -24,6 +24,8 @@ INSTANCE_LABEL: Final = "app.kubernetes.io/instance"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+COPIES: Final = "copies"
+"""The component of pods that keep a model on their node for others."""
 HARDWARE_LABEL: Final = f"{GROUP}/hardware"
 """On pods only: the class that they were made for. Never in a selector."""
 MODEL_LABEL: Final = f"{GROUP}/model"
@@ -80,6 +82,10 @@ def ca_bundle_name(instance: str) -> str:
 
 def claim_name(instance: str) -> str:
     return f"{instance}-models"
+
+
+def copies_name(instance: str) -> str:
+    return f"{instance}-copies"
 
 
 def revision_name(instance: str, digest: str) -> str:

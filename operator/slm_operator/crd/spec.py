@@ -11,13 +11,13 @@ from slm_operator.crd.base import (
     Duration,
     HardwareName,
     LocalReference,
-    ObjectName,
     Quantity,
     Sha256,
     pattern,
     rule,
     rules,
 )
+from slm_operator.crd.cache import Cache
 from slm_operator.crd.decryption import Decryption
 from slm_operator.crd.endpoint import Endpoint
 from slm_operator.crd.podtemplate import PodTemplate
@@ -298,60 +298,6 @@ class Resources(ApiModel):
     """What the scheduler keeps free for a replica."""
     limits: Annotated[dict[str, Quantity], Field(default_factory=dict, max_length=16)]
     """What a replica may use at most."""
-
-
-class CacheMode(StrEnum):
-    AUTO = "Auto"
-    PVC = "PVC"
-    EPHEMERAL = "Ephemeral"
-
-
-AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"]
-
-
-class Cache(ApiModel):
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "self.mode != 'PVC' || has(self.claimName) || has(self.size)",
-                "mode PVC needs claimName, the name of an existing claim, or size for a claim of its own",
-            ),
-            rule(
-                "!has(self.claimName) || !(has(self.size) || has(self.storageClassName))",
-                "claimName names an existing claim: leave out size and storageClassName",
-            ),
-            rule(
-                "!has(self.storageClassName) || has(self.size)",
-                "storageClassName makes a claim: write its size too, for example 5Gi",
-            ),
-            rule(
-                "self.mode != 'Ephemeral' || !(has(self.claimName) || has(self.storageClassName))",
-                "mode Ephemeral keeps the model in the pod: leave out claimName and storageClassName, or write mode PVC",
-            ),
-            rule(
-                "has(self.claimName) || has(oldSelf.claimName) || self.mode == 'Ephemeral' || oldSelf.mode == 'Ephemeral' "
-                "|| !has(oldSelf.size) || (has(self.storageClassName) ? self.storageClassName : '') == "
-                "(has(oldSelf.storageClassName) ? oldSelf.storageClassName : '') && self.accessModes == oldSelf.accessModes",
-                "a claim can't change its storage class or access modes: make another claim and name it in claimName",
-            ),
-        )
-    )
-
-    mode: CacheMode = CacheMode.AUTO
-    """Where the model file is kept. `PVC`: in a claim, filled once by a Job. `Ephemeral`: in each pod. `Auto`: `PVC` where
-    claimName or storageClassName is given, else `Ephemeral`."""
-    claim_name: ObjectName | None = None
-    """An existing PersistentVolumeClaim to keep models in; several SLMDeployments may share it."""
-    storage_class_name: ObjectName | None = None
-    """StorageClass of the claim that is made; absent: the cluster's default."""
-    size: Quantity | None = None
-    """Size of the claim, or the most that the pod's own volume may hold. A claim only grows: below its present size it keeps
-    that."""
-    access_modes: Annotated[
-        tuple[AccessMode, ...],
-        Field(min_length=1, max_length=4, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
-    ] = ("ReadWriteOnce",)
-    """Access modes of the claim; more than one replica on several nodes needs `ReadWriteMany`."""
 
 
 class Auth(ApiModel):

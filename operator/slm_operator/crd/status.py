@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from slm_operator.crd.base import ApiModel
+from slm_operator.crd.cache import CacheStatus
 
 Text = Annotated[str, Field(max_length=1024)]
 LongText = Annotated[str, Field(max_length=4096)]
@@ -131,13 +132,6 @@ class RevisionStatus(ApiModel):
     """Why it is in its state, as one word."""
     message: Text | None = None
     """Why, as a sentence."""
-
-
-class CacheStatus(ApiModel):
-    claim: Annotated[str, Field(max_length=253)]
-    """PersistentVolumeClaim that keeps the model."""
-    size: Annotated[str, Field(max_length=32)] | None = None
-    """What it really holds at most."""
 
 
 class PlacementStatus(ApiModel):

@@ -8,10 +8,12 @@ from slm_operator.crd.names import key_secret_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.claim import model_claim
 from slm_operator.desired.configmap import ca_bundle
+from slm_operator.desired.copies import copies
 from slm_operator.desired.deployment import deployment
 from slm_operator.desired.disruption import disruption_budget
 from slm_operator.desired.jobs import inspect_job, pull_job
 from slm_operator.desired.monitor import service_monitor
+from slm_operator.desired.retention import retaining, retention
 from slm_operator.desired.revisions import controller_revision
 from slm_operator.desired.secret import key_secret
 from slm_operator.desired.service import service
@@ -81,6 +83,7 @@ def desired_objects(
         if _mounts_key(running.template, resource) and (key_missing or not _mounts_key(before_it, resource)):
             key = key_secret(resource, snapshot.new_key)
     objects += [
+        copies(resource, snapshot.settings, target.revision),
         service(resource),
         disruption_budget(resource),
         service_monitor(resource, served=snapshot.monitoring),
@@ -131,6 +134,7 @@ def _jobs(
         revision.image,
         beside_pods=bool(beside) and "ReadWriteOnce" in resource.spec.cache.access_modes,
     )
+    pull = retaining(pull, resource, retention(resource, settings, target, history))
     if _succeeded(children, pull):
         return [pull], None
     # The headers that this was decided by stay known until it is written down.

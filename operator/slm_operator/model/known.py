@@ -1,6 +1,8 @@
 """What pods have been told, and what they said of their model when they ended."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -8,6 +10,7 @@ from pydantic import ValidationError
 from slm_contract import places
 from slm_contract.config import ModelConfig, RuntimeConfig
 from slm_contract.report import FetchReport, ModelFacts
+from slm_contract.retention import Removed
 from slm_contract.source import SourcePin
 from slm_operator.model.source import says_it_all
 from slm_operator.snapshot import Document
@@ -59,6 +62,27 @@ def inspected_facts(pods: Iterable[Document]) -> dict[str, ModelFacts]:
         for report in _reports(pod)
         if report.model is not None and report.command == "inspect"
     }
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Models that a fetch has taken off the volume, since nothing used them any more."""
+
+    removed: Removed
+    time: datetime
+
+
+def newest_removal(pods: Iterable[Document]) -> Removal | None:
+    """The last that the pods still tell of, whatever became of their fetch afterwards."""
+    found = []
+    for pod in pods:
+        for status in container_statuses(pod):
+            for state in (status.get("state"), status.get("lastState")):
+                ended = (state or {}).get("terminated") or {}
+                report = parse_fetch_report(ended.get("message"))
+                if report is not None and report.removed is not None and ended.get("finishedAt"):
+                    found.append(Removal(report.removed, datetime.fromisoformat(ended["finishedAt"])))
+    return max(found, key=lambda each: each.time, default=None)
 
 
 def model_key(pod: Document) -> str | None:

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from slm_operator.observed.pods import parse_time, waiting_since
+from slm_operator.crd.names import COPIES
+from slm_operator.observed.pods import has_component, parse_time, waiting_since
 from slm_operator.snapshot import Document
 
 LIMIT: Final = 512
@@ -46,7 +47,8 @@ def needs_clue(document: Document) -> bool:
     if "deletionTimestamp" in document["metadata"]:
         return False
     if document["kind"] == "Pod":
-        return waiting_since(document) is not None
+        # Copies may be as many as nodes, and keep nobody from serving.
+        return waiting_since(document) is not None and not has_component(document, COPIES)
     status = document.get("status", {})
     ended = {each.get("type") for each in status.get("conditions") or () if each.get("status") == "True"}
     return not status.get("active") and not status.get("succeeded") and not ended & {"Complete", "Failed"}

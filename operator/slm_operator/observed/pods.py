@@ -36,6 +36,10 @@ def pods_of_template(pods: Iterable[Document], template: Document) -> tuple[Docu
     )
 
 
+def has_component(pod: Document, component: str) -> bool:
+    return _label(pod, COMPONENT_LABEL) == component
+
+
 def pods_of_jobs(pods: Iterable[Document], model_keys: Iterable[str]) -> tuple[Document, ...]:
     """Pods of the Jobs that read these models."""
     keys = frozenset(model_keys)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from slm_contract import places
 from slm_contract.config import AuthMode, RuntimeConfig
+from slm_contract.retention import Retention
 from slm_contract.source import FetchConfig, Mirror
 from slm_operator.crd.names import HARDWARE_LABEL, labels
 from slm_operator.crd.quantities import memory_quantity
@@ -20,6 +21,8 @@ from slm_operator.pod.volumes import (
     disk_wanted,
     fetch_volumes,
     key_volumes,
+    model_mount,
+    node_retention,
     plain_volumes,
     source_mounts,
 )
@@ -33,10 +36,12 @@ FETCH_MEMORY: Final = "256Mi"
 """The fetcher streams: its memory doesn't grow with the model."""
 NOTHING_SAID: Final = FetchConfig()
 """Left out of the pods: what was made before there was such a thing stays as it is."""
+HOLD_MEMORY: Final = "64Mi"
 STARTUP_PERIOD: Final = 2
 GRACE_MARGIN: Final = 15
 """Seconds between the runtime's own end of grace and kubelet's."""
 
+_OWN_VOLUME: Final = {"name": "models", "mountPath": places.MODEL_DIR}
 _RESTRICTED: Final[dict[str, Any]] = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -73,6 +78,7 @@ def pod_template(
                     command="fetch",
                     disk=disk_wanted(resource, revision.artifact, revision.own_facts),
                     decrypts_for=serve["resources"] if resource.spec.model.decryption else None,
+                    retention=node_retention(resource.spec.cache, settings),
                 )
             ],
             "containers": [serve],
@@ -119,6 +125,7 @@ def fetch_container(
     command: str,
     disk: int = TMP_SIZE,
     decrypts_for: Mapping[str, Any] | None = None,
+    retention: Retention | None = None,
 ) -> dict[str, Any]:
     """Runs `slm-runtime fetch` or `inspect`: reaches the source, and is the only one that does.
 
@@ -129,18 +136,22 @@ def fetch_container(
     decrypts_for
         Resources of the container for which it leaves the model in plain: that is memory of who writes it, and a pod asks
         for no more than the larger of the two.
+    retention
+        What of other models stays on the volume; None: all of them.
     """
     memory = {
         kind: FETCH_MEMORY if decrypts_for is None else decrypts_for[kind]["memory"]
         for kind in ("requests", "limits")
     }
+    kept = [] if retention is None else [{"name": places.RETENTION_ENV, "value": retention.to_json()}]
+    mount = model_mount(settings, resource) if command == "fetch" else _OWN_VOLUME
     return {
         "name": command,
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["slm-runtime", command],
         # The site's alone: pip and HTTP libraries have many variables that lead to another index, proxy or CA.
-        "env": _environment(config, settings.fetch.env, _fetch_config(settings, resource)),
+        "env": [*_environment(config, settings.fetch.env, _fetch_config(settings, resource)), *kept],
         "resources": {
             "requests": {
                 "cpu": CPU_REQUEST,
@@ -151,7 +162,7 @@ def fetch_container(
         },
         "securityContext": _RESTRICTED,
         "volumeMounts": [
-            {"name": "models", "mountPath": places.MODEL_DIR},
+            mount,
             {"name": "tmp", "mountPath": TMP},
             *source_mounts(config.model),
             *([{"name": "plain", "mountPath": places.PLAIN_DIR}] if decrypts_for is not None else ()),
@@ -177,11 +188,27 @@ def fetch_container(
     }
 
 
+def hold_container(
+    settings: Settings, resource: SLMDeployment, config: RuntimeConfig, *, image: str
+) -> dict[str, Any]:
+    """Runs `slm-runtime hold`: does nothing, and by that keeps a model on its node."""
+    return {
+        "name": "hold",
+        "image": image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["slm-runtime", "hold"],
+        "env": _environment(config, ()),
+        "resources": {"requests": {"cpu": "10m", "memory": HOLD_MEMORY}, "limits": {"memory": HOLD_MEMORY}},
+        "securityContext": _RESTRICTED,
+        "volumeMounts": [{**model_mount(settings, resource), "readOnly": True}],
+    }
+
+
 def _serve_container(
     resource: SLMDeployment, settings: Settings, revision: Revision, config: RuntimeConfig
 ) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = [
-        {"name": "models", "mountPath": places.MODEL_DIR, "readOnly": True},
+        {**model_mount(settings, resource), "readOnly": True},
         {"name": "tmp", "mountPath": TMP},
         *source_mounts(config.model),
     ]

@@ -5,10 +5,11 @@ from typing import Any, Final
 from slm_contract import places
 from slm_contract.config import AuthMode, ModelConfig
 from slm_contract.report import ModelFacts
+from slm_contract.retention import Retention
+from slm_operator.crd.cache import Cache, CacheMode
 from slm_operator.crd.names import ca_bundle_name, claim_name, key_owner_entry, key_secret_name
 from slm_operator.crd.quantities import MIB, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.crd.spec import Cache, CacheMode
 from slm_operator.crd.verification import Verification
 from slm_operator.model.source import claim_of_source
 from slm_operator.settings import Settings
@@ -19,6 +20,8 @@ TMP_SIZE: Final = 256 * MIB
 LINKS_SIZE: Final = 64 * MIB
 """Of a model's volume that holds nothing but links to a claim."""
 SOURCE_VOLUME: Final = "source"
+SHARED_GRACE: Final = 86400.0
+"""Seconds from when nobody was found to serve a model: what others have in use isn't known here otherwise."""
 KEY_OWNER_FILE: Final = ".owner"
 """A hidden file: the runtime takes no key from it."""
 
@@ -29,9 +32,26 @@ def uses_claim(cache: Cache) -> bool:
     return cache.mode is CacheMode.PVC or (cache.mode is CacheMode.AUTO and asked)
 
 
+def on_node(cache: Cache, settings: Settings) -> bool:
+    """Whether models are kept in a directory of the node; a site without one refuses the spec."""
+    return cache.mode is CacheMode.NODE_LOCAL and settings.node_cache is not None
+
+
+def node_retention(cache: Cache, settings: Settings) -> Retention | None:
+    """What a fetch leaves in a node's directory, the same for every revision; None: everything, or it isn't there."""
+    if not on_node(cache, settings) or cache.unused_models == "Retain":
+        return None
+    return Retention(keep=(), grace_seconds=SHARED_GRACE)
+
+
 def shares_volume(cache: Cache) -> bool:
     """Whether pods on several nodes can have the model's volume at once."""
-    return not uses_claim(cache) or "ReadWriteMany" in cache.access_modes
+    return not uses_claim(cache) or "ReadWriteMany" in cache.access_modes or read_only(cache)
+
+
+def read_only(cache: Cache) -> bool:
+    """Whether the model's volume is filled by others."""
+    return uses_claim(cache) and set(cache.access_modes) == {"ReadOnlyMany"}
 
 
 def one_pod_only(cache: Cache) -> bool:
@@ -50,7 +70,7 @@ def fetch_volumes(
 ) -> list[dict[str, Any]]:
     """The volumes of a container that fetches."""
     volumes: list[dict[str, Any]] = [
-        _model_volume(resource, artifact, facts),
+        _model_volume(resource, settings, artifact, facts),
         {"name": "tmp", "emptyDir": {"sizeLimit": memory_quantity(TMP_SIZE)}},
     ]
     claim = claim_of_source(artifact.source)
@@ -129,10 +149,24 @@ def ca_source(settings: Settings, resource: SLMDeployment) -> tuple[str, str] | 
     return None
 
 
-def _model_volume(resource: SLMDeployment, artifact: ModelConfig, facts: ModelFacts | None) -> dict[str, Any]:
+def model_mount(settings: Settings, resource: SLMDeployment) -> dict[str, Any]:
+    """The model volume in a container. Of a node's directory each namespace has a part that no other's pods see."""
+    mount = {"name": "models", "mountPath": places.MODEL_DIR}
+    if on_node(resource.spec.cache, settings):
+        mount["subPath"] = resource.metadata.namespace
+    return mount
+
+
+def _model_volume(
+    resource: SLMDeployment, settings: Settings, artifact: ModelConfig, facts: ModelFacts | None
+) -> dict[str, Any]:
     cache, claim = resource.spec.cache, claim_of(resource)
     if claim is not None:
-        return {"name": "models", "persistentVolumeClaim": {"claimName": claim}}
+        source = {"claimName": claim, **({"readOnly": True} if read_only(cache) else {})}
+        return {"name": "models", "persistentVolumeClaim": source}
+    if on_node(cache, settings):
+        # A site prepares it: one that kubelet made would be root's.
+        return {"name": "models", "hostPath": {"path": settings.node_cache, "type": "Directory"}}
     if cache.size is not None:
         limit = str(cache.size)
     elif claim_of_source(artifact.source) is not None:
@@ -158,8 +192,13 @@ def disk_wanted(resource: SLMDeployment, artifact: ModelConfig, facts: ModelFact
     A model whose size isn't known counts nothing: its volume's limit is a bound, and asking for that would keep the pod off
     most nodes. There is no limit on the whole: kubelet would evict for it what serves.
     """
-    lies_on_claim = uses_claim(resource.spec.cache) or claim_of_source(artifact.source) is not None
-    if facts is None or lies_on_claim:
+    cache = resource.spec.cache
+    elsewhere = (
+        uses_claim(cache)
+        or cache.mode is CacheMode.NODE_LOCAL
+        or claim_of_source(artifact.source) is not None
+    )
+    if facts is None or elsewhere:
         return TMP_SIZE
     return TMP_SIZE + _room(artifact, facts)
 

@@ -20,8 +20,11 @@ def spec_digest(resource: SLMDeployment) -> str:
         mode="json",
         exclude_defaults=True,
         include={"model", "runtime", "resources", "cache", "auth", "pod_template"},
-        exclude={"model": {"refresh_policy"}},
+        # What is fetched, and served, is the same.
+        exclude={"model": {"refresh_policy"}, "cache": {"unused_models", "pre_pull"}},
     )
+    if not parts.get("cache"):
+        parts.pop("cache", None)
     hardware = spec.hardware.model_dump(
         mode="json", exclude_defaults=True, include={"on_degraded", "node_selector", "tolerations"}
     )
@@ -83,6 +86,7 @@ def site_digest(settings: Settings, model: Model) -> str:
             "image": settings.runtime_image,
             "images": [each.image for each in settings.classes],
             "pull": [settings.image_pull_policy, *settings.image_pull_secrets],
+            **({} if settings.node_cache is None else {"nodeCache": settings.node_cache}),
             **({} if settings.run_as_user == DEFAULT_USER else {"user": settings.run_as_user}),
         }
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
+from slm_operator.crd.quantities import human_bytes
 from slm_operator.crd.status import Condition, RevisionStatus, Status
 from slm_operator.revision.rollout import Ended
 
@@ -71,12 +72,23 @@ def _outcomes(before: Status, after: Status) -> Iterator[Event]:
     for each in rolled_back:
         words = f"{_named(each)} was given up for the one that served before: {each.message or each.reason}"
         yield _event("Warning", "RolledBack", words)
+    yield from _removed(before, after)
     ready, was = _condition(after, "Ready"), _condition(before, "Ready")
     serving = [each for each in turned if each.state == "Serving"]
     if serving and not rolled_back and not _known_to_serve(before):
         yield _event("Normal", "RevisionReady", f"{_named(serving[0])} serves")
     elif ready is not None and was is not None and (was.status, ready.status) == ("False", "True"):
         yield _event("Normal", ready.reason, ready.message)
+
+
+def _removed(before: Status, after: Status) -> Iterator[Event]:
+    cache, was = after.cache, before.cache
+    if cache is None or cache.removed is None or (was is not None and was.removed == cache.removed):
+        return
+    count, size = cache.removed.models, human_bytes(cache.removed.bytes)
+    models = "1 model" if count == 1 else f"{count} models"
+    words = f"{models} ({size}) that nothing uses any more left the claim {cache.claim}"
+    yield _event("Normal", "UnusedModelsRemoved", words)
 
 
 def _known_to_serve(before: Status) -> bool:

@@ -12,6 +12,7 @@ from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.status import ModelStatus
 from slm_operator.faults import Fault
 from slm_operator.model.catalog import entries, sources_of
+from slm_operator.model.known import Removal
 from slm_operator.observed.pods import is_ready
 from slm_operator.placement.choose import Placement
 from slm_operator.revision.history import History
@@ -60,6 +61,12 @@ class View:
     """What the fetch in the pods has read and verified."""
     latest: SourcePin | None
     """What the source stands for now, where that isn't what was pinned."""
+    copies: Document | None
+    """The live DaemonSet that brings the model to nodes, if it is ours."""
+    copiers: tuple[Document, ...]
+    """Its pods."""
+    removal: Removal | None
+    """What the last pull has taken off the claim, while its pod is there."""
 
     @property
     def generation(self) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from slm_operator.crd.cache import CacheMode
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.source import ModelMirror
 from slm_operator.faults import Fault
@@ -28,6 +29,13 @@ def _refusals(resource: SLMDeployment, settings: Settings) -> Iterator[Fault]:
     for mirrored in _mirrored((*written, *listed), model.mirrors):
         if not source_allowed(mirrored, settings.fetch.allowed_sources):
             yield _not_allowed(f"{mirrored}, which is what a mirror makes of the source", settings)
+    if resource.spec.cache.mode is CacheMode.NODE_LOCAL and settings.node_cache is None:
+        yield Fault(
+            "CacheNotOffered",
+            "the operator's configuration has no directory of the nodes for models",
+            "write another spec.cache.mode, or have nodeCache.path set in the operator's chart",
+            stalled=True,
+        )
     image = resource.spec.runtime.image
     own = {settings.runtime_image, *(each.image for each in settings.classes)}
     if image is not None and image not in own and not image_allowed(image, settings.allowed_image_prefixes):

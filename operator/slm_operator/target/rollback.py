@@ -40,6 +40,15 @@ def said_to_serve(resource: SLMDeployment, revision: str) -> bool:
     return any(each.name == revision and each.state == SERVING for each in resource.status.revisions or ())
 
 
+def way_back(
+    resource: SLMDeployment, history: History, revision: Revision | None, rollout: Rollout | None
+) -> Revision | None:
+    """What may be gone back to from a revision, as long as that hasn't served."""
+    if revision is None or rollout is None or said_to_serve(resource, revision.name):
+        return None
+    return history.known.get(rollout.fallback or "")
+
+
 def resumed(history: History, deployment: Document | None, resource: SLMDeployment, now: datetime) -> History:
     """The history with a rollout that begins now, where pods are asked for again: time without them isn't its time."""
     without = deployment is not None and deployment["spec"].get("replicas") == 0

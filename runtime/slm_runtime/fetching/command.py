@@ -19,6 +19,7 @@ from typing import Final
 from slm_contract.config import ModelConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import Failure, FetchReport, ModelFacts
+from slm_contract.retention import Removed
 from slm_contract.source import SourcePin
 from slm_runtime.errors import (
     ConfigError,
@@ -31,6 +32,7 @@ from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.ops import operations
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.models.folder import RememberedFailure, storage_errors
+from slm_runtime.models.prune import prune
 from slm_runtime.models.sources.site import Site
 from slm_runtime.termination import leave
 
@@ -60,16 +62,19 @@ class FetchCommand:
         self, model: ModelConfig, site: Site, look_seconds: float, patience: Patience | None = None
     ) -> None:
         self._model = model
+        self._site = site
         self._termination_message = site.places.termination_message
         self._look_seconds = look_seconds
         self._fetch = Fetch(model, site, patience=patience)
         self._started = time.monotonic()
+        self._removed: Removed | None = None
 
     def report(self) -> str:
         return self._fetch.progress.report().to_json()
 
     def run(self) -> int:
         try:
+            self._make_room()
             with storage_errors(self._fetch.folder.path):
                 remembered = self._fetch.folder.failure()
             if remembered is None or self._fetch.folder.fetched() is not None:
@@ -83,6 +88,13 @@ class FetchCommand:
                 return failure.exit_code
             return ExitCode.FETCH_PERMANENT if failure.permanent else ExitCode.FETCH_TRANSIENT
         return ExitCode.OK
+
+    def _make_room(self) -> None:
+        """Remove what nothing uses any more, where the operator says what is used."""
+        retention = self._site.retention
+        if retention is not None:
+            kept = retention.model_copy(update={"keep": (*retention.keep, self._model.folder)})
+            self._removed = prune(self._site.places.model_dir, kept, time.time())
 
     def _run_once(self) -> None:
         try:
@@ -144,6 +156,12 @@ class FetchCommand:
     ) -> None:
         seconds = round(time.monotonic() - self._started, 3)
         report = FetchReport(
-            command="fetch", model=model, failure=failure, seconds=seconds, cached=cached, latest=latest
+            command="fetch",
+            model=model,
+            failure=failure,
+            seconds=seconds,
+            cached=cached,
+            latest=latest,
+            removed=self._removed,
         )
         leave(report, self._termination_message)

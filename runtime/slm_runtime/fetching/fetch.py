@@ -18,6 +18,7 @@ from slm_runtime.errors import (
     SourceDrifted,
     SourceUnreachable,
     StorageError,
+    StorageUnusable,
 )
 from slm_runtime.fetching.bring import Bring, ResumedInVain
 from slm_runtime.fetching.part import BLOCK
@@ -78,18 +79,35 @@ class Fetch:
         ------
         RuntimeFailure
         """
-        with storage_errors(self.folder.path), self.folder.locked(lambda: self.progress.enter("Waiting")):
-            found = self.folder.fetched()
-            if found is not None and found.path.is_symlink():
-                # It lies where others may have changed it since it was verified.
-                found = None
-            if found is None:
-                self.folder.retract()
-            good = found is not None and self._holds(found)
-            fetched = Fetched(found if found and good else self._persist(), cached=found is not None)
+        with storage_errors(self.folder.path):
+            if self.folder.read_only():
+                fetched = Fetched(self._brought_by_others(), cached=True)
+            else:
+                with self.folder.locked(lambda: self.progress.enter("Waiting")):
+                    fetched = self._fetched()
         self._fill(fetched.model)
         self.progress.complete(fetched.model.facts)
         return fetched
+
+    def _brought_by_others(self) -> FetchedModel:
+        found = self.folder.fetched()
+        if found is None:
+            raise StorageUnusable(
+                f"The model volume is read-only, and {self._model.source} isn't on it, in {self.folder.path}.",
+                "Let an SLMDeployment of the same model that may write to the claim (ReadWriteOnce or"
+                " ReadWriteMany) fetch it there, or name another claim in spec.cache.claimName.",
+            )
+        return found
+
+    def _fetched(self) -> Fetched:
+        found = self.folder.fetched()
+        if found is not None and found.path.is_symlink():
+            # It lies where others may have changed it since it was verified.
+            found = None
+        if found is None:
+            self.folder.retract()
+        good = found is not None and self._holds(found)
+        return Fetched(found if found and good else self._persist(), cached=found is not None)
 
     def look(self) -> SourceState:
         """Ask the source how it is, without transferring anything.

@@ -13,19 +13,20 @@
         .part.json       which parts of it, of which version of the source
         .unpacked        being unpacked
         .lock            held by the one process that writes here
+        .served          held by all that serve
+        .unused          there since nobody was found to use it
 
 The key names the bytes, or else source and checksum: a changed spec gets another folder, and nothing here ever changes
-its meaning. Nothing outside the folder is touched, and nothing in it that was made by others.
+its meaning. Nothing outside the folder is touched, and nothing in it that was made by others; what nothing uses any more is
+removed whole (:mod:`slm_runtime.models.prune`).
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Self, TypeVar
 
@@ -35,9 +36,9 @@ from slm_contract.base import ContractModel
 from slm_contract.config import ModelConfig, PromptConfig
 from slm_contract.report import Failure, ModelFacts
 from slm_runtime.errors import ModelMissing, OutOfSpace, RuntimeFailure, SourceInvalid, StorageUnusable
+from slm_runtime.models.lock import serving, writing
 from slm_runtime.models.sources.remote import safe_path
 
-LOCK_POLL_SECONDS: Final = 0.5
 CHUNK: Final = 1 << 18
 _Model = TypeVar("_Model", bound=BaseModel)
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -263,25 +264,20 @@ class ModelFolder:
         status = os.statvfs(self.path)
         return status.f_bavail * status.f_frsize
 
-    @contextmanager
-    def locked(self, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Be the only one who writes here, on whatever node; the kernel frees the lock when its holder dies.
+    def locked(self, waiting: Callable[[], None] = lambda: None) -> AbstractContextManager[None]:
+        """Be the only one who writes here; `waiting` is called once where somebody else is at it."""
+        return writing(self.path, waiting)
 
-        `waiting` is called once where somebody else is at it.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            told = False
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if not told:
-                        waiting()
-                        told = True
-                    time.sleep(LOCK_POLL_SECONDS)
-            yield
+    def served(self) -> AbstractContextManager[None]:
+        """Keep what is served from being removed."""
+        return serving(self.path)
+
+    def read_only(self) -> bool:
+        """Whether nobody can write here from this pod."""
+        try:
+            return bool(os.statvfs(self.path.parent).f_flag & os.ST_RDONLY)
+        except FileNotFoundError:
+            return False
 
     def _is_there(self, file: VerifiedFile) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -18,6 +19,9 @@ from slm_contract import metrics
 from slm_contract.config import ModelConfig, PromptConfig, PromptParameters
 from slm_contract.places import ExitCode
 from slm_contract.report import RuntimeReport
+from slm_contract.retention import Retention
+from slm_runtime.models.lock import writing
+from slm_runtime.models.prune import prune
 from tests.runtime.api.server import KEY, ServeProcess, serving
 
 pytestmark = pytest.mark.runtime
@@ -51,6 +55,21 @@ def test_it_becomes_ready_and_reports(tiny_model: Tiny, tmp_path: Path) -> None:
         assert report.memory is not None
         assert report.memory.resident > 0
         assert server.stop() == ExitCode.OK
+
+
+def test_what_is_served_is_not_removed_from_the_volume(tiny_model: Tiny, tmp_path: Path) -> None:
+    """By whatever pull on whatever node, as long as the process lives."""
+    model, model_dir = tiny_model
+    volume = tmp_path / "models"
+    shutil.copytree(model_dir, volume)
+    with writing(volume / model.folder):
+        pass
+    with serving(model, volume, tmp_path) as server:
+        assert prune(volume, Retention(keep=(), grace_seconds=0), time.time() + 3600) is None
+        assert server.stop() == ExitCode.OK
+    removed = prune(volume, Retention(keep=(), grace_seconds=0), time.time() + 3600)
+    assert removed is not None
+    assert removed.models == 1
 
 
 def test_what_runs_is_finished_and_new_connections_are_refused(tiny_model: Tiny, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from kopf._cogs.structs.references import Resource
 from kubernetes.aio.client.configuration import Configuration
 
 from slm_operator import log, watches
-from slm_operator.cluster.resources import CONFIG_MAP, OURS, SERVICE, WATCHED, watched
+from slm_operator.cluster.resources import CONFIG_MAP, DAEMON_SET, OURS, SERVICE, WATCHED, watched
 from slm_operator.health import STALL_LIMIT, Health, Vitals
 from slm_operator.metrics import Metrics
 from slm_operator.queue import Lane, WorkQueue
@@ -174,11 +174,22 @@ def test_one_handler_a_kind():
     assert not registry._spawning.get_all_handlers()
 
 
-@pytest.mark.parametrize("ca_bundle", [None, "PEM"])
-def test_config_maps_are_read_only_where_the_operator_makes_some(ca_bundle):
-    settings = Settings(runtime_image="r/i:1", classes=(), fetch=FetchSettings(ca_bundle=ca_bundle))
+@pytest.mark.parametrize(
+    ("ca_bundle", "node_cache", "unread"),
+    [
+        (None, None, {CONFIG_MAP, DAEMON_SET}),
+        ("PEM", None, {DAEMON_SET}),
+        (None, "/var/lib/slm-models", {CONFIG_MAP}),
+        ("PEM", "/var/lib/slm-models", set()),
+    ],
+)
+def test_what_only_some_settings_have_the_operator_make_is_read_only_with_these(
+    ca_bundle, node_cache, unread
+):
+    fetch = FetchSettings(ca_bundle=ca_bundle)
+    settings = Settings(runtime_image="r/i:1", classes=(), fetch=fetch, node_cache=node_cache)
     kinds = watched(settings)
-    assert set(WATCHED) - set(kinds) == (set() if ca_bundle else {CONFIG_MAP})
+    assert set(WATCHED) - set(kinds) == unread
     watcher = watches.Watcher(Store(), Waker(), Waker(), lambda _kind: None)  # type: ignore[arg-type]
     registry = watches.registry(watcher, Configuration(), kinds)
     assert len(registry._watching.get_all_handlers()) == len(kinds)

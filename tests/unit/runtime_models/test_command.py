@@ -1,5 +1,6 @@
 """The commands as a pod runs them: a process, its exit code, its last words, its operations port."""
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,13 +23,16 @@ import pyrage
 import pytest
 
 from slm_contract.config import ModelConfig, RuntimeConfig, SignerKind, VerificationConfig
-from slm_contract.places import TERMINATION_MESSAGE_LIMIT, ExitCode
+from slm_contract.places import RETENTION_ENV, TERMINATION_MESSAGE_LIMIT, ExitCode
 from slm_contract.report import Failure, FailureReason, FetchReport, RuntimeReport
+from slm_contract.retention import Retention
 from slm_runtime.__main__ import main
 from slm_runtime.fetching.command import fetch_command
 from slm_runtime.fetching.part import PartState
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.models.folder import ModelFolder
+from slm_runtime.models.prune import prune
+from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from slm_runtime.termination import bounded_json
@@ -65,6 +70,13 @@ class Pod:
         self.model = ModelConfig(name="m", source=source, sha256=sha256, **asked)
         self._monkeypatch.setenv("SLM_CONFIG", RuntimeConfig(model=self.model).to_json())
         return ModelFolder(self.volume, self.model)
+
+    def beside(self, folder: Path) -> "Pod":
+        """Another pod with the same volume."""
+        other = Pod(folder, self._monkeypatch)
+        other.volume = self.volume
+        self._monkeypatch.setenv("SLM_MODEL_DIR", str(self.volume))
+        return other
 
     def process(self, *words: str) -> "subprocess.Popen[str]":
         self.message.write_text("")
@@ -143,6 +155,92 @@ def test_killed_in_the_middle_and_started_again(pod: Pod, web: WebServer, tiny: 
     print(f"\nafter the kill {web.sent:,} of {len(data):,} bytes were transferred")
 
 
+def test_two_jobs_that_fetch_the_same_bytes_into_one_claim_fetch_once(
+    pod: Pod, web: WebServer, tiny: bytes, tmp_path: Path
+) -> None:
+    """Two SLMDeployments name them by other addresses: the second waits for the first, and finds them there."""
+    held = threading.Event()
+    urls = [web.put(f"{each}/m.gguf", tiny) for each in ("one", "other")]
+    with open_model(urls[0], Site(Places.from_environment())) as model:
+        pin = model.pin
+    web.files["/one/m.gguf"].hold, web.files["/one/m.gguf"].hold_after = held, 50_000
+    folder = pod.configure(urls[0], pin=pin)
+    with pod.process("-m", "slm_runtime", "fetch") as first:
+        eventually(lambda: pod.report().download is not None and folder.staging(0).part.exists())
+        (tmp_path / "second").mkdir()
+        second = pod.beside(tmp_path / "second")
+        assert second.configure(urls[1], pin=pin).path == folder.path
+        with second.process("-m", "slm_runtime", "fetch") as process:
+            eventually(
+                lambda: (download := second.report().download) is not None and download.state == "Waiting"
+            )
+            held.set()
+            assert process.wait(60) == first.wait(60) == ExitCode.OK
+    assert (pod.last_words().cached, second.last_words().cached) == (False, True)
+    assert [each.path for each in web.asked if each.path == "/other/m.gguf"] == []
+    assert folder.require().path.read_bytes() == tiny
+
+
+def test_a_model_that_is_held_stays(pod: Pod, web: WebServer, tiny: bytes) -> None:
+    """A copy on a node, where nobody serves it yet."""
+    folder = pod.configure(web.put("m.gguf", tiny))
+    nothing = pod.run("-m", "slm_runtime", "hold")
+    assert nothing.returncode == ExitCode.MODEL_INVALID
+    assert "no fetched model" in nothing.stderr
+    assert pod.fetch() == ExitCode.OK
+    everything, later = Retention(keep=(), grace_seconds=0), time.time() + 3600
+    with pod.process("-m", "slm_runtime", "hold") as holder:
+        eventually(lambda: held(folder))
+        assert prune(pod.volume, everything, later) is None
+        holder.send_signal(signal.SIGTERM)
+        assert holder.wait(10) == 128 + signal.SIGTERM
+    assert prune(pod.volume, everything, later) is not None
+
+
+def held(folder: ModelFolder) -> bool:
+    with (folder.path / ".served").open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_a_job_makes_room_before_it_fetches(
+    pod: Pod, web: WebServer, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the operator names stays, and so does the model that is fetched, though it was there all the time."""
+    old, kept, own = (pod.configure(web.put(f"{each}.gguf", tiny)) for each in ("old", "kept", "own"))
+    for folder, name in ((old, "old"), (kept, "kept"), (own, "own")):
+        pod.configure(web.url(f"{name}.gguf"))
+        assert pod.fetch() == ExitCode.OK
+        assert pod.last_words().removed is None
+        assert folder.require()
+    for folder in (old, kept, own):
+        os.utime(folder.path / ".lock", (0, 0))
+    monkeypatch.setenv(RETENTION_ENV, Retention(keep=(kept.path.name,), grace_seconds=0).to_json())
+    assert pod.fetch() == ExitCode.OK
+    words = pod.last_words()
+    assert words.cached
+    assert words.removed is not None
+    assert words.removed.models == 1
+    assert words.removed.bytes > len(tiny)
+    assert {path.name for path in pod.volume.iterdir()} == {kept.path.name, own.path.name}
+
+
+def test_a_retention_that_makes_no_sense_removes_nothing(
+    pod: Pod, web: WebServer, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pod.configure(web.put("m.gguf", tiny))
+    assert pod.fetch() == ExitCode.OK
+    pod.configure(web.put("other.gguf", tiny))
+    monkeypatch.setenv(RETENTION_ENV, '{"keep": "all"}')
+    assert pod.fetch() == ExitCode.CONFIG_INVALID
+    assert (failure := pod.last_words().failure) is not None
+    assert RETENTION_ENV in failure.message
+    assert folder.require()
+
+
 def test_terminated_in_the_middle(pod: Pod, web: WebServer, tiny: bytes) -> None:
     pod.configure(web.put("m.gguf", tiny, hold=threading.Event()))
     with pod.process("-m", "slm_runtime", "fetch") as process:
@@ -189,7 +287,7 @@ def test_a_wrong_checksum_is_told_once_and_then_waited_on(pod: Pod, web: WebServ
     failure = pod.last_words().failure
     assert failure is not None
     assert failure.reason is FailureReason.CHECKSUM_MISMATCH
-    assert {path.name for path in folder.path.iterdir()} == {"failure.json", ".lock"}
+    assert {path.name for path in folder.path.iterdir()} == {"failure.json", ".lock", ".served"}
     # kubelet starts it again: it stays, says why, looks at the source, and transfers nothing.
     web.sent = 0
     web.asked.clear()

@@ -32,8 +32,8 @@ def sha256(data: bytes) -> str:
 
 
 def names(fetch: Fetch) -> set[str]:
-    """What lies in the model's folder, besides the lock."""
-    return {path.name for path in fetch.folder.path.iterdir()} - {".lock"}
+    """What lies in the model's folder, besides the locks."""
+    return {path.name for path in fetch.folder.path.iterdir()} - {".lock", ".served"}
 
 
 def assert_published(fetch: Fetch, fetched: FetchedModel, data: bytes) -> None:

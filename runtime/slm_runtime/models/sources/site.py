@@ -13,7 +13,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from slm_contract.places import FETCH_ENV
+from slm_contract.places import FETCH_ENV, RETENTION_ENV
+from slm_contract.retention import Retention
 from slm_contract.source import FetchConfig
 from slm_runtime.errors import ConfigError
 from slm_runtime.models.sources.address import Origin, basic
@@ -95,6 +96,22 @@ class Site:
         except ValidationError as error:
             raise ConfigError(
                 f"{FETCH_ENV} can't be used: {error.errors(include_url=False)[0]['msg']}."
+            ) from None
+
+    @property
+    def retention(self) -> Retention | None:
+        """Which models of the volume stay; None: all of them.
+
+        Raises
+        ------
+        ConfigError
+        """
+        text = self.environment.get(RETENTION_ENV)
+        try:
+            return Retention.model_validate_json(text) if text else None
+        except ValidationError as error:
+            raise ConfigError(
+                f"{RETENTION_ENV} can't be used: {error.errors(include_url=False)[0]['msg']}."
             ) from None
 
     @property
