@@ -92,6 +92,10 @@ bench: $(READY) ## Measure against the peers and write docs/benchmarks.md (about
 bench-operator: $(READY) ## Measure the operator against a real API server and a bare client (about fifteen minutes)
 	@$(BIN)/python -m bench.operator
 
+.PHONY: bench-fetch
+bench-fetch: $(READY) ## Measure the fetch of 2 GB in 20 files against curl and sha256sum (about two minutes, 6 GB of disk)
+	@$(BIN)/python -m bench.fetch
+
 ##@ Cluster
 
 .PHONY: images

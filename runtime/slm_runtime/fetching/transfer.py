@@ -122,17 +122,17 @@ class Transfer:
 
     def _work(self, blob: Blob, part: Part, share: Share, blocks: "_Blocks") -> None:
         for index in blocks:
-            start, stop = part.bounds(index)
-            with blob.read(start, stop) as chunks:
+            reached, stop = part.bounds(index)
+            with blob.read(reached, stop) as chunks:
                 for chunk in chunks:
-                    if len(chunk) > stop - part.bounds(index)[0]:
+                    reached += len(chunk)
+                    if reached > stop:
                         raise SourceInvalid(f"{blob.where} sends more than it was asked for.")
                     part.write(index, chunk)
                     share.add(len(chunk))
                     self._rate.take(len(chunk))
                     if blocks.stopped:
                         return
-            reached, _ = part.bounds(index)
             if reached < stop:
                 raise SourceUnreachable(f"{blob.where} was cut off at byte {reached:,} of {part.size:,}.")
 
