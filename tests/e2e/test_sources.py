@@ -148,7 +148,7 @@ with urllib.request.urlopen("{url}", context=trusting) as answer, open("/claim/k
 
 
 def spec(stores: Stores, scheme: str) -> Document:
-    mirrors = [{"source": "hf://", "mirror": stores.server.url("hub")}]
+    mirrors = [{"source": "hf://", "mirror": stores.server.url("hub/")}]
     return {
         "model": {
             "name": "tiny",

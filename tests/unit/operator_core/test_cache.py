@@ -1,6 +1,7 @@
 """A model in a claim: which others stay there, what status says of those that go, and claims that are only read."""
 
 import copy
+import hashlib
 from typing import Any
 
 import pytest
@@ -23,13 +24,17 @@ SHARED = {"claimName": "shared"}
 DAY = 86400
 
 
-def source(name: str) -> str:
-    return f"https://models.example.com/{name}.gguf"
+def model(name: str) -> dict[str, Any]:
+    """One whose checksum is known: its source needn't be asked first."""
+    return {
+        "source": f"https://models.example.com/{name}.gguf",
+        "sha256": hashlib.sha256(name.encode()).hexdigest(),
+    }
 
 
 def pulling(name: str = "first", cache: dict[str, Any] = OWN, **changes: Any) -> World:
     """The pull Job of a first model is there."""
-    world = World(spec(**{"cache": cache, "resources": GIVEN, "model": {"source": source(name)}, **changes}))
+    world = World(spec(**{"cache": cache, "resources": GIVEN, "model": model(name), **changes}))
     world.settle()
     return world
 
@@ -43,7 +48,7 @@ def roll_out(world: World, *, ready: bool = True) -> None:
 
 
 def take(world: World, name: str) -> None:
-    world.edit(model={"source": source(name)})
+    world.edit(model=model(name))
     world.settle()
 
 
@@ -106,12 +111,12 @@ def test_a_model_that_may_be_gone_back_to_stays() -> None:
 
 def test_all_that_the_spec_names_stays_whatever_class_runs() -> None:
     """A device that comes and goes must not have its model fetched each time."""
-    variants = [{"hardware": "gpu", "source": source("for-gpu")}]
+    variants = [{"hardware": "gpu", **model("for-gpu")}]
     world = World(
         spec(
             cache=OWN,
             resources=GIVEN,
-            model={"source": source("for-all"), "variants": variants},
+            model={**model("for-all"), "variants": variants},
             hardware={"preference": ["gpu", "cpu"]},
         ),
         nodes=(node(), gpu_node()),

@@ -72,7 +72,12 @@ def test_an_encrypted_model_lies_in_plain_in_memory_alone(
     assert opened(fetch, site).read_bytes() == tiny
     assert [each.name for each in plain_dir.iterdir()] == ["m.gguf"]
     assert (fetch.folder.path / "m.gguf.age").read_bytes() == ciphertext
-    assert {each.name for each in fetch.folder.path.iterdir()} == {"m.gguf.age", "model.json", ".lock"}
+    assert {each.name for each in fetch.folder.path.iterdir()} == {
+        "m.gguf.age",
+        "model.json",
+        ".lock",
+        ".served",
+    }
 
 
 def test_another_pod_decrypts_what_is_on_the_volume(
@@ -149,7 +154,7 @@ def test_a_damaged_model_is_never_opened(
     assert isinstance(failure, DecryptionFailed | InvalidModel)
     assert failure.permanent
     assert not any(plain_dir.iterdir())
-    assert {each.name for each in fetch.folder.path.iterdir()} == {".lock"}
+    assert {each.name for each in fetch.folder.path.iterdir()} == {".lock", ".served"}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +176,7 @@ def test_without_its_identity_nothing_is_kept(
     assert "SECRET" not in failure.message
     assert web.sent < 300_000, "it was refused before it was transferred"
     assert "spec.model.decryption" in failure.remedy
-    assert {each.name for each in fetch.folder.path.iterdir()} == {".lock"}
+    assert {each.name for each in fetch.folder.path.iterdir()} == {".lock", ".served"}
     with pytest.raises(type(failure)):
         inspect(url, site)
     site.places.identities.write_text(f"{OTHER}\n{OWN}\n")

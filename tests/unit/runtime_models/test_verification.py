@@ -47,7 +47,7 @@ def signature(tiny_file: Path, trust: Trust) -> bytes:
 
 
 def names(fetch: Fetch) -> set[str]:
-    return {path.name for path in fetch.folder.path.iterdir()} - {".lock"}
+    return {path.name for path in fetch.folder.path.iterdir()} - {".lock", ".served"}
 
 
 def refusal(fetch: Fetch) -> RuntimeFailure:
