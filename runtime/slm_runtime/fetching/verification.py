@@ -10,7 +10,7 @@ from slm_runtime.errors import InvalidModel, SignatureInvalid, SignatureMissing,
 from slm_runtime.models.folder import KeptSignature
 from slm_runtime.models.signature import MAX_BYTES, Signed, verify_bundle
 from slm_runtime.models.sources.artifact import Artifact
-from slm_runtime.models.sources.remote import RemoteModel
+from slm_runtime.models.sources.remote import FoundSignature, RemoteModel
 from slm_runtime.models.sources.site import Site
 
 
@@ -53,7 +53,7 @@ class Verification:
         self._signers = load_signers(config.signers, path)
         self._trusted = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
-    def find(self, remote: RemoteModel) -> Artifact | None:
+    def find(self, remote: RemoteModel) -> FoundSignature | None:
         """Ask the source for the signature; None: there is none, and may be none.
 
         Raises
@@ -73,7 +73,7 @@ class Verification:
         except InvalidModel as error:
             raise SignatureInvalid(error.message) from error
 
-    def read(self, remote: RemoteModel, found: Artifact | None) -> VerifiedSignature | None:
+    def read(self, remote: RemoteModel, found: FoundSignature | None) -> VerifiedSignature | None:
         """Verify the signature that was found, and that it is of the model's files.
 
         Raises
@@ -81,23 +81,21 @@ class Verification:
         SignatureMissing
         SignatureInvalid
         """
-        if found is None or remote.signature is None:
+        if found is None:
             return None
         try:
-            bundle = _content(found)
+            bundle = _content(found.artifact)
         except SourceNotFound as error:
             self._check_optional(remote, error.message)
             return None
         signed = verify_bundle(bundle, self._signers)
-        signature = VerifiedSignature(
-            signed, KeptSignature(bundle=bundle.decode(), names=remote.signature.names)
-        )
+        signature = VerifiedSignature(signed, KeptSignature(bundle=bundle.decode(), names=found.names))
         signature.check([each.sha256 for each in remote.files], early=True)
         return signature
 
-    def state(self, found: Artifact | None) -> str:
+    def state(self, found: FoundSignature | None) -> str:
         """What tells one signature from another, and those who are trusted: after a change it is tried again."""
-        return f"{None if found is None else found.payload.version} {self._trusted}"
+        return f"{None if found is None else found.artifact.payload.version} {self._trusted}"
 
     def holds(self, kept: KeptSignature | None, facts: ModelFacts) -> bool:
         """Whether a model that is there is still signed by somebody trusted, by the signature that was kept."""

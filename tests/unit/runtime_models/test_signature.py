@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_contract.config import SignerKind
-from slm_runtime.errors import ConfigError, SignatureInvalid
+from slm_runtime.errors import ConfigError, SignatureInvalid, SourceNotFound
 from slm_runtime.models.signature import Signed, Signers, verify_bundle
 from slm_runtime.models.signers import load_signers
-from slm_runtime.models.sources.artifact import FileBlob, PlainFile
+from slm_runtime.models.sources.artifact import Artifact, FileBlob, PlainFile
 from slm_runtime.models.sources.remote import signature_beside
 from tests.support.signing import (
     BEGAN,
@@ -324,9 +324,15 @@ def test_who_is_trusted_has_to_be_readable(tmp_path: Path, kind: SignerKind, pem
 def test_which_of_a_source_s_files_is_the_signature(
     listed: set[str], chosen: list[str], path: str | None, names: tuple[str, ...]
 ) -> None:
-    found = signature_beside(listed, chosen, lambda each: PlainFile(each, FileBlob(Path("/source", each))))
+    def find(each: str) -> Artifact:
+        if each not in listed:
+            raise SourceNotFound(f"There is no {each}.")
+        return PlainFile(each, FileBlob(Path("/source", each)))
+
+    signature = signature_beside(chosen, find)
     if path is None:
-        assert found is None
+        with pytest.raises(SourceNotFound):
+            signature.find()
     else:
-        assert found is not None
-        assert (found.find().payload.where, found.names) == (f"/source/{path}", names)
+        found = signature.find()
+        assert (found.artifact.payload.where, found.names) == (f"/source/{path}", names)

@@ -8,7 +8,13 @@ from typing import Final
 
 from slm_runtime.errors import InvalidModel, SourceInvalid, SourceNotFound, SourceUnauthorized
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
-from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, pattern_folder, safe_path
+from slm_runtime.models.sources.remote import (
+    RemoteFile,
+    RemoteModel,
+    pattern_folder,
+    safe_path,
+    signature_beside,
+)
 from slm_runtime.models.sources.shards import Listed, choose, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
@@ -50,7 +56,8 @@ class _Claim:
 
     def _of(self, paths: tuple[str, ...]) -> RemoteModel:
         """Make a model of files that lie in one folder."""
-        return RemoteModel(tuple(map(self._file, paths)), in_place=True)
+        signature = signature_beside(paths, lambda path: self._file(path).artifact)
+        return RemoteModel(tuple(map(self._file, paths)), in_place=True, signature=signature)
 
     def _file(self, path: str) -> RemoteFile:
         real = self._real(path)

@@ -19,7 +19,7 @@ from slm_runtime.models.sources.address import origin, split_login
 from slm_runtime.models.sources.artifact import PlainFile
 from slm_runtime.models.sources.http import PROBE, HttpBlob, HttpClient
 from slm_runtime.models.sources.hub import Hub, HubFile, NoListing, is_commit
-from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path
+from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path, signature_beside
 from slm_runtime.models.sources.shards import Listed, choose, is_gguf, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
@@ -117,7 +117,11 @@ class _Resolver:
             pinned = replace(first.blob, url=self.hub.file_url(first.path, commit))
             first = first._replace(blob=pinned)
         others = (self._ask(each, commit or revision) for each in files[1:])
-        return RemoteModel(tuple(each.file() for each in (first, *others)), commit)
+        signature = signature_beside(
+            [each.path for each in files],
+            lambda path: self._ask(HubFile(path), commit or revision).file().artifact,
+        )
+        return RemoteModel(tuple(each.file() for each in (first, *others)), commit, signature=signature)
 
     def _ask(self, file: HubFile, revision: str) -> _Answer:
         hub, url = self.hub, self.hub.file_url(safe_path(file.path), revision)

@@ -24,7 +24,13 @@ from slm_runtime.errors import (
 from slm_runtime.models.sources.artifact import CHUNK, PlainFile
 from slm_runtime.models.sources.object_errors import typed
 from slm_runtime.models.sources.object_stores import open_store
-from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, pattern_folder, safe_path
+from slm_runtime.models.sources.remote import (
+    RemoteFile,
+    RemoteModel,
+    pattern_folder,
+    safe_path,
+    signature_beside,
+)
 from slm_runtime.models.sources.shards import Listed, choose, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
@@ -226,13 +232,25 @@ def _model(
     bucket: _Bucket, objects: list[_Object], revision: str | None = None, *, pinned: bool = False
 ) -> RemoteModel:
     """Make a model of objects that lie in one folder, whose first is what an engine opens."""
-    files = []
-    for each in objects:
-        if each.size == 0:
-            raise InvalidModel(f"{bucket.address}{each.key} is empty.")
-        name = safe_path(each.key.rpartition("/")[2])
-        files.append(RemoteFile(name, PlainFile(name, ObjectBlob(bucket, each, pinned))))
-    return RemoteModel(tuple(files), revision)
+    files = tuple(_file(bucket, each, pinned=pinned) for each in objects)
+    signature = signature_beside(
+        [each.key for each in objects], lambda key: _file(bucket, _there(bucket, key)).artifact
+    )
+    return RemoteModel(files, revision, signature=signature)
+
+
+def _file(bucket: _Bucket, found: _Object, *, pinned: bool = False) -> RemoteFile:
+    if found.size == 0:
+        raise InvalidModel(f"{bucket.address}{found.key} is empty.")
+    name = safe_path(found.key.rpartition("/")[2])
+    return RemoteFile(name, PlainFile(name, ObjectBlob(bucket, found, pinned)))
+
+
+def _there(bucket: _Bucket, key: str) -> _Object:
+    found = bucket.find(key)
+    if found is None:
+        raise SourceNotFound(f"There is no {bucket.address}{key}.")
+    return found
 
 
 def _nearest(bucket: _Bucket, key: str) -> str:

@@ -12,11 +12,11 @@ from urllib.parse import unquote
 
 from slm_contract.config import PromptConfig
 from slm_runtime.errors import SourceInvalid, SourceNotFound, UnsupportedFormat
-from slm_runtime.models.sources.artifact import PlainFile
+from slm_runtime.models.sources.artifact import Artifact, PlainFile
 from slm_runtime.models.sources.docker_config import DOCKER_HUB
 from slm_runtime.models.sources.layer import Contents, Layer, PackedMember, look_into, member
 from slm_runtime.models.sources.registry import Descriptor, Manifest, Reference, Repository, open_repository
-from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path
+from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path, signature_beside
 from slm_runtime.models.sources.shards import Listed, choose, is_gguf, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 from slm_runtime.models.sources.tar import TarFile
@@ -44,8 +44,9 @@ def from_registry(uri: str, site: Site, revision: str | None, /) -> Iterator[Rem
         name = reference.digest or reference.tag or "latest"
         manifest = repository.manifest(name) if revision is None else repository.pinned(revision, "manifests")
         found = _Artifact(repository, manifest, f"{SCHEME}{reference}")
-        files = found.files(unquote(wanted).removeprefix("./").lstrip("/") or None)
-        yield RemoteModel(files, manifest.digest, found.prompt())
+        chosen = found.files(unquote(wanted).removeprefix("./").lstrip("/") or None)
+        signature = signature_beside(list(chosen), found.beside)
+        yield RemoteModel(tuple(chosen.values()), manifest.digest, found.prompt(), signature=signature)
 
 
 def _reference(uri: str, site: Site) -> Reference:
@@ -78,8 +79,8 @@ class _Artifact:
                 "Merge the adapter into the model with `llama-export-lora`, and publish that.",
             )
 
-    def files(self, wanted: str | None) -> tuple[RemoteFile, ...]:
-        """Of the blobs that are files, else of the files in layers, those that are the model.
+    def files(self, wanted: str | None) -> dict[str, RemoteFile]:
+        """Of the blobs that are files, else of the files in layers, those that are the model, by their paths there.
 
         Raises
         ------
@@ -88,8 +89,20 @@ class _Artifact:
         named = self._named()
         if wanted in named or any(map(is_gguf, named)):
             paths = choose([Listed(path, each.size) for path, each in named.items()], wanted, self._where)
-            return tuple(self._file(path, named[path]) for path in paths)
+            return {path: self._file(path, named[path]) for path in paths}
         return self._members(wanted)
+
+    def beside(self, path: str) -> Artifact:
+        """Another of the blobs that are files.
+
+        Raises
+        ------
+        SourceNotFound
+        """
+        named = self._named()
+        if path not in named:
+            raise SourceNotFound(f"{self._where} has no file {path}.")
+        return self._file(path, named[path]).artifact
 
     def prompt(self) -> PromptConfig | None:
         """The chat template that Docker's tools put beside a model."""
@@ -110,7 +123,7 @@ class _Artifact:
         named = {name: each for each in self._layers if _packing(each) is None and (name := _name(each))}
         return named | dict(zip(names, unnamed, strict=True))
 
-    def _members(self, wanted: str | None) -> tuple[RemoteFile, ...]:
+    def _members(self, wanted: str | None) -> dict[str, RemoteFile]:
         layers = self._archives(wanted)
         contents = [(layer, look_into(layer)) for layer in layers]
         found: dict[str, tuple[Layer, TarFile]] = {}
@@ -125,13 +138,13 @@ class _Artifact:
             unseen = self._unseen(contents, wanted)
             if unseen is None:
                 raise
-            return (unseen,)
+            return {unseen.path: unseen}
         if len(paths) > 1 and not all(found[path][0].in_place for path in paths):
             raise SourceInvalid(
                 f"{self._where} has {len(paths)} parts of a model in a layer that can only be transferred whole.",
                 "Publish the parts in layers that aren't compressed, in a registry that knows ranges.",
             )
-        return tuple(RemoteFile(_base(path), member(*found[path])) for path in paths)
+        return {path: RemoteFile(_base(path), member(*found[path])) for path in paths}
 
     def _archives(self, wanted: str | None) -> list[Layer]:
         """Layers that may have the file, the uppermost first."""

@@ -2,15 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, NamedTuple
 
 from slm_contract.config import PromptConfig
 from slm_contract.source import SourcePin
-from slm_runtime.errors import SourceInvalid
+from slm_runtime.errors import SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.artifact import Artifact
 
 MAX_FILE_NAME: Final = 200
@@ -33,14 +32,36 @@ class RemoteFile:
     """64 hex digits of the file, where the source gives them."""
 
 
+class FoundSignature(NamedTuple):
+    artifact: Artifact
+    names: tuple[str, ...]
+    """What it calls the model's files, in their order."""
+
+
 @dataclass(frozen=True)
 class RemoteSignature:
     """A signature beside a model; it is asked for only where somebody wants it verified."""
 
-    find: Callable[[], Artifact]
-    """Ask for it; it can be read as long as the model can. SourceNotFound: there is none."""
-    names: tuple[str, ...]
-    """What it calls the model's files, in their order."""
+    places: tuple[tuple[str, tuple[str, ...]], ...]
+    """Paths where it may lie, the nearest first, and what it would call the model's files from there, in their order."""
+    open: Callable[[str], Artifact]
+    """Ask for one of the paths; it can be read as long as the model can. SourceNotFound: it isn't there."""
+
+    def find(self) -> FoundSignature:
+        """Ask for the nearest.
+
+        Raises
+        ------
+        SourceNotFound
+            There is none.
+        """
+        missing = []
+        for path, names in self.places:
+            try:
+                return FoundSignature(self.open(path), names)
+            except SourceNotFound as error:
+                missing.append(error)
+        raise missing[0]
 
 
 @dataclass(frozen=True)
@@ -95,28 +116,24 @@ class RemoteModel:
         return None if None in sizes else sum(size or 0 for size in sizes)
 
 
-def signature_beside(
-    listed: Collection[str], chosen: Sequence[str], find: Callable[[str], Artifact]
-) -> RemoteSignature | None:
-    """The signature among a source's files: `m.gguf.sig` beside a single one, else the nearest `model.sig` above all.
+def signature_beside(chosen: Sequence[str], find: Callable[[str], Artifact]) -> RemoteSignature:
+    """The signature of files of a source: `m.gguf.sig` beside a single one, else the nearest `model.sig` above all.
 
     Parameters
     ----------
-    listed
-        Paths of all that the source has.
     chosen
-        Paths of the model's files there, in the model's order.
+        Paths of the model's files at the source, in the model's order.
     find
-        Makes the artifact of one of the paths.
+        Asks the source for another of its paths; SourceNotFound: it has no such file.
     """
-    if len(chosen) == 1 and (beside := chosen[0] + SIGNATURE_SUFFIX) in listed:
-        return RemoteSignature(partial(find, beside), (PurePosixPath(chosen[0]).name,))
+    places: list[tuple[str, tuple[str, ...]]] = []
+    if len(chosen) == 1:
+        places.append((chosen[0] + SIGNATURE_SUFFIX, (PurePosixPath(chosen[0]).name,)))
     for folder in PurePosixPath(chosen[0]).parents:
-        path = str(folder / FOLDER_SIGNATURE)
-        if path in listed and all(PurePosixPath(each).is_relative_to(folder) for each in chosen):
+        if all(PurePosixPath(each).is_relative_to(folder) for each in chosen):
             names = tuple(str(PurePosixPath(each).relative_to(folder)) for each in chosen)
-            return RemoteSignature(partial(find, path), names)
-    return None
+            places.append((str(folder / FOLDER_SIGNATURE), names))
+    return RemoteSignature(tuple(places), find)
 
 
 def safe_path(path: str) -> str:

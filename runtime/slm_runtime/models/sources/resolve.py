@@ -73,7 +73,7 @@ def _from_web(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]:
 
         yield RemoteModel(
             (RemoteFile(path, PlainFile(path, HttpBlob.probe(client, url))),),
-            signature=RemoteSignature(signature, (path,)),
+            signature=RemoteSignature(((path + SIGNATURE_SUFFIX, (path,)),), lambda _: signature()),
         )
 
 
@@ -103,7 +103,9 @@ def _from_index(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]
         blob = _wheel_blob(wheel.url, client)
         yield RemoteModel(
             (RemoteFile(name, _member(blob, wheel, path)),),
-            signature=RemoteSignature(lambda: _member(blob, wheel, path + SIGNATURE_SUFFIX), (name,)),
+            signature=RemoteSignature(
+                ((path + SIGNATURE_SUFFIX, (name,)),), lambda each: _member(blob, wheel, each)
+            ),
         )
 
 
