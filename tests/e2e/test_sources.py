@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import pyrage
 import pytest
 
 from tests.e2e.site import Document, Namespace, Site
 from tests.e2e.source import CA, Source, source
 from tests.e2e.volume import CLASS, static_volume
 from tests.support.gguf import write_tiny_gguf
+from tests.support.signing import KeySigner
 
 pytestmark = pytest.mark.e2e
 
@@ -42,6 +44,7 @@ class Stores:
             "ollama": f"ollama://{host}/library/tiny:1b",
             "pvc": f"pvc://{CLAIM}/kept/tiny.gguf",
             "https": self.server.url("web/tiny.gguf"),
+            "s3": "s3://models/team/tiny.gguf",
         }[scheme]
 
     def publish(self) -> None:
@@ -49,6 +52,8 @@ class Stores:
         self._registry("team/tiny", "1", OCTETS, {"org.opencontainers.image.title": "tiny.gguf"})
         self._registry("library/tiny", "1b", "application/vnd.ollama.image.model")
         self.server.put("web/tiny.gguf", self.model)
+        dated = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+        self.server.put("models/team/tiny.gguf", self.model, says=dated)
 
     def _hub(self) -> None:
         file = {"type": "file", "path": "tiny.gguf", "size": len(self.model), "oid": 40 * "1"}
@@ -148,20 +153,23 @@ with urllib.request.urlopen("{url}", context=trusting) as answer, open("/claim/k
 
 
 def spec(stores: Stores, scheme: str) -> Document:
-    mirrors = [{"source": "hf://", "mirror": stores.server.url("hub/")}]
+    mirrors = {"hf": ("hf://", "hub/"), "s3": ("s3://models/", "")}
     return {
         "model": {
             "name": "tiny",
             "source": stores.uri(scheme),
             "caBundle": CA,
-            **({"mirrors": mirrors} if scheme == "hf" else {}),
+            "mirrors": [
+                {"source": source, "mirror": stores.server.url(path)}
+                for source, path in ([mirrors[scheme]] if scheme in mirrors else ())
+            ],
         },
         "runtime": {"contextLength": 512, "parallel": 1},
         **({} if scheme == "pvc" else {"cache": {"claimName": CLAIM}}),
     }
 
 
-@pytest.mark.parametrize("scheme", ["hf", "oci", "ollama", "https", "pvc"])
+@pytest.mark.parametrize("scheme", ["hf", "oci", "ollama", "s3", "https", "pvc"])
 def test_a_model_is_pinned_and_serves_again_when_its_source_is_gone(stores: Stores, scheme: str) -> None:
     ns, name = stores.ns, f"from-{scheme}"
     ns.apply(name, spec(stores, scheme))
@@ -184,6 +192,54 @@ def test_a_model_is_pinned_and_serves_again_when_its_source_is_gone(stores: Stor
         stores.server.come_up()
     assert ns.status(name)["model"]["digest"] == model["digest"]
     ns.site.kubectl("delete", "slm", name, "-n", ns.name)
+
+
+def test_a_signed_model_is_accepted_and_one_that_nobody_signed_is_refused(
+    stores: Stores, tmp_path: Path
+) -> None:
+    ns, signer = stores.ns, KeySigner()
+    file = tmp_path / "signed.gguf"
+    file.write_bytes(stores.model)
+    stores.server.put("web/signed.gguf", stores.model)
+    stores.server.put("web/signed.gguf.sig", signer.sign(file))
+    config_map(ns, "signers", "signers.pem", signer.trusted.decode())
+    verification = {"publicKey": {"configMapRef": {"name": "signers", "key": "signers.pem"}}}
+    for name in ("signed", "tiny"):
+        wanted = spec(stores, "https")
+        wanted["model"] |= {"source": stores.server.url(f"web/{name}.gguf"), "verification": verification}
+        ns.apply(name, {**wanted, "cache": {}})
+    assert ns.wait_ready("signed")["model"]["signedBy"] == signer.fingerprint
+    answers(ns, "signed")
+    ns.wait_reason("tiny", "ModelReady", "SignatureMissing")
+    assert not ns.status("tiny").get("readyReplicas")
+    ns.site.kubectl("delete", "slm", "signed", "tiny", "-n", ns.name)
+
+
+def test_an_encrypted_model_is_served_and_is_in_plain_in_memory_alone(stores: Stores) -> None:
+    ns, identity = stores.ns, pyrage.x25519.Identity.generate()
+    stores.server.put("web/tiny.gguf.age", pyrage.encrypt(stores.model, [identity.to_public()]))
+    literal = f"--from-literal=identity.txt={identity}"
+    ns.site.kubectl("create", "secret", "generic", "identity", literal, "-n", ns.name)
+    wanted = spec(stores, "https")
+    decryption = {"secretRef": {"name": "identity", "key": "identity.txt"}}
+    wanted["model"] |= {"source": stores.server.url("web/tiny.gguf.age"), "decryption": decryption}
+    ns.apply("sealed", {**wanted, "cache": {}})
+    ns.wait_ready("sealed")
+    answers(ns, "sealed")
+    (pod,) = ns.pods("sealed")
+    mounted = ns.site.kubectl(
+        *("exec", pod["metadata"]["name"], "-n", ns.name, "-c", "serve", "--"),
+        *("sh", "-c", "grep -l ^GGUF -r /models /plain 2>/dev/null; grep ' /plain ' /proc/mounts"),
+    )
+    (plain, mount) = mounted.strip().splitlines()
+    assert plain.startswith("/plain/")
+    assert mount.startswith("tmpfs /plain tmpfs")
+    ns.site.kubectl("delete", "slm", "sealed", "-n", ns.name)
+
+
+def config_map(ns: Namespace, name: str, key: str, text: str) -> None:
+    document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: text}}
+    ns.site.kubectl("apply", "-n", ns.name, "-f", "-", input=json.dumps(document))
 
 
 def answers(ns: Namespace, name: str) -> None:
