@@ -11,7 +11,7 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,12 +211,20 @@ def end_state(api: Api) -> dict[str, Any]:
     return dict(json.loads(re.sub(r'("slm-operator.io/revision": )"[0-9a-f]{10}"', r'\1"DIGEST"', text)))
 
 
+def _union(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Of sets of fields; that a map itself is somebody's (`.`) goes with its entries."""
+    fields = (one.keys() | other.keys()) - {"."}
+    return {field: _union(one.get(field, {}), other.get(field, {})) for field in fields}
+
+
 def _plain(document: Document, namespace: str, uid: str) -> Any:
-    owned = [
-        {key: entry.get(key) for key in ("manager", "operation", "subresource", "fieldsV1")}
-        for entry in document["metadata"].get("managedFields") or ()
-        if entry["manager"] == "slm-operator"
-    ]
+    owned: dict[str, Any] = {}
+    for entry in document["metadata"].get("managedFields") or ():
+        if entry["manager"] == "slm-operator":
+            # What a POST made and an apply took over are two owners to the API server, and both are the operator's: which of
+            # them has lost a field depends on whether its value changed meanwhile, as a time in seconds may.
+            of = entry.get("subresource") or ""
+            owned[of] = _union(owned.get(of, {}), entry.get("fieldsV1") or {})
     kept = {"owned": owned, **_without(normal(document), _CHANGING)}
     if document["kind"] == "Secret":
         kept["data"] = sorted(document.get("data") or ())
