@@ -4,20 +4,16 @@ It is one pod of the runtime image (it has a Python) running the script below; `
 Headers of that PUT say how badly, and what it says beside the bytes: to who only reads, a hub or a registry is that much.
 """
 
-import datetime
 import json
 import ssl
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-from tests.cluster.certs import CA_USAGE
+from tests.cluster.certs import Authority
 from tests.e2e.site import Namespace
 
 SCRIPT = """
@@ -104,36 +100,14 @@ class Source:
         self.put("down", b"")
 
 
-def certificate(host: str) -> tuple[str, str]:
-    """A self-signed certificate for *host* that is its own CA; PEM of it and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a site's own CA")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(CA_USAGE, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return made.public_bytes(serialization.Encoding.PEM).decode(), private.decode()
-
-
 @contextmanager
 def source(ns: Namespace, image: str) -> Iterator[Source]:
     """Run a source in *ns*; the CA for `caBundle.configMapRef` is in the ConfigMap `source-ca`."""
     host = f"source.{ns.name}.svc.cluster.local"
-    crt, key = certificate(host)
+    with TemporaryDirectory() as folder:
+        authority = Authority(Path(folder))
+        ca = authority.certificate.read_text()
+        crt, key = (each.read_text() for each in authority.issue("source", host, hosts=[host]))
     labels = {"app": "source"}
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     pod = {
@@ -158,7 +132,7 @@ def source(ns: Namespace, image: str) -> Iterator[Source]:
         "volumes": [{"name": "tls", "secret": {"secretName": "source-tls"}}],
     }
     objects = [
-        {"kind": "ConfigMap", "metadata": {"name": "source-ca"}, "data": {"ca.crt": crt}},
+        {"kind": "ConfigMap", "metadata": {"name": "source-ca"}, "data": {"ca.crt": ca}},
         {
             "kind": "Secret",
             "metadata": {"name": "source-tls"},

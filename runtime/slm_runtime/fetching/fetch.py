@@ -86,8 +86,11 @@ class Fetch:
                 with self.folder.locked(lambda: self.progress.enter("Waiting")):
                     fetched = self._fetched()
         self._fill(fetched.model)
-        self.progress.complete(fetched.model.facts)
-        return fetched
+        # The folder may be shared: whoever brought the same bytes may have had them from elsewhere.
+        pin = self._model.pin or fetched.model.facts.pin
+        facts = fetched.model.facts.model_copy(update={"pin": pin})
+        self.progress.complete(facts)
+        return fetched._replace(model=fetched.model._replace(facts=facts))
 
     def _brought_by_others(self) -> FetchedModel:
         found = self.folder.fetched()

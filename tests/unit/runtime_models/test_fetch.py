@@ -8,6 +8,7 @@ import pytest
 
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts
+from slm_contract.source import SourcePin
 from slm_runtime.errors import (
     ChecksumMismatch,
     InvalidModel,
@@ -307,3 +308,20 @@ def test_a_volume_that_can_not_be_written(
     fetch = Fetch(ModelConfig(name="m", source=web.put("m.gguf", tiny)), site)
     with pytest.raises(StorageUnusable, match="can't be used by user"):
         fetch.run()
+
+
+def test_bytes_that_another_source_brought_are_one_s_own(web: WebServer, site: Site, tiny: bytes) -> None:
+    """On a claim that several share, a folder is named by the bytes; each keeps to what its own source called them."""
+
+    def fetched(revision: str) -> tuple[bool, SourcePin | None]:
+        source = web.put(f"{revision}/m.gguf", tiny)
+        with open_artifact(source, site) as artifact:
+            files = [("m.gguf", len(tiny), None, artifact.payload.version)]
+        pin = SourcePin.of(revision, files)
+        fetch = Fetch(ModelConfig(name="m", source=source, pin=pin), site)
+        done = fetch.run()
+        return done.cached, done.model.facts.pin
+
+    one, other = fetched("one"), fetched("other")
+    assert (one[0], other[0]) == (False, True)
+    assert [pin.revision for _, pin in (one, other) if pin] == ["one", "other"]

@@ -32,7 +32,7 @@ from slm_runtime.errors import (
 _STATUS: Final = re.compile(r"status: (\d{3}),")
 _CODE: Final = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 """S3, Google and Azure name the cause of a refusal by the same element."""
-_CERTIFICATE: Final = re.compile(r"InvalidCertificate\(\s*(\w+)")
+_CERTIFICATE: Final = re.compile(r"InvalidCertificate\((?:\s*Other(?:Error)?\()*\s*(\w+)")
 _ELSEWHERE: Final = {
     "AuthorizationHeaderMalformed",
     "PermanentRedirect",
