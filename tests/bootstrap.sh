@@ -45,7 +45,7 @@ install_packages "${missing[@]}"
 
 echo "Python environment: $venv ($("$python" --version), dependencies pinned by hash)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 wheel=$("$venv/bin/python" -m tests.cluster wheel)
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --force-reinstall "$wheel"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
