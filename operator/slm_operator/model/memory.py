@@ -19,8 +19,8 @@ KV_PADDING: Final = 256
 OUTPUT_ROWS: Final = 32
 """Tokens that one step can give logits of, where fewer sequences are decoded together."""
 FLOAT: Final = 4
-PROCESS_BYTES: Final = 88 * MIB
-"""The API, engine and template processes without a model, measured as proportional set size."""
+PROCESS_BYTES: Final = 98 * MIB
+"""The API, engine and template processes without a model; what they share counts once, and libraries whole."""
 VOCABULARY_BYTES: Final = 384
 """What one token of the vocabulary takes in the tokenizer's tables, of llama.cpp and of ours."""
 MARGIN: Final = 0.10

@@ -126,22 +126,35 @@ def test_the_estimate_is_what_the_processes_take(
     settings = {"context_length": context, "parallel": parallel, "kv_cache_type": kv_type}
     with serving(SMOLLM2, path.parent.parent, tmp_path, **settings) as server:
         ask(server)
-        taken = proportional_bytes(server.process.pid) / MIB
+        taken = taken_bytes(server.process.pid) / MIB
     found = estimate(inspect_file(path), context, parallel=parallel, kv_type=KVCacheType(kv_type))
     print(f"\n{context} x {parallel}, {kv_type}: computed {found.total / MIB:.0f} MiB, taken {taken:.0f} MiB")
     assert found.total / MIB == pytest.approx(taken, rel=0.05)
 
 
-def proportional_bytes(pid: int) -> int:
-    """Of the process and its descendants; what they share counts once."""
+def taken_bytes(pid: int) -> int:
+    """Of the process and its descendants. What they share counts once, whoever else on this machine has it mapped too."""
     family = [pid]
     for each in family:
         for children in Path(f"/proc/{each}/task").glob("*/children"):
             family += map(int, children.read_text().split())
-    rollups = [Path(f"/proc/{each}/smaps_rollup").read_text() for each in family]
-    return sum(
-        int(kib) * 1024 for text in rollups for kib in re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE)
-    )
+    own, shared = 0, dict[str, int]()
+    for each in family:
+        for place, kib in mappings(Path(f"/proc/{each}/smaps").read_text()):
+            own += kib["Private_Clean"] + kib["Private_Dirty"]
+            shared[place] = max(shared.get(place, 0), kib["Shared_Clean"] + kib["Shared_Dirty"])
+    return 1024 * (own + sum(shared.values()))
+
+
+def mappings(smaps: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """File and offset of each, of anonymous memory its address; and its figures in KiB."""
+    for mapping in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", smaps):
+        head, *lines = mapping.splitlines()
+        address, _, offset, device, inode, *_ = head.split()
+        figures = {
+            name: int(kib) for name, kib in re.findall(r"^(\w+): +(\d+) kB$", "\n".join(lines), re.MULTILINE)
+        }
+        yield (address if inode == "0" else f"{device} {inode} {offset}"), figures
 
 
 def ask(server: ServeProcess) -> None:

@@ -54,7 +54,10 @@ def test_the_same_header_as_the_gguf_package_reads(model: Path) -> None:
 def test_inspecting_the_source_tells_what_the_file_tells(model: Path) -> None:
     with FileBlob(model).read() as chunks:
         facts = model_facts([(model.name, model.stat().st_size, chunks)])
-    assert inspect(SMOLLM2.source, Site(Places())) == facts
+    inspected = inspect(SMOLLM2.source, Site(Places()))
+    assert inspected.pin is not None
+    assert [each.path for each in inspected.files] == [model.name]
+    assert inspected.model_copy(update={"pin": None, "files": ()}) == facts
     assert (facts.quantization, facts.block_count, facts.context_length) == ("Q4_1", 30, 8192)
 
 

@@ -57,9 +57,9 @@ def test_the_sum_is_what_the_processes_were_measured_to_take() -> None:
 def test_an_automatic_context_is_the_longest_that_fits_and_says_so() -> None:
     found = fit(FACTS, available=700 * MIB)
     assert found.fits
-    assert found.estimate.context_length == 4608
+    assert found.estimate.context_length == 4352
     assert "context reduced from 8192 tokens" in found.explanation
-    assert found.estimate.request <= 700 * MIB < estimate(FACTS, 4608 + 256).request
+    assert found.estimate.request <= 700 * MIB < estimate(FACTS, 4352 + 256).request
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_context_that_was_asked_for_is_never_reduced() -> None:
     found = fit(FACTS, context_length=8192, available=700 * MIB)
     assert not found.fits
     assert found.estimate.context_length == 8192
-    assert "the longest context that fits it is 4608 tokens" in found.explanation
+    assert "the longest context that fits it is 4352 tokens" in found.explanation
 
 
 def test_where_no_context_fits_none_is_proposed() -> None:
