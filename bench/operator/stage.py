@@ -118,14 +118,17 @@ class Clock:
         """Until ``count`` objects are so; returns the seconds."""
         version = (await watching.send("GET", f"{path}?limit=1"))["metadata"]["resourceVersion"]
         self._ready.set()
-        async for event in watching.watch(path, version):
-            document = event["object"]
-            name = document["metadata"]["name"]
-            if name not in self.seen and holds(document):
-                self.seen[name] = time.monotonic() - self.start
-                if len(self.seen) == count:
-                    return self.seen[name]
-        raise RuntimeError(f"the watch of {path} ended with {len(self.seen)} of {count}")
+        while True:
+            # The API server ends the watch of who reads too slowly in a burst.
+            async for event in watching.watch(path, version):
+                document = event["object"]
+                if event["type"] == "ERROR":
+                    raise RuntimeError(f"the watch of {path} ended: {document}")
+                name, version = document["metadata"]["name"], document["metadata"]["resourceVersion"]
+                if name not in self.seen and holds(document):
+                    self.seen[name] = time.monotonic() - self.start
+                    if len(self.seen) == count:
+                        return self.seen[name]
 
     def __post_init__(self) -> None:
         self._ready = asyncio.Event()
