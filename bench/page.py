@@ -120,7 +120,8 @@ without fsync. Writes are counted in the API server's audit log. The Go peer's c
 the same size."""
 
 SCALE_NOTE = """The 394 ms with 5,000 SLMDeployments were one pass of Python's garbage collector, measured before
-`slm_operator/garbage.py` kept it from what has survived one; the 15 ms with 800 were measured after it (112 ms with 300 before)."""
+`slm_operator/garbage.py` kept it from what has survived one; the 15 ms with 800 were measured after it (before: 112 ms with
+300)."""
 
 SIZES = (800, 5000)
 """SLMDeployments of the big clusters that are told of: `python -m bench.operator --size 5000 --nodes 5000`."""
