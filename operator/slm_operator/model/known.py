@@ -1,6 +1,6 @@
 """What pods have been told, and what they said of their model when they ended."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,15 +16,23 @@ from slm_operator.model.source import says_it_all
 from slm_operator.snapshot import Document
 
 
-def reported_facts(pods: Iterable[Document]) -> dict[str, ModelFacts]:
-    """By model key, from the termination messages of `fetch` and `inspect`."""
+def reported_facts(
+    pods: Iterable[Document], commands: Collection[str] = ("fetch", "inspect")
+) -> dict[str, ModelFacts]:
+    """By model key, from the termination messages of `fetch` and `inspect`.
+
+    Parameters
+    ----------
+    commands
+        `inspect` alone tells what sources stand for, not what was pinned.
+    """
     found: dict[str, ModelFacts] = {}
     for pod in pods:
         key = model_key(pod)
         if key is None:
             continue
         for report in _reports(pod):
-            if report.model is not None:
+            if report.model is not None and report.command in commands:
                 found[key] = report.model
     return found
 
@@ -51,17 +59,6 @@ def drifted(pods: Iterable[Document], artifact: ModelConfig) -> SourcePin | None
             ):
                 return report.latest
     return None
-
-
-def inspected_facts(pods: Iterable[Document]) -> dict[str, ModelFacts]:
-    """By model key, of `inspect` alone: what sources stand for, not what was pinned."""
-    return {
-        key: report.model
-        for pod in pods
-        if (key := model_key(pod)) is not None
-        for report in _reports(pod)
-        if report.model is not None and report.command == "inspect"
-    }
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from slm_operator.crd.quantities import human_bytes, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.faults import Fault
-from slm_operator.model.known import drifted, inspected_facts, reported_facts
+from slm_operator.model.known import drifted, reported_facts
 from slm_operator.placement.choose import Placement, candidates, memory_given, place
 from slm_operator.revision.digests import bundle_digest, placement_digest, site_digest, spec_digest
 from slm_operator.revision.history import History
@@ -39,7 +39,7 @@ class Wanted:
         """Whether the source has moved on, and the spec asks to follow."""
         if self.refreshes and history.current is not None:
             key = history.current.artifact.key
-            inspected = inspected_facts(snapshot.pods).get(key)
+            inspected = reported_facts(snapshot.pods, ("inspect",)).get(key)
             known = {name: each for name, each in known.items() if name != key}
             known |= {} if inspected is None else {key: inspected}
         self.facts = relevant(resource, self.settings, known)

@@ -15,6 +15,7 @@ from slm_runtime.errors import (
     ConfigError,
     OutOfSpace,
     RuntimeFailure,
+    SignatureMissing,
     SourceDrifted,
     SourceUnreachable,
     StorageError,
@@ -99,6 +100,12 @@ class Fetch:
                 f"The model volume is read-only, and {self._model.source} isn't on it, in {self.folder.path}.",
                 "Let an SLMDeployment of the same model that may write to the claim (ReadWriteOnce or"
                 " ReadWriteMany) fetch it there, or name another claim in spec.cache.claimName.",
+            )
+        if not self._holds(found):
+            raise SignatureMissing(
+                f"The model volume is read-only, and {self._model.source} on it wasn't verified to be signed by"
+                " somebody who is trusted.",
+                "Let an SLMDeployment with the same spec.model.verification that may write to the claim fetch it there.",
             )
         return found
 

@@ -17,6 +17,7 @@ from slm_runtime.errors import (
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
+from slm_runtime.models.folder import ModelFolder
 from slm_runtime.models.signature import MAX_BYTES
 from slm_runtime.models.sources.site import Site
 from tests.support.index import publish, wheel
@@ -279,3 +280,22 @@ def test_models_that_ask_for_no_signature_have_the_keys_that_they_had() -> None:
     asked = [ModelConfig(name="m", source=source, verification=each) for each in (REQUIRED, IF_PRESENT)]
     assert plain.key == "68a198f3602c37ef"
     assert len({plain.key, *(each.key for each in asked)}) == 3
+
+
+def test_what_others_brought_to_a_volume_that_is_only_read_is_held_against_who_is_trusted(
+    web: WebServer, site: Site, tiny: bytes, signature: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = web.put("m.gguf", tiny)
+    web.put("m.gguf.sig", signature)
+    pin = inspect(source, site).pin
+    plain = ModelConfig(name="m", source=source, pin=pin)
+    asking = plain.model_copy(update={"verification": REQUIRED})
+    Fetch(plain, site).run()
+    with monkeypatch.context() as patched:
+        patched.setattr(ModelFolder, "read_only", lambda _: True)
+        with pytest.raises(SignatureMissing):
+            Fetch(asking, site).run()
+        assert Fetch(plain, site).run().cached
+    Fetch(asking, site).run()
+    monkeypatch.setattr(ModelFolder, "read_only", lambda _: True)
+    assert Fetch(asking, site).run().model.facts.signed_by == ANNA.fingerprint
