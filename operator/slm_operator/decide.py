@@ -10,7 +10,14 @@ from slm_operator.desired.objects import Desired, desired_objects
 from slm_operator.faults import Fault
 from slm_operator.model.known import drifted, newest_removal, reported_facts
 from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
-from slm_operator.observed.pods import has_component, pods_of_jobs, pods_of_template, volume_wait, volumes_of
+from slm_operator.observed.pods import (
+    has_component,
+    heard_from,
+    pods_of_jobs,
+    pods_of_template,
+    volume_wait,
+    volumes_of,
+)
 from slm_operator.obstacles import (
     contended_fields,
     look_again,
@@ -45,7 +52,7 @@ def decide(snapshot: Snapshot) -> Decision:
     # As many as nodes: nothing but how many have failed is asked of them.
     copiers = tuple(each for each in snapshot.pods if has_component(each, COPIES))
     others = tuple(each for each in snapshot.pods if not has_component(each, COPIES))
-    snapshot = replace(snapshot, pods=others)
+    snapshot = replace(snapshot, pods=others, reports=heard_from(others, snapshot.reports))
     seen = _Seen.of(snapshot, resource)
     ailing = (
         *pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now),

@@ -1,12 +1,13 @@
 """Pods of an SLMDeployment: which are meant, which are ready, which wait for a node or a volume."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
+from slm_contract.report import RuntimeReport
 from slm_operator.crd.names import COMPONENT_LABEL, HARDWARE_LABEL, MODEL_LABEL, REVISION_LABEL
-from slm_operator.model.known import runtime_config
+from slm_operator.model.known import container_statuses, runtime_config
 from slm_operator.snapshot import Document
 
 VOLUME_SECONDS = 30
@@ -44,6 +45,20 @@ def pods_of_jobs(pods: Iterable[Document], model_keys: Iterable[str]) -> tuple[D
     """Pods of the Jobs that read these models."""
     keys = frozenset(model_keys)
     return tuple(pod for pod in pods if _label(pod, MODEL_LABEL) in keys and not _going(pod))
+
+
+def heard_from(pods: Iterable[Document], reports: Mapping[str, RuntimeReport]) -> dict[str, RuntimeReport]:
+    """By pod uid: without those of containers that have ended, of which a pod that isn't reached again leaves the last."""
+    ended = {str(pod["metadata"].get("uid")): frozenset(_ended(pod)) for pod in pods}
+    return {uid: each for uid, each in reports.items() if each.command not in ended.get(uid, ())}
+
+
+def _ended(pod: Document) -> Iterator[str]:
+    """Names of the containers that have run and don't now."""
+    for each in container_statuses(pod):
+        state = each.get("state", {})
+        if "running" not in state and ("terminated" in state or "terminated" in each.get("lastState", {})):
+            yield str(each.get("name"))
 
 
 def is_ready(pod: Document) -> bool:

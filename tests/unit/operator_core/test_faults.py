@@ -88,7 +88,7 @@ def test_a_fetch_that_is_running_again_is_a_fetch() -> None:
         phase="Fetching",
         download=Download(state="Fetching", bytes_done=500, bytes_total=1000),
     )
-    world.reports = {pod["metadata"]["uid"]: report for pod in world.pods}
+    world.hear(report)
     world.settle()
     assert reasons(world.status) == ["Fetching"]
     assert world.status["download"] == {"url": SOURCE, "state": "Fetching", "percent": 50}
@@ -98,6 +98,28 @@ def test_a_fetch_that_is_running_again_is_a_fetch() -> None:
     world.settle()
     assert reasons(world.status) == ["Serving"]
     assert "lastFailure" not in world.status
+    assert "download" not in world.status
+
+
+@pytest.mark.parametrize("ended", ["fetch", "serve"])
+def test_what_was_last_heard_of_a_container_that_has_ended_hides_nothing(ended: str) -> None:
+    """A server that ends at once is never reached: the last that was heard of its pod is half of a download."""
+    world = starting()
+    report = RuntimeReport(
+        command="fetch",
+        phase="Fetching",
+        download=Download(state="Fetching", bytes_done=150, bytes_total=1000),
+    )
+    world.hear(report)
+    world.settle()
+    assert reasons(world.status) == ["Fetching"]
+    world.fail(ended, "", exit_code=30)
+    if ended == "serve":
+        for pod in world.pods:
+            fetched = {"name": "fetch", "state": {"terminated": {"exitCode": 0}}}
+            pod["status"]["initContainerStatuses"] = [fetched]
+    world.settle()
+    assert reasons(world.status) == ["InvalidModel"]
     assert "download" not in world.status
 
 

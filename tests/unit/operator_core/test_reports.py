@@ -10,7 +10,7 @@ from tests.unit.operator_core.world import GIVEN, SMOLLM2, SOURCE, World, gpu_no
 
 
 def report(world: World, value: RuntimeReport) -> None:
-    world.reports = {pod["metadata"]["uid"]: value for pod in world.pods}
+    world.hear(value)
     world.settle()
 
 

@@ -259,6 +259,16 @@ class World:
                 }
             ]
 
+    def hear(self, report: RuntimeReport) -> None:
+        """All pods: the container of that command runs, and this is its report."""
+        kind = "initContainerStatuses" if report.command == "fetch" else "containerStatuses"
+        for pod in self.pods:
+            statuses = {each["name"]: each for each in pod["status"].get(kind, ())}
+            author = {**statuses.get(report.command, {}), "name": report.command}
+            author["state"] = {"running": {"startedAt": "2026-01-01T00:02:00Z"}}
+            pod["status"][kind] = list({**statuses, report.command: author}.values())
+        self.reports = {pod["metadata"]["uid"]: report for pod in self.pods}
+
     def leave_unscheduled(self, message: str = "0/1 nodes are available: 1 Insufficient memory.") -> None:
         for pod in self.pods:
             pod["status"] = {
