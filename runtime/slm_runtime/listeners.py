@@ -10,8 +10,8 @@ from typing import Final
 import uvicorn
 from typing_extensions import override
 
-from slm_runtime.api.connection import BoundedProtocol
-from slm_runtime.api.http import Asgi
+from slm_runtime.api.http.connection import BoundedProtocol
+from slm_runtime.api.http.exchange import Asgi
 from slm_runtime.errors import ConfigError, PortInUse
 
 BACKLOG: Final = 2048

@@ -19,7 +19,7 @@ from slm_contract import places as contract
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import RuntimeReport
 from slm_runtime.api.app import api_app
-from slm_runtime.api.auth import KeyRing
+from slm_runtime.api.http.auth import KeyRing
 from slm_runtime.api.ops import ops_app
 from slm_runtime.api.routes import routes
 from slm_runtime.api.serving import Serving

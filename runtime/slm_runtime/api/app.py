@@ -4,13 +4,13 @@ import asyncio
 import logging
 import time
 
-from slm_runtime.api.auth import ANONYMOUS, authorize, is_keyless
-from slm_runtime.api.bodies import Bodies
-from slm_runtime.api.cors import Cors
-from slm_runtime.api.errors import ApiError, ServerFault
-from slm_runtime.api.generation import api_error
-from slm_runtime.api.http import Asgi, Disconnected, Exchange, Handler, Receive, Scope, Send
-from slm_runtime.api.routing import Router
+from slm_runtime.api.answering import api_error
+from slm_runtime.api.http.auth import ANONYMOUS, authorize, is_keyless
+from slm_runtime.api.http.bodies import Bodies
+from slm_runtime.api.http.cors import Cors
+from slm_runtime.api.http.exchange import Asgi, Disconnected, Exchange, Handler, Receive, Scope, Send
+from slm_runtime.api.http.problems import ApiError, ServerFault
+from slm_runtime.api.http.routing import Router
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineError
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from slm_runtime.api.auth import KEYLESS_METHODS, KEYLESS_PATHS
+from slm_runtime.api.http.auth import KEYLESS_METHODS, KEYLESS_PATHS
 from slm_runtime.version import VERSION
 
 _REF: Final = "#/components/schemas/{name}"

@@ -7,10 +7,10 @@ key and tells nothing of what clients say.
 from typing import Final
 
 from slm_contract import places
-from slm_runtime.api.bodies import Bodies
-from slm_runtime.api.errors import ApiError, ServerFault
-from slm_runtime.api.http import Asgi, Exchange, Receive, Scope, Send
-from slm_runtime.api.routing import Router
+from slm_runtime.api.http.bodies import Bodies
+from slm_runtime.api.http.exchange import Asgi, Exchange, Receive, Scope, Send
+from slm_runtime.api.http.problems import ApiError, ServerFault
+from slm_runtime.api.http.routing import Router
 from slm_runtime.api.serving import Serving
 from slm_runtime.metrics import CONTENT_TYPE
 

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Final
 
 from slm_runtime.api.document import Operation, openapi
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.http.exchange import Exchange
+from slm_runtime.api.http.routing import Router
 from slm_runtime.api.ollama import RELEASE, catalogue, embed, generate
 from slm_runtime.api.ollama import chat as ollama_chat
 from slm_runtime.api.openai import chat, completions, embeddings, fields, models, responses
-from slm_runtime.api.routing import Router
 from slm_runtime.api.serving import Serving
 from slm_runtime.metrics import CONTENT_TYPE
 from slm_runtime.version import VERSION

@@ -15,8 +15,8 @@ from slm_contract.report import (
     Performance,
     RuntimeReport,
 )
-from slm_runtime.api.auth import KeyRing
-from slm_runtime.api.errors import ModelNotFound, Unavailable
+from slm_runtime.api.http.auth import KeyRing
+from slm_runtime.api.http.problems import ModelNotFound, Unavailable
 from slm_runtime.engine.client import EngineClient
 from slm_runtime.errors import AccelerationDegraded, ConfigError, KeysMissing, of_engine
 from slm_runtime.metrics import Gauges, Metrics

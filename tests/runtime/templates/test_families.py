@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from slm_runtime.api.parsing import THOUGHTS, OutputParser, Text, ToolCall, thoughts
-from slm_runtime.api.tool_formats import tool_formats
+from slm_runtime.api.conversation.parsing import THOUGHTS, OutputParser, Text, ToolCall, thoughts
+from slm_runtime.api.conversation.tool_formats import tool_formats
 from slm_runtime.templates.chat import ChatFormat
 from tests.cluster import wheel
 from tests.unit.runtime_api.scripted import LOADED, Inline

@@ -15,8 +15,8 @@ from uvicorn.server import ServerState
 from slm_contract.config import AuthMode, ModelConfig, RuntimeConfig
 from slm_contract.report import ModelFacts
 from slm_runtime.api.app import api_app
-from slm_runtime.api.auth import KeyRing
-from slm_runtime.api.connection import BoundedProtocol
+from slm_runtime.api.http.auth import KeyRing
+from slm_runtime.api.http.connection import BoundedProtocol
 from slm_runtime.api.routes import routes
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineState, EngineUnavailable

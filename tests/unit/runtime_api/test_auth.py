@@ -4,7 +4,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from slm_runtime.api.auth import KeyRing, is_keyless
+from slm_runtime.api.http.auth import KeyRing, is_keyless
 from slm_runtime.api.routes import routes
 from tests.unit.runtime_api.scripted import MODEL, exchange, running
 

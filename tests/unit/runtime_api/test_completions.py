@@ -7,7 +7,7 @@ import httpx
 import openai
 import pytest
 
-from slm_runtime.api import embedding
+from slm_runtime.api import vectors as embedding
 from slm_runtime.engine.client import EngineUnavailable
 from tests.unit.runtime_api.scripted import MODEL, Running, Script
 

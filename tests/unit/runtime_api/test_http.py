@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from slm_runtime.api import http as bounds
-from slm_runtime.api.connection import HEAD_BYTES, BoundedProtocol
+from slm_runtime.api.http import exchange as bounds
+from slm_runtime.api.http.connection import HEAD_BYTES, BoundedProtocol
 from tests.unit.runtime_api.scripted import (
     MODEL,
     Running,

@@ -9,7 +9,7 @@ import msgspec
 import ollama
 import pytest
 
-from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.ollama import gotemplate
 from slm_runtime.api.ollama.options import parse_keep_alive
 from slm_runtime.engine.client import EngineBusy

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_runtime.api.parsing import THOUGHTS, OutputParser, Part, Reasoning, Text, ToolCall
-from slm_runtime.api.tool_formats import BARE, FAMILIES, FORCED, GENERIC
+from slm_runtime.api.conversation.parsing import THOUGHTS, OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.conversation.tool_formats import BARE, FAMILIES, FORCED, GENERIC
 
 FORMATS = {
     **{family.name: (family, BARE) for family in FAMILIES},

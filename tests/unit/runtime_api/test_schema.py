@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.schema import SCHEMA_BYTES, inside, schema_text
+from slm_runtime.api.conversation.schema import SCHEMA_BYTES, inside, schema_text
+from slm_runtime.api.http.problems import BadRequest
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 

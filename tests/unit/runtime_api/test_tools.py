@@ -6,7 +6,7 @@ import msgspec
 import openai
 import pytest
 
-from slm_runtime.api.parsing import OutputParser
+from slm_runtime.api.conversation.parsing import OutputParser
 from slm_runtime.engine.client import RequestRefused
 from slm_runtime.engine.messages import FinishReason
 from slm_runtime.templates.tools import teach
@@ -323,7 +323,7 @@ def test_teaching_keeps_turns_alternating() -> None:
     assert taught[3]["content"].count("<tool_response>") == 2
     assert taught[3]["content"].endswith("And?")
     # What was taught is what is read: the model's own earlier calls parse as calls.
-    from slm_runtime.api.tool_formats import GENERIC
+    from slm_runtime.api.conversation.tool_formats import GENERIC
 
     parser = OutputParser((GENERIC,))
     assert len([*parser.feed(taught[2]["content"]), *parser.finish()]) == 2

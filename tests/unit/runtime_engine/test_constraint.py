@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from slm_runtime.api.schema import FORMATS
+from slm_runtime.api.conversation.schema import FORMATS
 from slm_runtime.engine.messages import Constraint
 from slm_runtime.sampling.constraint import Grammars, InvalidConstraint
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from slm_runtime.api.errors import NotFound, NotServed
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.http.exchange import Exchange
+from slm_runtime.api.http.problems import NotFound, NotServed
 from slm_runtime.api.ollama import ndjson
 from slm_runtime.api.ollama.options import LONGEST, deployment_options
 from slm_runtime.api.ollama.requests import parse, thinks

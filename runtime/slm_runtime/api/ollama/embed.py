@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from slm_runtime.api.embedding import embed, written
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.ollama.ndjson import nanoseconds
 from slm_runtime.api.ollama.options import parse_options
 from slm_runtime.api.ollama.requests import parse, remember_keep_alive
 from slm_runtime.api.serving import Serving
+from slm_runtime.api.vectors import embed, written
 
 
 class Embed(msgspec.Struct, kw_only=True):

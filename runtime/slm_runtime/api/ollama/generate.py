@@ -4,16 +4,16 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import LOGPROBS, generating
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.answering import LOGPROBS, generating
+from slm_runtime.api.conversation.parsing import OutputParser
+from slm_runtime.api.conversation.turn import ToolChoice, Turn, prepare_turn
+from slm_runtime.api.http.exchange import Exchange
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.ollama import gotemplate
 from slm_runtime.api.ollama.ndjson import Answer
 from slm_runtime.api.ollama.options import parse_format
 from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
-from slm_runtime.api.parsing import OutputParser
 from slm_runtime.api.serving import Serving
-from slm_runtime.api.turn import ToolChoice, Turn, prepare_turn
 from slm_runtime.engine.messages import GenerateRequest
 from slm_runtime.templates.chat import ChatFormat
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http.problems import BadRequest
 
 _VARIABLE: Final = re.compile(r"\.(System|Prompt|Response)$")
 _LIMIT: Final = 64 * 1024

@@ -6,9 +6,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from slm_runtime.api.generation import Tracked, broken, gather, of_text
-from slm_runtime.api.http import Exchange, Headers
-from slm_runtime.api.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.answering import Tracked, broken, gather, of_text
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.http.exchange import Exchange, Headers
 from slm_runtime.engine.messages import (
     ChoiceFinished,
     Delta,

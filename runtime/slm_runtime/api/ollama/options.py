@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Meta
 
 from slm_contract.config import PromptConfig
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.schema import schema_text
+from slm_runtime.api.conversation.schema import schema_text
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.engine.messages import Constraint, Sampling
 
 _KINDS: Final = {

@@ -4,11 +4,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.conversation.parsing import thoughts
+from slm_runtime.api.http.exchange import Exchange
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.ollama.ndjson import Kind, now
 from slm_runtime.api.ollama.options import FOREVER, Options, parse_keep_alive, parse_options
-from slm_runtime.api.parsing import thoughts
 from slm_runtime.api.serving import Serving
 from slm_runtime.templates.chat import ChatFormat
 

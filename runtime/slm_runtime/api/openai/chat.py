@@ -6,18 +6,18 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
-from slm_runtime.api import sse
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import LOGPROBS, Choice, Tracked, broken, gather, generating, of_text
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.answering import LOGPROBS, Choice, Tracked, broken, gather, generating, of_text
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.conversation.turn import Turn, prepare_turn
+from slm_runtime.api.http import sse
+from slm_runtime.api.http.exchange import Exchange
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.openai import fields, tooling
 from slm_runtime.api.openai.answer import FINISH, chat_logprobs, usage
 from slm_runtime.api.openai.conversation import Message, to_chat
 from slm_runtime.api.openai.sampling import Positive, SamplingFields
 from slm_runtime.api.openai.structured import ResponseFormat, constraint
-from slm_runtime.api.parsing import OutputParser, Part, Reasoning, Text, ToolCall
 from slm_runtime.api.serving import Serving
-from slm_runtime.api.turn import Turn, prepare_turn
 from slm_runtime.engine.messages import ChoiceFinished, Delta, GenerateRequest, RequestFinished
 
 _PARAMS: Final = {

@@ -9,15 +9,15 @@ from typing import Annotated, Any, Final
 from msgspec import Meta
 from msgspec.structs import replace
 
-from slm_runtime.api import sse
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import LOGPROBS, Choice, Tracked, broken, gather, generating_all, interleaved
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.answering import LOGPROBS, Choice, Tracked, broken, gather, generating_all, interleaved
+from slm_runtime.api.http import sse
+from slm_runtime.api.http.exchange import Exchange
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.openai import fields
 from slm_runtime.api.openai.answer import FINISH, CompletionLogprobs, prompt_logprobs, total, usage
 from slm_runtime.api.openai.prompts import Prompts, separate
 from slm_runtime.api.openai.sampling import SamplingFields, first
-from slm_runtime.api.scoring import NoTokens, score
+from slm_runtime.api.prompt_scores import NoTokens, score
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.messages import (
     ChoiceFinished,

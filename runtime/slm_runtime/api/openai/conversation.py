@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.templates.messages import ChatMessage
 
 

@@ -7,12 +7,12 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from slm_runtime.api.embedding import embed, written
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.http.exchange import Exchange
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.openai import fields
 from slm_runtime.api.openai.prompts import Prompts, separate
 from slm_runtime.api.serving import Serving
+from slm_runtime.api.vectors import embed, written
 
 INPUTS: Final = 2048
 """OpenAI's."""

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http.problems import BadRequest
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 _MISSING: Final = re.compile(r"Object missing required field `(.+)`")

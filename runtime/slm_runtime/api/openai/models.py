@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.serving import Serving
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http.problems import BadRequest
 
 Token = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Prompts = str | list[str | Token | list[Token]]

@@ -8,20 +8,20 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from slm_runtime.api import sse
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import Tracked, broken, gather, generating
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.answering import Tracked, broken, gather, generating
+from slm_runtime.api.conversation.newest import newest_turns
+from slm_runtime.api.conversation.parsing import OutputParser
+from slm_runtime.api.conversation.turn import prepare_turn
+from slm_runtime.api.http import sse
+from slm_runtime.api.http.exchange import Exchange
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.openai import fields, tooling
 from slm_runtime.api.openai.answer import FINISH
 from slm_runtime.api.openai.responses_input import conversation
 from slm_runtime.api.openai.responses_output import Output
 from slm_runtime.api.openai.sampling import Positive, SamplingFields, StreamOptions, Unit
 from slm_runtime.api.openai.structured import JsonSchema, ResponseFormat, constraint
-from slm_runtime.api.parsing import OutputParser
 from slm_runtime.api.serving import Serving
-from slm_runtime.api.truncation import newest_turns
-from slm_runtime.api.turn import prepare_turn
 from slm_runtime.engine.messages import ChoiceFinished, Delta, GenerateRequest, Sampling, Usage
 
 _PARAMS: Final = {"prompt": "input", "constraint": "text.format", "max_tokens": "max_output_tokens"}

@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.openai.conversation import FunctionCall, Message, ToolCall, to_chat
 from slm_runtime.api.openai.fields import invalid
 from slm_runtime.templates.messages import ChatMessage

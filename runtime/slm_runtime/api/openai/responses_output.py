@@ -3,8 +3,8 @@
 import secrets
 from typing import Any, Literal
 
-from slm_runtime.api import sse
-from slm_runtime.api.parsing import Part, Reasoning, Text
+from slm_runtime.api.conversation.parsing import Part, Reasoning, Text
+from slm_runtime.api.http import sse
 
 Kind = Literal["message", "reasoning"]
 _PREFIX: dict[Kind, str] = {"message": "msg", "reasoning": "rs"}

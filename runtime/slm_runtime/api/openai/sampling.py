@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from slm_contract.config import PromptParameters
-from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.engine.messages import Sampling
 
 STOP_STRINGS: Final = 16

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.schema import schema_text
+from slm_runtime.api.conversation.schema import schema_text
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.engine.messages import Constraint
 
 

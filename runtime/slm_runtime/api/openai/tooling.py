@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.turn import TOOLS, Tool, ToolChoice
+from slm_runtime.api.conversation.turn import TOOLS, Tool, ToolChoice
+from slm_runtime.api.http.problems import BadRequest
 
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
 

@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.generation import REQUEST_SECONDS, cancelled_on_disconnect
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.answering import REQUEST_SECONDS, cancelled_on_disconnect
+from slm_runtime.api.http.exchange import Exchange
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.messages import Embedded, EmbedRequest
 

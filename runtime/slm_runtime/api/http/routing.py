@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from slm_runtime.api.errors import MethodNotAllowed, NotFound
-from slm_runtime.api.http import Handler
+from slm_runtime.api.http.exchange import Handler
+from slm_runtime.api.http.problems import MethodNotAllowed, NotFound
 
 _WILDCARD: Final = "{rest}"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from slm_runtime.api.errors import Unauthorized
+from slm_runtime.api.http.problems import Unauthorized
 
 _log = logging.getLogger("slm.auth")
 

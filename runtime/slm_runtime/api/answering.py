@@ -9,8 +9,15 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from slm_runtime.api.errors import ApiError, BadRequest, EngineFailed, ServerFault, TooBusy, Unavailable
-from slm_runtime.api.http import Disconnected, Exchange
+from slm_runtime.api.http.exchange import Disconnected, Exchange
+from slm_runtime.api.http.problems import (
+    ApiError,
+    BadRequest,
+    EngineFailed,
+    ServerFault,
+    TooBusy,
+    Unavailable,
+)
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import (
     DeadlineExceeded,

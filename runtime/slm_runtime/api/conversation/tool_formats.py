@@ -7,8 +7,8 @@ tools.
 
 from typing import Final
 
-from slm_runtime.api.parsing import ToolFormat
-from slm_runtime.api.tool_readers import (
+from slm_runtime.api.conversation.parsing import ToolFormat
+from slm_runtime.api.conversation.tool_readers import (
     read_deepseek,
     read_exact,
     read_fenced,

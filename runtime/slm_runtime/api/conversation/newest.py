@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable
 
+from slm_runtime.api.conversation.turn import Turn
 from slm_runtime.api.serving import Serving
-from slm_runtime.api.turn import Turn
 from slm_runtime.engine.messages import CHARACTERS_A_TOKEN
 from slm_runtime.templates.messages import ChatMessage
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from slm_runtime.api.errors import BadRequest
-from slm_runtime.api.parsing import OutputParser, thoughts
-from slm_runtime.api.prompt import render_chat
-from slm_runtime.api.schema import encoded, inside, schema_text
-from slm_runtime.api.tool_formats import EITHER, FORCED, tool_formats
+from slm_runtime.api.conversation.parsing import OutputParser, thoughts
+from slm_runtime.api.conversation.prompt import render_chat
+from slm_runtime.api.conversation.schema import encoded, inside, schema_text
+from slm_runtime.api.conversation.tool_formats import EITHER, FORCED, tool_formats
+from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.engine.messages import Constraint
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.messages import ChatMessage

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from slm_runtime.api.errors import BadRequest, ServerFault
+from slm_runtime.api.http.problems import BadRequest, ServerFault
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.messages import ChatMessage
 from slm_runtime.templates.renderer import TemplateFailed

@@ -9,9 +9,9 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from slm_runtime.api.auth import ANONYMOUS
-from slm_runtime.api.bodies import SMALL_BYTES, Bodies
-from slm_runtime.api.errors import ApiError, BadRequest, PayloadTooLarge, RequestTimeout, TooBusy
+from slm_runtime.api.http.auth import ANONYMOUS
+from slm_runtime.api.http.bodies import SMALL_BYTES, Bodies
+from slm_runtime.api.http.problems import ApiError, BadRequest, PayloadTooLarge, RequestTimeout, TooBusy
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from slm_runtime.api.tool_readers import Call, Schema, as_declared
+from slm_runtime.api.conversation.tool_readers import Call, Schema, as_declared
 
 Marks = tuple[str, str]
 THOUGHTS: Final[tuple[Marks, ...]] = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))

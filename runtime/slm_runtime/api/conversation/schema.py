@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from slm_runtime.api.errors import BadRequest
+from slm_runtime.api.http.problems import BadRequest
 
 SCHEMA_BYTES: Final = 256 * 1024
 

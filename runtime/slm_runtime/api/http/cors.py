@@ -6,7 +6,7 @@ neither read nor allowed: a page sends its key in `Authorization`, as every clie
 
 from typing import Final
 
-from slm_runtime.api.http import Exchange, Headers
+from slm_runtime.api.http.exchange import Exchange, Headers
 
 PREFLIGHT_SECONDS: Final = 600
 """How long a browser may rely on what it was told."""

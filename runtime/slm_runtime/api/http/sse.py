@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import msgspec
 
-from slm_runtime.api.errors import ApiError
-from slm_runtime.api.http import Exchange, Headers
+from slm_runtime.api.http.exchange import Exchange, Headers
+from slm_runtime.api.http.problems import ApiError
 
 HEADERS: Final[Headers] = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -4,8 +4,8 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from slm_runtime.api.generation import REQUEST_SECONDS, cancelled_on_disconnect
-from slm_runtime.api.http import Exchange
+from slm_runtime.api.answering import REQUEST_SECONDS, cancelled_on_disconnect
+from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.messages import (
     ChoiceFinished,

@@ -1,0 +1,1 @@
+"""What is HTTP: connections, bodies, routing, keys, origins, errors, event streams."""
