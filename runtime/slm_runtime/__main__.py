@@ -16,7 +16,6 @@ from slm_contract.places import CONFIG_ENV
 from slm_contract.report import FetchReport
 from slm_runtime.errors import ConfigError, RuntimeFailure
 from slm_runtime.logs import configure
-from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places, port
 
 
@@ -103,6 +102,7 @@ def config_from_environment() -> RuntimeConfig:
 
 def _fetch(places: Places) -> int:
     from slm_runtime.fetching.command import fetch_command
+    from slm_runtime.models.sources.site import Site
     from slm_runtime.termination import leave
 
     try:
@@ -124,6 +124,7 @@ def _hold(places: Places) -> int:
 
 def _inspect(options: argparse.Namespace, places: Places) -> int:
     from slm_runtime.fetching.inspect import inspect, inspect_command, table
+    from slm_runtime.models.sources.site import Site
     from slm_runtime.termination import leave
 
     if options.source is None:

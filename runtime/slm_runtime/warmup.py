@@ -9,7 +9,7 @@ from slm_runtime.engine.client import EngineClient
 from slm_runtime.engine.messages import Delta, GenerateRequest, RequestFinished, Sampling
 from slm_runtime.errors import EngineFailed
 
-TOKENS: Final = 32
+TOKENS: Final = 16
 DECODE_SECONDS: Final = 5.0
 """A slow machine is ready with fewer tokens."""
 

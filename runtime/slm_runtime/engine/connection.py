@@ -3,20 +3,16 @@
 import asyncio
 import contextlib
 import signal
-import socket
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from typing import Final, cast
+from collections.abc import Callable
+from typing import cast
 
 import msgspec
 from typing_extensions import override
 
 from slm_runtime.engine.channel import ChannelError, FrameBuffer, encode
-from slm_runtime.engine.messages import EngineConfig, FromEngine, Message
-
-ENGINE_COMMAND: Final = (sys.executable, "-m", "slm_runtime.engine.process")
-"""The descriptor of the socket is added to it."""
+from slm_runtime.engine.launch import Launched
+from slm_runtime.engine.messages import FromEngine, Message
 
 
 class Connection(asyncio.Protocol):
@@ -63,26 +59,16 @@ class EngineProcess:
         self.connection = connection
 
     @classmethod
-    async def spawn(
-        cls, command: Sequence[str], config: EngineConfig, receive: Callable[[FromEngine], None]
-    ) -> "EngineProcess":
-        """Not forked: the native library's threads and locks start from nothing."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            descriptor = theirs.fileno()
-            process = subprocess.Popen(  # noqa: ASYNC220 -- takes a millisecond, and asyncio's own may lose the exit code
-                [*command, str(descriptor)], pass_fds=(descriptor,), stdin=subprocess.DEVNULL
-            )
-        ours.setblocking(False)
-        connecting = asyncio.get_running_loop().create_connection(lambda: Connection(receive), sock=ours)
+    async def connected(cls, launched: Launched, receive: Callable[[FromEngine], None]) -> "EngineProcess":
+        """Take over a process that was started."""
+        loop = asyncio.get_running_loop()
         try:
-            _, connection = await connecting
+            _, connection = await loop.create_connection(lambda: Connection(receive), sock=launched.socket)
         except BaseException:
-            process.kill()
-            process.wait()
+            launched.process.kill()
+            launched.process.wait()
             raise
-        connection.send(config)
-        return cls(process, connection)
+        return cls(launched.process, connection)
 
     @property
     def pid(self) -> int:

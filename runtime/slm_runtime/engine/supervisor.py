@@ -21,7 +21,8 @@ from slm_runtime.engine.client import (
     EngineUnavailable,
     RequestRefused,
 )
-from slm_runtime.engine.connection import ENGINE_COMMAND, EngineProcess
+from slm_runtime.engine.connection import EngineProcess
+from slm_runtime.engine.launch import ENGINE_COMMAND, Launched, launch
 from slm_runtime.engine.messages import (
     Accepted,
     Busy,
@@ -72,14 +73,17 @@ class EngineSupervisor:
         config: EngineConfig,
         *,
         command: Sequence[str] = ENGINE_COMMAND,
+        launched: Launched | None = None,
         backoff: float = _BACKOFF_SECONDS,
         keep_alive: float | None = None,
         reload_seconds: float = _RELOAD_SECONDS,
     ) -> None:
-        """Nothing runs before `start`.
+        """Nothing that wasn't launched runs before `start`.
 
         Parameters
         ----------
+        launched
+            The first process, with the same configuration; None: `start` launches it.
         backoff
             Seconds between the first death and the second process.
         keep_alive
@@ -89,6 +93,7 @@ class EngineSupervisor:
         """
         self._config = config
         self._command = command
+        self._launched = launched
         self._backoff = backoff
         self._keep_alive = keep_alive
         self._reload_seconds = reload_seconds
@@ -251,7 +256,8 @@ class EngineSupervisor:
         """One process, from its start to its end; returns how it ended, None where it was put to rest."""
         self._fault = None
         try:
-            self._process = await EngineProcess.spawn(self._command, self._config, self._receive)
+            launched, self._launched = self._launched or launch(self._config, self._command), None
+            self._process = await EngineProcess.connected(launched, self._receive)
         except OSError as error:
             return f"the engine process can't be started: {error}"
         try:

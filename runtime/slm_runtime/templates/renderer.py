@@ -38,6 +38,11 @@ class TemplateRenderer:
         self._process: asyncio.subprocess.Process | None = None
         self._exchange: asyncio.Task[dict[str, str] | None] | None = None
 
+    async def start(self) -> None:
+        """Have the process there before it is asked for something."""
+        with contextlib.suppress(TemplateFailed):
+            await self.render("", {})
+
     async def render(self, template: str, variables: dict[str, Any]) -> str:
         """Render a template's source with its variables.
 
