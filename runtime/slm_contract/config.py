@@ -126,6 +126,8 @@ class RuntimeConfig(ContractModel):
     parallel: int = Field(default=4, ge=1, le=256)
     """Sequences decoded together."""
     kv_cache_type: KVCacheType = KVCacheType.F16
+    kv_cache_bytes: int | None = Field(default=None, ge=1)
+    """Bound of the KV cache; None: `parallel` requests of the full context have room side by side."""
     batch_size: int = Field(default=512, ge=32)
     """Tokens in one step of the engine."""
     threads: int | None = Field(default=None, ge=1)

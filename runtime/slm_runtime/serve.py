@@ -6,10 +6,12 @@ bind ── launch engine ──┬── import the API ──┬── first t
 
 import logging
 from pathlib import Path
+from typing import Final
 
+from slm_contract import kv
 from slm_contract import places as contract
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
-from slm_contract.report import RuntimeReport
+from slm_contract.report import ModelFacts, RuntimeReport
 from slm_runtime.engine.launch import launch
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.errors import RuntimeFailure
@@ -19,6 +21,9 @@ from slm_runtime.models.folder import FetchedModel, ModelFolder
 from slm_runtime.places import Places
 from slm_runtime.sockets import listen
 from slm_runtime.termination import leave
+
+DEFAULT_CONTEXT: Final = 8192
+"""Tokens a request may hold where neither the configuration nor the model asks for less."""
 
 _log = logging.getLogger("slm.serve")
 
@@ -47,7 +52,7 @@ def _serve_model(config: RuntimeConfig, places: Places, model: FetchedModel) -> 
     path = PlainVolume(places.plain_dir, places.identities).path(model)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
-    engine = engine_config(config, path)
+    engine = engine_config(config, path, model.facts)
     launched = launch(engine)
     # What follows takes as long to import as the engine needs to load: side by side.
     from slm_runtime.api.http.auth import KeyRing
@@ -76,16 +81,26 @@ def _said(model: PromptConfig | PromptParameters) -> dict[str, object]:
     return {name: value for name, value in model if value is not None}
 
 
-def engine_config(config: RuntimeConfig, path: Path) -> EngineConfig:
+def engine_config(config: RuntimeConfig, path: Path, facts: ModelFacts) -> EngineConfig:
     return EngineConfig(
         engine="LlamaCpp",
         model_path=str(path),
         context_length=config.context_length,
         parallel=config.parallel,
         kv_cache_type=config.kv_cache_type.value,
+        kv_cells=_kv_cells(config, facts),
         flash_attention=config.flash_attention,
         batch_size=config.batch_size,
         threads=config.threads,
         provider=config.hardware.provider,
         gpu_layers=config.hardware.gpu_layers,
     )
+
+
+def _kv_cells(config: RuntimeConfig, facts: ModelFacts) -> int | None:
+    """None: as many as all requests may need."""
+    if config.kv_cache_bytes is None:
+        return None
+    context_length = config.context_length or min(facts.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    of_a_cell = kv.cell_bytes(facts, config.kv_cache_type)
+    return kv.cells(context_length, config.parallel, of_a_cell=of_a_cell, limit=config.kv_cache_bytes)

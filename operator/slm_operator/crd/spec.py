@@ -178,6 +178,10 @@ class Runtime(ApiModel):
     """Requests that are decoded together. Absent: 4."""
     kv_cache_type: KVCacheType | None = None
     """Number format of the KV cache: `q8_0` halves its memory, `q4_0` quarters it. Absent: `f16`."""
+    kv_cache_memory: Quantity | None = None
+    """Bound of the KV cache, of all requests together. Below what `parallel` requests of the full context need, as many run
+    together as there is room for, and the youngest waits where it runs out; below what one needs it is refused. Absent:
+    `parallel` requests have room side by side."""
     batch_size: Annotated[int, Field(ge=32, le=8192)] | None = None
     """Tokens that one step of the engine takes. Absent: 512."""
     threads: Annotated[int, Field(ge=1, le=512)] | None = None

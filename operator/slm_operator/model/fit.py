@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from slm_contract import kv
 from slm_contract.config import KVCacheType
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import human_bytes
-from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL, KV_PADDING, Estimate, estimate
+from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL, Estimate, estimate
 
 DEFAULT_CONTEXT: Final = 8192
 """Tokens a request may hold where neither the spec nor the model asks for less."""
@@ -38,6 +39,7 @@ def fit(
     context_length: int | None = None,
     parallel: int = DEFAULT_PARALLEL,
     kv_type: KVCacheType = KVCacheType.F16,
+    kv_limit: int | None = None,
     batch: int = DEFAULT_BATCH,
     flash_attention: bool = True,
     available: int | None = None,
@@ -48,16 +50,29 @@ def fit(
     ----------
     context_length
         Tokens a request shall hold; None leaves it to us, and only then is it reduced to fit.
+    kv_limit
+        Bytes that the KV cache may take, in which one request at least has to have room.
     available
         Bytes that a pod may ask for; None where nobody knows.
     """
 
     def at(context: int) -> Estimate:
         return estimate(
-            facts, context, parallel=parallel, kv_type=kv_type, batch=batch, flash_attention=flash_attention
+            facts,
+            context,
+            parallel=parallel,
+            kv_type=kv_type,
+            kv_limit=kv_limit,
+            batch=batch,
+            flash_attention=flash_attention,
         )
 
     wanted = context_length or min(facts.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    held = _held(facts, kv_type, kv_limit)
+    if held is not None and held < wanted:
+        if context_length is not None or held < SHORTEST_CONTEXT:
+            return Fit(at(wanted), fits=False, explanation=_too_small(facts, kv_type, wanted, held))
+        wanted = held
     full = at(wanted)
     if available is None or full.request <= available:
         return Fit(full, fits=True, explanation=full.explanation)
@@ -87,13 +102,27 @@ def fit(
 
 def _largest(at: Callable[[int], Estimate], least: int, wanted: int, available: int) -> Estimate | None:
     """Of the contexts in whole paddings below `wanted`, the longest that fits; None where not even the least does."""
-    low, high = -(-least // KV_PADDING), -(-wanted // KV_PADDING)
-    if low >= high or at(low * KV_PADDING).request > available:
+    low, high = -(-least // kv.PADDING), -(-wanted // kv.PADDING)
+    if low >= high or at(low * kv.PADDING).request > available:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        if at(middle * KV_PADDING).request <= available:
+        if at(middle * kv.PADDING).request <= available:
             low = middle
         else:
             high = middle
-    return at(low * KV_PADDING)
+    return at(low * kv.PADDING)
+
+
+def _held(facts: ModelFacts, kv_type: KVCacheType, limit: int | None) -> int | None:
+    """Tokens that a bounded KV cache holds; None: as many as there are."""
+    of_a_cell = kv.cell_bytes(facts, kv_type)
+    return None if limit is None or not of_a_cell else kv.held(limit, of_a_cell)
+
+
+def _too_small(facts: ModelFacts, kv_type: KVCacheType, wanted: int, held: int) -> str:
+    needed = int(kv.padded(wanted) * kv.cell_bytes(facts, kv_type))
+    return (
+        f"runtime.kvCacheMemory holds {held} tokens, and one request may take {wanted}, "
+        f"which need {human_bytes(needed)}"
+    )

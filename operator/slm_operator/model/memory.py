@@ -8,14 +8,13 @@ depends on the architecture is already counted in the header's facts. Bytes thro
 from dataclasses import dataclass
 from typing import Final
 
+from slm_contract import kv
 from slm_contract.config import KVCacheType
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import MIB, human_bytes
 
 DEFAULT_PARALLEL: Final = 4
 DEFAULT_BATCH: Final = 512
-KV_PADDING: Final = 256
-"""Cells that the KV cache is padded to."""
 OUTPUT_ROWS: Final = 32
 """Tokens that one step can give logits of, where fewer sequences are decoded together."""
 FLOAT: Final = 4
@@ -27,9 +26,6 @@ MARGIN: Final = 0.10
 """On top of the sum: allocators, threads, requests in flight."""
 LEAST_MARGIN: Final = 64 * MIB
 
-BYTES_PER_ELEMENT: Final = {KVCacheType.F16: 2.0, KVCacheType.Q8_0: 34 / 32, KVCacheType.Q4_0: 18 / 32}
-"""Blocks of 32 numbers with their scale."""
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -38,6 +34,8 @@ class Estimate:
     context_length: int
     parallel: int
     kv_type: KVCacheType
+    kv_cells: int
+    """Tokens that the KV cache holds at once, of all sequences."""
     weights: int
     kv_cache: int
     recurrent_state: int
@@ -65,6 +63,8 @@ class Estimate:
     @property
     def explanation(self) -> str:
         tokens = f"{self.parallel} x {self.context_length} tokens"
+        if self.kv_cells < self.parallel * self.context_length:
+            tokens = f"{self.kv_cells} tokens at once of {tokens}"
         parts = [f"weights {human_bytes(self.weights)}"]
         if self.kv_cache:
             parts.append(f"KV cache {human_bytes(self.kv_cache)} ({tokens}, {self.kv_type.value})")
@@ -83,11 +83,6 @@ class Estimate:
         )
 
 
-def kv_cache_bytes(facts: ModelFacts, context_length: int, parallel: int, kv_type: KVCacheType) -> int:
-    """Keys and values of every block that has attention, for `parallel` sequences of `context_length` tokens."""
-    return int(_cells(context_length, parallel) * _kv_elements(facts) * BYTES_PER_ELEMENT[kv_type])
-
-
 def recurrent_bytes(facts: ModelFacts, parallel: int) -> int:
     """States of `parallel` sequences: they are of one size, whatever the context."""
     return parallel * facts.recurrent_elements * FLOAT
@@ -99,30 +94,23 @@ def output_bytes(facts: ModelFacts, parallel: int) -> int:
 
 
 def compute_bytes(
-    facts: ModelFacts, context_length: int, parallel: int, batch: int, *, flash_attention: bool = True
+    facts: ModelFacts, cells: int, parallel: int, batch: int, *, flash_attention: bool = True
 ) -> int:
     """The compute buffers, as llama.cpp reserves them for one step.
 
     They are what exists at once in a step's widest moment: in a block, with the attention mask over all cells, or where its
     logits are made. Without flash attention the scores of every head over all cells exist, too, and the mask is in floats.
     """
-    tokens, cells = max(batch, parallel), _cells(context_length, parallel)
+    tokens = max(batch, parallel)
     rows = min(max(parallel, OUTPUT_ROWS), tokens)
     elements = _activations(facts)
-    if not flash_attention and _kv_elements(facts):
+    if not flash_attention and kv.kv_elements(facts):
         attention = 5 * max(facts.head_count * facts.key_length, facts.embedding_length)
         elements = max(elements, attention + facts.head_count * cells)
     mask = _masks(facts) * tokens * cells * (2 if flash_attention else FLOAT)
     logits = (rows * facts.vocab_size + (rows + tokens) * facts.embedding_length) * FLOAT
     state = recurrent_bytes(facts, parallel) // max(facts.recurrent_blocks, 1)
     return max(elements * tokens * FLOAT + mask, logits) + state
-
-
-def _kv_elements(facts: ModelFacts) -> int:
-    """Of one token, in all blocks; an earlier version's report has only the heads."""
-    if facts.kv_elements is not None:
-        return facts.kv_elements
-    return sum(facts.kv_heads) * (facts.key_length + facts.value_length)
 
 
 def _activations(facts: ModelFacts) -> int:
@@ -136,12 +124,8 @@ def _activations(facts: ModelFacts) -> int:
 
 def _masks(facts: ModelFacts) -> int:
     """One for each reach of attention: all cells, the window."""
-    whole, window = _kv_elements(facts) - facts.window_kv_elements, facts.window_kv_elements
+    whole, window = kv.kv_elements(facts) - facts.window_kv_elements, facts.window_kv_elements
     return (whole > 0) + (window > 0)
-
-
-def _cells(context_length: int, parallel: int) -> int:
-    return -(-context_length * parallel // KV_PADDING) * KV_PADDING
 
 
 def estimate(
@@ -150,18 +134,28 @@ def estimate(
     *,
     parallel: int = DEFAULT_PARALLEL,
     kv_type: KVCacheType = KVCacheType.F16,
+    kv_limit: int | None = None,
     batch: int = DEFAULT_BATCH,
     flash_attention: bool = True,
 ) -> Estimate:
-    """Memory of one replica that runs with just these numbers."""
+    """Memory of one replica that runs with just these numbers.
+
+    Parameters
+    ----------
+    kv_limit
+        Bytes that the KV cache is held to, as far as one request has room; None: no bound.
+    """
+    of_a_cell = kv.cell_bytes(facts, kv_type)
+    cells = kv.cells(context_length, parallel, of_a_cell=of_a_cell, limit=kv_limit)
     return Estimate(
         context_length=context_length,
         parallel=parallel,
         kv_type=kv_type,
+        kv_cells=cells,
         weights=facts.weights_bytes,
-        kv_cache=kv_cache_bytes(facts, context_length, parallel, kv_type),
+        kv_cache=int(cells * of_a_cell),
         recurrent_state=recurrent_bytes(facts, parallel),
-        compute=compute_bytes(facts, context_length, parallel, batch, flash_attention=flash_attention),
+        compute=compute_bytes(facts, cells, parallel, batch, flash_attention=flash_attention),
         outputs=output_bytes(facts, parallel),
         process=PROCESS_BYTES + facts.vocab_size * VOCABULARY_BYTES,
         plain=facts.size_bytes if facts.encrypted else 0,

@@ -197,6 +197,7 @@ def _judge(
             f"contextLength asks for {spec.runtime.context_length}",
             longest_context=longest,
         )
+    kv_memory = spec.runtime.kv_cache_memory
     fitted = fit(
         header,
         context_length=spec.runtime.context_length,
@@ -204,6 +205,7 @@ def _judge(
         batch=spec.runtime.batch_size or DEFAULT_BATCH,
         flash_attention=spec.runtime.flash_attention is not FlashAttention.DISABLED,
         available=given if given is not None else available,
+        kv_limit=None if kv_memory is None else int(parse_quantity(kv_memory)),
         **({"kv_type": spec.runtime.kv_cache_type} if spec.runtime.kv_cache_type else {}),
     )
     if not fitted.fits and given is None:

@@ -4,7 +4,7 @@ from typing import Final
 
 from slm_contract.config import HardwareConfig, ModelConfig, PromptConfig, PromptParameters, RuntimeConfig
 from slm_operator.crd.prompt import Prompt
-from slm_operator.crd.quantities import parse_duration
+from slm_operator.crd.quantities import parse_duration, parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import FlashAttention
 from slm_operator.revision.revision import Revision
@@ -21,6 +21,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
     """For `slm-runtime fetch` and `serve`."""
     spec, chosen = resource.spec, revision.hardware_class
     keep_alive, cors = spec.runtime.keep_alive, spec.endpoint.cors
+    kv_memory = spec.runtime.kv_cache_memory
     return RuntimeConfig(
         model=revision.artifact,
         engine=chosen.engine,
@@ -33,6 +34,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         context_length=spec.runtime.context_length or revision.context_length,
         parallel=spec.runtime.parallel or _DEFAULTS.parallel,
         kv_cache_type=spec.runtime.kv_cache_type or _DEFAULTS.kv_cache_type,
+        kv_cache_bytes=None if kv_memory is None else max(1, int(parse_quantity(kv_memory))),
         batch_size=spec.runtime.batch_size or _DEFAULTS.batch_size,
         threads=spec.runtime.threads,
         flash_attention=_FLASH_ATTENTION[spec.runtime.flash_attention],

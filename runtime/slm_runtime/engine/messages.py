@@ -36,6 +36,8 @@ class EngineConfig(Message, kw_only=True):
     parallel: int = 4
     """Sequences decoded together."""
     kv_cache_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    kv_cells: int | None = None
+    """Positions that all sequences share; None: `parallel` times the context."""
     flash_attention: bool | None = None
     """None: where the engine can."""
     batch_size: int = 512

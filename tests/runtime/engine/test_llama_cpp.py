@@ -85,6 +85,14 @@ def test_it_says_what_it_runs(engine):
     assert info.threads == 1
 
 
+def test_a_bounded_cache_holds_one_request_at_least(make_engine, tiny):
+    for asked, cells in ((1024, 1024), (300, 512), (256, 512)):
+        engine = make_engine(tiny, parallel=4, batch_size=64, threads=1, kv_cells=asked)
+        assert engine.info.kv_cells == engine.capabilities.cells == cells
+        assert engine.info.context_length == 512
+        engine.close()
+
+
 def test_chunks_give_what_the_whole_gives(engine):
     whole = prefill(engine, 0, TOKENS)
     engine.step([span(1, 0, TOKENS[:7], logits=False)])

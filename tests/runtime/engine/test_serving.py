@@ -230,3 +230,17 @@ async def test_load_failures_are_final_and_say_why(tmp_path):
         assert "wrong.gguf" in await supervisor.failed()
     finally:
         await supervisor.close()
+
+
+async def test_where_requests_share_less_memory_than_they_may_take_each_still_gets_its_whole_answer(tiny):
+    """Four may take 512 positions each; there are 768. Who has to give way goes on where it was."""
+    asked = [
+        GenerateRequest(prompt=[f"tell {n}"], sampling=GREEDY, max_tokens=300, ignore_eos=True)
+        for n in range(4)
+    ]
+    async with engine(tiny, threads=1) as roomy:
+        expected = [tokens_of(await answer(roomy, one)) for one in asked]
+    async with engine(tiny, threads=1, kv_cells=768) as bounded:
+        events = await asyncio.gather(*(answer(bounded, one) for one in asked))
+        assert bounded.stats.preemptions > 0
+    assert [tokens_of(one) for one in events] == expected

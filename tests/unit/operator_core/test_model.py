@@ -74,7 +74,7 @@ def test_an_automatic_context_is_the_longest_that_fits_and_says_so() -> None:
 def test_without_flash_attention_it_is_what_llama_cpp_was_measured_to_reserve(
     context: int, parallel: int, batch: int, measured: int
 ) -> None:
-    found = compute_bytes(SMOLLM2, context, parallel, batch, flash_attention=False)
+    found = compute_bytes(SMOLLM2, context * parallel, parallel, batch, flash_attention=False)
     assert found == pytest.approx(measured, rel=0.05)
 
 
@@ -83,6 +83,24 @@ def test_a_context_that_was_asked_for_is_never_reduced() -> None:
     assert not found.fits
     assert found.estimate.context_length == 8192
     assert "the longest context that fits it is 4352 tokens" in found.explanation
+
+
+def test_a_bound_of_the_kv_cache_is_what_it_takes_and_what_it_holds_is_said() -> None:
+    free = estimate(FACTS, 4096, parallel=4)
+    bound = estimate(FACTS, 4096, parallel=4, kv_limit=free.kv_cache // 2 + 1)
+    assert bound.kv_cells == 8192
+    assert bound.kv_cache == free.kv_cache // 2
+    assert bound.compute < free.compute, "the mask reaches over as many cells as there are"
+    assert "8192 tokens at once of 4 x 4096 tokens" in bound.explanation
+    assert estimate(FACTS, 4096, parallel=4, kv_limit=10 * free.kv_cache) == free
+
+
+def test_a_bound_of_the_kv_cache_shortens_only_a_context_that_nobody_asked_for() -> None:
+    limit = estimate(FACTS, 2048, parallel=1).kv_cache
+    assert fit(FACTS, kv_limit=limit).estimate.context_length == 2048
+    refused = fit(FACTS, context_length=4096, kv_limit=limit)
+    assert not refused.fits
+    assert "runtime.kvCacheMemory holds 2048 tokens, and one request may take 4096" in refused.explanation
 
 
 def test_where_no_context_fits_none_is_proposed() -> None:

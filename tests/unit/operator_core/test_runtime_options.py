@@ -37,8 +37,10 @@ def test_a_prompt_reaches_the_runtime() -> None:
 
 
 def test_what_the_engine_runs_with_reaches_it() -> None:
-    config = told(runtime={"flashAttention": "Disabled", "keepAlive": "1h30m"})
+    config = told(runtime={"flashAttention": "Disabled", "keepAlive": "1h30m", "kvCacheMemory": "1Gi"})
     assert (config.flash_attention, config.keep_alive_seconds) == (False, 5400)
+    assert config.kv_cache_bytes == 1 << 30
+    assert told(runtime={"kvCacheMemory": "0"}).kv_cache_bytes == 1, "as little as one request takes"
     assert told(runtime={"flashAttention": "Enabled"}).flash_attention is True
     assert told(endpoint={"cors": {"allowedOrigins": ["https://a"]}}).allowed_origins == ("https://a",)
 
@@ -56,7 +58,7 @@ def test_the_class_says_how_many_layers_where_the_spec_does_not() -> None:
 def test_what_is_not_written_is_not_told() -> None:
     """A field that a version adds must not roll what an earlier one rendered."""
     text = config_of(world_of().deployment)
-    for name in ("prompt", "flashAttention", "keepAlive", "allowedOrigins"):
+    for name in ("prompt", "flashAttention", "keepAlive", "allowedOrigins", "kvCacheBytes"):
         assert name not in text
 
 

@@ -233,7 +233,7 @@ class LlamaCppEngine:
 def context_params(config: EngineConfig, context_length: int) -> Any:
     """All that decides how much memory a context takes."""
     params = native.llama_context_default_params()
-    cells = context_length * config.parallel
+    cells = max(config.kv_cells or context_length * config.parallel, context_length)
     params.n_ctx = -(-cells // _CELL_PADDING) * _CELL_PADDING
     params.n_batch = max(config.batch_size, config.parallel)
     params.n_ubatch = params.n_batch
