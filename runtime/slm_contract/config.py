@@ -131,7 +131,7 @@ class RuntimeConfig(ContractModel):
     batch_size: int = Field(default=512, ge=32)
     """Tokens in one step of the engine."""
     threads: int | None = Field(default=None, ge=1)
-    """None: the CPU quota of the cgroup, or the affinity, whichever is smaller."""
+    """None: the quota of the cgroup or the cores of one memory node, whichever is smaller."""
     flash_attention: bool | None = None
     """None: where the engine can."""
     prompt: PromptConfig | None = None

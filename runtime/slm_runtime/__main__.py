@@ -74,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--context-length", type=int, help="tokens that a request may hold")
     serve.add_argument("--parallel", type=int, help="requests decoded together")
     serve.add_argument(
-        "--threads", type=int, help="of the engine; default: the CPUs that this process may use"
+        "--threads",
+        type=int,
+        help="of the engine; default: the cores that this process may use, of one memory node",
     )
     serve.add_argument("--kv-cache-type", choices=["f16", "q8_0", "q4_0"])
     commands.add_parser("bench", help="measure the runtime; `slm-runtime bench --help` lists what")

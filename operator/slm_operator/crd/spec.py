@@ -185,7 +185,7 @@ class Runtime(ApiModel):
     batch_size: Annotated[int, Field(ge=32, le=8192)] | None = None
     """Tokens that one step of the engine takes. Absent: 512."""
     threads: Annotated[int, Field(ge=1, le=512)] | None = None
-    """Threads of the engine. Absent: what the container may use."""
+    """Threads of the engine. Absent: the cores that the container may use, of one memory node at most."""
     flash_attention: FlashAttention = FlashAttention.AUTO
     """Attention without its large intermediate results: less memory, and faster with a long context. `Auto`: where the
     engine can."""

@@ -1,20 +1,59 @@
-"""How many CPUs this process may really use: not the host's cores, which a quota or an affinity may cut."""
+"""How many CPUs this process may really use: not the host's, which a quota or an affinity may cut.
+
+And of these as many as help. A step's threads meet at hundreds of barriers: two on one core keep each other waiting there,
+and a barrier between the memory nodes of a large machine takes longer than what a small model has to do between two.
+"""
 
 import math
 import os
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 
-def available_cpus(root: Path = Path("/")) -> int:
-    """Threads that can run at once: the smaller of affinity and cgroup quota, at least 1.
+def available_cpus(root: Path = Path("/"), affinity: Collection[int] | None = None) -> int:
+    """Threads to compute with: what the cgroup's quota lets run at once, of the cores of one memory node; at least 1.
 
     Parameters
     ----------
     root
         Where `proc` and `sys` are mounted; tests give another.
+    affinity
+        Numbers of the CPUs that may be used; None: as the kernel says.
     """
+    cpus = os.sched_getaffinity(0) if affinity is None else affinity
     quotas = [quota for folder in _cgroups(root) if (quota := _quota(folder)) is not None]
-    return max(1, math.floor(min([len(os.sched_getaffinity(0)), *quotas])))
+    return max(1, math.floor(min([_useful(root, cpus), *quotas])))
+
+
+def _useful(root: Path, cpus: Collection[int]) -> int:
+    """Cores of the memory node that has the most of them; both threads of a core where there is but one."""
+    nodes: dict[int, int] = {}
+    for folder in (root / "sys/devices/system/node").glob("node[0-9]*"):
+        with suppress(OSError, ValueError):
+            here = _numbers((folder / "cpulist").read_text())
+            nodes |= dict.fromkeys(here, int(folder.name.removeprefix("node")))
+    first = {_first_of_core(root, cpu) for cpu in cpus}
+    cores = Counter(nodes.get(core, 0) for core in first)
+    return max(*cores.values(), min(2, len(cpus)))
+
+
+def _first_of_core(root: Path, cpu: int) -> int:
+    """A name for the CPU's core; the CPU itself where the kernel says nothing of cores."""
+    siblings = root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+    with suppress(OSError, ValueError):
+        return min(_numbers(siblings.read_text()), default=cpu)
+    return cpu
+
+
+def _numbers(text: str) -> list[int]:
+    """`0-3,8` as the kernel writes lists of CPUs."""
+    found: list[int] = []
+    for part in filter(None, text.strip().split(",")):
+        low, _, high = part.partition("-")
+        found += range(int(low), int(high or low) + 1)
+    return found
 
 
 def _cgroups(root: Path) -> list[Path]:

@@ -43,7 +43,7 @@ class EngineConfig(Message, kw_only=True):
     batch_size: int = 512
     """Tokens in one step of the engine."""
     threads: int | None = None
-    """None: the CPU quota of the cgroup, or the affinity, whichever is smaller."""
+    """None: the quota of the cgroup or the cores of one memory node, whichever is smaller."""
     provider: str = "cpu"
     gpu_layers: int = 0
     """Layers to offload; -1 is all."""
