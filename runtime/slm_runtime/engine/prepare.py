@@ -78,6 +78,10 @@ class Preparer:
         self._scores = capabilities.scored_tokens > 0
         self._grammars = Grammars(vocabulary)
 
+    def read_vocabulary(self) -> None:
+        """What the first constraint needs, ahead of it."""
+        self._grammars.read_vocabulary()
+
     def prepare(self, submit: Submit) -> Prepared | Refused:
         request = submit.request
         try:

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -79,7 +80,7 @@ def main(descriptor: int, load: Load | None = None) -> int:
     loop = StepLoop(engine, channel.send, queue_limit=first.queue_limit)
     channel.send(info)
     try:
-        serve(loop, inbox)
+        serve(loop, inbox, reader.rest)
     except EngineFault as error:
         channel.send(Fault(str(error)))
     return 1
@@ -98,10 +99,17 @@ def load_engine(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:
     return engine, engine.info
 
 
-def serve(loop: StepLoop, inbox: Inbox) -> None:
-    """Step while there is work, else wait for some. Never returns."""
+def serve(loop: StepLoop, inbox: Inbox, rest: Callable[[], None]) -> None:
+    """Step while there is work, else wait for some. Never returns.
+
+    `rest` is called once, when the first work is done.
+    """
+    worked = rested = False
     while True:
         while loop.idle or not inbox.empty():
+            if worked and not rested and inbox.empty():
+                rested = True
+                rest()
             item = inbox.get()
             if isinstance(item, Prepared):
                 loop.submit(item)
@@ -112,6 +120,7 @@ def serve(loop: StepLoop, inbox: Inbox) -> None:
             else:
                 loop.cancel(item.id)
         loop.step()
+        worked = True
 
 
 class Reader:
@@ -127,7 +136,8 @@ class Reader:
         self._vocabulary = vocabulary
         self._heavy: dict[int, Work] = {}
         """Not yet done by the other thread; what is cancelled leaves."""
-        self._heavy_ids: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        """Of the other thread."""
         self._lock = threading.Lock()
         """Between taking out of `_heavy` and putting into the inbox, in whichever order."""
 
@@ -153,7 +163,7 @@ class Reader:
                     self._channel.send(Busy(message.id, _HEAVY_RETRY_SECONDS, len(self._heavy)))
                 else:
                     self._heavy[message.id] = message
-                    self._heavy_ids.put(message.id)
+                    self._tasks.put(partial(self._work_on, message.id))
             case Submit() | Embed() | Score() | Tokenize():
                 self._give(self._done(message))
             case Cancel():
@@ -167,15 +177,22 @@ class Reader:
             case EngineConfig():
                 raise ChannelError("a second configuration")
 
+    def rest(self) -> None:
+        """Nobody waits for anything: what the first constrained request would hold others up for is done now."""
+        self._tasks.put(self._preparer.read_vocabulary)
+
     def _work(self) -> None:
         while True:
-            message = self._heavy.get(self._heavy_ids.get())
-            if message is None:
-                continue
-            done = self._done(message)
-            with self._lock:
-                if self._heavy.pop(message.id, None) is not None:
-                    self._give(done)
+            self._tasks.get()()
+
+    def _work_on(self, identity: int) -> None:
+        message = self._heavy.get(identity)
+        if message is None:
+            return
+        done = self._done(message)
+        with self._lock:
+            if self._heavy.pop(identity, None) is not None:
+                self._give(done)
 
     def _give(self, done: Sound | Tokenized | Refused) -> None:
         if isinstance(done, Tokenized | Refused):

@@ -49,7 +49,7 @@ class _Tokens:
 
 
 class Grammars:
-    """Compiles constraints for one vocabulary. Reading the vocabulary takes up to a second, at the first one."""
+    """Compiles constraints for one vocabulary, which is read ahead or with the first of them."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -64,13 +64,17 @@ class Grammars:
         if constraint.kind == "json_schemas":
             constraint = self._usable(constraint)
         grammar = _grammar(constraint)
-        if self._tokenizer is None:
-            wrapper = llguidance.TokenizerWrapper(_Tokens(self._vocabulary))
-            self._tokenizer = llguidance.LLTokenizer(wrapper, eos_token=sorted(self._vocabulary.end_tokens))
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0)
+        matcher = llguidance.LLMatcher(self.read_vocabulary(), grammar, log_level=0)
         if matcher.is_error():
             raise InvalidConstraint(f"this {constraint.kind} can't be used: {_first_line(matcher)}")
         return GrammarMatcher(matcher, self._vocabulary.size)
+
+    def read_vocabulary(self) -> "llguidance.LLTokenizer":
+        """Up to a second, in part of which no other thread runs; at once from the second time on."""
+        if self._tokenizer is None:
+            wrapper = llguidance.TokenizerWrapper(_Tokens(self._vocabulary))
+            self._tokenizer = llguidance.LLTokenizer(wrapper, eos_token=sorted(self._vocabulary.end_tokens))
+        return self._tokenizer
 
     def _usable(self, constraint: Constraint) -> Constraint:
         """Of the schemas the first must be one that can be followed to the letter; the others are, as far as they can be."""
@@ -80,7 +84,7 @@ class Grammars:
         return Constraint("json_schemas", msgspec.json.encode(usable).decode())
 
     def _fits(self, grammar: str) -> bool:
-        return not llguidance.LLMatcher(self._tokenizer, grammar, log_level=0).is_error()
+        return not llguidance.LLMatcher(self.read_vocabulary(), grammar, log_level=0).is_error()
 
 
 class GrammarMatcher:
