@@ -20,8 +20,8 @@ OUTPUT_ROWS: Final = 32
 FLOAT: Final = 4
 PROCESS_BYTES: Final = 98 * MIB
 """The API, engine and template processes without a model; what they share counts once, and libraries whole."""
-VOCABULARY_BYTES: Final = 384
-"""What one token of the vocabulary takes in the tokenizer's tables, of llama.cpp and of ours."""
+VOCABULARY_BYTES: Final = 880
+"""What one token of the vocabulary takes in the tables of llama.cpp, of ours, and of what constrains answers."""
 MARGIN: Final = 0.10
 """On top of the sum: allocators, threads, requests in flight."""
 LEAST_MARGIN: Final = 64 * MIB

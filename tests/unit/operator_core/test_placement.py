@@ -275,9 +275,9 @@ def test_a_context_that_does_not_fit_is_refused_with_the_longest_that_does() -> 
     world.finish_job("inspect")
     world.settle()
     assert reasons(world.status, ("Ready", "MemoryFits")) == ["DoesNotFit", "DoesNotFit"]
-    assert "the longest context that fits it is 4352 tokens" in world.condition("MemoryFits")["message"]
+    assert "the longest context that fits it is 4096 tokens" in world.condition("MemoryFits")["message"]
     assert world.kinds() == ["Service"], "nothing was fetched"
-    world.edit(runtime={"contextLength": 4352})
+    world.edit(runtime={"contextLength": 4096})
     world.settle()
     assert world.deployment["spec"]["replicas"] == 1
 

@@ -41,7 +41,8 @@ class LlamaVocabulary:
         self.add_bos: bool = native.llama_vocab_get_add_bos(vocab)
         self._suffix = self._own_suffix()
         self.end_tokens = frozenset(t for t in range(self.size) if native.llama_vocab_is_eog(vocab, t))
-        self._pieces: dict[tuple[int, bool], bytes] = {}
+        self._pieces: tuple[list[bytes | None], list[bytes | None]] = ([None] * self.size, [None] * self.size)
+        """Those that were read, without and with the special ones."""
         marks = self._marks()
         self._splitters = {special: _splitter(marks, special=special) for special in (True, False)}
         byte_pairs = native.llama_vocab_type(vocab) == native.LLAMA_VOCAB_TYPE_BPE
@@ -73,10 +74,10 @@ class LlamaVocabulary:
         return tokens
 
     def piece(self, token: int, *, special: bool) -> bytes:
-        key = (token, special)
-        found = self._pieces.get(key)
+        pieces = self._pieces[special]
+        found = pieces[token]
         if found is None:
-            found = self._pieces[key] = self._read_piece(token, special=special)
+            found = pieces[token] = self._read_piece(token, special=special)
         return found
 
     def is_special(self, token: int) -> bool:
