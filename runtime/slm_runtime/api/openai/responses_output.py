@@ -1,10 +1,17 @@
 """The output of /v1/responses: items, and the events that tell of their growing."""
 
 import secrets
-from typing import Any, Literal
+import time
+from typing import Any, ClassVar, Literal
 
-from slm_runtime.api.conversation.parsing import Part, Reasoning, Text
+from typing_extensions import override
+
+from slm_runtime.api.answering import Gathered
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text
+from slm_runtime.api.delivery import Answer
 from slm_runtime.api.http import sse
+from slm_runtime.api.http.problems import ApiError
+from slm_runtime.engine.messages import ChoiceFinished, Delta, RequestFinished
 
 Kind = Literal["message", "reasoning"]
 _PREFIX: dict[Kind, str] = {"message": "msg", "reasoning": "rs"}
@@ -23,7 +30,7 @@ class Output:
     def event(self, kind: str, **fields: Any) -> bytes:
         document = {"type": kind, "sequence_number": self._sequence, **fields}
         self._sequence += 1
-        return f"event: {kind}\n".encode() + sse.event(document)
+        return sse.typed(document)
 
     def add(self, part: Part) -> bytes:
         if isinstance(part, Text | Reasoning):
@@ -92,3 +99,72 @@ def _part(kind: Kind, text: str) -> dict[str, Any]:
     if kind == "reasoning":
         return {"type": "reasoning_text", "text": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+class ResponseAnswer(Answer):
+    """A response, whole or as events."""
+
+    HEADERS: ClassVar = sse.HEADERS
+
+    def __init__(self, head: dict[str, Any], parser: OutputParser) -> None:
+        self._head = head
+        self._parser = parser
+        self._output = Output()
+        self._cut = False
+
+    @override
+    def whole(self, gathered: Gathered) -> dict[str, Any]:
+        (choice,) = gathered.choices
+        self._cut = choice.reason == "length"
+        for part in self._parser.read(choice.pieces, cut=self._cut):
+            self._output.add(part)
+        self._output.close(self._status)
+        return self._response(gathered.end)
+
+    @override
+    def head(self) -> bytes:
+        event = self._output.event
+        return event("response.created", response=self._head) + event(
+            "response.in_progress", response=self._head
+        )
+
+    @override
+    def delta(self, delta: Delta) -> bytes:
+        return b"".join([self._output.add(part) for part in self._parser.feed(delta.text, len(delta.tokens))])
+
+    @override
+    def finish(self, finished: ChoiceFinished) -> bytes:
+        self._cut = finished.reason == "length"
+        rest = [self._output.add(part) for part in self._parser.finish(cut=self._cut)]
+        return b"".join(rest) + self._output.close(self._status)
+
+    @override
+    def end(self, end: RequestFinished) -> bytes:
+        return self._output.event(f"response.{self._status}", response=self._response(end))
+
+    @override
+    def failure(self, error: ApiError) -> bytes:
+        failure = {"code": "server_error", "message": error.message}
+        failed = {**self._head, "status": "failed", "error": failure, "output": self._output.items}
+        return self._output.event("response.failed", response=failed)
+
+    @property
+    def _status(self) -> Literal["incomplete", "completed"]:
+        return "incomplete" if self._cut else "completed"
+
+    def _response(self, end: RequestFinished) -> dict[str, Any]:
+        used = end.usage
+        return {
+            **self._head,
+            "status": self._status,
+            "completed_at": None if self._cut else int(time.time()),
+            "incomplete_details": {"reason": "max_output_tokens"} if self._cut else None,
+            "output": self._output.items,
+            "usage": {
+                "input_tokens": used.prompt_tokens,
+                "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},
+                "output_tokens": used.completion_tokens,
+                "output_tokens_details": {"reasoning_tokens": self._parser.reasoning_tokens},
+                "total_tokens": used.prompt_tokens + used.completion_tokens,
+            },
+        }
