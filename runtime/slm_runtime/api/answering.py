@@ -133,7 +133,8 @@ class Tracked:
 
     def _observe(self, event: Event, now: float) -> None:
         if isinstance(event, Delta):
-            event.choice += self.first
+            if self.first:
+                event.choice += self.first
             last = self._last.get(event.choice)
             if last is not None:
                 self.metrics.inter_token.observe((now - last) / max(1, len(event.tokens)))
@@ -141,7 +142,8 @@ class Tracked:
                 self.metrics.first_token.observe(now - self.began)
             self._last[event.choice] = now
         elif isinstance(event, ChoiceFinished):
-            event.choice += self.first
+            if self.first:
+                event.choice += self.first
             self.outcome["finish"] = event.reason
         else:
             self.metrics.request_seconds.observe(now - self.began)

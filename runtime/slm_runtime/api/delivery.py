@@ -3,13 +3,19 @@
 A protocol is an `Answer`: it says what the events of a generation look like in its own words, and nothing else.
 """
 
-from contextlib import aclosing
-from typing import Any, ClassVar, Protocol
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, ClassVar, Final, Protocol
 
 from slm_runtime.api.answering import ANSWERS, Gathered, Tracked, broken, gather, interleaved, together
 from slm_runtime.api.http.exchange import Exchange, Headers
 from slm_runtime.api.http.problems import ApiError
 from slm_runtime.engine.messages import ChoiceFinished, Delta, FinishReason, RequestFinished
+
+SILENCE_SECONDS: Final = 5.0
+"""After so long without a piece, and at most twice that, a stream shows that it lives: proxies cut what is silent, nginx
+after a minute, and clients send their requests once more."""
 
 
 class Answer(Protocol):
@@ -29,6 +35,10 @@ class Answer(Protocol):
     def opening(self) -> bytes:
         """What comes with its first piece, by whose arrival clients measure how long they waited."""
         return b""
+
+    def sign(self) -> bytes:
+        """What a stream says while it has nothing to say."""
+        ...
 
     def delta(self, delta: Delta) -> bytes: ...
 
@@ -59,7 +69,28 @@ async def deliver(exchange: Exchange, tracked: list[Tracked], answer: Answer, *,
     await exchange.start(200, answer.HEADERS)
     if head := answer.head():
         await exchange.write(head)
-    await exchange.write(await _send_pieces(exchange, tracked, answer), more=False)
+    async with _signs_of_life(exchange, answer):
+        last = await _send_pieces(exchange, tracked, answer)
+    await exchange.write(last, more=False)
+
+
+@asynccontextmanager
+async def _signs_of_life(exchange: Exchange, answer: Answer) -> AsyncIterator[None]:
+    """Inside, the stream isn't silent for long, whether it waits for its turn, its prompt, or a call that is being read."""
+
+    async def watch() -> None:
+        written = exchange.bytes_out
+        while True:
+            await asyncio.sleep(SILENCE_SECONDS)
+            if exchange.bytes_out == written:
+                await exchange.write(answer.sign())
+            written = exchange.bytes_out
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()
 
 
 async def _send_pieces(exchange: Exchange, tracked: list[Tracked], answer: Answer) -> bytes:

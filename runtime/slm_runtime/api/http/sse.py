@@ -13,6 +13,8 @@ HEADERS: Final[Headers] = [
     # Proxies that buffer turn a stream into one late answer.
     (b"x-accel-buffering", b"no"),
 ]
+COMMENT: Final = b": the answer is on its way\n\n"
+"""What readers of events pass over."""
 DONE: Final = b"data: [DONE]\n\n"
 
 _encoder = msgspec.json.Encoder()

@@ -8,6 +8,7 @@ import msgspec
 from typing_extensions import override
 
 from slm_runtime.api.answering import Gathered, of_text
+from slm_runtime.api.conversation.growing import CallPiece
 from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
 from slm_runtime.api.delivery import Answer
 from slm_runtime.api.http.exchange import Headers
@@ -82,6 +83,11 @@ class Lines(Answer):
         return {**document, **_counts(choice.reason, gathered.end)}
 
     @override
+    def sign(self) -> bytes:
+        """A piece without text: clients read each line as JSON, so that an empty one would be an error to them."""
+        return self._head + now().encode() + self._before + b'""' + self._after
+
+    @override
     def delta(self, delta: Delta) -> bytes:
         when = now()
         if self._context is not None:
@@ -125,6 +131,9 @@ class Lines(Answer):
             if self._hide_thinking:
                 return b""
             return line({**self._document(when, "", part.text, []), "done": False})
+        if isinstance(part, CallPiece):
+            # Ollama knows whole calls.
+            return b""
         return line({**self._document(when, "", "", [part]), "done": False})
 
     def _document(self, when: str, text: str, thinking: str, calls: list[ToolCall]) -> dict[str, Any]:

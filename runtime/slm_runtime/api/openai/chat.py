@@ -8,6 +8,7 @@ from msgspec import Meta
 from typing_extensions import override
 
 from slm_runtime.api.answering import LOGPROBS, Choice, Gathered, generating, of_text
+from slm_runtime.api.conversation.growing import CallPiece
 from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
 from slm_runtime.api.conversation.turn import Turn, prepare_turn
 from slm_runtime.api.delivery import Answer, deliver
@@ -121,6 +122,8 @@ class _Completion(Answer):
         self._logprobs = request.logprobs is not None
         self._parsers: list[OutputParser] = [turn.parser() for _ in range(request.n)]
         self._calls = [0] * request.n
+        self._begun: set[str] = set()
+        """Calls that come in pieces."""
         self._texts = [
             sse.TextEvent(self._chunk(index, {"content": sse.TextEvent.MARK})) for index in range(request.n)
         ]
@@ -134,6 +137,10 @@ class _Completion(Answer):
     def opening(self) -> bytes:
         first = {"role": "assistant", "content": "", "refusal": None}
         return b"".join(sse.event(self._chunk(index, first)) for index in range(len(self._texts)))
+
+    @override
+    def sign(self) -> bytes:
+        return sse.COMMENT
 
     @override
     def delta(self, delta: Delta) -> bytes:
@@ -199,7 +206,21 @@ class _Completion(Answer):
             return self._texts[index].of(part.text)
         if isinstance(part, Reasoning):
             return sse.event(self._chunk(index, {"reasoning_content": part.text}))
+        if isinstance(part, CallPiece):
+            return self._piece(index, part)
+        if part.id in self._begun:
+            return b""
         call = {"index": self._calls[index], **_tool_call(part)}
+        self._calls[index] += 1
+        return sse.event(self._chunk(index, {"tool_calls": [call]}))
+
+    def _piece(self, index: int, piece: CallPiece) -> bytes:
+        if piece.id in self._begun:
+            more = {"index": self._calls[index] - 1, "function": {"arguments": piece.text}}
+            return sse.event(self._chunk(index, {"tool_calls": [more]}))
+        self._begun.add(piece.id)
+        function = {"name": piece.name, "arguments": piece.text}
+        call = {"index": self._calls[index], "id": piece.id, "type": "function", "function": function}
         self._calls[index] += 1
         return sse.event(self._chunk(index, {"tool_calls": [call]}))
 

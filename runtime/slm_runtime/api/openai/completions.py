@@ -214,6 +214,10 @@ class _Completion(Answer):
         return self._echoes
 
     @override
+    def sign(self) -> bytes:
+        return sse.COMMENT
+
+    @override
     def delta(self, delta: Delta) -> bytes:
         index = delta.choice
         if delta.logprobs is None:

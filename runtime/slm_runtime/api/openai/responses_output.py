@@ -7,13 +7,15 @@ from typing import Any, ClassVar, Literal
 from typing_extensions import override
 
 from slm_runtime.api.answering import Gathered
-from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text
+from slm_runtime.api.conversation.growing import CallPiece
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Text, ToolCall
 from slm_runtime.api.delivery import Answer
 from slm_runtime.api.http import sse
 from slm_runtime.api.http.problems import ApiError
 from slm_runtime.engine.messages import ChoiceFinished, Delta, RequestFinished
 
 Kind = Literal["message", "reasoning"]
+"""Items that have content."""
 _PREFIX: dict[Kind, str] = {"message": "msg", "reasoning": "rs"}
 _PART: dict[Kind, str] = {"message": "output_text", "reasoning": "reasoning_text"}
 
@@ -24,7 +26,7 @@ class Output:
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
         self._sequence = 0
-        self._open: Kind | None = None
+        self._open: Kind | Literal["function_call"] | None = None
         self._pieces: list[str] = []
 
     def event(self, kind: str, **fields: Any) -> bytes:
@@ -33,42 +35,55 @@ class Output:
         return sse.typed(document)
 
     def add(self, part: Part) -> bytes:
-        if isinstance(part, Text | Reasoning):
-            kind: Kind = "message" if isinstance(part, Text) else "reasoning"
-            before = b"" if self._open == kind else self.close() + self._begin(kind)
-            self._pieces.append(part.text)
-            more: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
-            return before + self.event(
-                f"response.{_PART[kind]}.delta", **self._place(), delta=part.text, **more
-            )
-        item = {
-            "type": "function_call",
-            "id": f"fc_{secrets.token_hex(12)}",
-            "call_id": part.id,
-            "name": part.name,
-            "arguments": "",
-            "status": "in_progress",
-        }
-        out = self.close() + self._append(item)
-        place = {"item_id": item["id"], "output_index": len(self.items) - 1}
-        arguments = part.arguments_text
-        out += self.event("response.function_call_arguments.delta", **place, delta=arguments)
-        out += self.event(
-            "response.function_call_arguments.done", **place, name=part.name, arguments=arguments
-        )
-        return out + self._done({**item, "arguments": arguments, "status": "completed"})
+        if isinstance(part, CallPiece):
+            return self._grow(part)
+        if isinstance(part, ToolCall):
+            begun = self._open == "function_call" and self.items[-1]["call_id"] == part.id
+            whole = CallPiece(part.id, part.name, part.arguments_text)
+            return (b"" if begun else self._grow(whole)) + self.close()
+        kind: Kind = "message" if isinstance(part, Text) else "reasoning"
+        before = b"" if self._open == kind else self.close() + self._begin(kind)
+        self._pieces.append(part.text)
+        more: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
+        return before + self.event(f"response.{_PART[kind]}.delta", **self._place(), delta=part.text, **more)
 
     def close(self, status: str = "completed") -> bytes:
         """Finish the item that is open."""
         if self._open is None:
             return b""
         kind, text = self._open, "".join(self._pieces)
+        self._open, self._pieces = None, []
+        if kind == "function_call":
+            item = self.items[-1]
+            place = {"item_id": item["id"], "output_index": len(self.items) - 1}
+            out = self.event(
+                "response.function_call_arguments.done", **place, name=item["name"], arguments=text
+            )
+            return out + self._done({**item, "arguments": text, "status": status})
         part, place = _part(kind, text), self._place()
         more: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
         out = self.event(f"response.{_PART[kind]}.done", **place, text=text, **more)
         out += self.event("response.content_part.done", **place, part=part)
-        self._open, self._pieces = None, []
         return out + self._done({**self.items[-1], "content": [part], "status": status})
+
+    def _grow(self, piece: CallPiece) -> bytes:
+        out = b""
+        if self._open != "function_call" or self.items[-1]["call_id"] != piece.id:
+            item = {
+                "type": "function_call",
+                "id": f"fc_{secrets.token_hex(12)}",
+                "call_id": piece.id,
+                "name": piece.name,
+                "arguments": "",
+                "status": "in_progress",
+            }
+            out = self.close() + self._append(item)
+            self._open = "function_call"
+        if not piece.text:
+            return out
+        self._pieces.append(piece.text)
+        place = {"item_id": self.items[-1]["id"], "output_index": len(self.items) - 1}
+        return out + self.event("response.function_call_arguments.delta", **place, delta=piece.text)
 
     def _begin(self, kind: Kind) -> bytes:
         item: dict[str, Any] = {
@@ -127,6 +142,10 @@ class ResponseAnswer(Answer):
         return event("response.created", response=self._head) + event(
             "response.in_progress", response=self._head
         )
+
+    @override
+    def sign(self) -> bytes:
+        return sse.COMMENT
 
     @override
     def delta(self, delta: Delta) -> bytes:
