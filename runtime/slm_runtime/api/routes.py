@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from slm_runtime.api.anthropic import messages
+from slm_runtime.api.anthropic.requests import MessagesRequest
 from slm_runtime.api.document import Operation, openapi
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.routing import Router
@@ -87,6 +89,11 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
             fields.without_effect(fields.EMBEDDING),
         ),
         embeddings.create,
+    ),
+    (Operation("POST", "/v1/messages", "A conversation's next turn.", MessagesRequest), messages.create),
+    (
+        Operation("POST", "/v1/messages/count_tokens", "How many tokens such a prompt has.", MessagesRequest),
+        messages.count_tokens,
     ),
     (
         Operation("GET", "/api/version", "The release of Ollama whose API this is, and the runtime's own."),

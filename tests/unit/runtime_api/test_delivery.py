@@ -19,6 +19,7 @@ STREAMS: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/completions", {"prompt": "Hi", "stream": True}, ": "),
     ("/v1/completions", {"prompt": ["Hi", "Ho"], "stream": True}, ": "),
     ("/v1/responses", {"input": "Hi", "stream": True}, ": "),
+    ("/v1/messages", {"messages": HI, "stream": True, "max_tokens": 50}, "event: ping"),
     ("/api/chat", {"messages": HI}, '"content":""'),
     ("/api/generate", {"prompt": "Hi"}, '"response":""'),
 ]
