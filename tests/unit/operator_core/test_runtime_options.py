@@ -41,6 +41,7 @@ def test_what_the_engine_runs_with_reaches_it() -> None:
     assert (config.flash_attention, config.keep_alive_seconds) == (False, 5400)
     assert told(runtime={"flashAttention": "Enabled"}).flash_attention is True
     assert told(endpoint={"cors": {"allowedOrigins": ["https://a"]}}).allowed_origins == ("https://a",)
+    assert told(endpoint={"idleTimeout": "1h5m"}).idle_seconds == 3900
 
 
 @pytest.mark.parametrize(("hardware", "layers"), [(GPU.name, 12), (CPU.name, 0)])
@@ -56,7 +57,7 @@ def test_the_class_says_how_many_layers_where_the_spec_does_not() -> None:
 def test_what_is_not_written_is_not_told() -> None:
     """A field that a version adds must not roll what an earlier one rendered."""
     text = config_of(world_of().deployment)
-    for name in ("prompt", "flashAttention", "keepAlive", "allowedOrigins"):
+    for name in ("prompt", "flashAttention", "keepAlive", "allowedOrigins", "idleSeconds"):
         assert name not in text
 
 
@@ -67,6 +68,7 @@ def test_what_is_not_written_is_not_told() -> None:
         {"runtime": {"flashAttention": "Disabled"}},
         {"runtime": {"keepAlive": "10m"}},
         {"endpoint": {"cors": {"allowedOrigins": ["*"]}}},
+        {"endpoint": {"idleTimeout": "1h5m"}},
     ],
 )
 def test_each_of_them_rolls_the_pods(edit: dict[str, Any]) -> None:
