@@ -3,7 +3,7 @@
 import secrets
 from typing import Final
 
-from slm_runtime.api.answering import generating
+from slm_runtime.api.answering import cancelled_on_disconnect, generating
 from slm_runtime.api.anthropic.answer import MessageAnswer
 from slm_runtime.api.anthropic.conversation import to_chat
 from slm_runtime.api.anthropic.requests import MessagesRequest, ToolChoiceParam, parse
@@ -42,7 +42,8 @@ async def create(serving: Serving, exchange: Exchange) -> None:
 async def count_tokens(serving: Serving, exchange: Exchange) -> None:
     """Tell how many tokens the prompt of such a request has."""
     turn = await _turn(serving, parse(await exchange.json()))
-    tokens = await serving.engine.tokenize(turn.prompt, add_special=True, parse_special=True)
+    async with cancelled_on_disconnect(exchange):
+        tokens = await serving.engine.tokenize(turn.prompt, add_special=True, parse_special=True)
     await exchange.respond_json({"input_tokens": len(tokens)})
 
 
