@@ -140,6 +140,8 @@ class RuntimeConfig(ContractModel):
     """The engine process ends after so long without work, and comes back with the next request; None: never."""
     allowed_origins: tuple[str, ...] | None = None
     """Origins whose pages may use the API from a browser, or `*`; None: none."""
+    idle_seconds: float | None = Field(default=None, ge=1)
+    """A connection on which nothing was asked for so long is closed; None: as the runtime has it."""
     auth: AuthMode = AuthMode.API_KEY
     drain_seconds: float = Field(default=5, ge=0)
     """After SIGTERM: seconds without a new request after which none is accepted any more; half of the grace at most."""

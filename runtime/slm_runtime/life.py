@@ -52,7 +52,7 @@ class Life:
         self._serving = serving
         self._engine: EngineClient = serving.engine
         self._listener = listener
-        self._server = Server(api_app(serving, routes(serving)))
+        self._server = Server(api_app(serving, routes(serving)), serving.config.idle_seconds)
         self._renderer = TemplateRenderer()
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()

@@ -13,13 +13,15 @@ from slm_runtime.api.http.connection import BoundedProtocol
 from slm_runtime.api.http.exchange import Asgi
 from slm_runtime.sockets import BACKLOG
 
-KEEP_ALIVE_SECONDS: Final = 75
+IDLE_SECONDS: Final = 620
+"""How long a connection may be idle: longer than load balancers keep theirs (Google's: 600 s, and no other by choice), since
+one that is closed here just as a request comes loses it."""
 
 
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: the process decides when it stops."""
 
-    def __init__(self, app: Asgi) -> None:
+    def __init__(self, app: Asgi, idle_seconds: float | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -31,7 +33,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_keep_alive=max(1, round(idle_seconds or IDLE_SECONDS)),
                 backlog=BACKLOG,
             )
         )

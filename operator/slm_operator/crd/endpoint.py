@@ -84,5 +84,22 @@ class Endpoint(ApiModel):
         tuple[SourceRange, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()
     """Ranges of addresses that may reach the load balancer; absent: all."""
+    idle_timeout: (
+        Annotated[
+            str,
+            Field(
+                max_length=32,
+                json_schema_extra=rules(
+                    rule(
+                        "self.matches('^([0-9]+(h|m|s))+$') && !self.matches('^(0+(h|m|s))+$')",
+                        "write a duration above zero such as 90s or 1h5m, or leave idleTimeout out: 620 seconds",
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """How long a connection may be idle before the server closes it: longer than proxies before it keep theirs. Absent:
+    620 seconds."""
     cors: Cors | None = None
     """Which web pages may use the API from a browser; absent: none."""

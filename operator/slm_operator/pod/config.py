@@ -20,7 +20,7 @@ _FLASH_ATTENTION: Final = {
 def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig:
     """For `slm-runtime fetch` and `serve`."""
     spec, chosen = resource.spec, revision.hardware_class
-    keep_alive, cors = spec.runtime.keep_alive, spec.endpoint.cors
+    keep_alive, cors, idle = spec.runtime.keep_alive, spec.endpoint.cors, spec.endpoint.idle_timeout
     kv_memory = spec.runtime.kv_cache_memory
     return RuntimeConfig(
         model=revision.artifact,
@@ -41,6 +41,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         prompt=None if spec.model.prompt is None else _prompt(spec.model.prompt),
         keep_alive_seconds=None if keep_alive is None else max(1.0, parse_duration(keep_alive)),
         allowed_origins=None if cors is None else cors.allowed_origins,
+        idle_seconds=None if idle is None else max(1.0, parse_duration(idle)),
         auth=spec.auth.mode,
     )
 

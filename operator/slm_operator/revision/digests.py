@@ -36,6 +36,7 @@ def spec_digest(resource: SLMDeployment) -> str:
             "spec": parts,
             "hardware": hardware,
             **({"origins": origins} if origins else {}),
+            **({"idle": spec.endpoint.idle_timeout} if spec.endpoint.idle_timeout else {}),
         }
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from slm_runtime.api.http.exchange import Disconnected, Exchange
 from slm_runtime.api.http.problems import (
@@ -36,6 +37,7 @@ from slm_runtime.engine.messages import (
     GenerateRequest,
     RequestFinished,
     TokenLogprobs,
+    Usage,
 )
 from slm_runtime.metrics import Metrics
 
@@ -44,6 +46,9 @@ REQUEST_SECONDS: Final = 1800.0
 RESTART_RETRY_SECONDS: Final = 5.0
 LOGPROBS: Final = 1 << 19
 """Of all tokens in one whole answer, alternatives included; a stream has no such bound."""
+
+ANSWERS: Final[frozenset[FinishReason]] = frozenset({"stop", "length"})
+"""How an answer ends; the engine's other reasons are errors."""
 
 _Logprobs = TypeVar("_Logprobs")
 _pack: Final = msgspec.msgpack.Encoder().encode
@@ -107,13 +112,17 @@ class Tracked:
     metrics: Metrics
     outcome: dict[str, Any]
     began: float
+    n: int = 1
+    """How many choices it has."""
+    first: int = 0
+    """The number of its first one: those of an answer are numbered through, whichever prompt they follow."""
     _last: dict[int, float] = field(default_factory=dict)
 
     @property
     def prompt_tokens(self) -> int:
         return self.generation.prompt_tokens
 
-    async def batches(self) -> AsyncIterator[list[Event]]:
+    async def batches(self) -> AsyncGenerator[list[Event]]:
         """All events that are there, each time something is. Ends after RequestFinished."""
         async for event in self.generation:
             events = [event, *self.generation.pending()]
@@ -124,6 +133,8 @@ class Tracked:
 
     def _observe(self, event: Event, now: float) -> None:
         if isinstance(event, Delta):
+            if self.first:
+                event.choice += self.first
             last = self._last.get(event.choice)
             if last is not None:
                 self.metrics.inter_token.observe((now - last) / max(1, len(event.tokens)))
@@ -131,6 +142,8 @@ class Tracked:
                 self.metrics.first_token.observe(now - self.began)
             self._last[event.choice] = now
         elif isinstance(event, ChoiceFinished):
+            if self.first:
+                event.choice += self.first
             self.outcome["finish"] = event.reason
         else:
             self.metrics.request_seconds.observe(now - self.began)
@@ -145,15 +158,6 @@ class Tracked:
 
 @asynccontextmanager
 async def generating(
-    serving: Serving, exchange: Exchange, request: GenerateRequest, params: dict[str, str]
-) -> AsyncIterator[Tracked]:
-    """Submit one request: see `generating_all`."""
-    async with generating_all(serving, exchange, [request], params) as tracked:
-        yield tracked[0]
-
-
-@asynccontextmanager
-async def generating_all(
     serving: Serving,
     exchange: Exchange,
     requests: list[GenerateRequest],
@@ -173,7 +177,7 @@ async def generating_all(
     began = time.monotonic() if began is None else began
     exchange.outcome["model"] = serving.name
     async with cancelled_on_disconnect(exchange), AsyncExitStack() as stack:
-        tracked = []
+        tracked: list[Tracked] = []
         for request in requests:
             request.deadline = began + REQUEST_SECONDS
             request.client = exchange.caller
@@ -182,7 +186,10 @@ async def generating_all(
             except EngineError as error:
                 raise api_error(error, params) from error
             await stack.enter_async_context(generation)
-            tracked.append(Tracked(generation, serving.metrics, exchange.outcome, began))
+            first = sum(one.n for one in tracked)
+            tracked.append(
+                Tracked(generation, serving.metrics, exchange.outcome, began, n=request.n, first=first)
+            )
         yield tracked
 
 
@@ -201,6 +208,8 @@ class Choice:
     packed: list[bytes] = field(default_factory=list)
     """The tokens' logprobs: as objects, those of many alternatives take ten times the memory."""
     reason: FinishReason = "stop"
+    stop: str | None = None
+    """The stop string that ended it."""
 
     @property
     def text(self) -> str:
@@ -222,51 +231,64 @@ class Gathered:
     end: RequestFinished
 
 
-async def gather(tracked: Tracked, n: int) -> Gathered:
-    """Wait for the whole answer.
+async def gather(all_tracked: list[Tracked]) -> Gathered:
+    """Wait for the whole answer: the choices of every prompt, one after another.
 
     Raises
     ------
     ServerFault, Unavailable, BadRequest
         A choice ended by an error, at its deadline or where its schema led nowhere: half an answer is none.
     """
-    choices = [Choice() for _ in range(n)]
+    choices = [Choice() for tracked in all_tracked for _ in range(tracked.n)]
+    return Gathered(choices, together([await _gather(tracked, choices) for tracked in all_tracked]))
+
+
+async def _gather(tracked: Tracked, choices: list[Choice]) -> RequestFinished:
     async for events in tracked.batches():
         for event in events:
             if isinstance(event, Delta):
-                choices[event.choice].pieces.append((event.text, len(event.tokens)))
-                choices[event.choice].tokens += event.tokens
-                choices[event.choice].packed += map(_pack, event.logprobs or [])
+                choice = choices[event.choice]
+                choice.pieces.append((event.text, len(event.tokens)))
+                choice.tokens += event.tokens
+                choice.packed += map(_pack, event.logprobs or [])
             elif isinstance(event, ChoiceFinished):
                 choices[event.choice].reason = event.reason
+                choices[event.choice].stop = event.stop
             else:
                 for choice in choices:
-                    if choice.reason not in {"stop", "length"}:
+                    if choice.reason not in ANSWERS:
                         raise broken(choice.reason, event.message)
-                return Gathered(choices, event)
+                return event
     raise broken("error", None)
 
 
-async def interleaved(all_tracked: list[Tracked]) -> AsyncGenerator[tuple[int, list[Event]]]:
-    """The events of several generations as they come, each batch with the generation's index."""
-    if len(all_tracked) == 1:
-        async for events in all_tracked[0].batches():
-            yield 0, events
-        return
-    queue: asyncio.Queue[tuple[int, list[Event]]] = asyncio.Queue(1)
+def together(ends: list[RequestFinished]) -> RequestFinished:
+    """The end of an answer to several prompts: the last one's, with the usage of all."""
+    used = [end.usage for end in ends]
+    usage = Usage(
+        prompt_tokens=sum(one.prompt_tokens for one in used),
+        cached_tokens=sum(one.cached_tokens for one in used),
+        completion_tokens=sum(one.completion_tokens for one in used),
+    )
+    return replace(ends[-1], usage=usage)
 
-    async def forward(index: int, tracked: Tracked) -> None:
+
+async def interleaved(all_tracked: list[Tracked]) -> AsyncGenerator[list[Event]]:
+    """The events of several generations as they come."""
+    queue: asyncio.Queue[list[Event]] = asyncio.Queue(1)
+
+    async def forward(tracked: Tracked) -> None:
         async for events in tracked.batches():
-            await queue.put((index, events))
+            await queue.put(events)
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(forward(index, tracked)) for index, tracked in enumerate(all_tracked)]
+        tasks = [group.create_task(forward(tracked)) for tracked in all_tracked]
         open_count = len(all_tracked)
         try:
             while open_count:
-                index, events = await queue.get()
+                events = await queue.get()
                 open_count -= isinstance(events[-1], RequestFinished)
-                yield index, events
+                yield events
         except GeneratorExit:
             # The reader has left. The group would wrap this exception in one that nobody expects.
             for task in tasks:

@@ -30,7 +30,9 @@ def api_app(serving: Serving, router: Router) -> Asgi:
             return
         if not is_keyless(exchange.method, exchange.raw_path):
             if serving.keys is not None:
-                exchange.key_name = authorize(exchange.header(b"authorization"), serving.keys)
+                exchange.key_name = authorize(
+                    exchange.header(b"authorization"), exchange.header(b"x-api-key"), serving.keys
+                )
             serving.asked = time.monotonic()
         if exchange.method == "OPTIONS":
             exchange.route, methods = router.methods(exchange.path)

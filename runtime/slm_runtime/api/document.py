@@ -36,7 +36,7 @@ class Operation(msgspec.Struct, frozen=True):
 
 def openapi(operations: list[Operation]) -> dict[str, Any]:
     """Describe the operations as OpenAPI 3.1."""
-    bodies = [operation.body for operation in operations if operation.body is not None]
+    bodies = list(dict.fromkeys(operation.body for operation in operations if operation.body is not None))
     schemas, components = msgspec.json.schema_components(bodies, ref_template=_REF)
     by_body = dict(zip(bodies, schemas, strict=True))
     for operation in operations:
@@ -52,13 +52,16 @@ def openapi(operations: list[Operation]) -> dict[str, Any]:
         "info": {
             "title": "slm-runtime",
             "version": VERSION,
-            "description": "One small language model, for OpenAI's and Ollama's clients.",
+            "description": "One small language model, for OpenAI's, Anthropic's and Ollama's clients.",
         },
-        "security": [{"key": []}],
+        "security": [{"key": []}, {"anthropicKey": []}],
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "key": {"type": "http", "scheme": "bearer"},
+                "anthropicKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
     }
 

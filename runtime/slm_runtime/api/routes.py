@@ -4,6 +4,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from slm_runtime.api import llama_server
+from slm_runtime.api.anthropic import messages
+from slm_runtime.api.anthropic.requests import MessagesRequest
 from slm_runtime.api.document import Operation, openapi
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.routing import Router
@@ -88,6 +91,20 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
         ),
         embeddings.create,
     ),
+    (Operation("POST", "/v1/messages", "A conversation's next turn.", MessagesRequest), messages.create),
+    (
+        Operation("POST", "/v1/messages/count_tokens", "How many tokens such a prompt has.", MessagesRequest),
+        messages.count_tokens,
+    ),
+    (
+        Operation("POST", "/tokenize", "The tokens of a text.", llama_server.TokenizeRequest),
+        llama_server.tokenize,
+    ),
+    (
+        Operation("POST", "/detokenize", "The text of tokens.", llama_server.DetokenizeRequest),
+        llama_server.detokenize,
+    ),
+    (Operation("GET", "/props", "What is served, as llama-server tells it."), llama_server.props),
     (
         Operation("GET", "/api/version", "The release of Ollama whose API this is, and the runtime's own."),
         _version,

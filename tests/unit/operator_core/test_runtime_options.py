@@ -43,6 +43,7 @@ def test_what_the_engine_runs_with_reaches_it() -> None:
     assert told(runtime={"kvCacheMemory": "0"}).kv_cache_bytes == 1, "as little as one request takes"
     assert told(runtime={"flashAttention": "Enabled"}).flash_attention is True
     assert told(endpoint={"cors": {"allowedOrigins": ["https://a"]}}).allowed_origins == ("https://a",)
+    assert told(endpoint={"idleTimeout": "1h5m"}).idle_seconds == 3900
 
 
 @pytest.mark.parametrize(("hardware", "layers"), [(GPU.name, 12), (CPU.name, 0)])
@@ -58,7 +59,7 @@ def test_the_class_says_how_many_layers_where_the_spec_does_not() -> None:
 def test_what_is_not_written_is_not_told() -> None:
     """A field that a version adds must not roll what an earlier one rendered."""
     text = config_of(world_of().deployment)
-    for name in ("prompt", "flashAttention", "keepAlive", "allowedOrigins", "kvCacheBytes"):
+    for name in ("prompt", "flashAttention", "keepAlive", "allowedOrigins", "kvCacheBytes", "idleSeconds"):
         assert name not in text
 
 
@@ -69,6 +70,7 @@ def test_what_is_not_written_is_not_told() -> None:
         {"runtime": {"flashAttention": "Disabled"}},
         {"runtime": {"keepAlive": "10m"}},
         {"endpoint": {"cors": {"allowedOrigins": ["*"]}}},
+        {"endpoint": {"idleTimeout": "1h5m"}},
     ],
 )
 def test_each_of_them_rolls_the_pods(edit: dict[str, Any]) -> None:

@@ -101,6 +101,10 @@ class Script:
     refuse: Exception | None = None
     gate: asyncio.Event | None = None
     """Where set: waited for before each piece but the first."""
+    first_gate: asyncio.Event | None = None
+    """Where set: waited for before the first piece."""
+    stop: str | None = None
+    """The stop string that ends each choice."""
     embedding: tuple[float, ...] = (0.6, 0.8)
 
 
@@ -117,6 +121,8 @@ class ScriptedGeneration:
     async def _run(self) -> AsyncIterator[Event]:
         script, request = self._engine.script, self._request
         count = 0
+        if script.first_gate is not None:
+            await script.first_gate.wait()
         for index, piece in enumerate(script.pieces[: request.max_tokens]):
             if script.gate is not None and index:
                 await script.gate.wait()
@@ -125,7 +131,7 @@ class ScriptedGeneration:
             for choice in range(request.n):
                 yield Delta(1, choice, piece, [index], self._logprobs(index, piece))
         for choice in range(request.n):
-            yield ChoiceFinished(1, choice, script.reason, count)
+            yield ChoiceFinished(1, choice, script.reason, count, script.stop)
         self.finished = True
         yield RequestFinished(1, Usage(7, 3, count * request.n), Timings(0.0, 0.1, 0.2), script.message)
 

@@ -11,6 +11,7 @@ import pytest
 
 from slm_runtime.api.http import exchange as bounds
 from slm_runtime.api.http.connection import HEAD_BYTES, BoundedProtocol
+from slm_runtime.listeners import Server
 from tests.unit.runtime_api.scripted import (
     MODEL,
     Running,
@@ -70,6 +71,13 @@ async def test_bodies_that_are_not_called_json(
 async def test_what_clients_call_json(http: httpx.AsyncClient, path: str, kind: str) -> None:
     body = json.dumps({**ASK, "stream": False})
     assert (await http.post(path, content=body, headers={"content-type": kind})).status_code == 200
+
+
+def test_idle_connections_outlive_those_of_load_balancers() -> None:
+    async def app(*_: object) -> None: ...
+
+    assert Server(app).config.timeout_keep_alive > 600
+    assert Server(app, 3900.0).config.timeout_keep_alive == 3900
 
 
 async def test_a_body_too_large_is_refused(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

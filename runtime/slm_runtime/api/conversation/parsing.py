@@ -5,21 +5,19 @@ Whatever looked like a call and turns out not to be one is text after all: nothi
 lost, but a call that the limit of tokens cut off, which is no answer for people.
 """
 
-import secrets
-import string
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 
+from slm_runtime.api.conversation.growing import CallPiece, GrowingCall, new_call_id
 from slm_runtime.api.conversation.tool_readers import Call, Schema, as_declared
 
 Marks = tuple[str, str]
 THOUGHTS: Final[tuple[Marks, ...]] = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """What families put around their reasoning; the second is Mistral's."""
-_ALPHANUMERIC: Final = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,14 @@ class Reasoning:
 class ToolCall:
     name: str
     arguments: dict[str, Any]
-    id: str = field(default_factory=lambda: "".join(secrets.choice(_ALPHANUMERIC) for _ in range(9)))
-    """Mistral's templates take back nothing but nine letters and digits."""
+    id: str = field(default_factory=new_call_id)
 
     @property
     def arguments_text(self) -> str:
         return msgspec.json.encode(self.arguments).decode()
 
 
-Part = Text | Reasoning | ToolCall
+Part = Text | Reasoning | CallPiece | ToolCall
 
 
 @dataclass(frozen=True)
@@ -111,6 +108,8 @@ class OutputParser:
         self._state = "thinking" if thinking else "start" if formats or thinks else "text"
         self._written: ToolFormat | None = None
         """The format of the call that is being read."""
+        self._growing = GrowingCall()
+        """A call that is demanded: there is one at most."""
         self._parallel = parallel
         self._buffer = ""
         self._undecided = 0
@@ -148,11 +147,12 @@ class OutputParser:
         return parts
 
     def read(self, pieces: Iterable[tuple[str, int]], *, cut: bool = False) -> list[Part]:
-        """A whole choice: its pieces, each with its number of tokens; `cut` as in `finish`."""
+        """A whole choice: its pieces, each with its number of tokens; `cut` as in `finish`. Calls are whole."""
         if self.plain:
             return _joined([Text("".join(text for text, _ in pieces))])
         fed = [part for text, tokens in pieces for part in self.feed(text, tokens)]
-        return _merged([*fed, *self.finish(cut=cut)])
+        parts = [*fed, *self.finish(cut=cut)]
+        return _merged([part for part in parts if not isinstance(part, CallPiece)])
 
     def finish(self, *, cut: bool = False) -> list[Part]:
         """What was held back, now that nothing more comes; `cut`: since no more tokens were allowed."""
@@ -243,6 +243,8 @@ class OutputParser:
     def _read_call(self) -> Iterator[Part]:
         assert self._written is not None  # noqa: S101
         if not self._written.end:
+            if self._written.demanded:
+                yield from self._growing.more(self._buffer)
             return
         call, mark, rest = self._buffer.partition(self._written.end)
         if mark:
@@ -253,7 +255,8 @@ class OutputParser:
         written = self._written
         assert written is not None  # noqa: S101
         calls = written.read(text)
-        if calls is None and cut and (written.begin or written.demanded):
+        if calls is None and (self._growing.begun or (cut and (written.begin or written.demanded))):
+            self.called = self.called or not cut
             return []
         if calls is None or (
             not written.begin and self._offered and any(name not in self._offered for name, _ in calls)
@@ -264,7 +267,8 @@ class OutputParser:
             calls = [] if self.called else calls[:1]
         self.called = True
         self._said = False
-        return [ToolCall(name, as_declared(given, self._offered.get(name, {}))) for name, given in calls]
+        made = [ToolCall(name, as_declared(given, self._offered.get(name, {}))) for name, given in calls]
+        return [replace(one, id=self._growing.id) for one in made] if written.demanded else list(made)
 
 
 def _held(text: str, marker: str) -> int:
@@ -289,4 +293,4 @@ def _merged(parts: list[Part]) -> list[Part]:
 
 def _joined(parts: "Iterator[Part] | list[Part]") -> list[Part]:
     """Without the empty parts."""
-    return [part for part in parts if isinstance(part, ToolCall) or part.text]
+    return [part for part in parts if not isinstance(part, Text | Reasoning) or part.text]

@@ -20,6 +20,8 @@ _log = logging.getLogger("slm.auth")
 KEYLESS_METHODS: Final = frozenset({"GET", "HEAD"})
 KEYLESS_PATHS: Final = frozenset({b"/", b"/health", b"/api/version", b"/api/health"})
 
+_UNKNOWN: Final = "This API key is not known here. Keys may have been rotated; read the Secret again."
+
 ANONYMOUS: Final = "anonymous"
 """The name in the audit log of whoever needed no key."""
 
@@ -92,14 +94,20 @@ def is_keyless(method: str, raw_path: bytes) -> bool:
     return method in KEYLESS_METHODS and raw_path in KEYLESS_PATHS
 
 
-def authorize(authorization: bytes | None, keys: KeyRing) -> str:
-    """Name the key of an `Authorization` header.
+def authorize(authorization: bytes | None, api_key: bytes | None, keys: KeyRing) -> str:
+    """Name the key of a request: of its `Authorization` header, or of `x-api-key`, as Anthropic's clients send it.
 
     Raises
     ------
     Unauthorized
-        No header, another scheme than Bearer, or a key that isn't on the ring.
+        Neither header, another scheme than Bearer, or a key that isn't on the ring.
     """
+    if api_key is not None:
+        owner = keys.owner(api_key.strip())
+        if owner is not None:
+            return owner
+        if authorization is None:
+            raise Unauthorized(_UNKNOWN)
     if authorization is None:
         raise Unauthorized(
             "No API key was given. Send it as `Authorization: Bearer KEY`; "
@@ -110,7 +118,5 @@ def authorize(authorization: bytes | None, keys: KeyRing) -> str:
         raise Unauthorized("The Authorization header must be `Bearer KEY`.")
     owner = keys.owner(key.strip())
     if owner is None:
-        raise Unauthorized(
-            "This API key is not known here. Keys may have been rotated; read the Secret again."
-        )
+        raise Unauthorized(_UNKNOWN)
     return owner

@@ -6,10 +6,12 @@ unread. Each of these holds memory and a descriptor, so each has an end here.
 
 import asyncio
 import math
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
 from typing_extensions import override
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_SECONDS: Final = 15.0
@@ -93,6 +95,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         _cancel(self._head_timer)
         super().on_headers_complete()
+        if self.parser.get_http_version() == "1.0":
+            # Its task hasn't begun.
+            self.cycle.send = _without_chunks(self.cycle)  # type: ignore[method-assign, assignment]
 
     @override
     def pause_writing(self) -> None:
@@ -159,6 +164,26 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES:
             raise HeadTooLarge
+
+
+def _without_chunks(cycle: RequestResponseCycle) -> Callable[[ASGISendEvent], Coroutine[Any, Any, None]]:
+    """Send as HTTP/1.0 reads it: what has no length ends with the connection. uvicorn would write chunks."""
+    send = cycle.send
+    measured = False
+
+    async def send_plain(message: ASGISendEvent) -> None:
+        nonlocal measured
+        if message["type"] == "http.response.start":
+            measured = any(name == b"content-length" for name, _ in message.get("headers", []))
+            cycle.chunked_encoding = None if measured else False
+        elif message["type"] == "http.response.body" and not measured:
+            if cycle.flow.write_paused:
+                await cycle.flow.drain()
+            # To uvicorn what has no chunks has a length: each piece's own, up to the last.
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return send_plain
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -238,7 +238,12 @@ class Exchange:
 
     async def respond_error(self, error: ApiError) -> None:
         """In the envelope of the protocol that the path belongs to."""
-        document = error.ollama() if self.speaks_ollama else error.openai()
+        if self.speaks_ollama:
+            document = error.ollama()
+        elif self.path.startswith("/v1/messages"):
+            document = error.anthropic()
+        else:
+            document = error.openai()
         await self.respond_json(document, error.status, error.headers())
 
     async def disconnected(self) -> None:

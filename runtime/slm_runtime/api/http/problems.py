@@ -20,9 +20,17 @@ protocol that was spoken. The messages are for people: what is wrong, where, wha
 
 import math
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from typing_extensions import override
+
+_ANTHROPIC_KINDS: Final = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.NOT_FOUND: "not_found_error",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "request_too_large",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+    HTTPStatus.SERVICE_UNAVAILABLE: "overloaded_error",
+}
 
 
 class ApiError(Exception):
@@ -55,6 +63,14 @@ class ApiError(Exception):
         """OpenAI's error envelope."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error}
+
+    def anthropic(self) -> dict[str, Any]:
+        """Anthropic's: its kinds follow from the status."""
+        other = "api_error" if self.status >= 500 else "invalid_request_error"
+        # Agents look for these words, to shorten the conversation.
+        before = "prompt is too long: " if self.code == "context_length_exceeded" else ""
+        error = {"type": _ANTHROPIC_KINDS.get(self.status, other), "message": before + self.message}
+        return {"type": "error", "error": error}
 
     def ollama(self) -> dict[str, Any]:
         """Ollama's: the sentence alone."""

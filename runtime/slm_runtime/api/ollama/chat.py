@@ -8,9 +8,10 @@ import msgspec
 from slm_runtime.api.answering import LOGPROBS, generating
 from slm_runtime.api.conversation.newest import newest_turns
 from slm_runtime.api.conversation.turn import Tool, ToolChoice, prepare_turn
+from slm_runtime.api.delivery import deliver
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
-from slm_runtime.api.ollama.ndjson import Answer
+from slm_runtime.api.ollama.ndjson import Lines
 from slm_runtime.api.ollama.options import parse_format
 from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
 from slm_runtime.api.serving import Serving
@@ -122,6 +123,6 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         show_special=turn.show_special,
         keep_on_overflow=wanted.keep_on_overflow(options),
     )
-    answer = Answer("chat", wanted.model, turn.parser(), hide_thinking=wanted.think is False)
-    async with generating(serving, exchange, request, {**_PARAMS, **turn.params}) as tracked:
-        await (answer.stream if wanted.streams else answer.whole)(exchange, tracked, None)
+    answer = Lines("chat", wanted.model, turn.parser(), hide_thinking=wanted.think is False)
+    async with generating(serving, exchange, [request], {**_PARAMS, **turn.params}) as tracked:
+        await deliver(exchange, tracked, answer, stream=wanted.streams)

@@ -7,10 +7,11 @@ from msgspec import Meta
 from slm_runtime.api.answering import LOGPROBS, generating
 from slm_runtime.api.conversation.parsing import OutputParser
 from slm_runtime.api.conversation.turn import ToolChoice, Turn, prepare_turn
+from slm_runtime.api.delivery import deliver
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.ollama import gotemplate
-from slm_runtime.api.ollama.ndjson import Answer
+from slm_runtime.api.ollama.ndjson import Lines
 from slm_runtime.api.ollama.options import parse_format
 from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
 from slm_runtime.api.serving import Serving
@@ -69,10 +70,12 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         show_special=turn.show_special,
         keep_on_overflow=wanted.keep_on_overflow(options),
     )
-    answer = Answer("generate", wanted.model, turn.parser(), hide_thinking=wanted.think is False)
     context = None if wanted.raw else tokens[:]
-    async with generating(serving, exchange, request, _PARAMS) as tracked:
-        await (answer.stream if wanted.streams else answer.whole)(exchange, tracked, context)
+    answer = Lines(
+        "generate", wanted.model, turn.parser(), hide_thinking=wanted.think is False, context=context
+    )
+    async with generating(serving, exchange, [request], _PARAMS) as tracked:
+        await deliver(exchange, tracked, answer, stream=wanted.streams)
 
 
 async def _turn(wanted: Generate, chat: ChatFormat) -> Turn:

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
+from typing_extensions import override
 
-from slm_runtime.api.answering import Tracked, broken, gather, of_text
+from slm_runtime.api.answering import Gathered, of_text
+from slm_runtime.api.conversation.growing import CallPiece
 from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
-from slm_runtime.api.http.exchange import Exchange, Headers
+from slm_runtime.api.delivery import Answer
+from slm_runtime.api.http.exchange import Headers
+from slm_runtime.api.http.problems import ApiError
 from slm_runtime.engine.messages import (
     ChoiceFinished,
     Delta,
@@ -19,7 +23,6 @@ from slm_runtime.engine.messages import (
 )
 
 HEADERS: Final[Headers] = [(b"content-type", b"application/x-ndjson"), (b"x-accel-buffering", b"no")]
-_REASONS: Final = {"stop": "stop", "length": "length"}
 _encode: Final = msgspec.json.Encoder().encode
 
 Kind = Literal["chat", "generate"]
@@ -33,14 +36,26 @@ def line(document: Any) -> bytes:
     return _encode(document) + b"\n"
 
 
-class Answer:
-    """Writes one answer in the shape of `kind`, as a stream or whole."""
+class Lines(Answer):
+    """One answer in the shape of `kind`, as a stream or whole."""
 
-    def __init__(self, kind: Kind, model: str, parser: OutputParser, *, hide_thinking: bool) -> None:
+    HEADERS: ClassVar = HEADERS
+
+    def __init__(
+        self,
+        kind: Kind,
+        model: str,
+        parser: OutputParser,
+        *,
+        hide_thinking: bool,
+        context: list[int] | None = None,
+    ) -> None:
+        """`context`: the prompt's tokens, where the answer tells of those that the conversation has by then."""
         self._kind = kind
         self._model = model
         self._parser = parser
         self._hide_thinking = hide_thinking
+        self._context = context
         self._head = b'{"model":' + _encode(model) + b',"created_at":"'
         opening: dict[Kind, bytes] = {
             "chat": b'","message":{"role":"assistant","content":',
@@ -49,41 +64,10 @@ class Answer:
         closing: dict[Kind, bytes] = {"chat": b'},"done":false}\n', "generate": b',"done":false}\n'}
         self._before, self._after = opening[kind], closing[kind]
         self._calls = 0
+        self._reason: FinishReason = "stop"
 
-    async def stream(self, exchange: Exchange, tracked: Tracked, context: list[int] | None) -> None:
-        """Write a line for each piece as it comes, and the last with the counts.
-
-        Raises
-        ------
-        ApiError
-            It broke off before its first piece, so that its status can still be told.
-        """
-        reason: FinishReason = "error"
-        async for events in tracked.batches():
-            when = now()
-            out = []
-            for event in events:
-                if isinstance(event, Delta):
-                    out.append(self._delta(event, when))
-                    if context is not None:
-                        context += event.tokens
-                elif isinstance(event, ChoiceFinished):
-                    reason = event.reason
-                else:
-                    if reason in _REASONS:
-                        out.append(self._end(_REASONS[reason], event, when, context))
-                    elif exchange.started or any(out):
-                        out.append(line(broken(reason, event.message).ollama()))
-                    else:
-                        raise broken(reason, event.message)
-                    await _write(exchange, b"".join(out), more=False)
-                    return
-            if written := b"".join(out):
-                await _write(exchange, written, more=True)
-
-    async def whole(self, exchange: Exchange, tracked: Tracked, context: list[int] | None) -> None:
-        """Write one object."""
-        gathered = await gather(tracked, 1)
+    @override
+    def whole(self, gathered: Gathered) -> dict[str, Any]:
         (choice,) = gathered.choices
         parts = self._parser.read(choice.pieces, cut=choice.reason == "length")
         document = self._document(
@@ -94,11 +78,20 @@ class Answer:
         )
         if logprobs := _logprobs(choice.text_logprobs):
             document["logprobs"] = logprobs
-        if context is not None:
-            document["context"] = context + choice.tokens
-        await exchange.respond_json({**document, **_counts(_REASONS[choice.reason], gathered.end)})
+        if self._context is not None:
+            document["context"] = self._context + choice.tokens
+        return {**document, **_counts(choice.reason, gathered.end)}
 
-    def _delta(self, delta: Delta, when: str) -> bytes:
+    @override
+    def sign(self) -> bytes:
+        """A piece without text: clients read each line as JSON, so that an empty one would be an error to them."""
+        return self._head + now().encode() + self._before + b'""' + self._after
+
+    @override
+    def delta(self, delta: Delta) -> bytes:
+        when = now()
+        if self._context is not None:
+            self._context += delta.tokens
         parts: list[Part] = [Text(delta.text)] if self._parser.plain else self._parser.feed(delta.text)
         if delta.logprobs is None:
             return b"".join(self._part(part, when) for part in parts)
@@ -111,6 +104,24 @@ class Answer:
         logprobs = {"done": False, "logprobs": _logprobs(own)}
         return line({**document, **logprobs}) + b"".join(self._part(part, when) for part in others)
 
+    @override
+    def finish(self, finished: ChoiceFinished) -> bytes:
+        self._reason = finished.reason
+        when = now()
+        parts = self._parser.finish(cut=finished.reason == "length")
+        return b"".join(self._part(part, when) for part in parts)
+
+    @override
+    def end(self, end: RequestFinished) -> bytes:
+        document = {**self._document(now(), "", "", []), **_counts(self._reason, end)}
+        if self._context is not None:
+            document["context"] = self._context
+        return line(document)
+
+    @override
+    def failure(self, error: ApiError) -> bytes:
+        return line(error.ollama())
+
     def _part(self, part: Part, when: str) -> bytes:
         if isinstance(part, Text):
             if not part.text:
@@ -120,15 +131,10 @@ class Answer:
             if self._hide_thinking:
                 return b""
             return line({**self._document(when, "", part.text, []), "done": False})
+        if isinstance(part, CallPiece):
+            # Ollama knows whole calls.
+            return b""
         return line({**self._document(when, "", "", [part]), "done": False})
-
-    def _end(self, reason: str, end: RequestFinished, when: str, context: list[int] | None) -> bytes:
-        parts = self._parser.finish(cut=reason == "length")
-        rest = b"".join(self._part(part, when) for part in parts)
-        document = {**self._document(when, "", "", []), **_counts(reason, end)}
-        if context is not None:
-            document["context"] = context
-        return rest + line(document)
 
     def _document(self, when: str, text: str, thinking: str, calls: list[ToolCall]) -> dict[str, Any]:
         said: dict[str, Any] = (
@@ -146,13 +152,7 @@ class Answer:
         return {**head, "message": said} if self._kind == "chat" else {**head, **said}
 
 
-async def _write(exchange: Exchange, chunk: bytes, *, more: bool) -> None:
-    if not exchange.started:
-        await exchange.start(200, HEADERS)
-    await exchange.write(chunk, more=more)
-
-
-def _counts(reason: str, end: RequestFinished) -> dict[str, Any]:
+def _counts(reason: FinishReason, end: RequestFinished) -> dict[str, Any]:
     """What ends an answer; durations in nanoseconds, of which waiting is what Ollama calls loading."""
     times = end.timings
     return {

@@ -2,14 +2,11 @@
 
 import codecs
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from slm_runtime.engine.messages import FinishReason, ScoredInput, TokenLogprob, TokenLogprobs, Usage
-
-FINISH: Final[dict[FinishReason, str]] = {"stop": "stop", "length": "length"}
-"""The engine's reasons that are answers; the others are errors."""
+from slm_runtime.engine.messages import ScoredInput, TokenLogprob, TokenLogprobs, Usage
 
 
 def usage(used: Usage, reasoning_tokens: int = 0) -> dict[str, Any]:
@@ -105,14 +102,6 @@ def prompt_logprobs(prompt: ScoredInput, text: str) -> dict[str, Any]:
         "top_logprobs": [None, *rest["top_logprobs"]],
         "text_offset": [min(max(0, place - before), len(text)) for place in _Places().of(pieces)],
     }
-
-
-def total(used: list[Usage]) -> Usage:
-    return Usage(
-        prompt_tokens=sum(one.prompt_tokens for one in used),
-        cached_tokens=sum(one.cached_tokens for one in used),
-        completion_tokens=sum(one.completion_tokens for one in used),
-    )
 
 
 def _finite(logprob: float) -> float:

@@ -2,18 +2,21 @@
 
 import secrets
 import time
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from msgspec import Meta
+from typing_extensions import override
 
-from slm_runtime.api.answering import LOGPROBS, Choice, Tracked, broken, gather, generating, of_text
+from slm_runtime.api.answering import LOGPROBS, Choice, Gathered, generating, of_text
+from slm_runtime.api.conversation.growing import CallPiece
 from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
 from slm_runtime.api.conversation.turn import Turn, prepare_turn
+from slm_runtime.api.delivery import Answer, deliver
 from slm_runtime.api.http import sse
 from slm_runtime.api.http.exchange import Exchange
-from slm_runtime.api.http.problems import BadRequest
+from slm_runtime.api.http.problems import ApiError, BadRequest
 from slm_runtime.api.openai import fields, tooling
-from slm_runtime.api.openai.answer import FINISH, chat_logprobs, usage
+from slm_runtime.api.openai.answer import chat_logprobs, usage
 from slm_runtime.api.openai.conversation import Message, to_chat
 from slm_runtime.api.openai.sampling import Positive, SamplingFields
 from slm_runtime.api.openai.structured import ResponseFormat, constraint
@@ -95,41 +98,9 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         "model": serving.name,
         "system_fingerprint": serving.fingerprint,
     }
-    async with generating(serving, exchange, request, {**_PARAMS, **turn.params}) as tracked:
-        if wanted.stream:
-            head["object"] = "chat.completion.chunk"
-            await _stream(exchange, tracked, _ChunkWriter(head, turn, request.n, include_usage))
-            return
-        gathered = await gather(tracked, request.n)
-        parsers = [turn.parser() for _ in gathered.choices]
-        choices = [
-            _choice(index, choice, parser.read(choice.pieces, cut=choice.reason == "length"), request)
-            for index, (choice, parser) in enumerate(zip(gathered.choices, parsers, strict=True))
-        ]
-        used = usage(gathered.end.usage, sum(parser.reasoning_tokens for parser in parsers))
-        await exchange.respond_json({**head, "choices": choices, "usage": used})
-
-
-def _choice(index: int, choice: Choice, parts: list[Part], request: GenerateRequest) -> dict[str, Any]:
-    text = "".join(part.text for part in parts if isinstance(part, Text))
-    reasoning = "".join(part.text for part in parts if isinstance(part, Reasoning))
-    calls = [part for part in parts if isinstance(part, ToolCall)]
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": text if text or not calls else None,
-        "refusal": None,
-        "annotations": [],
-    }
-    if reasoning:
-        message["reasoning_content"] = reasoning
-    if calls:
-        message["tool_calls"] = [_tool_call(call) for call in calls]
-    return {
-        "index": index,
-        "message": message,
-        "logprobs": None if request.logprobs is None else chat_logprobs(choice.text_logprobs),
-        "finish_reason": "tool_calls" if calls else FINISH[choice.reason],
-    }
+    answer = _Completion(head, turn, request, include_usage=include_usage)
+    async with generating(serving, exchange, [request], {**_PARAMS, **turn.params}) as tracked:
+        await deliver(exchange, tracked, answer, stream=bool(wanted.stream))
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
@@ -137,22 +108,41 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-class _ChunkWriter:
-    """Encodes the chunks of one stream; what stays the same from chunk to chunk, once."""
+class _Completion(Answer):
+    """Whole, or in chunks; what stays the same from chunk to chunk is encoded once."""
 
-    def __init__(self, head: dict[str, Any], turn: Turn, n: int, include_usage: bool) -> None:
+    HEADERS: ClassVar = sse.HEADERS
+
+    def __init__(
+        self, head: dict[str, Any], turn: Turn, request: GenerateRequest, *, include_usage: bool
+    ) -> None:
         self._head = head
+        self._chunk_head = {**head, "object": "chat.completion.chunk"}
         self._include_usage = include_usage
-        self._parsers: list[OutputParser] = [turn.parser() for _ in range(n)]
-        self._calls = [0] * n
+        self._logprobs = request.logprobs is not None
+        self._parsers: list[OutputParser] = [turn.parser() for _ in range(request.n)]
+        self._calls = [0] * request.n
+        self._begun: set[str] = set()
+        """Calls that come in pieces."""
         self._texts = [
-            sse.TextEvent(self._chunk(index, {"content": sse.TextEvent.MARK})) for index in range(n)
+            sse.TextEvent(self._chunk(index, {"content": sse.TextEvent.MARK})) for index in range(request.n)
         ]
 
-    def role(self) -> bytes:
+    @override
+    def whole(self, gathered: Gathered) -> dict[str, Any]:
+        choices = [self._choice(index, choice) for index, choice in enumerate(gathered.choices)]
+        return {**self._head, "choices": choices, "usage": self._usage(gathered.end)}
+
+    @override
+    def opening(self) -> bytes:
         first = {"role": "assistant", "content": "", "refusal": None}
         return b"".join(sse.event(self._chunk(index, first)) for index in range(len(self._texts)))
 
+    @override
+    def sign(self) -> bytes:
+        return sse.COMMENT
+
+    @override
     def delta(self, delta: Delta) -> bytes:
         parser = self._parsers[delta.choice]
         if parser.plain and delta.logprobs is None:
@@ -170,26 +160,67 @@ class _ChunkWriter:
             parts = []
         return chunk + b"".join(self._part(delta.choice, part) for part in parts)
 
+    @override
     def finish(self, finished: ChoiceFinished) -> bytes:
         parser = self._parsers[finished.choice]
         rest = b"".join(
             self._part(finished.choice, part) for part in parser.finish(cut=finished.reason == "length")
         )
-        reason = "tool_calls" if parser.called else FINISH[finished.reason]
+        reason = "tool_calls" if parser.called else finished.reason
         return rest + sse.event(self._chunk(finished.choice, {}, finish_reason=reason))
 
-    def end(self, finished: RequestFinished) -> bytes:
+    @override
+    def end(self, end: RequestFinished) -> bytes:
         if not self._include_usage:
             return sse.DONE
-        used = usage(finished.usage, sum(parser.reasoning_tokens for parser in self._parsers))
-        return sse.event({**self._head, "choices": [], "usage": used}) + sse.DONE
+        return sse.event({**self._chunk_head, "choices": [], "usage": self._usage(end)}) + sse.DONE
+
+    @override
+    def failure(self, error: ApiError) -> bytes:
+        return sse.event(error.openai())
+
+    def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        parts = self._parsers[index].read(choice.pieces, cut=choice.reason == "length")
+        text = "".join(part.text for part in parts if isinstance(part, Text))
+        reasoning = "".join(part.text for part in parts if isinstance(part, Reasoning))
+        calls = [part for part in parts if isinstance(part, ToolCall)]
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text if text or not calls else None,
+            "refusal": None,
+            "annotations": [],
+        }
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        if calls:
+            message["tool_calls"] = [_tool_call(call) for call in calls]
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": chat_logprobs(choice.text_logprobs) if self._logprobs else None,
+            "finish_reason": "tool_calls" if calls else choice.reason,
+        }
 
     def _part(self, index: int, part: Part) -> bytes:
         if isinstance(part, Text):
             return self._texts[index].of(part.text)
         if isinstance(part, Reasoning):
             return sse.event(self._chunk(index, {"reasoning_content": part.text}))
+        if isinstance(part, CallPiece):
+            return self._piece(index, part)
+        if part.id in self._begun:
+            return b""
         call = {"index": self._calls[index], **_tool_call(part)}
+        self._calls[index] += 1
+        return sse.event(self._chunk(index, {"tool_calls": [call]}))
+
+    def _piece(self, index: int, piece: CallPiece) -> bytes:
+        if piece.id in self._begun:
+            more = {"index": self._calls[index] - 1, "function": {"arguments": piece.text}}
+            return sse.event(self._chunk(index, {"tool_calls": [more]}))
+        self._begun.add(piece.id)
+        function = {"name": piece.name, "arguments": piece.text}
+        call = {"index": self._calls[index], "id": piece.id, "type": "function", "function": function}
         self._calls[index] += 1
         return sse.event(self._chunk(index, {"tool_calls": [call]}))
 
@@ -202,30 +233,8 @@ class _ChunkWriter:
         finish_reason: str | None = None,
     ) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        chunk = {**self._head, "choices": [choice]}
+        chunk = {**self._chunk_head, "choices": [choice]}
         return {**chunk, "usage": None} if self._include_usage else chunk
 
-
-async def _stream(exchange: Exchange, tracked: Tracked, chunks: _ChunkWriter) -> None:
-    await exchange.start(200, sse.HEADERS)
-    failed: ChoiceFinished | None = None
-    # With the first token, by whose arrival clients measure how long they waited for it.
-    role = chunks.role()
-    async for events in tracked.batches():
-        out = []
-        for event in events:
-            if isinstance(event, Delta):
-                out.append(chunks.delta(event))
-            elif isinstance(event, RequestFinished):
-                if failed is not None:
-                    await sse.write_failure(exchange, broken(failed.reason, event.message))
-                    return
-                await exchange.write(b"".join([role, *out, chunks.end(event)]), more=False)
-                return
-            elif event.reason in FINISH:
-                out.append(chunks.finish(event))
-            else:
-                failed = event
-        if written := b"".join(out):
-            await exchange.write(role + written)
-            role = b""
+    def _usage(self, end: RequestFinished) -> dict[str, Any]:
+        return usage(end.usage, sum(parser.reasoning_tokens for parser in self._parsers))

@@ -2,19 +2,20 @@
 
 import secrets
 import time
-from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Meta
 from msgspec.structs import replace
+from typing_extensions import override
 
-from slm_runtime.api.answering import LOGPROBS, Choice, Tracked, broken, gather, generating_all, interleaved
+from slm_runtime.api.answering import LOGPROBS, Choice, Gathered, Tracked, generating
+from slm_runtime.api.delivery import Answer, deliver
 from slm_runtime.api.http import sse
 from slm_runtime.api.http.exchange import Exchange
-from slm_runtime.api.http.problems import BadRequest
+from slm_runtime.api.http.problems import ApiError, BadRequest
 from slm_runtime.api.openai import fields
-from slm_runtime.api.openai.answer import FINISH, CompletionLogprobs, prompt_logprobs, total, usage
+from slm_runtime.api.openai.answer import CompletionLogprobs, prompt_logprobs, usage
 from slm_runtime.api.openai.prompts import Prompts, separate
 from slm_runtime.api.openai.sampling import SamplingFields, first
 from slm_runtime.api.prompt_scores import NoTokens, score
@@ -26,7 +27,6 @@ from slm_runtime.engine.messages import (
     RequestFinished,
     ScoredInput,
     ScoreRequest,
-    Usage,
 )
 
 CHOICES: Final = 128
@@ -64,7 +64,6 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer a completion, whole or as a stream."""
     wanted = fields.parse(await exchange.json(), CompletionRequest, fields.COMPLETION)
     serving.require_model(wanted.model)
-    include_usage = wanted.include_usage()
     serving.require_chat()
     prompts, sampled = separate(wanted.prompt, "prompt"), wanted.sampled()
     if len(prompts) * sampled > CHOICES:
@@ -103,26 +102,17 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         "model": serving.name,
         "system_fingerprint": serving.fingerprint,
     }
-    async with AsyncExitStack() as stack:
-        if max_tokens == 0:
-            nothing = [NoTokens(prompt, sampled) for prompt in scored]
-            tracked = [Tracked(one, serving.metrics, exchange.outcome, began) for one in nothing]
-        else:
-            generating = generating_all(serving, exchange, requests, {}, began)
-            tracked = await stack.enter_async_context(generating)
-        if wanted.stream:
-            chunks = _Chunks(head, answered, n, include_usage=include_usage, scored=bool(scored))
-            await _stream(exchange, tracked, chunks)
-            return
-        gathered = [await gather(one, sampled) for one in tracked]
-    choices = []
-    for place, (answer, prompt) in enumerate(zip(gathered, answered, strict=True)):
-        for index, choice in enumerate(_best(answer.choices, n)):
-            logprobs = None if choosing or wanted.logprobs is None else _logprobs(prompt, choice)
-            text, reason = prompt.echo + choice.text, FINISH[choice.reason]
-            choices.append(_choice(place * n + index, text, logprobs=logprobs, finish_reason=reason))
-    used = _usage([answer.end.usage for answer in gathered], scored=bool(scored))
-    await exchange.respond_json({**head, "choices": choices, "usage": used})
+    answer = _Completion(head, wanted, answered, sampled, scored=bool(scored))
+    if max_tokens == 0:
+        nothing = [NoTokens(prompt, sampled) for prompt in scored]
+        tracked = [
+            Tracked(one, serving.metrics, exchange.outcome, began, n=sampled, first=place * sampled)
+            for place, one in enumerate(nothing)
+        ]
+        await deliver(exchange, tracked, answer, stream=bool(wanted.stream))
+        return
+    async with generating(serving, exchange, requests, {}, began) as tracked:
+        await deliver(exchange, tracked, answer, stream=bool(wanted.stream))
 
 
 @dataclass(frozen=True)
@@ -172,48 +162,86 @@ def _logprobs(prompt: _Prompt, choice: Choice) -> dict[str, Any]:
     return own if prompt.logprobs is None else {name: prompt.logprobs[name] + own[name] for name in own}
 
 
-def _usage(used: list[Usage], *, scored: bool) -> dict[str, Any]:
-    """What a generation finds in the cache was computed by the scoring before it, if there was one: nothing was spared."""
-    together = total(used)
-    return usage(replace(together, cached_tokens=0) if scored else together)
-
-
 def _choice(
     index: int, text: str, *, logprobs: dict[str, Any] | None = None, finish_reason: str | None = None
 ) -> dict[str, Any]:
     return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
-class _Chunks:
+class _Completion(Answer):
+    """Whole, or in chunks: choice i of prompt p has the index p * n + i."""
+
+    HEADERS: ClassVar = sse.HEADERS
+
     def __init__(
-        self, head: dict[str, Any], prompts: list[_Prompt], n: int, *, include_usage: bool, scored: bool
+        self,
+        head: dict[str, Any],
+        wanted: CompletionRequest,
+        prompts: list[_Prompt],
+        sampled: int,
+        *,
+        scored: bool,
     ) -> None:
         self._head = head
-        self._n = n
-        self._include_usage = include_usage
+        self._n = wanted.n or 1
+        self._sampled = sampled
+        self._prompts = prompts
         self._scored = scored
-        choices = [prompt for prompt in prompts for _ in range(n)]
+        self._told = wanted.logprobs is not None
+        self._include_usage = wanted.include_usage()
+        choices = [prompt for prompt in prompts for _ in range(self._n)]
         self._texts = [
             sse.TextEvent(self._chunk(_choice(index, sse.TextEvent.MARK))) for index in range(len(choices))
         ]
         self._logprobs = [CompletionLogprobs(len(prompt.echo)) for prompt in choices]
-        self.echo = b"".join(self._echo(index, prompt) for index, prompt in enumerate(choices))
+        self._echoes = b"".join(self._echo(index, prompt) for index, prompt in enumerate(choices))
 
-    def delta(self, prompt: int, delta: Delta) -> bytes:
-        index = prompt * self._n + delta.choice
+    @override
+    def whole(self, gathered: Gathered) -> dict[str, Any]:
+        choices = []
+        for place, prompt in enumerate(self._prompts):
+            own = gathered.choices[place * self._sampled :][: self._sampled]
+            for index, choice in enumerate(_best(own, self._n)):
+                logprobs = _logprobs(prompt, choice) if self._told else None
+                text = prompt.echo + choice.text
+                choices.append(
+                    _choice(place * self._n + index, text, logprobs=logprobs, finish_reason=choice.reason)
+                )
+        return {**self._head, "choices": choices, "usage": self._usage(gathered.end)}
+
+    @override
+    def head(self) -> bytes:
+        return self._echoes
+
+    @override
+    def sign(self) -> bytes:
+        return sse.COMMENT
+
+    @override
+    def delta(self, delta: Delta) -> bytes:
+        index = delta.choice
         if delta.logprobs is None:
             return self._texts[index].of(delta.text) if delta.text else b""
         logprobs = self._logprobs[index].of(delta.logprobs)
         return sse.event(self._chunk(_choice(index, delta.text, logprobs=logprobs)))
 
-    def finish(self, prompt: int, finished: ChoiceFinished) -> bytes:
-        index = prompt * self._n + finished.choice
-        return sse.event(self._chunk(_choice(index, "", finish_reason=FINISH[finished.reason])))
+    @override
+    def finish(self, finished: ChoiceFinished) -> bytes:
+        return sse.event(self._chunk(_choice(finished.choice, "", finish_reason=finished.reason)))
 
-    def end(self, used: list[Usage]) -> bytes:
+    @override
+    def end(self, end: RequestFinished) -> bytes:
         if not self._include_usage:
             return sse.DONE
-        return sse.event({**self._head, "choices": [], "usage": _usage(used, scored=self._scored)}) + sse.DONE
+        return sse.event({**self._head, "choices": [], "usage": self._usage(end)}) + sse.DONE
+
+    @override
+    def failure(self, error: ApiError) -> bytes:
+        return sse.event(error.openai())
+
+    def _usage(self, end: RequestFinished) -> dict[str, Any]:
+        """What was found in the cache was computed by the scoring before it, if there was one: nothing was spared."""
+        return usage(replace(end.usage, cached_tokens=0) if self._scored else end.usage)
 
     def _echo(self, index: int, prompt: _Prompt) -> bytes:
         if prompt.logprobs is not None:
@@ -223,29 +251,3 @@ class _Chunks:
     def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
         chunk = {**self._head, "choices": [choice]}
         return {**chunk, "usage": None} if self._include_usage else chunk
-
-
-async def _stream(exchange: Exchange, tracked: list[Tracked], chunks: _Chunks) -> None:
-    await exchange.start(200, sse.HEADERS)
-    if chunks.echo:
-        await exchange.write(chunks.echo)
-    used: list[Usage] = []
-    failed: ChoiceFinished | None = None
-    async with aclosing(interleaved(tracked)) as arriving:
-        async for prompt, events in arriving:
-            out = []
-            for event in events:
-                if isinstance(event, Delta):
-                    out.append(chunks.delta(prompt, event))
-                elif isinstance(event, RequestFinished):
-                    if failed is not None:
-                        await sse.write_failure(exchange, broken(failed.reason, event.message))
-                        return
-                    used.append(event.usage)
-                elif event.reason in FINISH:
-                    out.append(chunks.finish(prompt, event))
-                else:
-                    failed = event
-            if written := b"".join(out):
-                await exchange.write(written)
-    await exchange.write(chunks.end(used), more=False)

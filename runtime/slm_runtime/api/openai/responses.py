@@ -8,21 +8,19 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from slm_runtime.api.answering import Tracked, broken, gather, generating
+from slm_runtime.api.answering import generating
 from slm_runtime.api.conversation.newest import newest_turns
-from slm_runtime.api.conversation.parsing import OutputParser
 from slm_runtime.api.conversation.turn import prepare_turn
-from slm_runtime.api.http import sse
+from slm_runtime.api.delivery import deliver
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.openai import fields, tooling
-from slm_runtime.api.openai.answer import FINISH
 from slm_runtime.api.openai.responses_input import conversation
-from slm_runtime.api.openai.responses_output import Output
+from slm_runtime.api.openai.responses_output import ResponseAnswer
 from slm_runtime.api.openai.sampling import Positive, SamplingFields, StreamOptions, Unit
 from slm_runtime.api.openai.structured import JsonSchema, ResponseFormat, constraint
 from slm_runtime.api.serving import Serving
-from slm_runtime.engine.messages import ChoiceFinished, Delta, GenerateRequest, Sampling, Usage
+from slm_runtime.engine.messages import GenerateRequest, Sampling
 
 _PARAMS: Final = {"prompt": "input", "constraint": "text.format", "max_tokens": "max_output_tokens"}
 
@@ -152,18 +150,9 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         show_special=turn.show_special,
         keep_on_overflow=4 if wanted.truncation == "auto" else None,
     )
-    head = _head(serving, wanted, sampling)
-    output, parser = Output(), turn.parser()
-    async with generating(serving, exchange, request, {**_PARAMS, **turn.params}) as tracked:
-        if wanted.stream:
-            await _stream(exchange, tracked, head, output, parser)
-            return
-        gathered = await gather(tracked, 1)
-    (answer,) = gathered.choices
-    for part in parser.read(answer.pieces, cut=answer.reason == "length"):
-        output.add(part)
-    used = _usage(gathered.end.usage, parser)
-    await exchange.respond_json(_finished(head, output, FINISH[answer.reason], used)[1])
+    answer = ResponseAnswer(_head(serving, wanted, sampling), turn.parser())
+    async with generating(serving, exchange, [request], {**_PARAMS, **turn.params}) as tracked:
+        await deliver(exchange, tracked, answer, stream=bool(wanted.stream))
 
 
 def _head(serving: Serving, wanted: ResponseRequest, sampling: Sampling) -> dict[str, Any]:
@@ -202,65 +191,3 @@ def _head(serving: Serving, wanted: ResponseRequest, sampling: Sampling) -> dict
         "truncation": wanted.truncation or "disabled",
         "usage": None,
     }
-
-
-def _usage(used: Usage, parser: OutputParser) -> dict[str, Any]:
-    return {
-        "input_tokens": used.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": used.cached_tokens, "cache_write_tokens": 0},
-        "output_tokens": used.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": parser.reasoning_tokens},
-        "total_tokens": used.prompt_tokens + used.completion_tokens,
-    }
-
-
-def _finished(
-    head: dict[str, Any], output: Output, reason: str, usage: dict[str, Any]
-) -> tuple[bytes, dict[str, Any]]:
-    """Close the last item; the events of that, and the whole response."""
-    cut = reason == "length"
-    status = "incomplete" if cut else "completed"
-    events = output.close(status)
-    details = {"reason": "max_output_tokens"} if cut else None
-    return events, {
-        **head,
-        "status": status,
-        "completed_at": None if cut else int(time.time()),
-        "incomplete_details": details,
-        "output": output.items,
-        "usage": usage,
-    }
-
-
-async def _stream(
-    exchange: Exchange, tracked: Tracked, head: dict[str, Any], output: Output, parser: OutputParser
-) -> None:
-    await exchange.start(200, sse.HEADERS)
-    await exchange.write(
-        output.event("response.created", response=head) + output.event("response.in_progress", response=head)
-    )
-    finished: ChoiceFinished | None = None
-    async for events in tracked.batches():
-        out = []
-        for event in events:
-            if isinstance(event, Delta):
-                out += [output.add(part) for part in parser.feed(event.text, len(event.tokens))]
-            elif isinstance(event, ChoiceFinished):
-                finished = event
-            elif finished is None or finished.reason not in FINISH:
-                error = broken("error" if finished is None else finished.reason, event.message)
-                exchange.outcome["error"] = error.message
-                failure = {"code": "server_error", "message": error.message}
-                failed = {**head, "status": "failed", "error": failure, "output": output.items}
-                out.append(output.event("response.failed", response=failed))
-                await exchange.write(b"".join(out), more=False)
-                return
-            else:
-                out += [output.add(part) for part in parser.finish(cut=finished.reason == "length")]
-                used = _usage(event.usage, parser)
-                closing, response = _finished(head, output, FINISH[finished.reason], used)
-                out += [closing, output.event(f"response.{response['status']}", response=response)]
-                await exchange.write(b"".join(out), more=False)
-                return
-        if written := b"".join(out):
-            await exchange.write(written)
