@@ -138,6 +138,10 @@ class RuntimeConfig(ContractModel):
     """The engine process ends after so long without work, and comes back with the next request; None: never."""
     allowed_origins: tuple[str, ...] | None = None
     """Origins whose pages may use the API from a browser, or `*`; None: none."""
+    unknown_fields: Literal["Refuse"] | None = None
+    """What becomes of fields of OpenAI requests that aren't known here; None: they are ignored, and a header says so."""
+    trusted_proxies: tuple[str, ...] | None = None
+    """Ranges of addresses whose word is taken for whom they ask for; None: nobody's."""
     auth: AuthMode = AuthMode.API_KEY
     drain_seconds: float = Field(default=5, ge=0)
     """After SIGTERM: seconds without a new request after which none is accepted any more; half of the grace at most."""

@@ -17,7 +17,7 @@ import uvloop
 
 from slm_contract import places as contract
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
-from slm_contract.report import RuntimeReport
+from slm_contract.report import ModelFacts, RuntimeReport
 from slm_runtime.api.app import api_app
 from slm_runtime.api.http.auth import KeyRing
 from slm_runtime.api.ops import ops_app
@@ -26,7 +26,7 @@ from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineClient, EngineError
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.supervisor import EngineSupervisor
-from slm_runtime.errors import RuntimeFailure, of_engine
+from slm_runtime.errors import ConfigError, RuntimeFailure, of_engine
 from slm_runtime.listeners import Server, ServerThread, listen
 from slm_runtime.logs import configure
 from slm_runtime.models.encrypted import PlainVolume
@@ -65,12 +65,13 @@ def _serve(config: RuntimeConfig, places: Places) -> int:
 
 def _serve_model(config: RuntimeConfig, places: Places, model: FetchedModel) -> int:
     config = config.model_copy(update={"prompt": prompt_of(config.prompt, model.prompt)})
+    check_context(config, model.facts)
     path = PlainVolume(places.plain_dir, places.identities).path(model)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
     engine = EngineSupervisor(engine_config(config, path), keep_alive=config.keep_alive_seconds)
     keys = KeyRing(places.keys_dir) if config.auth is AuthMode.API_KEY else None
-    serving = Serving(config=config, model=model.facts, engine=engine, keys=keys)
+    serving = Serving(config=config, model=model.facts, engine=engine, keys=keys, local=places.local)
     thread = ServerThread(ops_app(serving), ops, name="ops")
     thread.start()
     try:
@@ -78,6 +79,22 @@ def _serve_model(config: RuntimeConfig, places: Places, model: FetchedModel) -> 
     finally:
         thread.stop()
     return contract.ExitCode.OK
+
+
+def check_context(config: RuntimeConfig, facts: ModelFacts) -> None:
+    """Refuse a context that the model wasn't trained for: beyond it, models write nonsense.
+
+    Raises
+    ------
+    ConfigError
+    """
+    reach = max(facts.context_length, facts.scaled_context_length or 0)
+    if config.context_length is not None and 0 < reach < config.context_length:
+        raise ConfigError(
+            f"A context of {config.context_length} tokens is longer than the {reach} that the model was trained for, or "
+            "that its RoPE scaling reaches.",
+            "Ask for less, or leave the context's length out.",
+        )
 
 
 def prompt_of(spec: PromptConfig | None, source: PromptConfig | None) -> PromptConfig | None:

@@ -39,6 +39,8 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         prompt=None if spec.model.prompt is None else _prompt(spec.model.prompt),
         keep_alive_seconds=None if keep_alive is None else max(1.0, parse_duration(keep_alive)),
         allowed_origins=None if cors is None else cors.allowed_origins,
+        unknown_fields="Refuse" if spec.endpoint.unknown_fields == "Refuse" else None,
+        trusted_proxies=spec.endpoint.trusted_proxies or None,
         auth=spec.auth.mode,
     )
 

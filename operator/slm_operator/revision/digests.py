@@ -30,12 +30,16 @@ def spec_digest(resource: SLMDeployment) -> str:
     )
     cors = spec.endpoint.cors
     origins = None if cors is None else cors.allowed_origins
+    answers = spec.endpoint.model_dump(
+        mode="json", exclude_defaults=True, include={"unknown_fields", "trusted_proxies"}
+    )
     return digest(
         {
             "name": resource.model_name,
             "spec": parts,
             "hardware": hardware,
             **({"origins": origins} if origins else {}),
+            **({"answers": answers} if answers else {}),
         }
     )
 

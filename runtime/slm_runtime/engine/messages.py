@@ -68,6 +68,8 @@ class Sampling(Value, kw_only=True):
     """Tokens that the three penalties look back on; -1: all."""
     penalize_prompt: bool = False
     """True: the window reaches into the prompt (Ollama); False: only what was generated counts (OpenAI)."""
+    repeat_in_prompt: bool = False
+    """True: `repeat_penalty` alone counts all of the prompt's tokens, too (vLLM)."""
     logit_bias: dict[int, float] = {}
     seed: int | None = None
     """Choice i of a request draws from seed + i; None: from the operating system's entropy."""

@@ -129,6 +129,16 @@ def short_ids(messages: Messages) -> Messages:
     return told
 
 
+def reasoning_as_thinking(messages: Messages) -> Messages:
+    """gpt-oss' and LFM2's templates call it `thinking`; the first takes no text beside it where there are calls."""
+
+    def named(message: ChatMessage) -> ChatMessage:
+        told = {**message, "thinking": message["reasoning_content"]}
+        return {**told, "content": ""} if message.get("tool_calls") else told
+
+    return [named(message) if message.get("reasoning_content") else message for message in messages]
+
+
 def join_turns(messages: Messages) -> Messages:
     """What would be two turns of one speaker, as one."""
     return _joined(messages, {"user", "assistant"})
@@ -192,6 +202,7 @@ def _called(*ids: str) -> ChatMessage:
 
 
 _USER: Final = _said("user", "asked")
+_THOUGHT: Final = {"reasoning_content": "thought"}
 _ANSWERED: Final = [_USER, _called("call00001"), _said("tool", "found", tool_call_id="call00001")]
 
 ADAPTATIONS: Final = (
@@ -233,6 +244,15 @@ ADAPTATIONS: Final = (
             _said("tool", "seen"),
         ],
         ("found", "seen"),
+    ),
+    Adaptation(
+        reasoning_as_thinking,
+        [
+            _USER,
+            {**_called("call00001"), **_THOUGHT},
+            _said("tool", "found", tool_call_id="call00001"),
+        ],
+        ("thought", "forcall00001", "found"),
     ),
     Adaptation(
         join_turns,

@@ -27,6 +27,8 @@ CHATML: Final = (
 
 _TOOL_VARIABLES: Final = ("tools", "xml_tools")
 """What templates call the tools that are offered; the second is SmolLM3's."""
+_THINKING: Final = ("enable_thinking", "thinking")
+"""What templates call the switch of reasoning; the second is Granite's and DeepSeek's."""
 _PROBE: Final = "a1b2c3"
 _PROBE_TOOL: Final = {
     "type": "function",
@@ -117,6 +119,9 @@ class ChatFormat:
             "add_generation_prompt": True,
             **(variables or {}),
         }
+        switch = next((context[name] for name in _THINKING if name in context), None)
+        if switch is not None:
+            context = {**dict.fromkeys(_THINKING, switch), **context}
         return await self.renderer.render(self.tool_template if tools else self.template, context)
 
     async def _tool_style(self) -> ToolStyle:

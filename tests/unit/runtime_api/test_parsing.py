@@ -5,24 +5,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_runtime.api.conversation.parsing import THOUGHTS, OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.conversation import thoughts
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.conversation.thoughts import HARMONY, MISTRAL, THINK
 from slm_runtime.api.conversation.tool_formats import BARE, FAMILIES, FORCED, GENERIC
 
 FORMATS = {
-    **{family.name: (family, BARE) for family in FAMILIES},
+    **{
+        name: (*(family for family in FAMILIES if family.name == name), BARE)
+        for name in {family.name: None for family in FAMILIES}
+    },
     "llama": (*(family for family in FAMILIES if family.name in {"llama", "python"}), BARE),
     "forced": (FORCED,),
 }
 OFFERED = {
     "weather": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 }
-THINK, MISTRAL_THINK = THOUGHTS
 PARIS = ("weather", {"city": "Paris"})
+PARIS_3 = ("weather", {"city": "Paris", "days": 3})
 ROME = ("weather", {"city": "Rome"})
+NESTED = ("weather", {"city": "a\nb", "at": {"x": [True]}})
 
 
-def read(pieces: list[str], parser: OutputParser) -> tuple[str, str, list[tuple[str, dict[str, object]]]]:
-    parts: list[Part] = [part for piece in pieces for part in parser.feed(piece)] + parser.finish()
+def read(
+    pieces: list[str], parser: OutputParser, *, cut: bool = False
+) -> tuple[str, str, list[tuple[str, dict[str, object]]]]:
+    parts: list[Part] = [part for piece in pieces for part in parser.feed(piece)] + parser.finish(cut=cut)
     return (
         "".join(part.text for part in parts if isinstance(part, Text)),
         "".join(part.text for part in parts if isinstance(part, Reasoning)),
@@ -205,6 +213,95 @@ WRITTEN = [
         [PARIS],
     ),
     ("functools", "Python has functools for this.", "Python has functools for this.", []),
+    ("lfm2", '<|tool_call_start|>[weather(city="Paris", days=3)]<|tool_call_end|>Look.', "Look.", [PARIS_3]),
+    ("lfm2", "<|tool_call_start|>[weather(city='a\\nb', at={'x': [true]})]<|tool_call_end|>", "", [NESTED]),
+    (
+        "lfm2",
+        '<|tool_call_start|>[{"name": "weather", "arguments": {"city": "Paris"}}]<|tool_call_end|>',
+        "",
+        [PARIS],
+    ),
+    ("granite", '<|tool_call|>[{"name": "weather", "arguments": {"city": "Paris"}}]', "", [PARIS]),
+    (
+        "harmony",
+        '<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Paris"}<|call|>',
+        "",
+        [PARIS],
+    ),
+    ("harmony", ' to=functions.weather<|channel|>commentary json<|message|>{"city": "Paris"}', "", [PARIS]),
+    (
+        "harmony",
+        '<|start|>assistant to=functions.weather<|channel|>commentary json<|message|>{"city": "Rome"}<|call|>',
+        "",
+        [ROME],
+    ),
+    ("gemma", '<|tool_call>call:weather{city:<|"|>Paris<|"|>,days:3}<tool_call|>', "", [PARIS_3]),
+    (
+        "gemma",
+        '<|tool_call>call:weather{at:{<|"|>x<|"|>:[true]},city:<|"|>a\nb<|"|>}<tool_call|>',
+        "",
+        [("weather", {"at": {"x": [True]}, "city": "a\nb"})],
+    ),
+    ("gemma", '<|tool_call>call:weather{city:<|"|>Par', '<|tool_call>call:weather{city:<|"|>Par', []),
+    (
+        "functiongemma",
+        "<start_function_call>call:weather{city:<escape>Paris<escape>}<end_function_call>",
+        "",
+        [PARIS],
+    ),
+    (
+        "command",
+        '<|START_ACTION|>[\n{"tool_call_id": "0", "tool_name": "weather", "parameters": {"city": "Paris"}}\n]<|END_ACTION|>',
+        "",
+        [PARIS],
+    ),
+    (
+        "command-r",
+        'Action:\n```json\n[{"tool_name": "weather", "parameters": {"city": "Paris"}}]```',
+        "",
+        [PARIS],
+    ),
+    ("apertus", '<|tools_prefix|>[{"weather": {"city": "Paris"}}]<|tools_suffix|>', "", [PARIS]),
+    ("listed", '<tool_calls>[{"name": "weather", "arguments": {"city": "Paris"}}]</tool_calls>', "", [PARIS]),
+    ("nemotron", '<TOOLCALL>[{"name": "weather", "arguments": {"city": "Paris"}}]</TOOLCALL>', "", [PARIS]),
+    ("gigachat", '<|function_call|>{"name": "weather", "arguments": {"city": "Paris"}}', "", [PARIS]),
+    (
+        "kimi",
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>"
+        '{"city": "Paris"}<|tool_call_end|><|tool_call_begin|>functions.weather:1<|tool_call_argument_begin|>'
+        '{"city": "Rome"}<|tool_call_end|><|tool_calls_section_end|>',
+        "",
+        [PARIS, ROME],
+    ),
+    (
+        "minimax",
+        '<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Paris</parameter>\n'
+        '<parameter name="days">3</parameter>\n</invoke>\n</minimax:tool_call>',
+        "",
+        [PARIS_3],
+    ),
+    (
+        "seed",
+        "<seed:tool_call>\n<function=weather>\n<parameter=city>Paris</parameter>\n</function>\n</seed:tool_call>",
+        "",
+        [PARIS],
+    ),
+    (
+        "minicpm",
+        '<function name="weather"><param name="city">Paris</param></function>'
+        '<function name="weather"><param name="city"><![CDATA[a<b]]></param></function>',
+        "",
+        [PARIS, ("weather", {"city": "a<b"})],
+    ),
+    (
+        "glm",
+        "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
+        "<arg_value>3</arg_value>\n</tool_call>",
+        "",
+        [PARIS_3],
+    ),
+    ("glm", "<tool_call>no call</tool_call>", "<tool_call>no call</tool_call>", []),
+    ("functionary", '<function=weather>{"city": "Paris"}</function>', "", [PARIS]),
 ]
 
 
@@ -265,7 +362,7 @@ def test_a_whole_answer_is_read_as_if_it_came_at_once() -> None:
 def test_mistrals_reasoning() -> None:
     written = 'Hm: [TOOL_CALLS]weather[ARGS]{}[/THINK][TOOL_CALLS]weather[ARGS]{"city": "Paris"}'
     for begun in ("", "[THINK]"):
-        parser = OutputParser(FORMATS["mistral"], OFFERED, thinks=MISTRAL_THINK, thinking=not begun)
+        parser = OutputParser(FORMATS["mistral"], OFFERED, thinks=MISTRAL, thinking=not begun)
         assert read(list(begun + written), parser) == ("", "Hm: [TOOL_CALLS]weather[ARGS]{}", [PARIS])
 
 
@@ -309,6 +406,10 @@ MARKERS = [
     "]",
     "[TOOL_CALLS]",
     "weather[ARGS]",
+    *(mark for family in thoughts.FAMILIES for mark in (family.begin, family.end, *family.silent)),
+    *(mark for family in FAMILIES for mark in (family.begin, family.end) if mark),
+    "to=functions.weather<|message|>{}",
+    " " * 1030,
     "<|python_tag|>",
     '[weather(city="Rome")]',
     "x",
@@ -331,14 +432,103 @@ def test_without_calls_or_reasoning_every_character_comes_out(pieces: list[str],
     pieces=st.lists(st.sampled_from(MARKERS) | st.text(max_size=3), max_size=20),
     cuts=st.lists(st.integers(0, 200), max_size=4),
     family=st.sampled_from(sorted(FORMATS)),
+    thinks=st.sampled_from([None, *thoughts.FAMILIES]),
+    thinking=st.booleans(),
+    cut=st.booleans(),
 )
-def test_where_the_text_is_cut_makes_no_difference(pieces: list[str], cuts: list[int], family: str) -> None:
+def test_where_the_text_is_cut_makes_no_difference(
+    pieces: list[str],
+    cuts: list[int],
+    family: str,
+    thinks: thoughts.Thoughts | None,
+    thinking: bool,
+    cut: bool,
+) -> None:
     text = "".join(pieces)
     at = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
 
     def parser() -> OutputParser:
-        return OutputParser(FORMATS[family], OFFERED, thinks=THINK)
+        opened = thinking and thinks is not None
+        return OutputParser(FORMATS[family], OFFERED, thinks=thinks, thinking=opened)
 
-    whole = read([text], parser())
-    assert read([text[start:end] for start, end in pairwise(at)], parser()) == whole
-    assert read(list(text), parser()) == whole
+    whole = read([text], parser(), cut=cut)
+    assert read([text[start:end] for start, end in pairwise(at)], parser(), cut=cut) == whole
+    assert read(list(text), parser(), cut=cut) == whole
+
+
+HARMONY_PARTS = [
+    (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Paris.<|return|>",
+        "Paris.",
+        "Hm.",
+        [],
+    ),
+    ("<|channel|>final<|message|>Paris.", "Paris.", "", []),
+    (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+        '<|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Paris"}<|call|>',
+        "I look.",
+        "Hm.",
+        [PARIS],
+    ),
+    (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>analysis<|message|>So.<|end|>"
+        '<|start|>assistant to=functions.weather<|channel|>commentary json<|message|>{"city": "Paris"}',
+        "",
+        "Hm.So.",
+        [PARIS],
+    ),
+]
+
+
+@pytest.mark.parametrize(("written", "text", "reasoning", "calls"), HARMONY_PARTS)
+def test_channels_are_told_apart(
+    written: str, text: str, reasoning: str, calls: list[tuple[str, dict[str, object]]]
+) -> None:
+    for pieces in ([written], list(written)):
+        parser = OutputParser(FORMATS["harmony"], OFFERED, thinks=HARMONY)
+        assert read(pieces, parser) == (text, reasoning, calls)
+
+
+def test_gemmas_thoughts_and_calls() -> None:
+    (gemma,) = (family for family in thoughts.FAMILIES if family.begin == "<|channel>thought")
+    written = '<|channel>thought\nHm.\n<channel|><|tool_call>call:weather{city:<|"|>Paris<|"|>}<tool_call|>'
+    parser = OutputParser(FORMATS["gemma"], OFFERED, thinks=gemma)
+    assert read(list(written), parser) == ("", "Hm.", [PARIS])
+
+
+@pytest.mark.parametrize(
+    ("family", "thinks", "written", "text", "reasoning"),
+    [
+        ("generic", THINK, "Let me look.\n<tool_ca", "Let me look.\n", ""),
+        ("generic", THINK, "<thi", "", ""),
+        ("generic", THINK, "<think>Hm.</thin", "", "Hm."),
+        ("generic", THINK, "1 <", "1 <", ""),
+        ("generic", None, '{"name": "weather", "argu', "", ""),
+        ("generic", None, '{"name": "Bob", "age', '{"name": "Bob", "age', ""),
+        ("harmony", HARMONY, "<|channel|>analysis<|message|>Hm.<|end|><|start|>assis", "", "Hm."),
+        ("functools", None, "This is fun", "This is fun", ""),
+    ],
+)
+def test_a_mark_that_is_cut_off_is_no_answer(
+    family: str, thinks: thoughts.Thoughts | None, written: str, text: str, reasoning: str
+) -> None:
+    for pieces in ([written], list(written)):
+        parser = OutputParser(FORMATS[family], OFFERED, thinks=thinks)
+        assert read(pieces, parser, cut=True) == (text, reasoning, [])
+
+
+@pytest.mark.parametrize("family", sorted({family.name for family in FAMILIES if family.begin}))
+def test_what_never_ends_is_read_once(family: str) -> None:
+    """Each of these would take minutes if a step cost as much as all that came before."""
+    formats = FORMATS[family]
+    pieces = [
+        *(mark for one in formats for mark in (one.begin, one.end)),
+        "<parameter=a>",
+        "<arg_key>a</arg_key>",
+    ]
+    for piece in (*pieces, " ", "\n", '{"', "[", "<|tool_call_begin|>f{", '<invoke name="a">', "x(", '<|"|>'):
+        parser = OutputParser(formats, OFFERED, thinks=THINK)
+        opened = formats[0].begin or "["
+        parser.read([(opened, 1), *[(piece * 1000, 1)] * 50], cut=True)
+        OutputParser(formats, OFFERED, thinks=THINK).read([(piece * 1000, 1)] * 50)
