@@ -41,6 +41,8 @@ def test_what_the_engine_runs_with_reaches_it() -> None:
     assert (config.flash_attention, config.keep_alive_seconds) == (False, 5400)
     assert told(runtime={"flashAttention": "Enabled"}).flash_attention is True
     assert told(endpoint={"cors": {"allowedOrigins": ["https://a"]}}).allowed_origins == ("https://a",)
+    assert told(endpoint={"unknownFields": "Refuse"}).unknown_fields == "Refuse"
+    assert told(endpoint={"trustedProxies": ["10.0.0.0/8"]}).trusted_proxies == ("10.0.0.0/8",)
 
 
 @pytest.mark.parametrize(("hardware", "layers"), [(GPU.name, 12), (CPU.name, 0)])
@@ -56,7 +58,14 @@ def test_the_class_says_how_many_layers_where_the_spec_does_not() -> None:
 def test_what_is_not_written_is_not_told() -> None:
     """A field that a version adds must not roll what an earlier one rendered."""
     text = config_of(world_of().deployment)
-    for name in ("prompt", "flashAttention", "keepAlive", "allowedOrigins"):
+    for name in (
+        "prompt",
+        "flashAttention",
+        "keepAlive",
+        "allowedOrigins",
+        "unknownFields",
+        "trustedProxies",
+    ):
         assert name not in text
 
 
@@ -67,6 +76,8 @@ def test_what_is_not_written_is_not_told() -> None:
         {"runtime": {"flashAttention": "Disabled"}},
         {"runtime": {"keepAlive": "10m"}},
         {"endpoint": {"cors": {"allowedOrigins": ["*"]}}},
+        {"endpoint": {"unknownFields": "Refuse"}},
+        {"endpoint": {"trustedProxies": ["10.0.0.0/8"]}},
     ],
 )
 def test_each_of_them_rolls_the_pods(edit: dict[str, Any]) -> None:
