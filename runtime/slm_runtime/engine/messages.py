@@ -78,9 +78,12 @@ class Sampling(Value, kw_only=True):
 class Constraint(Value):
     """Structured output: the text that is generated always matches."""
 
-    kind: Literal["json_object", "json_schema", "json_schemas", "regex", "lark", "gbnf"]
+    kind: Literal["json_object", "json_schema", "json_schemas", "json_schema_or", "regex", "lark", "gbnf"]
     text: str = ""
-    """The schema as JSON text, a list of schemas of which one matches, the pattern, or the grammar."""
+    """The schema as JSON text, a list of schemas of which one matches, the pattern, or the grammar.
+
+    Of a list each schema is followed to the letter; with `json_schema_or` the first is, the others as far as they can be.
+    """
 
 
 class GenerateRequest(Value, kw_only=True):

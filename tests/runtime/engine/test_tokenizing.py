@@ -118,7 +118,7 @@ def test_a_long_number_is_grouped_from_its_end(file_of, digits):
 
 @pytest.fixture(scope="module", params=["llama-spm", "phi-3", "baichuan"])
 def sentence_pieces(request, tmp_path_factory):
-    """A vocabulary of llama.cpp's sources: one that puts a blank before texts, one whose marks take blanks along, one without."""
+    """Of llama.cpp's sources: blanks before texts, marks that take blanks along, neither."""
     name = f"/vendor/llama.cpp/models/ggml-vocab-{request.param}.gguf"
     path = tmp_path_factory.mktemp("sentences") / f"{request.param}.gguf"
     with tarfile.open(wheel.sdist()) as archive:
