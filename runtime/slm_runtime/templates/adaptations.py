@@ -76,6 +76,37 @@ def calls_as_phi_writes_them(messages: Messages) -> Messages:
     return _written(messages, lambda calls: f"<|tool_call|>{_json(calls)}<|/tool_call|>")
 
 
+def calls_as_granite_writes_them(messages: Messages) -> Messages:
+    return _written(messages, lambda calls: f"<|tool_call|>{_json(calls)}")
+
+
+def calls_as_lfm_writes_them(messages: Messages) -> Messages:
+    """As Python does."""
+
+    def one(call: dict[str, Any]) -> str:
+        arguments = call["arguments"].items()
+        return f"{call['name']}({', '.join(f'{name}={_literal(value)}' for name, value in arguments)})"
+
+    return _written(
+        messages, lambda calls: f"<|tool_call_start|>[{', '.join(map(one, calls))}]<|tool_call_end|>"
+    )
+
+
+_WRITERS: Final = {
+    "<|tool_list_start|>": calls_as_lfm_writes_them,
+    '"List of tools: ["': calls_as_lfm_writes_them,
+    "<|tool_call|>": calls_as_granite_writes_them,
+}
+"""Families whose templates may show no calls, by what these say of tools."""
+
+
+def in_own_words(adapt: Adapt, template: str) -> Adapt:
+    """Of calls as text: as the template's family writes them itself, where it is known."""
+    if adapt is not calls_as_text:
+        return adapt
+    return next((writer for sign, writer in _WRITERS.items() if sign in template), adapt)
+
+
 def text_arguments(messages: Messages) -> Messages:
     """Some templates (DeepSeek's) concatenate the arguments as text."""
 
@@ -182,6 +213,10 @@ def _short(call_id: str) -> str:
     if len(call_id) == _ID_LENGTH and call_id.isascii() and call_id.isalnum():
         return call_id
     return sha256(call_id.encode(errors="replace")).hexdigest()[:_ID_LENGTH]
+
+
+def _literal(value: Any) -> str:
+    return _json(value) if isinstance(value, str) else repr(value)
 
 
 def _json(value: Any) -> str:

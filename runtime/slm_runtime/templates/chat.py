@@ -11,7 +11,7 @@ import msgspec
 
 from slm_contract.config import PromptConfig
 from slm_runtime.engine.messages import Loaded
-from slm_runtime.templates.adaptations import ADAPTATIONS, Adapt, calls_as_phi_writes_them
+from slm_runtime.templates.adaptations import ADAPTATIONS, Adapt, calls_as_phi_writes_them, in_own_words
 from slm_runtime.templates.messages import ChatMessage, Messages
 from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer
 from slm_runtime.templates.tools import teach
@@ -71,11 +71,13 @@ class ChatFormat:
         )
         try:
             await plain._render([{"role": "user", "content": _PROBE}])
+            tools = await plain._tool_style()
+            needed = await plain._needed([_PROBE_TOOL]) if tools == "variable" else ()
             return replace(
                 plain,
-                tools=(tools := await plain._tool_style()),
+                tools=tools,
                 adaptations=await plain._needed(None),
-                tool_adaptations=await plain._needed([_PROBE_TOOL]) if tools == "variable" else (),
+                tool_adaptations=tuple(in_own_words(adapt, plain.tool_template) for adapt in needed),
                 system=prompt.system,
             )
         except TemplateFailed as error:

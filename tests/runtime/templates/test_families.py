@@ -146,6 +146,36 @@ async def test_a_call_is_read(sources: dict[str, str], family: str) -> None:
         assert not any(isinstance(part, Text) for part in parts)
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("LFM2-8B-A1B", '<|tool_call_start|>[weather(city="of-a\\"1", on=True)]<|tool_call_end|>'),
+        ("LFM2.5-Instruct", '<|tool_call_start|>[weather(city="of-a\\"1", on=True)]<|tool_call_end|>'),
+        (
+            "ibm-granite-granite-3.3-2B-Instruct",
+            '<|tool_call|>[{"name":"weather","arguments":{"city":"of-a\\"1","on":true}}]',
+        ),
+    ],
+)
+async def test_a_family_reads_its_calls_as_it_writes_them(
+    sources: dict[str, str], name: str, written: str
+) -> None:
+    chat = await chat_of(sources[name])
+    made = called('a"1')
+    made["tool_calls"][0]["function"]["arguments"]["on"] = True
+    assert written in await chat.prompt([said("user", "u-one"), made, said("tool", "t-one")], tools=[TOOL])
+
+
+@pytest.mark.parametrize(
+    "name", ["openai-gpt-oss-120b", "LFM2.5-8B-A1B", "Qwen-Qwen3-0.6B", "google-gemma-4-31B-it"]
+)
+async def test_what_led_to_a_call_is_shown_again(sources: dict[str, str], name: str) -> None:
+    chat = await chat_of(sources[name])
+    made = {**called("abcdefgh1"), "content": "c-one", "reasoning_content": "r-one"}
+    prompt = await chat.prompt([said("user", "u-one"), made, said("tool", "t-one")], tools=[TOOL])
+    assert "r-one" in prompt
+
+
 async def test_thinking_is_switched(sources: dict[str, str]) -> None:
     ask = [said("user", "u-one")]
     qwen = await chat_of(sources["Qwen-Qwen3-0.6B"])
