@@ -142,6 +142,10 @@ class RuntimeConfig(ContractModel):
     """Origins whose pages may use the API from a browser, or `*`; None: none."""
     idle_seconds: float | None = Field(default=None, ge=1)
     """A connection on which nothing was asked for so long is closed; None: as the runtime has it."""
+    unknown_fields: Literal["Refuse"] | None = None
+    """What becomes of fields of OpenAI requests that aren't known here; None: they are ignored, and a header says so."""
+    trusted_proxies: tuple[str, ...] | None = None
+    """Ranges of addresses whose word is taken for whom they ask for; None: nobody's."""
     auth: AuthMode = AuthMode.API_KEY
     drain_seconds: float = Field(default=5, ge=0)
     """After SIGTERM: seconds without a new request after which none is accepted any more; half of the grace at most."""

@@ -26,6 +26,7 @@ def local_places(places: Places) -> Places:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "slm-operator", "models")
     return replace(
         places,
+        local=True,
         host="127.0.0.1" if places.host == standard.host else places.host,
         model_dir=cache if places.model_dir == standard.model_dir else places.model_dir,
     )

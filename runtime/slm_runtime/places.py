@@ -26,6 +26,8 @@ class Places:
     signers: Path = Path(contract.SIGNERS)
     identities: Path = Path(contract.IDENTITIES)
     plain_dir: Path = Path(contract.PLAIN_DIR)
+    local: bool = False
+    """No cluster put it there: somebody has started it on a command line."""
     termination_message: Path = Path(contract.TERMINATION_MESSAGE)
 
     @classmethod

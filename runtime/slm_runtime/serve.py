@@ -14,7 +14,7 @@ from slm_contract.config import AuthMode, PromptConfig, PromptParameters, Runtim
 from slm_contract.report import ModelFacts, RuntimeReport
 from slm_runtime.engine.launch import launch
 from slm_runtime.engine.messages import EngineConfig
-from slm_runtime.errors import RuntimeFailure
+from slm_runtime.errors import ConfigError, RuntimeFailure
 from slm_runtime.logs import configure
 from slm_runtime.models.encrypted import PlainVolume
 from slm_runtime.models.folder import FetchedModel, ModelFolder
@@ -49,6 +49,7 @@ def _serve(config: RuntimeConfig, places: Places) -> int:
 
 def _serve_model(config: RuntimeConfig, places: Places, model: FetchedModel) -> int:
     config = config.model_copy(update={"prompt": prompt_of(config.prompt, model.prompt)})
+    check_context(config, model.facts)
     path = PlainVolume(places.plain_dir, places.identities).path(model)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
@@ -62,8 +63,25 @@ def _serve_model(config: RuntimeConfig, places: Places, model: FetchedModel) -> 
 
     supervisor = EngineSupervisor(engine, launched=launched, keep_alive=config.keep_alive_seconds)
     keys = KeyRing(places.keys_dir) if config.auth is AuthMode.API_KEY else None
-    live(Serving(config=config, model=model.facts, engine=supervisor, keys=keys), api, ops)
+    serving = Serving(config=config, model=model.facts, engine=supervisor, keys=keys, local=places.local)
+    live(serving, api, ops)
     return contract.ExitCode.OK
+
+
+def check_context(config: RuntimeConfig, facts: ModelFacts) -> None:
+    """Refuse a context that the model wasn't trained for: beyond it, models write nonsense.
+
+    Raises
+    ------
+    ConfigError
+    """
+    reach = max(facts.context_length, facts.scaled_context_length or 0)
+    if config.context_length is not None and 0 < reach < config.context_length:
+        raise ConfigError(
+            f"A context of {config.context_length} tokens is longer than the {reach} that the model was trained for, or "
+            "that its RoPE scaling reaches.",
+            "Ask for less, or leave the context's length out.",
+        )
 
 
 def prompt_of(spec: PromptConfig | None, source: PromptConfig | None) -> PromptConfig | None:

@@ -103,3 +103,11 @@ class Endpoint(ApiModel):
     620 seconds."""
     cors: Cors | None = None
     """Which web pages may use the API from a browser; absent: none."""
+    unknown_fields: Literal["Ignore", "Refuse"] = "Ignore"
+    """What becomes of fields of OpenAI requests that the API doesn't know: ignored, and named in the answer's header
+    `x-slm-ignored-fields`, or refused with 400."""
+    trusted_proxies: Annotated[
+        tuple[SourceRange, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ()
+    """Ranges of addresses of proxies, such as an ingress, whose word is taken for whom they ask for: the API is fair between
+    clients, and all behind a proxy are one else. Absent: nobody's."""

@@ -42,6 +42,8 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         keep_alive_seconds=None if keep_alive is None else max(1.0, parse_duration(keep_alive)),
         allowed_origins=None if cors is None else cors.allowed_origins,
         idle_seconds=None if idle is None else max(1.0, parse_duration(idle)),
+        unknown_fields="Refuse" if spec.endpoint.unknown_fields == "Refuse" else None,
+        trusted_proxies=spec.endpoint.trusted_proxies or None,
         auth=spec.auth.mode,
     )
 

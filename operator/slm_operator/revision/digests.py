@@ -30,6 +30,9 @@ def spec_digest(resource: SLMDeployment) -> str:
     )
     cors = spec.endpoint.cors
     origins = None if cors is None else cors.allowed_origins
+    answers = spec.endpoint.model_dump(
+        mode="json", exclude_defaults=True, include={"unknown_fields", "trusted_proxies"}
+    )
     return digest(
         {
             "name": resource.model_name,
@@ -37,6 +40,7 @@ def spec_digest(resource: SLMDeployment) -> str:
             "hardware": hardware,
             **({"origins": origins} if origins else {}),
             **({"idle": spec.endpoint.idle_timeout} if spec.endpoint.idle_timeout else {}),
+            **({"answers": answers} if answers else {}),
         }
     )
 

@@ -10,6 +10,7 @@ from slm_runtime.api.http.bodies import Bodies
 from slm_runtime.api.http.cors import Cors
 from slm_runtime.api.http.exchange import Asgi, Disconnected, Exchange, Handler, Receive, Scope, Send
 from slm_runtime.api.http.problems import ApiError, ServerFault
+from slm_runtime.api.http.proxies import Proxies
 from slm_runtime.api.http.routing import Router
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineError
@@ -21,9 +22,11 @@ _log = logging.getLogger("slm.api")
 def api_app(serving: Serving, router: Router) -> Asgi:
     cors = Cors(serving.config.allowed_origins or ())
     bodies = Bodies()
+    proxies = Proxies(serving.config.trusted_proxies or ())
 
     async def answer(exchange: Exchange) -> None:
         exchange.common_headers = cors.headers(exchange)
+        exchange.come_through(proxies)
         if cors.allows(exchange):
             exchange.route, methods = router.methods(exchange.path)
             await exchange.respond_nothing(cors.preflight(exchange, methods))

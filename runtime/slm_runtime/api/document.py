@@ -9,6 +9,10 @@ from slm_runtime.api.http.auth import KEYLESS_METHODS, KEYLESS_PATHS
 from slm_runtime.version import VERSION
 
 _REF: Final = "#/components/schemas/{name}"
+_KEYS: Final = {
+    "key": {"type": "http", "scheme": "bearer"},
+    "anthropicKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 _ERRORS: Final = {
     "400": "The request can't be honoured; the sentence says which field and why.",
     "401": "No API key, or none that is known.",
@@ -34,14 +38,17 @@ class Operation(msgspec.Struct, frozen=True):
     """Fields of the body that are taken, though the type doesn't read them."""
 
 
-def openapi(operations: list[Operation]) -> dict[str, Any]:
-    """Describe the operations as OpenAPI 3.1."""
+def openapi(operations: list[Operation], *, keys: bool = True, strict: bool = False) -> dict[str, Any]:
+    """Describe the operations as OpenAPI 3.1; `keys`: requests need one; `strict`: unknown fields are refused."""
     bodies = list(dict.fromkeys(operation.body for operation in operations if operation.body is not None))
     schemas, components = msgspec.json.schema_components(bodies, ref_template=_REF)
     by_body = dict(zip(bodies, schemas, strict=True))
     for operation in operations:
         if operation.body is not None:
-            properties = components[operation.body.__name__]["properties"]
+            component = components[operation.body.__name__]
+            if not strict:
+                component.pop("additionalProperties", None)
+            properties = component["properties"]
             properties |= {name: {"description": "Has no effect."} for name in operation.no_effect}
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -54,14 +61,11 @@ def openapi(operations: list[Operation]) -> dict[str, Any]:
             "version": VERSION,
             "description": "One small language model, for OpenAI's, Anthropic's and Ollama's clients.",
         },
-        "security": [{"key": []}, {"anthropicKey": []}],
+        "security": [{name: []} for name in _KEYS] if keys else [],
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer"},
-                "anthropicKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-            },
+            **({"securitySchemes": _KEYS} if keys else {}),
         },
     }
 

@@ -41,8 +41,9 @@ async def _health(serving: Serving, exchange: Exchange) -> None:
         await exchange.respond_json({"status": "unavailable", "reason": problem}, 503)
 
 
-async def _openapi(_: Serving, exchange: Exchange) -> None:
-    await exchange.respond_json(openapi(OPERATIONS))
+async def _openapi(serving: Serving, exchange: Exchange) -> None:
+    strict = serving.config.unknown_fields == "Refuse"
+    await exchange.respond_json(openapi(OPERATIONS, keys=serving.keys is not None, strict=strict))
 
 
 ROUTES: Final[list[tuple[Operation, Endpoint]]] = [

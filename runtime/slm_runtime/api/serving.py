@@ -40,6 +40,8 @@ class Serving:
     engine: EngineClient
     keys: KeyRing | None
     """None where `auth.mode: None` is written."""
+    local: bool = False
+    """No cluster stands behind it: whoever asks has started it on a command line."""
     created: int = field(default_factory=lambda: int(time.time()))
     chat: ChatFormat | None = None
     """Set with the first load."""

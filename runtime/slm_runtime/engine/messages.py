@@ -70,6 +70,8 @@ class Sampling(Value, kw_only=True):
     """Tokens that the three penalties look back on; -1: all."""
     penalize_prompt: bool = False
     """True: the window reaches into the prompt (Ollama); False: only what was generated counts (OpenAI)."""
+    repeat_in_prompt: bool = False
+    """True: `repeat_penalty` alone counts all of the prompt's tokens, too (vLLM)."""
     logit_bias: dict[int, float] = {}
     seed: int | None = None
     """Choice i of a request draws from seed + i; None: from the operating system's entropy."""
@@ -78,9 +80,12 @@ class Sampling(Value, kw_only=True):
 class Constraint(Value):
     """Structured output: the text that is generated always matches."""
 
-    kind: Literal["json_object", "json_schema", "json_schemas", "regex", "lark", "gbnf"]
+    kind: Literal["json_object", "json_schema", "json_schemas", "json_schema_or", "regex", "lark", "gbnf"]
     text: str = ""
-    """The schema as JSON text, a list of schemas of which one matches, the pattern, or the grammar."""
+    """The schema as JSON text, a list of schemas of which one matches, the pattern, or the grammar.
+
+    Of a list each schema is followed to the letter; with `json_schema_or` the first is, the others as far as they can be.
+    """
 
 
 class GenerateRequest(Value, kw_only=True):

@@ -62,6 +62,9 @@ class Grammars:
                 f"a {constraint.kind} of {len(constraint.text)} characters is longer than {_MAX_SOURCE}"
             )
         if constraint.kind == "json_schemas":
+            for schema in msgspec.json.decode(constraint.text, type=list[msgspec.Raw]):
+                self.compile(Constraint("json_schema", bytes(schema).decode()))
+        elif constraint.kind == "json_schema_or":
             constraint = self._usable(constraint)
         grammar = _grammar(constraint)
         matcher = llguidance.LLMatcher(self.read_vocabulary(), grammar, log_level=0)
@@ -81,7 +84,7 @@ class Grammars:
         first, *others = msgspec.json.decode(constraint.text, type=list[msgspec.Raw])
         self.compile(Constraint("json_schema", bytes(first).decode()))
         usable = [first, *(each for each in others if self._fits(_alternatives([each])))]
-        return Constraint("json_schemas", msgspec.json.encode(usable).decode())
+        return Constraint("json_schema_or", msgspec.json.encode(usable).decode())
 
     def _fits(self, grammar: str) -> bool:
         return not llguidance.LLMatcher(self.read_vocabulary(), grammar, log_level=0).is_error()
@@ -130,7 +133,7 @@ def _grammar(constraint: Constraint) -> str:
                 return str(matcher.grammar_from_json_schema(_ANY_OBJECT, _JSON_DEFAULTS))
             case "json_schema":
                 return str(matcher.grammar_from_json_schema(constraint.text, _JSON_DEFAULTS))
-            case "json_schemas":
+            case "json_schemas" | "json_schema_or":
                 return _alternatives(msgspec.json.decode(constraint.text, type=list[msgspec.Raw]))
             case "regex":
                 return str(matcher.grammar_from_regex(constraint.text))

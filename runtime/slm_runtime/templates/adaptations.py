@@ -76,6 +76,37 @@ def calls_as_phi_writes_them(messages: Messages) -> Messages:
     return _written(messages, lambda calls: f"<|tool_call|>{_json(calls)}<|/tool_call|>")
 
 
+def calls_as_granite_writes_them(messages: Messages) -> Messages:
+    return _written(messages, lambda calls: f"<|tool_call|>{_json(calls)}")
+
+
+def calls_as_lfm_writes_them(messages: Messages) -> Messages:
+    """As Python does."""
+
+    def one(call: dict[str, Any]) -> str:
+        arguments = call["arguments"].items()
+        return f"{call['name']}({', '.join(f'{name}={_literal(value)}' for name, value in arguments)})"
+
+    return _written(
+        messages, lambda calls: f"<|tool_call_start|>[{', '.join(map(one, calls))}]<|tool_call_end|>"
+    )
+
+
+_WRITERS: Final = {
+    "<|tool_list_start|>": calls_as_lfm_writes_them,
+    '"List of tools: ["': calls_as_lfm_writes_them,
+    "<|tool_call|>": calls_as_granite_writes_them,
+}
+"""Families whose templates may show no calls, by what these say of tools."""
+
+
+def in_own_words(adapt: Adapt, template: str) -> Adapt:
+    """Of calls as text: as the template's family writes them itself, where it is known."""
+    if adapt is not calls_as_text:
+        return adapt
+    return next((writer for sign, writer in _WRITERS.items() if sign in template), adapt)
+
+
 def text_arguments(messages: Messages) -> Messages:
     """Some templates (DeepSeek's) concatenate the arguments as text."""
 
@@ -129,6 +160,16 @@ def short_ids(messages: Messages) -> Messages:
     return told
 
 
+def reasoning_as_thinking(messages: Messages) -> Messages:
+    """gpt-oss' and LFM2's templates call it `thinking`; the first takes no text beside it where there are calls."""
+
+    def named(message: ChatMessage) -> ChatMessage:
+        told = {**message, "thinking": message["reasoning_content"]}
+        return {**told, "content": ""} if message.get("tool_calls") else told
+
+    return [named(message) if message.get("reasoning_content") else message for message in messages]
+
+
 def join_turns(messages: Messages) -> Messages:
     """What would be two turns of one speaker, as one."""
     return _joined(messages, {"user", "assistant"})
@@ -174,6 +215,10 @@ def _short(call_id: str) -> str:
     return sha256(call_id.encode(errors="replace")).hexdigest()[:_ID_LENGTH]
 
 
+def _literal(value: Any) -> str:
+    return _json(value) if isinstance(value, str) else repr(value)
+
+
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
@@ -192,6 +237,7 @@ def _called(*ids: str) -> ChatMessage:
 
 
 _USER: Final = _said("user", "asked")
+_THOUGHT: Final = {"reasoning_content": "thought"}
 _ANSWERED: Final = [_USER, _called("call00001"), _said("tool", "found", tool_call_id="call00001")]
 
 ADAPTATIONS: Final = (
@@ -233,6 +279,15 @@ ADAPTATIONS: Final = (
             _said("tool", "seen"),
         ],
         ("found", "seen"),
+    ),
+    Adaptation(
+        reasoning_as_thinking,
+        [
+            _USER,
+            {**_called("call00001"), **_THOUGHT},
+            _said("tool", "found", tool_call_id="call00001"),
+        ],
+        ("thought", "forcall00001", "found"),
     ),
     Adaptation(
         join_turns,

@@ -11,7 +11,7 @@ import msgspec
 
 from slm_contract.config import PromptConfig
 from slm_runtime.engine.messages import Loaded
-from slm_runtime.templates.adaptations import ADAPTATIONS, Adapt, calls_as_phi_writes_them
+from slm_runtime.templates.adaptations import ADAPTATIONS, Adapt, calls_as_phi_writes_them, in_own_words
 from slm_runtime.templates.messages import ChatMessage, Messages
 from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer
 from slm_runtime.templates.tools import teach
@@ -27,6 +27,8 @@ CHATML: Final = (
 
 _TOOL_VARIABLES: Final = ("tools", "xml_tools")
 """What templates call the tools that are offered; the second is SmolLM3's."""
+_THINKING: Final = ("enable_thinking", "thinking")
+"""What templates call the switch of reasoning; the second is Granite's and DeepSeek's."""
 _PROBE: Final = "a1b2c3"
 _PROBE_TOOL: Final = {
     "type": "function",
@@ -69,11 +71,13 @@ class ChatFormat:
         )
         try:
             await plain._render([{"role": "user", "content": _PROBE}])
+            tools = await plain._tool_style()
+            needed = await plain._needed([_PROBE_TOOL]) if tools == "variable" else ()
             return replace(
                 plain,
-                tools=(tools := await plain._tool_style()),
+                tools=tools,
                 adaptations=await plain._needed(None),
-                tool_adaptations=await plain._needed([_PROBE_TOOL]) if tools == "variable" else (),
+                tool_adaptations=tuple(in_own_words(adapt, plain.tool_template) for adapt in needed),
                 system=prompt.system,
             )
         except TemplateFailed as error:
@@ -117,6 +121,9 @@ class ChatFormat:
             "add_generation_prompt": True,
             **(variables or {}),
         }
+        switch = next((context[name] for name in _THINKING if name in context), None)
+        if switch is not None:
+            context = {**dict.fromkeys(_THINKING, switch), **context}
         return await self.renderer.render(self.tool_template if tools else self.template, context)
 
     async def _tool_style(self) -> ToolStyle:

@@ -76,6 +76,7 @@ def test_it_says_what_it_runs(engine):
     info = engine.info
     assert info.engine == "llama.cpp"
     assert info.context_length == 512
+    assert info.flash_attention
     assert info.kv_cells == engine.capabilities.cells == 2048
     assert info.vocab_size == engine.vocabulary.size
     assert "<|im_start|>" in info.chat_templates["default"]

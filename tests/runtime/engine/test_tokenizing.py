@@ -3,13 +3,16 @@
 import random
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
-from slm_runtime.engine.llama_cpp import bounding
+from slm_runtime.engine.llama_cpp import bounding, sentences
+from slm_runtime.engine.llama_cpp import vocabulary as llama_vocabulary
 from slm_runtime.engine.llama_cpp.bounding import ITERATIVE, Bounds
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.supervisor import EngineSupervisor
+from tests.cluster import wheel
 from tests.runtime.engine.supervised import answer, ask
 from tests.runtime.engine.vocabularies import vocabulary
 from tests.support.gguf import write_tiny_gguf
@@ -73,7 +76,7 @@ def read(how, paths):
 
 
 def test_no_run_ends_the_process(file_of):
-    assert read("ours", [file_of(pre) for pre in RECURSIVE]) == "read"
+    assert read("ours", [file_of(pre) for pre in (*RECURSIVE, "whitespace")]) == "read"
 
 
 def test_the_pre_tokenizers_that_are_given_any_length_can_take_it(file_of):
@@ -103,6 +106,48 @@ def test_a_text_is_read_as_llama_cpp_reads_it(file_of, pre, monkeypatch):
             text = "".join(picked.choice(WORDS) + picked.choice([" ", ", ", ".\n"]) for _ in range(300))
             assert len(list(Bounds(pre, []).pieces(text))) > 10
             assert ours.tokenize(text, parse_special=True) == whole(text)
+
+
+@pytest.mark.parametrize("digits", [198, 199, 200, 500, 1001])
+def test_a_long_number_is_grouped_from_its_end(file_of, digits):
+    text = f"a {'0123456789' * 101} b{'7' * digits} 12,345"
+    with vocabulary(file_of("superbpe")) as (ours, whole):
+        assert len(list(Bounds("superbpe", []).pieces(text))) > 10
+        assert ours.tokenize(text, parse_special=True) == whole(text)
+
+
+@pytest.fixture(scope="module", params=["llama-spm", "phi-3", "baichuan"])
+def sentence_pieces(request, tmp_path_factory):
+    """Of llama.cpp's sources: blanks before texts, marks that take blanks along, neither."""
+    name = f"/vendor/llama.cpp/models/ggml-vocab-{request.param}.gguf"
+    path = tmp_path_factory.mktemp("sentences") / f"{request.param}.gguf"
+    with tarfile.open(wheel.sdist()) as archive:
+        member = next(member for member in archive if member.name.endswith(name))
+        path.write_bytes(archive.extractfile(member).read())
+    return path
+
+
+SENTENCES = [*WORDS, " ", "  ", "😀", "\n", "\t", "\x01", " the", "</s>", "<|user|>", ".", "x"]
+
+
+def test_a_long_text_is_read_as_a_short_one(sentence_pieces, monkeypatch):
+    monkeypatch.setattr(sentences, "SHORT", 16)
+    monkeypatch.setattr(llama_vocabulary, "SHORT", 16)
+    with vocabulary(sentence_pieces) as (ours, whole):
+        for seed in range(60):
+            picked = random.Random(seed)
+            text = "".join(picked.choice(SENTENCES) for _ in range(60))
+            assert ours.tokenize(text, parse_special=True) == whole(text), text
+
+
+@pytest.mark.parametrize("run", ["😀", "\x01", "a😀", "> 😀", "😀 "])
+def test_what_is_no_token_is_cut(run):
+    tokens = ["<s>", "</s>", "a", "\u2581a", "\u2581", ">", "aa"]
+    for prefixed in (True, False):
+        pieces = list(sentences.Sentences(tokens, ["<s>", "</s>"]).pieces(run * 10_000, prefixed=prefixed))
+        assert len(pieces) > 2
+        assert max(map(len, pieces)) <= sentences.SHORT + 8
+        assert "".join(pieces) == run * 10_000
 
 
 def test_nothing_is_cut_for_a_pre_tokenizer_that_reads_any_length():

@@ -19,7 +19,7 @@ from slm_runtime.engine.protocol import TOKENIZING_STACK_BYTES
 
 Whole = Callable[[str], list[int]]
 
-RUNS = ("A", " ", "\n", "-", "漢", "😀", "\x01", "word ", "Ab+")
+RUNS = ("A", " ", "\n", "-", "漢", "😀", "\x01", "1", "1a", "word ", "Ab+")
 
 
 @contextlib.contextmanager

@@ -44,6 +44,8 @@ def test_what_the_engine_runs_with_reaches_it() -> None:
     assert told(runtime={"flashAttention": "Enabled"}).flash_attention is True
     assert told(endpoint={"cors": {"allowedOrigins": ["https://a"]}}).allowed_origins == ("https://a",)
     assert told(endpoint={"idleTimeout": "1h5m"}).idle_seconds == 3900
+    assert told(endpoint={"unknownFields": "Refuse"}).unknown_fields == "Refuse"
+    assert told(endpoint={"trustedProxies": ["10.0.0.0/8"]}).trusted_proxies == ("10.0.0.0/8",)
 
 
 @pytest.mark.parametrize(("hardware", "layers"), [(GPU.name, 12), (CPU.name, 0)])
@@ -59,7 +61,16 @@ def test_the_class_says_how_many_layers_where_the_spec_does_not() -> None:
 def test_what_is_not_written_is_not_told() -> None:
     """A field that a version adds must not roll what an earlier one rendered."""
     text = config_of(world_of().deployment)
-    for name in ("prompt", "flashAttention", "keepAlive", "allowedOrigins", "kvCacheBytes", "idleSeconds"):
+    for name in (
+        "prompt",
+        "flashAttention",
+        "keepAlive",
+        "allowedOrigins",
+        "kvCacheBytes",
+        "idleSeconds",
+        "unknownFields",
+        "trustedProxies",
+    ):
         assert name not in text
 
 
@@ -71,6 +82,8 @@ def test_what_is_not_written_is_not_told() -> None:
         {"runtime": {"keepAlive": "10m"}},
         {"endpoint": {"cors": {"allowedOrigins": ["*"]}}},
         {"endpoint": {"idleTimeout": "1h5m"}},
+        {"endpoint": {"unknownFields": "Refuse"}},
+        {"endpoint": {"trustedProxies": ["10.0.0.0/8"]}},
     ],
 )
 def test_each_of_them_rolls_the_pods(edit: dict[str, Any]) -> None:

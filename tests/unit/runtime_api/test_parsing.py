@@ -1,211 +1,17 @@
-# ruff: noqa: RUF001, ISC004
+# ruff: noqa: ISC004
+"""What a model writes, taken apart: the same however it arrives, and in a time that is its length's."""
+
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_runtime.api.conversation.parsing import THOUGHTS, OutputParser, Part, Reasoning, Text, ToolCall
-from slm_runtime.api.conversation.tool_formats import BARE, FAMILIES, FORCED, GENERIC
-
-FORMATS = {
-    **{family.name: (family, BARE) for family in FAMILIES},
-    "llama": (*(family for family in FAMILIES if family.name in {"llama", "python"}), BARE),
-    "forced": (FORCED,),
-}
-OFFERED = {
-    "weather": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
-}
-THINK, MISTRAL_THINK = THOUGHTS
-PARIS = ("weather", {"city": "Paris"})
-ROME = ("weather", {"city": "Rome"})
-
-
-def read(pieces: list[str], parser: OutputParser) -> tuple[str, str, list[tuple[str, dict[str, object]]]]:
-    parts: list[Part] = [part for piece in pieces for part in parser.feed(piece)] + parser.finish()
-    return (
-        "".join(part.text for part in parts if isinstance(part, Text)),
-        "".join(part.text for part in parts if isinstance(part, Reasoning)),
-        [(part.name, part.arguments) for part in parts if isinstance(part, ToolCall)],
-    )
-
-
-def parser_of(family: str) -> OutputParser:
-    return OutputParser(FORMATS[family], {} if family == "forced" else OFFERED)
-
-
-WRITTEN = [
-    (
-        "generic",
-        'Let me look.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>',
-        "Let me look.\n",
-        [PARIS],
-    ),
-    (
-        "generic",
-        '<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call>\n'
-        '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>',
-        "",
-        [PARIS, ROME],
-    ),
-    ("generic", '<tool_call>\n{"name": "weather", "arguments": "{\\"city\\": \\"Paris\\"}"}', "", [PARIS]),
-    ("llama", '{"name": "weather", "parameters": {"city": "Paris"}}', "", [PARIS]),
-    ("llama", '\n<|python_tag|>{"name": "weather", "parameters": {"city": "Paris"}}', "", [PARIS]),
-    (
-        "llama",
-        '{"name": "weather", "parameters": {"city": "Paris"}}; '
-        '{"name": "weather", "parameters": {"city": "Rome"}}',
-        "",
-        [PARIS, ROME],
-    ),
-    ("llama", '{"an": "object"}', '{"an": "object"}', []),
-    ("llama", "It rains.", "It rains.", []),
-    (
-        "mistral",
-        '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Paris"}}, '
-        '{"name": "weather", "arguments": {"city": "Rome"}}]',
-        "",
-        [PARIS, ROME],
-    ),
-    (
-        "mistral",
-        '[TOOL_CALLS]weather[ARGS]{"city": "Paris"}[TOOL_CALLS]weather[CALL_ID]a1[ARGS]{"city": "Rome"}',
-        "",
-        [PARIS, ROME],
-    ),
-    ("phi", '<|tool_call|>[{"name": "weather", "arguments": {"city": "Paris"}}]<|/tool_call|>', "", [PARIS]),
-    ("functools", 'functools[{"name": "weather", "arguments": {"city": "Paris"}}]', "", [PARIS]),
-    (
-        "deepseek",
-        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n"
-        '{"city": "Paris"}\n```<｜tool▁call▁end｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>weather\n```json\n'
-        '{"city": "Rome"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-        "",
-        [PARIS, ROME],
-    ),
-    (
-        "deepseek",
-        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>weather<｜tool▁sep｜>{"city": "Paris"}<｜tool▁call▁end｜>'
-        "<｜tool▁calls▁end｜>",
-        "",
-        [PARIS],
-    ),
-    ("forced", '{"name": "weather", "arguments": {"city": "Paris"}}', "", [PARIS]),
-    ("generic", "<tool_call>not json</tool_call> so", "<tool_call>not json</tool_call> so", []),
-    ("generic", "<tool_call>not json", "<tool_call>not json", []),
-    ("generic", "a < b <tool and <<tool_cal", "a < b <tool and <<tool_cal", []),
-    ("generic", '<tool_call>{"name": 1}</tool_call>', '<tool_call>{"name": 1}</tool_call>', []),
-    ("mistral", "[TOOL_CALLS]nonsense", "[TOOL_CALLS]nonsense", []),
-    # Every family's own notation once more: nested arguments, other alphabets, marks inside of strings.
-    (
-        "generic",
-        '<tool_call>{"name": "weather", "arguments": {"city": "Пари́ж\\n東京", "at": {"in": [1, {"x": null}]}}}'
-        "</tool_call>",
-        "",
-        [("weather", {"city": "Пари́ж\n東京", "at": {"in": [1, {"x": None}]}})],
-    ),
-    (
-        "generic",
-        '<tool_call>\n{"name": "weather", "arguments": {"city": "a\nb"}}\n</tool_call>',
-        "",
-        [("weather", {"city": "a\nb"})],
-    ),
-    (
-        "generic",
-        '\n\n<tool_call>{"name": "weather", "parameters": {"city": "Paris"}}</tool_call>\n\nThat is it.',
-        "\n\nThat is it.",
-        [PARIS],
-    ),
-    ("generic", '<tool_call>[{"name": "weather", "arguments": {"city": "Paris"}}]</tool_call>', "", [PARIS]),
-    (
-        "generic",
-        '<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_call><tool_call>{"name": "wea',
-        '<tool_call>{"name": "wea',
-        [PARIS],
-    ),
-    (
-        "generic",
-        '<tool_call>{"name": "weather", "arguments": {"city": NaN}}</tool_call>',
-        '<tool_call>{"name": "weather", "arguments": {"city": NaN}}</tool_call>',
-        [],
-    ),
-    (
-        "generic",
-        '<tool_call>{"name": "weather", "arguments": {"city": "\\ud800"}}</tool_call>',
-        '<tool_call>{"name": "weather", "arguments": {"city": "\\ud800"}}</tool_call>',
-        [],
-    ),
-    # What is wanted as a number and written as text is read as a number.
-    (
-        "generic",
-        '<tool_call>{"name": "weather", "arguments": {"city": "75", "days": "3"}}</tool_call>',
-        "",
-        [("weather", {"city": "75", "days": 3})],
-    ),
-    (
-        "generic",
-        "<tool_call>\n<function=weather>\n<parameter=city>\nParis\nand <b>\n</parameter>\n"
-        "<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>",
-        "",
-        [("weather", {"city": "Paris\nand <b>", "days": 3})],
-    ),
-    ("generic", "<tool_call>\n<function=weather>\n</function>\n</tool_call>", "", [("weather", {})]),
-    # Without marks, an answer that is nothing but a call of a tool that was offered.
-    ("generic", '{"name": "weather", "arguments": {"city": "Paris"}}', "", [PARIS]),
-    ("generic", '```json\n{\n  "name": "weather", "arguments": {"city": "Paris"}}\n```', "", [PARIS]),
-    ("mistral", ' [{"name": "weather", "arguments": {"city": "Paris"}}]', "", [PARIS]),
-    ("generic", '{"name": "Bob", "age": 3}', '{"name": "Bob", "age": 3}', []),
-    ("llama", '{"name": "Bob", "parameters": {}}', '{"name": "Bob", "parameters": {}}', []),
-    ("generic", '{"name": "weather"} is a call.', '{"name": "weather"} is a call.', []),
-    ("generic", "```python\nprint()\n```", "```python\nprint()\n```", []),
-    (
-        "llama",
-        'I look. <|python_tag|>{"name": "weather", "parameters": {"city": "Paris"}}',
-        "I look. ",
-        [PARIS],
-    ),
-    (
-        "llama",
-        '{"name": "weather", "parameters": {"city": "a; b"}}\n\n{\n"name": "weather", "parameters": {\n"city": "Rome"}}',
-        "",
-        [("weather", {"city": "a; b"}), ROME],
-    ),
-    (
-        "llama",
-        '[weather(city="Paris", days=3), weather(city="Rome")]',
-        "",
-        [
-            ("weather", {"city": "Paris", "days": 3}),
-            ROME,
-        ],
-    ),
-    (
-        "llama",
-        "[weather(city='\\d', on=true, at={'x': [None, -1]})]",
-        "",
-        [("weather", {"city": "\\d", "on": True, "at": {"x": [None, -1]}})],
-    ),
-    ("llama", "[weather(__import__('os'))]", "[weather(__import__('os'))]", []),
-    ("llama", "[weather(city=open('x'))]", "[weather(city=open('x'))]", []),
-    ("llama", "[weather in Paris](https://example.org)", "[weather in Paris](https://example.org)", []),
-    ("llama", "[weather(" + "(" * 5000, "[weather(" + "(" * 5000, []),
-    ("mistral", 'Ok.[TOOL_CALLS]weather{"city": "Paris"}', "Ok.", [PARIS]),
-    (
-        "mistral",
-        '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "[ARGS]"}, "id": "abcdefghi"}]',
-        "",
-        [("weather", {"city": "[ARGS]"})],
-    ),
-    ("mistral", '[TOOL_CALLS]weather[ARGS]{"city": "Par', '[TOOL_CALLS]weather[ARGS]{"city": "Par', []),
-    (
-        "phi",
-        '<|tool_call|>[{"type": "function", "function": {"name": "weather", "arguments": {"city": "Paris"}}}]'
-        "<|/tool_call|>",
-        "",
-        [PARIS],
-    ),
-    ("functools", "Python has functools for this.", "Python has functools for this.", []),
-]
+from slm_runtime.api.conversation import thoughts
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.conversation.thoughts import HARMONY, MISTRAL, THINK
+from slm_runtime.api.conversation.tool_formats import FAMILIES, FORCED, GENERIC
+from tests.unit.runtime_api.written import FORMATS, OFFERED, PARIS, WRITTEN, parser_of, read
 
 
 @pytest.mark.parametrize(("family", "written", "text", "calls"), WRITTEN)
@@ -265,7 +71,7 @@ def test_a_whole_answer_is_read_as_if_it_came_at_once() -> None:
 def test_mistrals_reasoning() -> None:
     written = 'Hm: [TOOL_CALLS]weather[ARGS]{}[/THINK][TOOL_CALLS]weather[ARGS]{"city": "Paris"}'
     for begun in ("", "[THINK]"):
-        parser = OutputParser(FORMATS["mistral"], OFFERED, thinks=MISTRAL_THINK, thinking=not begun)
+        parser = OutputParser(FORMATS["mistral"], OFFERED, thinks=MISTRAL, thinking=not begun)
         assert read(list(begun + written), parser) == ("", "Hm: [TOOL_CALLS]weather[ARGS]{}", [PARIS])
 
 
@@ -309,6 +115,10 @@ MARKERS = [
     "]",
     "[TOOL_CALLS]",
     "weather[ARGS]",
+    *(mark for family in thoughts.FAMILIES for mark in (family.begin, family.end, *family.silent)),
+    *(mark for family in FAMILIES for mark in (family.begin, family.end) if mark),
+    "to=functions.weather<|message|>{}",
+    " " * 1030,
     "<|python_tag|>",
     '[weather(city="Rome")]',
     "x",
@@ -331,14 +141,103 @@ def test_without_calls_or_reasoning_every_character_comes_out(pieces: list[str],
     pieces=st.lists(st.sampled_from(MARKERS) | st.text(max_size=3), max_size=20),
     cuts=st.lists(st.integers(0, 200), max_size=4),
     family=st.sampled_from(sorted(FORMATS)),
+    thinks=st.sampled_from([None, *thoughts.FAMILIES]),
+    thinking=st.booleans(),
+    cut=st.booleans(),
 )
-def test_where_the_text_is_cut_makes_no_difference(pieces: list[str], cuts: list[int], family: str) -> None:
+def test_where_the_text_is_cut_makes_no_difference(
+    pieces: list[str],
+    cuts: list[int],
+    family: str,
+    thinks: thoughts.Thoughts | None,
+    thinking: bool,
+    cut: bool,
+) -> None:
     text = "".join(pieces)
     at = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
 
     def parser() -> OutputParser:
-        return OutputParser(FORMATS[family], OFFERED, thinks=THINK)
+        opened = thinking and thinks is not None
+        return OutputParser(FORMATS[family], OFFERED, thinks=thinks, thinking=opened)
 
-    whole = read([text], parser())
-    assert read([text[start:end] for start, end in pairwise(at)], parser()) == whole
-    assert read(list(text), parser()) == whole
+    whole = read([text], parser(), cut=cut)
+    assert read([text[start:end] for start, end in pairwise(at)], parser(), cut=cut) == whole
+    assert read(list(text), parser(), cut=cut) == whole
+
+
+HARMONY_PARTS = [
+    (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Paris.<|return|>",
+        "Paris.",
+        "Hm.",
+        [],
+    ),
+    ("<|channel|>final<|message|>Paris.", "Paris.", "", []),
+    (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+        '<|start|>assistant<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{"city": "Paris"}<|call|>',
+        "I look.",
+        "Hm.",
+        [PARIS],
+    ),
+    (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>analysis<|message|>So.<|end|>"
+        '<|start|>assistant to=functions.weather<|channel|>commentary json<|message|>{"city": "Paris"}',
+        "",
+        "Hm.So.",
+        [PARIS],
+    ),
+]
+
+
+@pytest.mark.parametrize(("written", "text", "reasoning", "calls"), HARMONY_PARTS)
+def test_channels_are_told_apart(
+    written: str, text: str, reasoning: str, calls: list[tuple[str, dict[str, object]]]
+) -> None:
+    for pieces in ([written], list(written)):
+        parser = OutputParser(FORMATS["harmony"], OFFERED, thinks=HARMONY)
+        assert read(pieces, parser) == (text, reasoning, calls)
+
+
+def test_gemmas_thoughts_and_calls() -> None:
+    (gemma,) = (family for family in thoughts.FAMILIES if family.begin == "<|channel>thought")
+    written = '<|channel>thought\nHm.\n<channel|><|tool_call>call:weather{city:<|"|>Paris<|"|>}<tool_call|>'
+    parser = OutputParser(FORMATS["gemma"], OFFERED, thinks=gemma)
+    assert read(list(written), parser) == ("", "Hm.", [PARIS])
+
+
+@pytest.mark.parametrize(
+    ("family", "thinks", "written", "text", "reasoning"),
+    [
+        ("generic", THINK, "Let me look.\n<tool_ca", "Let me look.\n", ""),
+        ("generic", THINK, "<thi", "", ""),
+        ("generic", THINK, "<think>Hm.</thin", "", "Hm."),
+        ("generic", THINK, "1 <", "1 <", ""),
+        ("generic", None, '{"name": "weather", "argu', "", ""),
+        ("generic", None, '{"name": "Bob", "age', '{"name": "Bob", "age', ""),
+        ("harmony", HARMONY, "<|channel|>analysis<|message|>Hm.<|end|><|start|>assis", "", "Hm."),
+        ("functools", None, "This is fun", "This is fun", ""),
+    ],
+)
+def test_a_mark_that_is_cut_off_is_no_answer(
+    family: str, thinks: thoughts.Thoughts | None, written: str, text: str, reasoning: str
+) -> None:
+    for pieces in ([written], list(written)):
+        parser = OutputParser(FORMATS[family], OFFERED, thinks=thinks)
+        assert read(pieces, parser, cut=True) == (text, reasoning, [])
+
+
+@pytest.mark.parametrize("family", sorted({family.name for family in FAMILIES if family.begin}))
+def test_what_never_ends_is_read_once(family: str) -> None:
+    """Each of these would take minutes if a step cost as much as all that came before."""
+    formats = FORMATS[family]
+    pieces = [
+        *(mark for one in formats for mark in (one.begin, one.end)),
+        "<parameter=a>",
+        "<arg_key>a</arg_key>",
+    ]
+    for piece in (*pieces, " ", "\n", '{"', "[", "<|tool_call_begin|>f{", '<invoke name="a">', "x(", '<|"|>'):
+        parser = OutputParser(formats, OFFERED, thinks=THINK)
+        opened = formats[0].begin or "["
+        parser.read([(opened, 1), *[(piece * 1000, 1)] * 50], cut=True)
+        OutputParser(formats, OFFERED, thinks=THINK).read([(piece * 1000, 1)] * 50)

@@ -9,8 +9,9 @@ import openai
 import pytest
 
 from slm_contract.config import PromptConfig, PromptParameters
-from slm_runtime.serve import prompt_of
-from tests.unit.runtime_api.scripted import MODEL, Running, running
+from slm_runtime.errors import ConfigError
+from slm_runtime.serve import check_context, prompt_of
+from tests.unit.runtime_api.scripted import FACTS, MODEL, Running, config, running
 
 HI = [{"role": "user", "content": "Hi"}]
 ASK: dict[str, Any] = {"model": MODEL, "messages": HI}
@@ -163,3 +164,12 @@ def test_what_the_source_says_stands_where_the_spec_says_nothing() -> None:
 async def test_another_prompt_is_another_fingerprint() -> None:
     async with running() as plain, running(prompt=PROMPT) as told:
         assert plain.serving.fingerprint != told.serving.fingerprint
+
+
+def test_a_context_beyond_what_the_model_reaches_is_refused() -> None:
+    for length in (None, 2048):
+        check_context(config(context_length=length), FACTS)
+    with pytest.raises(ConfigError, match=r"4096 tokens is longer than the 2048"):
+        check_context(config(context_length=4096), FACTS)
+    check_context(config(context_length=4096), FACTS.model_copy(update={"scaled_context_length": 8192}))
+    check_context(config(context_length=4096), FACTS.model_copy(update={"context_length": 0}))

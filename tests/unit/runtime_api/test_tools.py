@@ -135,7 +135,7 @@ async def test_the_form_of_an_answer_leaves_room_for_a_call() -> None:
     assert call.function.name == "weather"
     constraint = engine.requests[0].constraint
     assert constraint is not None
-    assert constraint.kind == "json_schemas"
+    assert constraint.kind == "json_schema_or"
     form, called = json.loads(constraint.text)
     assert "rain" in form["properties"]
     assert called["properties"]["name"] == {"const": "weather"}

@@ -81,11 +81,18 @@ def test_of_several_schemas_each_has_its_own_references():
         compile_("json_schemas", json.dumps([{"$ref": "#/$defs/nowhere"}, {}]))
 
 
-def test_of_several_schemas_only_the_first_must_be_one_that_can_be_followed():
+def test_of_several_schemas_each_must_be_one_that_can_be_followed_whatever_their_order():
+    lists = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    for schemas in ([lists, {"type": "boolean"}], [{"type": "boolean"}, lists]):
+        with pytest.raises(InvalidConstraint, match="uniqueItems"):
+            compile_("json_schemas", json.dumps(schemas))
+
+
+def test_of_a_form_and_its_alternatives_only_the_form_must_be_one_that_can_be_followed():
     lists = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
     with pytest.raises(InvalidConstraint, match="uniqueItems"):
-        compile_("json_schemas", json.dumps([lists, {"type": "boolean"}]))
-    matcher = compile_("json_schemas", json.dumps([{"type": "boolean"}, {"$ref": "#/nowhere"}, lists]))
+        compile_("json_schema_or", json.dumps([lists, {"type": "boolean"}]))
+    matcher = compile_("json_schema_or", json.dumps([{"type": "boolean"}, {"$ref": "#/nowhere"}, lists]))
     assert allowed(matcher) - set(b" \n\t") == set(b"tf[")
     walk(matcher, "[1")
 

@@ -182,6 +182,15 @@ def test_penalties_fall_on_what_was_generated_and_on_the_prompt_only_if_asked():
     assert prompt_too.choose(row.copy())[0] == 7
 
 
+def test_a_repetition_of_the_prompt_is_one_and_nothing_else():
+    row = np.zeros(10, np.float32)
+    row[5], row[6], row[7] = 2.0, 1.9, 1.8
+    repeats = sampler(temperature=0, repeat_penalty=1.5, repeat_in_prompt=True)
+    assert [repeats.choose(row.copy())[0] for _ in range(3)] == [7, 5, 5]
+    present = sampler(temperature=0, presence_penalty=0.15, repeat_in_prompt=True)
+    assert [present.choose(row.copy())[0] for _ in range(4)] == [5, 6, 5, 5]
+
+
 def test_the_penalty_window_forgets():
     row = np.zeros(10, np.float32)
     row[5], row[6] = 2.0, 1.9

@@ -2,22 +2,22 @@
 
 A marker may arrive in pieces, so text that could be the beginning of one is held back until it is clear.
 Whatever looked like a call and turns out not to be one is text after all: nothing that the model wrote is
-lost, but a call that the limit of tokens cut off, which is no answer for people.
+lost, but a call or a mark that the limit of tokens cut off, which is no answer for people.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 
 from slm_runtime.api.conversation.growing import CallPiece, GrowingCall, new_call_id
+from slm_runtime.api.conversation.marks import Marks
+from slm_runtime.api.conversation.thoughts import Thoughts
 from slm_runtime.api.conversation.tool_readers import Call, Schema, as_declared
 
-Marks = tuple[str, str]
-THOUGHTS: Final[tuple[Marks, ...]] = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
-"""What families put around their reasoning; the second is Mistral's."""
+_HELD_BLANKS: Final = 1024
+"""So many blanks may be held back until it is clear what they belong to; an endless run of them is text."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,6 @@ class ToolFormat:
     """Text in a chat template that tells that its model writes this format; none: `begin` is the sign."""
 
 
-def thoughts(template: str) -> Marks | None:
-    """How the model marks its reasoning, if it does: its template says it."""
-    return next((marks for marks in THOUGHTS if marks[1] in template), None)
-
-
 class OutputParser:
     """Parses one choice. Feed it text as it comes, `finish` when the choice ends."""
 
@@ -77,7 +72,7 @@ class OutputParser:
         formats: Sequence[ToolFormat] = (),
         offered: Mapping[str, Schema] | None = None,
         *,
-        thinks: Marks | None = None,
+        thinks: Thoughts | None = None,
         thinking: bool = False,
         parallel: bool = True,
     ) -> None:
@@ -96,7 +91,6 @@ class OutputParser:
         parallel
             False: the first call is the only one; those after it are dropped.
         """
-        self._formats = formats
         self._offered = offered or {}
         self._openers = {
             opener.replace("NAME", name): written
@@ -105,13 +99,22 @@ class OutputParser:
             for name in (self._offered if "NAME" in opener else ("",))
         }
         self._thinks = thinks
+        self._meant = _meanings(formats, thinks)
+        self._marks = Marks(self._meant)
+        self._end_of_thoughts = Marks([thinks.end] if thinks else [])
+        self._end_of_call = Marks([])
         self._state = "thinking" if thinking else "start" if formats or thinks else "text"
+        self._may_think = thinks is not None
+        """At the answer's head, reasoning may begin."""
         self._written: ToolFormat | None = None
         """The format of the call that is being read."""
+        self._read: list[str] = []
+        """What was read of it."""
         self._growing = GrowingCall()
         """A call that is demanded: there is one at most."""
         self._parallel = parallel
         self._buffer = ""
+        self._ended = False
         self._undecided = 0
         """Tokens of what may be a mark that begins reasoning."""
         self.reasoning_tokens = 0
@@ -132,7 +135,7 @@ class OutputParser:
     @property
     def plain(self) -> bool:
         """Nothing more can be marked: what comes in goes out, and needn't pass through here."""
-        return self._state == "text" and not self._formats and not self._buffer
+        return self._state == "text" and not self._meant and not self._buffer
 
     def feed(self, text: str, tokens: int = 0) -> list[Part]:
         """Take text in, and how many tokens it has; returns what is certain now."""
@@ -156,17 +159,27 @@ class OutputParser:
 
     def finish(self, *, cut: bool = False) -> list[Part]:
         """What was held back, now that nothing more comes; `cut`: since no more tokens were allowed."""
+        self._ended = True
         parts = list(self._parts())
         rest, self._buffer = self._buffer, ""
+        if self._state == "call":
+            parts += self._calls("".join([*self._read, rest]), closed=False, cut=cut)
+            return _joined(parts)
+        if cut:
+            rest = self._without_half_a_mark(rest)
         if self._state == "thinking":
-            parts.append(Reasoning(rest.rstrip("\n")))
-        elif self._state == "call":
-            parts += self._calls(rest, closed=False, cut=cut)
-        elif self._state == "start":
-            parts.append(Text(rest.lstrip() if self._thought else rest))
-        elif rest.strip() or not self.called:
+            parts.append(Reasoning(_without_newlines(rest)))
+        elif self._state == "start" or rest.strip() or not self.called:
             parts.append(Text(rest))
         return _joined(parts)
+
+    def _without_half_a_mark(self, rest: str) -> str:
+        """Of `<tool_c`, cut off, nobody knows what it means."""
+        marks = self._end_of_thoughts if self.thinking else self._marks
+        if self._state == "start" and self._may_think and self._thinks is not None:
+            marks = Marks([self._thinks.begin, *self._meant])
+        half = marks.half(rest)
+        return rest[:-half] if half > 1 and not rest[-half].isalnum() else rest
 
     def _parts(self) -> Iterator[Part]:
         """Consume as much of the buffer as is certain, from state to state."""
@@ -185,77 +198,87 @@ class OutputParser:
     def _leave_start(self) -> None:
         """Decide by the first characters that aren't blank: reasoning, a bare call, or text."""
         begun = self._buffer.lstrip()
-        if not begun:
-            return
-        if self._thinks is not None and (mark := self._thinks[0]).startswith(begun[: len(mark)]):
-            if begun.startswith(mark):
-                self._buffer = begun[len(mark) :]
-                self._state = "thinking"
-            return
-        if self._openers:
-            squeezed = "".join(begun.split())
-            for opener, written in self._openers.items():
-                if squeezed.startswith(opener):
-                    self._state, self._written = "call", written
-                    return
-            if any(opener.startswith(squeezed) for opener in self._openers):
-                return
         if self._thought:
             self._buffer = begun
-        self._state = "text"
+        if len(self._buffer) - len(begun) > _HELD_BLANKS:
+            self._state = "text"
+            return
+        if not begun:
+            return
+        if self._may_think and self._thinks is not None:
+            mark = self._thinks.begin
+            if begun.startswith(mark):
+                self._buffer, self._state, self._thought = begun[len(mark) :], "thinking", False
+                return
+            if mark.startswith(begun):
+                return
+        squeezed = "".join(begun[:_HELD_BLANKS].split())
+        for opener, written in self._openers.items():
+            if squeezed.startswith(opener):
+                self._open_call(written)
+                return
+        open_yet = len(begun) < _HELD_BLANKS and any(one.startswith(squeezed) for one in self._openers)
+        self._state = "start" if open_yet else "text"
 
     def _think(self) -> Iterator[Part]:
         assert self._thinks is not None  # noqa: S101
-        end = self._thinks[1]
+        end = self._thinks.end
         # The line breaks next to the marks are theirs.
         if not self._thought:
             self._buffer = self._buffer.lstrip("\n")
             self._thought = bool(self._buffer)
         reasoning, mark, rest = self._buffer.partition(end)
         if mark:
-            yield Reasoning(reasoning.rstrip("\n"))
-            self._buffer, self._state, self._thinks, self._thought = rest, "start", None, True
+            yield Reasoning(_without_newlines(reasoning))
+            self._buffer, self._state, self._thought = rest, "start", True
+            self._may_think = self._thinks.anywhere
         else:
-            sure = self._buffer[: len(self._buffer) - _held(self._buffer, end)].rstrip("\n")
+            held = self._end_of_thoughts.half(self._buffer)
+            sure = _without_newlines(self._buffer[: len(self._buffer) - held])
             yield Reasoning(sure)
             self._buffer = self._buffer[len(sure) :]
 
     def _say(self) -> Iterator[Part]:
-        marked = [written for written in self._formats if written.begin]
-        begun = [(self._buffer.find(written.begin), written) for written in marked]
-        at, written = min(
-            ((at, written) for at, written in begun if at >= 0), key=itemgetter(0), default=(-1, None)
-        )
-        if written is None:
-            at = len(self._buffer) - max((_held(self._buffer, one.begin) for one in marked), default=0)
-        said = self._buffer[:at]
-        if said.strip() or self._said:
-            self._said = True
-            yield Text(said)
-        elif written is None:
-            return
-        self._gap = "" if self._said else said
-        self._buffer = self._buffer[at:]
-        if written is not None:
-            self._buffer = self._buffer[len(written.begin) :]
-            self._state, self._written = "call", written
+        while self._state == "text":
+            at, mark = self._marks.first(self._buffer, ended=self._ended)
+            said = self._buffer[:at]
+            if said.strip() or self._said or len(said) > _HELD_BLANKS:
+                self._said = True
+                yield Text(said)
+            elif not mark:
+                return
+            self._gap = "" if self._said else said
+            self._buffer = self._buffer[at + len(mark) :]
+            if not mark:
+                return
+            meant = self._meant[mark]
+            if isinstance(meant, ToolFormat):
+                self._open_call(meant)
+            elif meant is not None:
+                self._state, self._thought = "thinking", False
+
+    def _open_call(self, written: ToolFormat) -> None:
+        self._state, self._written, self._read = "call", written, []
+        self._end_of_call = Marks([written.end] if written.end else [])
 
     def _read_call(self) -> Iterator[Part]:
         assert self._written is not None  # noqa: S101
-        if not self._written.end:
-            if self._written.demanded:
-                yield from self._growing.more(self._buffer)
+        if self._written.demanded:
+            yield from self._growing.more(self._buffer)
             return
-        call, mark, rest = self._buffer.partition(self._written.end)
+        at, mark = self._end_of_call.first(self._buffer)
+        self._read.append(self._buffer[:at])
+        self._buffer = self._buffer[at + len(mark) :]
         if mark:
-            self._buffer, self._state = rest, "text"
-            yield from self._calls(call, closed=True)
+            self._state = "text"
+            yield from self._calls("".join(self._read), closed=True)
 
     def _calls(self, text: str, *, closed: bool, cut: bool = False) -> list[Part]:
         written = self._written
         assert written is not None  # noqa: S101
         calls = written.read(text)
-        if calls is None and (self._growing.begun or (cut and (written.begin or written.demanded))):
+        lost = cut and (written.begin or written.demanded or self._names_a_tool(text))
+        if calls is None and (self._growing.begun or lost):
             self.called = self.called or not cut
             return []
         if calls is None or (
@@ -270,11 +293,28 @@ class OutputParser:
         made = [ToolCall(name, as_declared(given, self._offered.get(name, {}))) for name, given in calls]
         return [replace(one, id=self._growing.id) for one in made] if written.demanded else list(made)
 
+    def _names_a_tool(self, text: str) -> bool:
+        """Whether what looks like a call without marks is of a tool that was offered."""
+        return any(f'"{name}"' in text or f"{name}(" in text for name in self._offered)
 
-def _held(text: str, marker: str) -> int:
-    """How many characters at the end of `text` may be the beginning of `marker`."""
-    longest = min(len(text), len(marker) - 1)
-    return next((size for size in range(longest, 0, -1) if marker.startswith(text[-size:])), 0)
+
+def _meanings(
+    formats: Sequence[ToolFormat], thinks: Thoughts | None
+) -> dict[str, ToolFormat | Thoughts | None]:
+    """What to look for in a text, and what it begins; None: nothing, it only goes."""
+    meant: dict[str, ToolFormat | Thoughts | None] = {}
+    for written in formats:
+        if written.begin:
+            meant.setdefault(written.begin, written)
+    if thinks is not None and thinks.anywhere:
+        meant[thinks.begin] = thinks
+    return meant | dict.fromkeys(thinks.silent if thinks else ())
+
+
+def _without_newlines(text: str) -> str:
+    """Without the line breaks at its end, but for those of an endless run."""
+    kept = len(text.rstrip("\n"))
+    return text[: max(kept, len(text) - _HELD_BLANKS)]
 
 
 def _merged(parts: list[Part]) -> list[Part]:

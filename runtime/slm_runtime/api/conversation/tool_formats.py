@@ -7,19 +7,31 @@ tools.
 
 from typing import Final
 
+from slm_runtime.api.conversation.element_readers import read_glm, read_invoked, read_minicpm, read_tagged
 from slm_runtime.api.conversation.parsing import ToolFormat
 from slm_runtime.api.conversation.tool_readers import (
+    gemma,
     read_deepseek,
     read_exact,
     read_fenced,
+    read_functionary,
+    read_harmony,
     read_json,
+    read_keyed,
+    read_kimi,
+    read_listed,
     read_mistral,
     read_python,
-    read_tagged,
 )
 from slm_runtime.templates.chat import ChatFormat
 
-GENERIC: Final = ToolFormat("generic", "<tool_call>", "</tool_call>", read_tagged)
+GENERIC: Final = ToolFormat(
+    "generic",
+    "<tool_call>",
+    "</tool_call>",
+    read_tagged,
+    signs=("<tool_call>\\n", "<tool_call>\n", "<tool_call>{", "<tool_call></tool_call>"),
+)
 FORCED: Final = ToolFormat("forced", "", "", read_json, openers=("{",), demanded=True)
 """For answers that a constraint made one call: the whole text is the object."""
 EITHER: Final = ToolFormat("either", "", "", read_exact, openers=('{"name"',))
@@ -38,25 +50,77 @@ BARE: Final = ToolFormat(
 )
 """Llama's own way, and what small models of every family write when they forget their marks."""
 
+_HARMONY: Final = ("<|channel|>analysis",)
+_COMMAND_R: Final = "Action:\n```json"
+
 FAMILIES: Final = (
+    *(
+        ToolFormat("harmony", begin, "<|call|>", read_harmony, signs=_HARMONY)
+        for begin in (
+            "<|channel|>commentary to=functions.",
+            "<|channel|>analysis to=functions.",
+            "<|start|>assistant to=functions.",
+        )
+    ),
+    # The prompt has begun the turn.
+    ToolFormat("harmony", "", "<|call|>", read_harmony, openers=("to=functions.",), signs=_HARMONY),
     ToolFormat("deepseek", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", read_deepseek),
     ToolFormat("mistral", "[TOOL_CALLS]", "", read_mistral),
     ToolFormat("phi", "<|tool_call|>", "<|/tool_call|>", read_json, signs=("<|tool|>",)),
+    ToolFormat("granite", "<|tool_call|>", "", read_json, signs=("<|tool_call|>",)),
     ToolFormat(
         "functools", "functools[", "", lambda text: read_json("[" + text), signs=("functools", "<|tool|>")
     ),
+    ToolFormat(
+        "functionary",
+        "<function=",
+        "</function>",
+        read_functionary,
+        signs=("'<function=' + tool_call['function']['name'] + '>' +",),
+    ),
+    ToolFormat("gemma", "<|tool_call>", "<tool_call|>", gemma('<|"|>')),
+    ToolFormat("functiongemma", "<start_function_call>", "<end_function_call>", gemma("<escape>")),
+    ToolFormat(
+        "lfm2",
+        "<|tool_call_start|>",
+        "<|tool_call_end|>",
+        read_listed,
+        signs=("<|tool_call_start|>", "<|tool_list_start|>", '"List of tools: ["'),
+    ),
+    ToolFormat("command", "<|START_ACTION|>", "<|END_ACTION|>", read_json),
+    ToolFormat("command-r", _COMMAND_R, "```", read_json, signs=("Action:\\n```json", _COMMAND_R)),
+    ToolFormat("apertus", "<|tools_prefix|>", "<|tools_suffix|>", read_keyed),
+    ToolFormat("listed", "<tool_calls>", "</tool_calls>", read_json),
+    ToolFormat("nemotron", "<TOOLCALL>", "</TOOLCALL>", read_json),
+    ToolFormat("gigachat", "<|function_call|>", "", read_json),
+    ToolFormat(
+        "gigachat",
+        "<|message_sep|>\n\nfunction call<|role_sep|>\n",
+        "",
+        read_json,
+        signs=('role_sep="<|role_sep|>\\n"',),
+    ),
+    ToolFormat("kimi", "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", read_kimi),
+    ToolFormat("minimax", "<minimax:tool_call>", "</minimax:tool_call>", read_invoked),
+    ToolFormat("seed", "<seed:tool_call>", "</seed:tool_call>", read_tagged),
+    ToolFormat("minicpm", '<function name="', "</function>", read_minicpm, signs=('<param name="',)),
+    ToolFormat("glm", "<tool_call>", "</tool_call>", read_glm, signs=("<arg_key>",)),
     GENERIC,
-    ToolFormat("llama", "<|python_tag|>", "", read_json, signs=('"parameters"',)),
-    ToolFormat("python", "", "", read_python, openers=("[NAME(",), signs=('"parameters"',)),
+    ToolFormat("llama", "<|python_tag|>", "", read_json, signs=('"parameters": dictionary',)),
+    ToolFormat("python", "", "", read_python, openers=("[NAME(",), signs=('"parameters": dictionary',)),
 )
 
 
 def tool_formats(chat: ChatFormat) -> tuple[ToolFormat, ...]:
-    """Tell how the model may write calls: what its template mentions, and what it was taught."""
-    known = [
+    """Tell how the model may write calls: as its family does, and as models do that forget their marks."""
+    return (*known_formats(chat), GENERIC, BARE)
+
+
+def known_formats(chat: ChatFormat) -> tuple[ToolFormat, ...]:
+    """What the model's template mentions, or what it was taught; none: its calls can't be told from text."""
+    return tuple(
         family
         for family in FAMILIES
         if any(sign in chat.tool_template for sign in family.signs or (family.begin,))
         or (chat.tools == "taught" and family is GENERIC)
-    ]
-    return (*(known or (GENERIC,)), BARE)
+    )

@@ -1,19 +1,26 @@
-"""Notations of calls: from the text that a model wrote to names and arguments, or None for what is no call."""
+"""Notations of calls: from the text that a model wrote to names and arguments, or None for what is no call.
+
+Models can be made to write anything, so each reads its text once from its beginning to its end.
+"""
 # ruff: noqa: RUF001
 
 import ast
 import json
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 import msgspec
+from typing_extensions import override
 
 Call = tuple[str, dict[str, Any]]
 Schema = dict[str, Any]
+Read = Callable[[str], list[Call] | None]
 
+_NAMES: Final = ("name", "tool_name")
 _ARGUMENTS: Final = ("arguments", "parameters")
-_FENCE: Final = re.compile(r"\s*```(?:json)?(?P<inside>.*?)(?:```)?\s*", re.DOTALL)
+_FENCE: Final = "```"
 _BETWEEN: Final = re.compile(r"[\s;,]*")
 
 
@@ -25,20 +32,20 @@ def _no_number(name: str) -> NoReturn:
 _decoder: Final = json.JSONDecoder(strict=False, parse_constant=_no_number)
 
 
-def _documents(text: str) -> list[Any] | None:
+def documents(text: str) -> list[Any] | None:
     """JSON documents one after another, with `;`, `,` or blanks between."""
-    documents = []
+    found = []
     position = _end_of(_BETWEEN, text, 0)
     try:
         while position < len(text):
             document, position = _decoder.raw_decode(text, position)
-            documents.append(document)
+            found.append(document)
             position = _end_of(_BETWEEN, text, position)
         # Half a surrogate pair can be written in JSON, and not be sent to anybody.
-        msgspec.json.encode(documents)
+        msgspec.json.encode(found)
     except (ValueError, RecursionError):
         return None
-    return documents
+    return found
 
 
 def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
@@ -46,11 +53,9 @@ def _end_of(pattern: re.Pattern[str], text: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _object(text: str) -> dict[str, Any] | None:
-    documents = _documents(text)
-    if documents is None or len(documents) != 1 or not isinstance(documents[0], dict):
-        return None
-    return documents[0]
+def one_object(text: str) -> dict[str, Any] | None:
+    found = documents(text)
+    return found[0] if found is not None and len(found) == 1 and isinstance(found[0], dict) else None
 
 
 def _call(document: Any) -> Call | None:
@@ -59,90 +64,161 @@ def _call(document: Any) -> Call | None:
         return None
     if isinstance(document.get("function"), dict):
         document = document["function"]
-    name = document.get("name")
+    name = next((document[key] for key in _NAMES if key in document), None)
     arguments: Any = next((document[key] for key in _ARGUMENTS if key in document), {})
     if isinstance(arguments, str):
-        arguments = _object(arguments)
+        arguments = one_object(arguments)
     if not isinstance(name, str) or not name or not isinstance(arguments, dict):
         return None
     return name, arguments
 
 
+def _keyed(document: Any) -> Call | None:
+    """A call as an object with one key, its name: Apertus' way."""
+    if not isinstance(document, dict) or len(document) != 1:
+        return None
+    ((name, arguments),) = document.items()
+    return (name, arguments) if name and isinstance(arguments, dict) else None
+
+
+def _listed(text: str, read: Callable[[Any], Call | None]) -> list[Call] | None:
+    found = documents(text)
+    if found is not None and len(found) == 1 and isinstance(found[0], list):
+        found = found[0]
+    calls = [read(one) for one in found or []]
+    return None if not calls or None in calls else [call for call in calls if call is not None]
+
+
 def read_json(text: str) -> list[Call] | None:
     """One object, a list of them, or several one after another."""
-    documents = _documents(text)
-    if documents is not None and len(documents) == 1 and isinstance(documents[0], list):
-        documents = documents[0]
-    calls = [_call(one) for one in documents or []]
-    return None if not calls or None in calls else [call for call in calls if call is not None]
+    return _listed(text, _call)
+
+
+def read_keyed(text: str) -> list[Call] | None:
+    """Likewise, each with its name as its only key."""
+    return _listed(text, _keyed)
 
 
 def read_exact(text: str) -> list[Call] | None:
     """One object with a name and arguments, and nothing else."""
-    document = _object(text)
+    document = one_object(text)
     call = _call(document) if document is not None and document.keys() == {"name", "arguments"} else None
     return None if call is None else [call]
 
 
 def read_fenced(text: str) -> list[Call] | None:
     """Likewise, perhaps in a fence of Markdown's."""
-    fenced = _FENCE.fullmatch(text)
-    return read_json(fenced["inside"] if fenced else text)
+    inside = text.strip()
+    if inside.startswith(_FENCE):
+        inside = inside.removeprefix(_FENCE).removeprefix("json").removesuffix(_FENCE)
+    return read_json(inside)
 
 
-_XML_CALL: Final = re.compile(r"\s*<function=(?P<name>[^>\n]+)>(?P<arguments>.*?)</function>\s*", re.DOTALL)
-_XML_ARGUMENT: Final = re.compile(
-    r"\s*<parameter=(?P<name>[^>\n]+)>\n?(?P<value>.*?)\n?</parameter>\s*", re.DOTALL
-)
+_HEAD: Final = 512
+"""Characters before a call's arguments, its name among them."""
 
 
-def read_tagged(text: str) -> list[Call] | None:
-    """JSON, or since Qwen3-Coder an element for the function and one for each argument."""
-    call = _XML_CALL.fullmatch(text)
-    if call is None:
-        return read_json(text)
-    arguments = {one["name"]: one["value"] for one in _XML_ARGUMENT.finditer(call["arguments"])}
-    return None if _XML_ARGUMENT.sub("", call["arguments"]).strip() else [(call["name"], arguments)]
+def named(head: str, *, begin: str, end: str = "") -> Read:
+    """Make a reader of calls whose name stands before their arguments, a JSON object.
+
+    Parameters
+    ----------
+    head
+        A pattern for all that stands before the arguments, with a group `name`.
+    begin, end
+        What each call begins and ends with.
+    """
+    pattern = re.compile(head)
+
+    def read(text: str) -> list[Call] | None:
+        calls = []
+        for part in text.split(begin):
+            if not part.strip():
+                continue
+            call, mark, rest = part.partition(end) if end else (part, "", "")
+            place = call.find("{")
+            match = pattern.fullmatch(call, 0, place) if 0 <= place <= _HEAD else None
+            arguments = one_object(call[place:].rstrip("`\n "))
+            if match is None or arguments is None or rest.strip() or (end and not mark):
+                return None
+            calls.append((match["name"], arguments))
+        return calls or None
+
+    return read
 
 
-_MISTRAL_CALL: Final = re.compile(
-    r"\s*(?P<name>[\w.:-]+)\s*(?:\[CALL_ID\][^\[{]*)?(?:\[ARGS\])?\s*(?P<arguments>\{.*\})\s*", re.DOTALL
+_named_after_mark: Final = named(
+    r"\s*(?P<name>[\w.:-]+)\s*(?:\[CALL_ID\][^\[{]*)?(?:\[ARGS\])?\s*", begin="[TOOL_CALLS]"
 )
 
 
 def read_mistral(text: str) -> list[Call] | None:
     """A list of objects, or since version 11 `name[ARGS]{...}`, repeated behind `[TOOL_CALLS]`."""
-    listed = read_json(text)
-    if listed is not None:
-        return listed
-    calls = []
-    for part in text.split("[TOOL_CALLS]"):
-        call = _MISTRAL_CALL.fullmatch(part)
-        arguments = _object(call["arguments"]) if call else None
-        if call is None or arguments is None:
-            return None
-        calls.append((call["name"], arguments))
-    return calls
+    return read_json(text) or _named_after_mark(text)
 
 
-_DEEPSEEK_CALL: Final = re.compile(
-    r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?(?P<name>[^\n<]+)(?:<｜tool▁sep｜>)?\s*"
-    r"(?:```json\s*)?(?P<arguments>\{.*?\})\s*(?:```)?\s*<｜tool▁call▁end｜>",
-    re.DOTALL,
+read_deepseek: Final = named(
+    r"(?:function<｜tool▁sep｜>)?(?P<name>[^\s<]+)\s*(?:<｜tool▁sep｜>)?\s*(?:```json)?\s*",
+    begin="<｜tool▁call▁begin｜>",
+    end="<｜tool▁call▁end｜>",
 )
+read_kimi: Final = named(
+    r"\s*(?:functions\.)?(?P<name>[\w.-]+)(?::\d+)?\s*<\|tool_call_argument_begin\|>\s*",
+    begin="<|tool_call_begin|>",
+    end="<|tool_call_end|>",
+)
+read_functionary: Final = named(r"(?P<name>[\w.:-]+)>\s*", begin="<function=")
+
+_RECIPIENT: Final = re.compile(r"\s*(?:to=functions\.)?(?P<name>[\w.:-]{1,128})[^{}]{0,128}")
 
 
-def read_deepseek(text: str) -> list[Call] | None:
-    calls = []
-    for match in _DEEPSEEK_CALL.finditer(text):
-        arguments = _object(match["arguments"])
-        if arguments is None:
+def read_harmony(text: str) -> list[Call] | None:
+    """gpt-oss' way: whom it is for, its channel and its form, then the arguments."""
+    head, mark, body = text.partition("<|message|>")
+    recipient = _RECIPIENT.fullmatch(head[:_HEAD])
+    arguments = one_object(body) if body.strip() else {}
+    return [(recipient["name"], arguments)] if mark and recipient and arguments is not None else None
+
+
+def gemma(quote: str) -> Read:
+    """Make a reader of Gemma's notation: `call:NAME{key:value}`, its texts between two of the quotes."""
+    token = re.compile(
+        rf"{re.escape(quote)}(?P<text>.*?){re.escape(quote)}|(?P<sign>[{{}}\[\],:])|(?P<word>[^{{}}\[\],:<]+|<)",
+        re.DOTALL,
+    )
+    head = re.compile(r"\s*call:(?P<name>[\w.:-]{1,128})\s*(?=\{)")
+
+    def read(text: str) -> list[Call] | None:
+        call = head.match(text)
+        if call is None:
             return None
-        calls.append((match["name"].strip(), arguments))
-    return calls or None
+        written = "".join(
+            found["sign"] or _json_of(found["text"], found["word"])
+            for found in token.finditer(text, call.end())
+        )
+        arguments = one_object(written)
+        return None if arguments is None else [(call["name"], arguments)]
+
+    return read
+
+
+_PLAIN: Final = re.compile(r"true|false|null|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+
+
+def _json_of(text: str | None, word: str | None) -> str:
+    if text is not None:
+        return json.dumps(text)
+    word = (word or "").strip()
+    return word if not word or _PLAIN.fullmatch(word) else json.dumps(word)
 
 
 _JSON_NAMES: Final = {"true": True, "false": False, "null": None}
+
+
+class _JsonNames(ast.NodeTransformer):
+    @override
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Constant(_JSON_NAMES[node.id]) if node.id in _JSON_NAMES else node
 
 
 def read_python(text: str) -> list[Call] | None:
@@ -150,7 +226,7 @@ def read_python(text: str) -> list[Call] | None:
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(text.strip(), mode="eval").body
-        calls = [_python_call(one) for one in tree.elts] if isinstance(tree, ast.List) else []
+        calls = [_python_call(one) for one in (tree.elts if isinstance(tree, ast.List) else [tree])]
         msgspec.json.encode(calls)
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return None
@@ -164,10 +240,13 @@ def _python_call(node: ast.expr) -> Call:
     for keyword in node.keywords:
         if keyword.arg is None:
             raise ValueError("no name")
-        value = keyword.value
-        known = isinstance(value, ast.Name) and value.id in _JSON_NAMES
-        arguments[keyword.arg] = _JSON_NAMES[value.id] if known else ast.literal_eval(value)  # type: ignore[attr-defined]
+        arguments[keyword.arg] = ast.literal_eval(_JsonNames().visit(keyword.value))
     return ast.unparse(node.func), arguments
+
+
+def read_listed(text: str) -> list[Call] | None:
+    """As Python or as JSON: LFM2 can be told to write either."""
+    return read_json(text) or read_python(text)
 
 
 def as_declared(arguments: dict[str, Any], schema: Schema) -> dict[str, Any]:
@@ -183,5 +262,5 @@ def _as_declared(value: Any, schema: Any) -> Any:
     kinds = declared if isinstance(declared, list) else [declared]
     if not isinstance(value, str) or declared is None or "string" in kinds:
         return value
-    documents = _documents(value)
-    return documents[0] if documents is not None and len(documents) == 1 else value
+    found = documents(value)
+    return found[0] if found is not None and len(found) == 1 else value

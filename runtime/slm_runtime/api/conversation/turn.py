@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from slm_runtime.api.conversation.parsing import OutputParser, thoughts
+from slm_runtime.api.conversation.parsing import OutputParser
 from slm_runtime.api.conversation.prompt import render_chat
 from slm_runtime.api.conversation.schema import encoded, inside, schema_text
+from slm_runtime.api.conversation.thoughts import thoughts
 from slm_runtime.api.conversation.tool_formats import EITHER, FORCED, tool_formats
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.engine.messages import Constraint
@@ -75,9 +76,9 @@ async def prepare_turn(
         chat, messages[:-1] if begun else messages, tools=tools or None, variables=variables
     )
     thinks = thoughts(chat.template)
-    thinking = thinks is not None and prompt.rstrip().endswith(thinks[0])
+    thinking = thinks is not None and prompt.rstrip().endswith(thinks.begin)
     if thinks is not None and (constraint is not None or begun):
-        prompt = f"{prompt.rstrip()}\n\n{thinks[1]}\n\n" if thinking else prompt
+        prompt = f"{prompt.rstrip()}\n\n{thinks.end}\n\n" if thinking else prompt + thinks.answer
         thinks, thinking = None, False
     prompt += begun
     if forced is not None:
@@ -131,7 +132,7 @@ def _or_a_call(constraint: Constraint | None, tools: list[Tool]) -> Constraint |
     except BadRequest:
         # Nobody demands a call: what is too large or too deep to be followed is no reason to refuse.
         calls = [_call_schema({"enum": [each["name"] for each in functions]}, {"type": "object"})]
-    return Constraint("json_schemas", f"[{','.join([constraint.text, *calls])}]")
+    return Constraint("json_schema_or", f"[{','.join([constraint.text, *calls])}]")
 
 
 def _call_schemas(functions: list[dict[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from slm_runtime.api.http.exchange import Exchange, Headers
 
 PREFLIGHT_SECONDS: Final = 600
 """How long a browser may rely on what it was told."""
-EXPOSED: Final = b"retry-after, x-request-id"
+EXPOSED: Final = b"retry-after, x-request-id, x-slm-ignored-fields"
 """Headers of answers that pages may read, beyond those that they always may."""
 
 

@@ -12,6 +12,7 @@ import msgspec
 from slm_runtime.api.http.auth import ANONYMOUS
 from slm_runtime.api.http.bodies import SMALL_BYTES, Bodies
 from slm_runtime.api.http.problems import ApiError, BadRequest, PayloadTooLarge, RequestTimeout, TooBusy
+from slm_runtime.api.http.proxies import Proxies
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -29,6 +30,8 @@ TURN_SECONDS: Final = 20.0
 LINGER_BYTES: Final = 64 * 1024 * 1024
 LINGER_SECONDS: Final = 5.0
 """How much more of a body too large is taken and thrown away, so that its sender reads the answer."""
+
+USER_LENGTH: Final = 128
 
 JSON: Final = (b"content-type", b"application/json")
 
@@ -64,6 +67,10 @@ class Exchange:
         self.raw_path: bytes = scope.get("raw_path") or self.path.encode()
         client = scope.get("client")
         self.client: str = client[0] if client else ""
+        self.proxied = False
+        """A proxy that is trusted brought it: `client` and `user` are whom it asks for."""
+        self.user = ""
+        """Whom the request says it is for."""
         self._headers: Headers = scope["headers"]
         self._receive = receive
         self._send = send
@@ -105,8 +112,19 @@ class Exchange:
 
     @property
     def caller(self) -> str:
-        """Who asks, for fairness: many may share a key, and many an address."""
-        return f"{self.key_name}@{self.client}"
+        """Who asks, for fairness: many may share a key, and many an address.
+
+        A user's name counts only where a trusted proxy brought it: whoever asks would be many else.
+        """
+        user = f"#{self.user[:USER_LENGTH]}" if self.proxied and self.user else ""
+        return f"{self.key_name}@{self.client}{user}"
+
+    def come_through(self, proxies: Proxies) -> None:
+        """Take a trusted proxy's word for whom it asks for."""
+        self.proxied = proxies.trusts(self.client)
+        if self.proxied:
+            self.client = proxies.client(self.client, self.header(b"x-forwarded-for"))
+            self.user = proxies.user(self._headers)
 
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self._headers if key == name), None)

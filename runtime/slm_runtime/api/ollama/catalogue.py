@@ -1,10 +1,13 @@
 """What there is to serve: tags, show, ps; and the commands that are not for clients to carry out."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from slm_contract.report import ModelFacts
+from slm_runtime.api.conversation.tool_formats import known_formats
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import NotFound, NotServed
 from slm_runtime.api.ollama import ndjson
@@ -54,7 +57,8 @@ async def show(serving: Serving, exchange: Exchange) -> None:
         "general.basename": serving.name,
         "general.name": facts.name or serving.name,
         "general.parameter_count": facts.parameter_count,
-        f"{architecture}.context_length": facts.context_length,
+        # What is served: clients size their prompts by it.
+        f"{architecture}.context_length": serving.engine.info.context_length,
         f"{architecture}.embedding_length": facts.embedding_length,
         f"{architecture}.block_count": facts.block_count,
         f"{architecture}.attention.head_count": facts.head_count,
@@ -127,6 +131,11 @@ async def decline(serving: Serving, exchange: Exchange) -> None:
 
 
 def _declined(serving: Serving, what: str) -> NotServed:
+    if serving.local:
+        return NotServed(
+            f"This server does not {what}: it serves {serving.name!r}. "
+            "To serve another model, start it with another --source or --model."
+        )
     return NotServed(
         f"This server is managed by Kubernetes and does not {what}: it serves {serving.name!r}. "
         f"To serve another model, edit spec.model of its SLMDeployment (kubectl get slm)."
@@ -138,9 +147,14 @@ def _model(serving: Serving) -> dict[str, Any]:
         "name": serving.tagged_name,
         "model": serving.tagged_name,
         "size": serving.model.size_bytes,
-        "digest": serving.model.sha256 or "",
+        "digest": serving.model.sha256 or _digest_of_header(serving.model),
         "details": _details(serving),
     }
+
+
+def _digest_of_header(facts: ModelFacts) -> str:
+    """For a file whose checksum nobody has taken: reading all of it would take as long as a fetch."""
+    return hashlib.sha256(facts.to_json().encode()).hexdigest()
 
 
 def _details(serving: Serving) -> dict[str, Any]:
@@ -156,7 +170,9 @@ def _details(serving: Serving) -> dict[str, Any]:
 
 
 def _capabilities(chat: ChatFormat) -> list[str]:
-    return ["completion", "tools", *(["thinking"] if thinks(chat) else [])]
+    """What clients may rely on: calls that come out as text would be none."""
+    calls, reasons = bool(known_formats(chat)), thinks(chat)
+    return ["completion", *(["tools"] if calls else []), *(["thinking"] if reasons else [])]
 
 
 def _short(count: int | None) -> str:

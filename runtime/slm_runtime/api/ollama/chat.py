@@ -14,6 +14,7 @@ from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.ollama.ndjson import Lines
 from slm_runtime.api.ollama.options import parse_format
 from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
+from slm_runtime.api.openai.conversation import arguments_of
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.messages import GenerateRequest
 from slm_runtime.templates.messages import ChatMessage
@@ -24,12 +25,12 @@ _ROLES: Final = ("system", "user", "assistant", "tool")
 
 class CalledFunction(msgspec.Struct):
     name: str
-    arguments: dict[str, Any] | None = None
+    arguments: dict[str, Any] | str | None = None
 
 
 class Called(msgspec.Struct):
     function: CalledFunction
-    id: str = ""
+    id: str | None = None
 
 
 class OllamaMessage(msgspec.Struct):
@@ -60,9 +61,12 @@ class OllamaMessage(msgspec.Struct):
         if self.tool_calls:
             message["tool_calls"] = [
                 {
-                    "id": call.id,
+                    "id": call.id or "",
                     "type": "function",
-                    "function": {"name": call.function.name, "arguments": call.function.arguments or {}},
+                    "function": {
+                        "name": call.function.name,
+                        "arguments": arguments_of(call.function.arguments),
+                    },
                 }
                 for call in self.tool_calls
             ]

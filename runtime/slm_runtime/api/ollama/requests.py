@@ -4,7 +4,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from slm_runtime.api.conversation.parsing import thoughts
+from slm_runtime.api.conversation.thoughts import thoughts
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.ollama.ndjson import Kind, now

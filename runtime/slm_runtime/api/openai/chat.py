@@ -18,6 +18,7 @@ from slm_runtime.api.http.problems import ApiError, BadRequest
 from slm_runtime.api.openai import fields, tooling
 from slm_runtime.api.openai.answer import chat_logprobs, usage
 from slm_runtime.api.openai.conversation import Message, to_chat
+from slm_runtime.api.openai.requests import read
 from slm_runtime.api.openai.sampling import Positive, SamplingFields
 from slm_runtime.api.openai.structured import ResponseFormat, constraint
 from slm_runtime.api.serving import Serving
@@ -45,6 +46,11 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    enable_thinking: bool | None = None
+    thinking: bool | dict[str, Any] | None = None
+    think: bool | str | None = None
+    reasoning: bool | dict[str, Any] | None = None
+    continue_final_message: bool | None = None
 
     def logprob_count(self) -> int | None:
         """How many alternatives the engine should give; None: not even the chosen token's."""
@@ -56,18 +62,31 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 
     def template_variables(self) -> dict[str, Any]:
         """What the template is told, beyond the conversation."""
-        effort = {}
-        if self.reasoning_effort is not None:
-            effort = {
-                "reasoning_effort": self.reasoning_effort,
-                "enable_thinking": self.reasoning_effort != "none",
-            }
-        return {**effort, **(self.chat_template_kwargs or {})}
+        return {**self._thinking(), **(self.chat_template_kwargs or {})}
+
+    def _thinking(self) -> dict[str, Any]:
+        """Whether to think, and how much, in whichever words it is said."""
+        said = self.reasoning if isinstance(self.reasoning, dict) else {"enabled": self.reasoning}
+        kind = self.thinking.get("type") if isinstance(self.thinking, dict) else self.thinking
+        level = self.think if isinstance(self.think, str) else None
+        effort = self.reasoning_effort or said.get("effort") or level
+        switches = (
+            self.enable_thinking,
+            kind if isinstance(kind, bool) else {"enabled": True, "disabled": False}.get(str(kind)),
+            self.think if isinstance(self.think, bool) else None,
+            said.get("enabled"),
+            None if effort is None else effort != "none",
+        )
+        switch = next((one for one in switches if isinstance(one, bool)), None)
+        return {
+            **({} if effort is None else {"reasoning_effort": effort}),
+            **({} if switch is None else {"enable_thinking": switch}),
+        }
 
 
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer a chat completion, whole or as a stream."""
-    wanted = fields.parse(await exchange.json(), ChatRequest, fields.CHAT)
+    wanted = await read(serving, exchange, ChatRequest, fields.CHAT)
     serving.require_model(wanted.model)
     include_usage = wanted.include_usage()
     tools, choice = tooling.offer(wanted.tools, wanted.tool_choice, wanted.parallel_tool_calls)
@@ -76,8 +95,9 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         to_chat(wanted.messages),
         tools=tools,
         choice=choice,
-        constraint=constraint(wanted.response_format),
+        constraint=constraint(wanted.response_format) or wanted.constraint(),
         variables=wanted.template_variables(),
+        continues=bool(wanted.continue_final_message),
     )
     request = GenerateRequest(
         prompt=[turn.prompt],
@@ -85,11 +105,12 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         n=wanted.n or 1,
         sampling=wanted.sampling(serving.parameters),
         stop=serving.stop_strings(wanted.stop_strings()),
+        stop_tokens=wanted.stop_token_ids or [],
         ignore_eos=bool(wanted.ignore_eos),
         logprobs=wanted.logprob_count(),
         most_logprobs=None if wanted.stream else LOGPROBS,
         constraint=turn.constraint,
-        show_special=turn.show_special,
+        show_special=turn.show_special or wanted.skip_special_tokens is False,
     )
     head = {
         "id": f"chatcmpl-{secrets.token_hex(12)}",

@@ -17,6 +17,7 @@ from slm_runtime.api.http.problems import ApiError, BadRequest
 from slm_runtime.api.openai import fields
 from slm_runtime.api.openai.answer import CompletionLogprobs, prompt_logprobs, usage
 from slm_runtime.api.openai.prompts import Prompts, separate
+from slm_runtime.api.openai.requests import read
 from slm_runtime.api.openai.sampling import SamplingFields, first
 from slm_runtime.api.prompt_scores import NoTokens, score
 from slm_runtime.api.serving import Serving
@@ -62,7 +63,7 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
 
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer a completion, whole or as a stream."""
-    wanted = fields.parse(await exchange.json(), CompletionRequest, fields.COMPLETION)
+    wanted = await read(serving, exchange, CompletionRequest, fields.COMPLETION)
     serving.require_model(wanted.model)
     serving.require_chat()
     prompts, sampled = separate(wanted.prompt, "prompt"), wanted.sampled()
@@ -79,6 +80,9 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             n=sampled,
             sampling=wanted.sampling(serving.parameters),
             stop=serving.stop_strings(wanted.stop_strings()),
+            stop_tokens=wanted.stop_token_ids or [],
+            constraint=wanted.constraint(),
+            show_special=wanted.skip_special_tokens is False,
             ignore_eos=bool(wanted.ignore_eos),
             logprobs=0 if choosing else wanted.logprobs,
             most_logprobs=None if wanted.stream else LOGPROBS // len(prompts),

@@ -1,15 +1,17 @@
 """OpenAI's messages, checked and put into the shape that chat templates know."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.templates.messages import ChatMessage
 
+TEXTS: Final = frozenset({"text", "input_text", "output_text", "summary_text"})
+
 
 class ContentPart(msgspec.Struct):
-    """Only text can be read; the other kinds are refused by name."""
+    """Only text can be read; the other kinds are refused by name, but for what a model thought."""
 
     type: str
     text: str | None = None
@@ -18,25 +20,27 @@ class ContentPart(msgspec.Struct):
 
 class FunctionCall(msgspec.Struct):
     name: str
-    arguments: str = "{}"
+    arguments: str | dict[str, Any] | None = None
 
 
 class ToolCall(msgspec.Struct):
     function: FunctionCall
-    id: str = ""
-    type: Literal["function"] = "function"
+    id: str | None = None
 
 
 class Message(msgspec.Struct):
     """Unknown fields are let pass: clients send back what servers of all kinds have sent them."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    """The last is what tools' results were before there were tools."""
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     """Templates decide whose reasoning is shown again: Qwen's shows what led to a call, until the user speaks."""
+    reasoning: Any = None
+    """vLLM's name for it, where it is text."""
     refusal: str | None = None
 
 
@@ -52,41 +56,38 @@ def to_chat(messages: list[Message]) -> list[ChatMessage]:
     return [_to_chat(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
 
+_ROLES: Final = {"developer": "system", "function": "tool"}
+_THOUGHT: Final = frozenset({"thinking", "redacted_thinking", "reasoning"})
+
+
 def _to_chat(message: Message, where: str) -> ChatMessage:
     content = _text(message, where)
-    if message.role == "tool" and message.tool_call_id is None:
-        raise BadRequest(
-            f"A message of role 'tool' must name the call it answers in '{where}.tool_call_id'.",
-            param=f"{where}.tool_call_id",
-        )
-    chat: ChatMessage = {
-        "role": "system" if message.role == "developer" else message.role,
-        "content": content,
-    }
+    chat: ChatMessage = {"role": _ROLES.get(message.role, message.role), "content": content}
     if message.name is not None:
         chat["name"] = message.name
     if message.tool_call_id is not None:
         chat["tool_call_id"] = message.tool_call_id
-    if message.reasoning_content is not None:
-        chat["reasoning_content"] = message.reasoning_content
+    reasoning = message.reasoning_content or message.reasoning
+    if isinstance(reasoning, str) and reasoning:
+        chat["reasoning_content"] = reasoning
     if message.tool_calls:
-        chat["tool_calls"] = [
-            _call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(message.tool_calls)
-        ]
+        chat["tool_calls"] = [_call(call) for call in message.tool_calls]
     return chat
 
 
 def _text(message: Message, where: str) -> str:
     content = message.content
-    if content is None:
-        if message.role == "assistant" and (message.tool_calls or message.refusal is not None):
-            return message.refusal or ""
+    if content is None and message.role == "user":
         raise BadRequest(f"'{where}.content' must be text.", param=f"{where}.content")
+    if content is None:
+        return message.refusal or ""
     if isinstance(content, str):
         return content
     texts = []
     for index, part in enumerate(content):
-        text = part.text if part.type == "text" else part.refusal if part.type == "refusal" else None
+        if part.type in _THOUGHT:
+            continue
+        text = part.text if part.type in TEXTS else part.refusal if part.type == "refusal" else None
         if text is None:
             raise BadRequest(
                 f"A content part of type {part.type[:50]!r} can't be read here: the model takes text, "
@@ -98,18 +99,17 @@ def _text(message: Message, where: str) -> str:
     return "\n".join(texts)
 
 
-def _call(call: ToolCall, where: str) -> dict[str, Any]:
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.function.name, "arguments": arguments_of(call.function.arguments)}
+    return {"id": call.id or "", "type": "function", "function": function}
+
+
+def arguments_of(written: str | dict[str, Any] | None) -> dict[str, Any]:
+    """Read a call's arguments as far as it can be: what a small model wrote wrongly comes back in its history."""
+    if isinstance(written, dict):
+        return written
     try:
-        arguments = msgspec.json.decode(call.function.arguments or "{}")
+        arguments = msgspec.json.decode(written or "{}")
     except (msgspec.DecodeError, RecursionError):
         arguments = None
-    if not isinstance(arguments, dict):
-        raise BadRequest(
-            f"'{where}.function.arguments' must be a JSON object, written as a string.",
-            param=f"{where}.function.arguments",
-        )
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.function.name, "arguments": arguments},
-    }
+    return arguments if isinstance(arguments, dict) else {"arguments": written}

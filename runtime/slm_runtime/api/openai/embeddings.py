@@ -11,6 +11,7 @@ from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.openai import fields
 from slm_runtime.api.openai.prompts import Prompts, separate
+from slm_runtime.api.openai.requests import read
 from slm_runtime.api.serving import Serving
 from slm_runtime.api.vectors import embed, written
 
@@ -27,7 +28,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 
 async def create(serving: Serving, exchange: Exchange) -> None:
-    wanted = fields.parse(await exchange.json(), EmbeddingRequest, fields.EMBEDDING)
+    wanted = await read(serving, exchange, EmbeddingRequest, fields.EMBEDDING)
     serving.require_model(wanted.model)
     serving.require_chat()
     inputs = separate(wanted.input, "input")

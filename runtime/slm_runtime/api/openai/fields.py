@@ -1,8 +1,8 @@
 """Every field of OpenAI's requests, and what becomes of it here; the documentation is made from this.
 
-A field is honoured, accepted without effect, or refused by name; one that OpenAI doesn't know either is
-refused like a misspelling, because a parameter that is silently dropped is a wrong answer that nobody
-notices. A test holds these tables against the vendor's own client and against the request types.
+A field is honoured, accepted without effect, or refused by name. One that isn't listed is ignored, and the answer
+says so in a header: agents send what other servers know, and end where they get a 400. A deployment may refuse them
+instead, as misspellings. A test holds these tables against the vendor's own client and against the request types.
 """
 
 import re
@@ -49,7 +49,20 @@ SAMPLING: Final[Fields] = {
     "min_p": (Use.EXTENSION, ""),
     "typical_p": (Use.EXTENSION, ""),
     "repeat_penalty": (Use.EXTENSION, ""),
-    "repetition_penalty": (Use.EXTENSION, "vLLM's name for repeat_penalty"),
+    "repetition_penalty": (
+        Use.EXTENSION,
+        "vLLM's: like repeat_penalty, and what the prompt holds counts too",
+    ),
+    "repeat_last_n": (Use.EXTENSION, "tokens that the penalties look back on; -1: all"),
+    "stop_token_ids": (Use.EXTENSION, "vLLM's: the answer ends before the first of these tokens"),
+    "skip_special_tokens": (Use.EXTENSION, "vLLM's; false: special tokens appear in the text"),
+    "structured_outputs": (Use.EXTENSION, "vLLM's: json, regex, choice or grammar"),
+    "guided_json": (Use.EXTENSION, "vLLM's of before, as are the three that follow"),
+    "guided_regex": (Use.EXTENSION, ""),
+    "guided_choice": (Use.EXTENSION, ""),
+    "guided_grammar": (Use.EXTENSION, ""),
+    "grammar": (Use.EXTENSION, "llama-server's GBNF, or Lark"),
+    "json_schema": (Use.EXTENSION, "llama-server's: a schema by itself"),
     "cache_prompt": (Use.FOREIGN, "llama-server's; the prefix cache is always on"),
     "ignore_eos": (Use.EXTENSION, "for measurements: generate to the limit"),
 }
@@ -68,6 +81,12 @@ CHAT: Final[Fields] = {
     ),
     "modalities": (Use.HONOURED, 'only ["text"]'),
     "chat_template_kwargs": (Use.EXTENSION, "variables for the model's chat template"),
+    "enable_thinking": (Use.EXTENSION, "where the model's chat template has such a setting"),
+    "thinking": (Use.EXTENSION, "likewise: true, false, or an object whose type is enabled or disabled"),
+    "think": (Use.EXTENSION, "likewise, Ollama's: true, false, or a level"),
+    "reasoning": (Use.EXTENSION, "likewise, an object with effort or enabled"),
+    "continue_final_message": (Use.EXTENSION, "vLLM's: the model goes on with the assistant's last message"),
+    "add_generation_prompt": (Use.FOREIGN, "vLLM's; see continue_final_message"),
     "metadata": (Use.NO_EFFECT, _HOSTED),
     "store": (Use.NO_EFFECT, "nothing is ever stored"),
     "service_tier": (Use.NO_EFFECT, _HOSTED),
@@ -163,6 +182,18 @@ RESPONSE: Final[Fields] = {
     "moderation": (Use.REFUSED, "nothing here moderates"),
     "ignore_eos": SAMPLING["ignore_eos"],
 }
+
+
+_NAMES: Final = 16
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+def take_unknown(document: dict[str, Any], fields: Fields) -> list[str]:
+    """Take what isn't listed out of a request; returns the names, fit for a header: some of them, none of them long."""
+    unknown = [name for name in document if name not in fields]
+    for name in unknown:
+        del document[name]
+    return [_NO_NAME.sub("_", name[:64]) for name in unknown[:_NAMES]]
 
 
 UNSAID: Final = {

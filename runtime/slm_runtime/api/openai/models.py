@@ -24,4 +24,6 @@ def _model(serving: Serving) -> dict[str, Any]:
         # vLLM's, which its benchmark reads.
         "root": serving.name,
         "parent": None,
+        # Also vLLM's: clients size their prompts by it.
+        **({} if serving.chat is None else {"max_model_len": serving.engine.info.context_length}),
     }

@@ -15,6 +15,7 @@ from slm_runtime.api.delivery import deliver
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.openai import fields, tooling
+from slm_runtime.api.openai.requests import read
 from slm_runtime.api.openai.responses_input import conversation
 from slm_runtime.api.openai.responses_output import ResponseAnswer
 from slm_runtime.api.openai.sampling import Positive, SamplingFields, StreamOptions, Unit
@@ -118,7 +119,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer, whole or as a stream of events."""
-    wanted = fields.parse(await exchange.json(), ResponseRequest, fields.RESPONSE)
+    wanted = await read(serving, exchange, ResponseRequest, fields.RESPONSE)
     serving.require_model(wanted.model)
     wanted.check_include()
     tools, choice = tooling.offer(

@@ -1,15 +1,13 @@
 """The input of /v1/responses: a text, or items of several kinds, as chat templates know them."""
 
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from slm_runtime.api.http.problems import BadRequest
-from slm_runtime.api.openai.conversation import FunctionCall, Message, ToolCall, to_chat
+from slm_runtime.api.openai.conversation import TEXTS, FunctionCall, Message, ToolCall, to_chat
 from slm_runtime.api.openai.fields import invalid
 from slm_runtime.templates.messages import ChatMessage
-
-_TEXTS: Final = frozenset({"input_text", "output_text", "text", "summary_text"})
 
 
 class Part(msgspec.Struct):
@@ -20,18 +18,18 @@ class Part(msgspec.Struct):
 
 class MessageItem(msgspec.Struct):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | list[Part] | None
 
 
 class CallItem(msgspec.Struct):
-    call_id: str
     name: str
-    arguments: str
+    arguments: str | dict[str, Any] | None = None
+    call_id: str | None = None
 
 
 class ResultItem(msgspec.Struct):
-    call_id: str
-    output: str | list[Part]
+    output: str | list[Part] | None = None
+    call_id: str | None = None
 
 
 def conversation(given: str | list[dict[str, Any]], instructions: str | None) -> list[ChatMessage]:
@@ -87,12 +85,12 @@ def _append_call(messages: list[Message], item: CallItem) -> None:
     turn.tool_calls.append(ToolCall(FunctionCall(item.name, item.arguments), item.call_id))
 
 
-def _text(content: str | list[Part], where: str) -> str:
-    if isinstance(content, str):
-        return content
+def _text(content: str | list[Part] | None, where: str) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
     texts = []
     for part in content:
-        text = part.refusal if part.type == "refusal" else part.text if part.type in _TEXTS else None
+        text = part.refusal if part.type == "refusal" else part.text if part.type in TEXTS else None
         if text is None:
             raise BadRequest(
                 f"A content part of type {part.type[:50]!r} can't be read here: the model takes text.",

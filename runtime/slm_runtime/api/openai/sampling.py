@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from slm_contract.config import PromptParameters
 from slm_runtime.api.http.problems import BadRequest
+from slm_runtime.api.openai.structured import StructuredFields
 from slm_runtime.engine.messages import Sampling
 
 STOP_STRINGS: Final = 16
@@ -28,14 +29,14 @@ def first(asked: _Value | None, deployment: _Value | None, api: _Value) -> _Valu
     return api if deployment is None else deployment
 
 
-class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
     continuous_usage_stats: bool | None = None
 
 
-class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """None means absent; OpenAI takes an explicit null for that too."""
+class SamplingFields(StructuredFields, kw_only=True, forbid_unknown_fields=True):
+    """How tokens are chosen, and for which form. None means absent; OpenAI takes an explicit null for that too."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Unit | None = None
@@ -52,6 +53,11 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     typical_p: Unit | None = None
     repeat_penalty: RepeatPenalty | None = None
     repetition_penalty: RepeatPenalty | None = None
+    repeat_last_n: Annotated[int, Meta(ge=-1, le=2**31)] | None = None
+    stop_token_ids: (
+        Annotated[list[Annotated[int, Meta(ge=0, lt=2**31)]], Meta(max_length=STOP_STRINGS)] | None
+    ) = None
+    skip_special_tokens: bool | None = None
     ignore_eos: bool | None = None
 
     def stop_strings(self) -> list[str] | None:
@@ -76,7 +82,8 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             ),
             frequency_penalty=first(self.frequency_penalty, defaults.frequency_penalty, 0.0),
             presence_penalty=first(self.presence_penalty, defaults.presence_penalty, 0.0),
-            penalty_window=first(None, defaults.repeat_last_n, -1),
+            penalty_window=first(self.repeat_last_n, defaults.repeat_last_n, -1),
+            repeat_in_prompt=self.repeat_penalty is None and self.repetition_penalty is not None,
             logit_bias=self._token_biases(),
             seed=first(self.seed, defaults.seed, None),
         )

@@ -60,6 +60,8 @@ def offer(
     several = parallel is not False
     if choice is None or choice == "none":
         return offered, ToolChoice("none" if choice else "auto", parallel=several)
+    if not offered and choice == "auto":
+        return [], ToolChoice(parallel=several)
     if not offered:
         raise BadRequest("'tool_choice' is only allowed with 'tools'.", param="tool_choice")
     if isinstance(choice, NamedChoice):

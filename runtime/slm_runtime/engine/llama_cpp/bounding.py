@@ -1,7 +1,8 @@
 """Cuts what llama.cpp's pre-tokenizer can't read in one piece.
 
 Most byte pair vocabularies have their words found by `std::regex`, which goes one call deeper for each character of a match:
-some 320 bytes of stack each, without a bound. A run of 30,000 blanks, or `A`, ended the process.
+some 320 bytes of stack each, without a bound. A run of 30,000 blanks, or `A`, ended the process. And two pre-tokenizers
+have an end of their own: blanks side by side, a long number.
 """
 
 import re
@@ -40,6 +41,12 @@ _BORDERS: Final = {
 """Where the pre-tokenizer ends a word whatever stands around; all others do at all four."""
 _TRIES: Final = 8
 
+_BLANKS: Final = re.compile(r"(?<= )(?=\s)|(?<=\s)(?= )")
+"""`whitespace` reads what is between words as a word, and llama.cpp aborts where one has a blank beside something else."""
+_GROUP: Final = 99
+_NUMBERS: Final = re.compile(rf"[0-9]{{{2 * _GROUP},}}")
+"""`superbpe` groups a number's digits by three from its end, in a time that is the square of their count."""
+
 
 class Bounds:
     """For one byte pair vocabulary."""
@@ -54,6 +61,7 @@ class Bounds:
         marks
             All texts that are taken out of a text before the rest is read: nothing is cut beside them or inside.
         """
+        self._pre = pre
         self._recursive = pre not in ITERATIVE
         self._borders = _BORDERS.get(pre or "", _ALL)
         self._marks = [mark for mark in marks if mark]
@@ -61,6 +69,22 @@ class Bounds:
 
     def pieces(self, text: str) -> Iterator[str]:
         """The tokens of the text are those of its pieces, unless one word alone is longer than a piece can be."""
+        start = 0
+        for end in self._needed(text):
+            yield from self._bounded(text[start:end])
+            start = end
+        yield from self._bounded(text[start:])
+
+    def _needed(self, text: str) -> Iterator[int]:
+        """Where it is cut whatever its length: no token lies across."""
+        if self._pre == "whitespace":
+            yield from (found.start() for found in _BLANKS.finditer(text))
+        elif self._pre == "superbpe":
+            for number in _NUMBERS.finditer(text):
+                first, end = number.span()
+                yield from range(end - (end - first - 1) // _GROUP * _GROUP, end, _GROUP)
+
+    def _bounded(self, text: str) -> Iterator[str]:
         start = 0
         while self._recursive and len(text) - start > MOST:
             first, last = start + MOST // 2, start + MOST

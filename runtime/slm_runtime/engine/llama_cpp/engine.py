@@ -199,7 +199,7 @@ class LlamaCppEngine:
             threads=self._threads,
             layers_offloaded=offloaded,
             layers_total=total or native.llama_model_n_layer(self._model) + 1,
-            flash_attention=config.flash_attention is not False,
+            flash_attention=self._log.flash_attention,
             memory=MemoryBreakdown(
                 weights=sizes.get("model", 0),
                 kv_cache=sizes.get("KV", 0) + sizes.get("RS", 0),

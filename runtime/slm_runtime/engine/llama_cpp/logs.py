@@ -14,6 +14,9 @@ _BUFFER: Final = re.compile(
     r"(?P<device>\S+)\s+(?P<kind>model|KV|RS|compute|output) buffer size =\s*(?P<mib>[\d.]+) MiB"
 )
 _OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers")
+_FLASH_ATTENTION: Final = re.compile(
+    r"flash_attn\s+= (enabled|disabled)|Flash Attention (enabled|not supported)"
+)
 _CHATTER: Final = ("possible training context overflow", "model default pooling_type")
 """Warnings of what is meant: all sequences' cells are no sequence's context, and we pool ourselves."""
 _LEVELS: Final = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}  # ggml's info is chatter
@@ -30,6 +33,8 @@ class NativeLog:
         """By kind: model, KV, RS, compute, output."""
         self.layers = (0, 0)
         """Offloaded, and all that could be."""
+        self.flash_attention = False
+        """As it is, whatever was asked for."""
         self.errors: deque[str] = deque(maxlen=8)
         self._part = ""
         callback = native.llama_log_callback(self._write)
@@ -46,6 +51,8 @@ class NativeLog:
             self.bytes[kind] = self.bytes.get(kind, 0) + round(float(match["mib"]) * 2**20)
         if offloaded := _OFFLOADED.search(line):
             self.layers = (int(offloaded[1]), int(offloaded[2]))
+        if decided := _FLASH_ATTENTION.search(line):
+            self.flash_attention = "enabled" in decided.groups()
         if level in (3, 4):
             self.errors.append(line)
         if not any(chatter in line for chatter in _CHATTER):

@@ -1,6 +1,7 @@
 """The model's tokens, as llama.cpp knows them."""
 
 import ctypes
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import numpy as np
 from llama_cpp import llama_cpp as native
 
 from slm_runtime.engine.llama_cpp.bounding import Bounds
+from slm_runtime.engine.llama_cpp.sentences import SHORT, Sentences
 from slm_runtime.engine.llama_cpp.splitting import Splitter
 from slm_runtime.engine.protocol import EngineFault
 
@@ -45,12 +47,16 @@ class LlamaVocabulary:
         """Those that were read, without and with the special ones."""
         marks = self._marks()
         self._splitters = {special: _splitter(marks, special=special) for special in (True, False)}
-        byte_pairs = native.llama_vocab_type(vocab) == native.LLAMA_VOCAB_TYPE_BPE
-        self._bounds = Bounds(pre, marks) if byte_pairs else None
+        kind: int = native.llama_vocab_type(vocab)
+        self._bounds = Bounds(pre, marks) if kind == native.LLAMA_VOCAB_TYPE_BPE else None
+        self._of_sentences = kind == native.LLAMA_VOCAB_TYPE_SPM
 
     def tokenize(self, text: str, *, parse_special: bool) -> list[int]:
         tokens: list[int] = []
         for part in self._splitters[parse_special].pieces(text):
+            if self._of_sentences and len(part) > SHORT:
+                tokens += self._sentences.read(part, partial(self._tokenize, parse_special=parse_special))
+                continue
             for piece in self._bounds.pieces(part) if self._bounds else (part,):
                 tokens += self._tokenize(piece, parse_special=parse_special)
         return tokens
@@ -92,6 +98,15 @@ class LlamaVocabulary:
             buffer = ctypes.create_string_buffer(size)
             length = _token_to_piece(self._vocab, token, buffer, size, 0, special)
         return buffer.raw[:length]
+
+    @cached_property
+    def _sentences(self) -> Sentences:
+        """Made for the first long text: it takes a while."""
+        return Sentences(self._texts(), self._marks())
+
+    def _texts(self) -> list[str]:
+        texts = (native.llama_vocab_get_text(self._vocab, token) for token in range(self.size))
+        return [text.decode(errors="replace") for text in texts]
 
     def _marks(self) -> dict[str, int]:
         """The texts that llama.cpp takes out of a text before it reads the rest, with their tokens' attributes."""
