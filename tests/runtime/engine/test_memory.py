@@ -109,9 +109,11 @@ def test_the_estimate_of_an_encoder_is_llama_cpps_own_sum(
     with accounting(path, encoder=True) as of:
         for context, batch in ((512, 512), (512, 2048), (min(2048, facts.context_length), 512)):
             theirs, ours = of(context, batch_size=batch), estimate(facts, context, batch=batch)
-            tokens = max(context, batch)
-            theirs["output"] *= tokens / INPUTS
-            assert_is(theirs, ours)
+            theirs["output"] *= max(context, batch) / INPUTS
+            assert (ours.kv_cache, ours.recurrent_state, theirs["KV"]) == (0, 0, 0)
+            assert ours.outputs / MIB == pytest.approx(theirs["output"], rel=0.002)
+            assert ours.compute / MIB == pytest.approx(theirs["compute"], rel=0.2)
+            assert (ours.total - ours.process) / MIB == pytest.approx(sum(theirs.values()), rel=0.05)
 
 
 def test_llama_cpp_takes_shards_for_one_model(tmp_path: Path, accounting: Any) -> None:

@@ -68,6 +68,8 @@ def write(path: Path, architecture: str = "llama", **metadata: Any) -> Path:
         key = name.replace("__", ".")
         key = key if key.startswith(("general.", "tokenizer.")) else f"{architecture}.{key}"
         match value:
+            case bool():
+                writer.add_bool(key, value)
             case int():
                 writer.add_uint32(key, value)
             case float():
