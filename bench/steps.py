@@ -11,6 +11,7 @@ import time
 from array import array
 
 from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine
+from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.protocol import Span
 
@@ -22,7 +23,7 @@ CONTEXT = 512
 
 def measure(model: str, streams: int, threads: int) -> dict[str, float]:
     config = EngineConfig(model_path=model, context_length=CONTEXT, parallel=streams, threads=threads)
-    engine = LlamaCppEngine(config)
+    engine = LlamaCppEngine(LlamaModel(config))
     chooser = random.Random(0)
 
     def some(count: int) -> "array[int]":

@@ -60,6 +60,8 @@ class ModelFacts(ContractModel):
     sha256: str | None = None
     """Of the named file; None where only the header was read."""
     architecture: str
+    encoder: bool = False
+    """It reads texts whole, for their vectors or scores, and generates none: nothing is kept of a request."""
     name: str | None = None
     quantization: str | None = None
     parameter_count: int | None = None

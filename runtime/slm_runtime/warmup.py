@@ -1,29 +1,40 @@
-"""The first tokens: proof that the model answers, and the measure of how fast."""
+"""The first tokens, or an encoder's first vector: proof that the model answers, and the measure of how fast."""
 
 import time
 from datetime import UTC, datetime
 from typing import Final
 
 from slm_contract.report import Performance
-from slm_runtime.engine.client import EngineClient
-from slm_runtime.engine.messages import Delta, GenerateRequest, RequestFinished, Sampling
+from slm_runtime.engine.client import EngineClient, EngineError
+from slm_runtime.engine.messages import (
+    Delta,
+    EmbedRequest,
+    GenerateRequest,
+    RankRequest,
+    RequestFinished,
+    Sampling,
+)
 from slm_runtime.errors import EngineFailed
 
 TOKENS: Final = 16
 DECODE_SECONDS: Final = 5.0
 """A slow machine is ready with fewer tokens."""
 
+_TEXT: Final = "The capital of France is"
+
 
 async def warm_up(engine: EngineClient, load_seconds: float) -> Performance:
-    """Generate a few tokens.
+    """Generate a few tokens; an encoder reads a text.
 
     Raises
     ------
     EngineFailed
-        Not one token came.
+        Not one token came, or no vector.
     """
+    if not engine.info.generates:
+        return await _encode(engine, load_seconds)
     request = GenerateRequest(
-        prompt=["The capital of France is"],
+        prompt=[_TEXT],
         max_tokens=TOKENS,
         sampling=Sampling(temperature=0),
         ignore_eos=True,
@@ -48,5 +59,23 @@ async def warm_up(engine: EngineClient, load_seconds: float) -> Performance:
         load_seconds=load_seconds,
         first_token_ms=(first - began) * 1000,
         tokens_per_second=(tokens - 1) / (last - first) if last > first else 0.0,
+        measured_at=datetime.now(UTC),
+    )
+
+
+async def _encode(engine: EngineClient, load_seconds: float) -> Performance:
+    began = time.monotonic()
+    try:
+        if engine.info.embeds:
+            tokens = (await engine.embed(EmbedRequest(inputs=[_TEXT]))).prompt_tokens
+        else:
+            tokens = (await engine.rank(RankRequest(queries=[_TEXT], documents=["Paris"]))).prompt_tokens
+    except EngineError as error:
+        raise EngineFailed(f"The engine failed while it read its first text: {error}.") from error
+    seconds = max(time.monotonic() - began, 1e-6)
+    return Performance(
+        load_seconds=load_seconds,
+        first_token_ms=seconds * 1000,
+        tokens_per_second=tokens / seconds,
         measured_at=datetime.now(UTC),
     )

@@ -208,6 +208,21 @@ def _bert_whole(model: Model) -> Tensors:
     yield "token_embd_norm.bias", (model.embedding,)
 
 
+def _nomic_bert(model: Model, block: int) -> Tensors:
+    for name in ("attn_output_norm", "layer_output_norm"):
+        yield from _norms(model, name)
+        yield f"{name}.bias", (model.embedding,)
+    yield "attn_qkv.weight", (model.embedding, 3 * model.embedding)
+    yield "attn_output.weight", (model.embedding, model.embedding)
+    yield from _feed_forward(model)
+
+
+def _nomic_bert_whole(model: Model) -> Tensors:
+    yield "token_types.weight", (model.embedding, 2)
+    yield "token_embd_norm.weight", (model.embedding,)
+    yield "token_embd_norm.bias", (model.embedding,)
+
+
 def _ssm(*, inner: int, state: int, heads: int, groups: int = 1) -> dict[str, int]:
     return {
         "ssm.conv_kernel": 4,
@@ -393,6 +408,38 @@ MODELS: Final[dict[str, Model]] = {
         outputs=(),
         more={"attention.causal": False, "attention.layer_norm_epsilon": 1e-12, "pooling_type": 2},
         whole=_bert_whole,
+    ),
+    "nomic-bert": Model(
+        "nomic-bert",
+        30522,
+        768,
+        12,
+        _nomic_bert,
+        2048,
+        12,
+        12,
+        feed_forward=3072,
+        outputs=(),
+        more={
+            "attention.causal": False,
+            "attention.layer_norm_epsilon": 1e-12,
+            "pooling_type": 1,
+            "rope.freq_base": 1000.0,
+        },
+        whole=_nomic_bert_whole,
+    ),
+    "gemma-embedding": Model(
+        "gemma-embedding",
+        262144,
+        768,
+        24,
+        _gemma3,
+        2048,
+        3,
+        1,
+        256,
+        1152,
+        more={"attention.sliding_window": 512, "pooling_type": 1},
     ),
 }
 """By architecture: a model that people run, with the numbers of its published configuration."""

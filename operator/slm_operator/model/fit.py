@@ -12,6 +12,8 @@ from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL, Estimate,
 
 DEFAULT_CONTEXT: Final = 8192
 """Tokens a request may hold where neither the spec nor the model asks for less."""
+ENCODER_CONTEXT: Final = 2048
+"""Likewise of an encoder, whose buffers grow with the longest text that it can be given."""
 LEAST_CONTEXT: Final = 1024
 """An automatic context isn't reduced below this: a shorter one serves nobody."""
 SHORTEST_CONTEXT: Final = 256
@@ -29,7 +31,12 @@ class Fit:
 
 
 def longest_context(facts: ModelFacts) -> int | None:
-    """Tokens that the model was trained for, or that its RoPE scaling reaches; None where its header doesn't say."""
+    """Tokens that the model was trained for, or that its RoPE scaling reaches; None where its header doesn't say.
+
+    Of an encoder's positions those beyond what it was trained for may be missing.
+    """
+    if facts.encoder:
+        return facts.context_length or None
     return max(facts.context_length, facts.scaled_context_length or 0) or None
 
 
@@ -67,7 +74,8 @@ def fit(
             flash_attention=flash_attention,
         )
 
-    wanted = context_length or min(facts.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    most = ENCODER_CONTEXT if facts.encoder else DEFAULT_CONTEXT
+    wanted = context_length or min(facts.context_length or most, most)
     held = _held(facts, kv_type, kv_limit)
     if held is not None and held < wanted:
         if context_length is not None or held < SHORTEST_CONTEXT:

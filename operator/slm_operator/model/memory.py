@@ -17,11 +17,15 @@ DEFAULT_PARALLEL: Final = 4
 DEFAULT_BATCH: Final = 512
 OUTPUT_ROWS: Final = 32
 """Tokens that one step can give logits of, where fewer sequences are decoded together."""
+ENCODER_INPUTS: Final = 64
+"""Texts that an encoder reads in one step."""
 FLOAT: Final = 4
 PROCESS_BYTES: Final = 98 * MIB
 """The API, engine and template processes without a model; what they share counts once, and libraries whole."""
-VOCABULARY_BYTES: Final = 880
-"""What one token of the vocabulary takes in the tables of llama.cpp, of ours, and of what constrains answers."""
+VOCABULARY_BYTES: Final = 384
+"""What one token of the vocabulary takes in the tokenizer's tables, of llama.cpp and of ours."""
+CONSTRAINT_BYTES: Final = 496
+"""And in the tables by which answers are constrained."""
 MARGIN: Final = 0.10
 """On top of the sum: allocators, threads, requests in flight."""
 LEAST_MARGIN: Final = 64 * MIB
@@ -128,6 +132,26 @@ def _masks(facts: ModelFacts) -> int:
     return (whole > 0) + (window > 0)
 
 
+def encoder_tokens(context_length: int, batch: int) -> int:
+    """Tokens that an encoder's buffers are made for: it reads the longest text in one step."""
+    return max(context_length, batch, ENCODER_INPUTS)
+
+
+def encoder_compute_bytes(facts: ModelFacts, tokens: int, *, flash_attention: bool = True) -> int:
+    """The compute buffers of a step in which every token sees every other: the mask is a square, one for each reach."""
+    masks = (2 if facts.sliding_window else 1) * tokens * tokens * (2 if flash_attention else FLOAT)
+    elements = _activations(facts)
+    if not flash_attention:
+        attention = 5 * max(facts.head_count * facts.key_length, facts.embedding_length)
+        elements = max(elements, attention + facts.head_count * tokens)
+    return elements * tokens * FLOAT + masks
+
+
+def encoder_output_bytes(facts: ModelFacts, tokens: int) -> int:
+    """Of each token a hidden state, and a row of logits, for which llama.cpp makes room though nothing computes them."""
+    return tokens * (facts.vocab_size + facts.embedding_length) * FLOAT
+
+
 def estimate(
     facts: ModelFacts,
     context_length: int,
@@ -145,6 +169,8 @@ def estimate(
     kv_limit
         Bytes that the KV cache is held to, as far as one request has room; None: no bound.
     """
+    if facts.encoder:
+        return _encoder_estimate(facts, context_length, kv_type, batch, flash_attention=flash_attention)
     of_a_cell = kv.cell_bytes(facts, kv_type)
     cells = kv.cells(context_length, parallel, of_a_cell=of_a_cell, limit=kv_limit)
     return Estimate(
@@ -157,6 +183,25 @@ def estimate(
         recurrent_state=recurrent_bytes(facts, parallel),
         compute=compute_bytes(facts, cells, parallel, batch, flash_attention=flash_attention),
         outputs=output_bytes(facts, parallel),
+        process=PROCESS_BYTES + facts.vocab_size * (VOCABULARY_BYTES + CONSTRAINT_BYTES),
+        plain=facts.size_bytes if facts.encrypted else 0,
+    )
+
+
+def _encoder_estimate(
+    facts: ModelFacts, context_length: int, kv_type: KVCacheType, batch: int, *, flash_attention: bool
+) -> Estimate:
+    tokens = encoder_tokens(context_length, batch)
+    return Estimate(
+        context_length=context_length,
+        parallel=ENCODER_INPUTS,
+        kv_type=kv_type,
+        kv_cells=0,
+        weights=facts.weights_bytes,
+        kv_cache=0,
+        recurrent_state=0,
+        compute=encoder_compute_bytes(facts, tokens, flash_attention=flash_attention),
+        outputs=encoder_output_bytes(facts, tokens),
         process=PROCESS_BYTES + facts.vocab_size * VOCABULARY_BYTES,
         plain=facts.size_bytes if facts.encrypted else 0,
     )

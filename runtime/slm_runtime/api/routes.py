@@ -13,6 +13,7 @@ from slm_runtime.api.http.routing import Router
 from slm_runtime.api.ollama import RELEASE, catalogue, embed, generate
 from slm_runtime.api.ollama import chat as ollama_chat
 from slm_runtime.api.openai import chat, completions, embeddings, fields, models, responses
+from slm_runtime.api.ranking import rerank, score
 from slm_runtime.api.serving import Serving
 from slm_runtime.metrics import CONTENT_TYPE
 from slm_runtime.version import VERSION
@@ -106,6 +107,17 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
         llama_server.detokenize,
     ),
     (Operation("GET", "/props", "What is served, as llama-server tells it."), llama_server.props),
+    *(
+        (
+            Operation("POST", path, "Documents, the one first that answers best.", rerank.RerankRequest),
+            rerank.create,
+        )
+        for path in ("/v1/rerank", "/v2/rerank", "/rerank")
+    ),
+    *(
+        (Operation("POST", path, "How well pairs of texts fit.", score.ScoreRequest), score.create)
+        for path in ("/v1/score", "/score")
+    ),
     (
         Operation("GET", "/api/version", "The release of Ollama whose API this is, and the runtime's own."),
         _version,

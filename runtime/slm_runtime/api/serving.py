@@ -16,13 +16,19 @@ from slm_contract.report import (
     RuntimeReport,
 )
 from slm_runtime.api.http.auth import KeyRing
-from slm_runtime.api.http.problems import ModelNotFound, Unavailable
+from slm_runtime.api.http.problems import BadRequest, ModelNotFound, Unavailable
 from slm_runtime.engine.client import EngineClient
 from slm_runtime.errors import AccelerationDegraded, ConfigError, KeysMissing, of_engine
 from slm_runtime.metrics import Gauges, Metrics
 from slm_runtime.templates.chat import ChatFormat
 
 Phase = Literal["Loading", "Ready", "Draining", "Failed"]
+Task = Literal["generation", "embedding", "ranking"]
+_WAYS: Final[dict[Task, str]] = {
+    "generation": "text (/v1/chat/completions, /api/chat)",
+    "embedding": "vectors (/v1/embeddings, /api/embed)",
+    "ranking": "scores (/v1/rerank, /v1/score)",
+}
 
 STALL_SECONDS: Final = 120.0
 """An engine that owes an answer and gives no sign of life for this long won't: kubelet may restart it."""
@@ -122,7 +128,46 @@ class Serving:
         return _plain_name(asked) == _plain_name(self.name)
 
     def require_chat(self) -> ChatFormat:
-        """Raise Unavailable until the model has made its first token."""
+        """Raise Unavailable until the model has made its first token, and BadRequest if it makes none."""
+        chat = self.require_loaded()
+        if not self.engine.info.generates:
+            raise self._unable("generate text", "It is an encoder")
+        return chat
+
+    def require_embeddings(self) -> None:
+        """Likewise of vectors."""
+        self.require_loaded()
+        if not self.engine.info.embeds:
+            raise self._unable("embeddings", "It isn't made for them")
+
+    def require_ranking(self) -> None:
+        """Likewise of scores for pairs of texts."""
+        self.require_loaded()
+        if not self.engine.info.ranks:
+            raise self._unable("ranking", "It is no reranker")
+
+    def _unable(self, what: str, why: str) -> BadRequest:
+        """In Ollama's words, which clients look for, and with what can be asked instead."""
+        ways = " or ".join(_WAYS[task] for task in self.tasks)
+        return BadRequest(
+            f"{self.name!r} does not support {what}. {why}" + (f": ask it for {ways}." if ways else "."),
+            param="model",
+            code="unsupported_model",
+        )
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What the model that is loaded can be asked for."""
+        info = self.engine.info
+        found: list[tuple[Task, bool]] = [
+            ("generation", info.generates),
+            ("embedding", info.embeds),
+            ("ranking", info.ranks),
+        ]
+        return [task for task, able in found if able]
+
+    def require_loaded(self) -> ChatFormat:
+        """Raise Unavailable until the model has shown that it answers."""
         if self.chat is None or self.performance is None:
             raise Unavailable(
                 f"The model {self.name!r} is being loaded; try again in a few seconds.",

@@ -18,6 +18,8 @@ from slm_runtime.engine.messages import (
     GenerateRequest,
     Loaded,
     LoadFailureReason,
+    Ranked,
+    RankRequest,
     Scored,
     ScoreRequest,
     Stats,
@@ -152,6 +154,10 @@ class EngineClient(Protocol):
 
     async def embed(self, request: EmbedRequest) -> Embedded:
         """A vector for each input, as the model was trained for. Raises an EngineError."""
+        ...
+
+    async def rank(self, request: RankRequest) -> Ranked:
+        """A score for each document. Raises an EngineError."""
         ...
 
     async def score(self, request: ScoreRequest) -> Scored:

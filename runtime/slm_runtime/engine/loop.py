@@ -17,7 +17,7 @@ from slm_runtime.engine.messages import (
     Stats,
     StepOutput,
 )
-from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScoring
+from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedRanking, PreparedScoring, Sound
 from slm_runtime.engine.protocol import Engine, NoCells, Rows
 from slm_runtime.engine.reading import Reading
 from slm_runtime.engine.scoring import ScoringState
@@ -64,6 +64,17 @@ class StepLoop:
     def idle(self) -> bool:
         """Nothing to do until a request comes."""
         return not (self._generations or self._readings)
+
+    def take(self, sound: Sound) -> None:
+        match sound:
+            case Prepared():
+                self.submit(sound)
+            case PreparedEmbedding():
+                self.embed(sound)
+            case PreparedScoring():
+                self.score(sound)
+            case PreparedRanking():
+                raise TypeError("an engine that generates scores no pairs")
 
     def submit(self, prepared: Prepared) -> None:
         if self._turned_away(prepared.id):

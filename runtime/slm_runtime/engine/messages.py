@@ -164,6 +164,23 @@ class Score(Message):
     request: ScoreRequest
 
 
+class RankRequest(Value, kw_only=True):
+    """How well each document answers its query."""
+
+    queries: list[str]
+    """One, or one for each document."""
+    documents: list[str]
+    truncate: bool = True
+    """False: a pair longer than the context is refused; True: the document's end is cut off."""
+    deadline: float | None = None
+    client: str = ""
+
+
+class Rank(Message):
+    id: int
+    request: RankRequest
+
+
 class Tokenize(Message):
     id: int
     text: str
@@ -221,6 +238,10 @@ class Loaded(Message, kw_only=True):
     flash_attention: bool
     memory: MemoryBreakdown
     load_seconds: float
+    generates: bool = True
+    """What it can be asked for; likewise the next two."""
+    embeds: bool = True
+    ranks: bool = False
 
 
 LoadFailureReason = Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]
@@ -371,6 +392,13 @@ class Embedded(Message):
     prompt_tokens: int
 
 
+class Ranked(Message):
+    id: int
+    scores: list[float]
+    """One a document, as the model gives them: of any size, the higher the better."""
+    prompt_tokens: int
+
+
 class ScoredInput(Value):
     first: bytes
     """What its first token stands for: nothing comes before that it could be likely after."""
@@ -392,7 +420,7 @@ class Detokenized(Message):
     text: str
 
 
-ToEngine = EngineConfig | Submit | Cancel | Embed | Score | Tokenize | Detokenize
+ToEngine = EngineConfig | Submit | Cancel | Embed | Rank | Score | Tokenize | Detokenize
 FromEngine = (
     Loaded
     | Fault
@@ -403,6 +431,7 @@ FromEngine = (
     | Started
     | StepOutput
     | Embedded
+    | Ranked
     | Scored
     | Tokenized
     | Detokenized

@@ -10,13 +10,15 @@ from slm_runtime.engine.messages import (
     Embed,
     EmbedRequest,
     GenerateRequest,
+    Rank,
+    RankRequest,
     Refused,
     Sampling,
     Score,
     ScoreRequest,
     Submit,
 )
-from slm_runtime.engine.protocol import Capabilities, Tokens, Vocabulary
+from slm_runtime.engine.protocol import Capabilities, EncoderCapabilities, Tokens, Vocabulary
 from slm_runtime.sampling.constraint import GrammarMatcher, Grammars, InvalidConstraint
 from slm_runtime.scheduler.plan import tokens_of
 
@@ -58,6 +60,19 @@ class PreparedScoring:
     inputs: list[Tokens]
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedRanking:
+    """A sound request for scores of pairs."""
+
+    id: int
+    request: RankRequest
+    inputs: list[Tokens]
+    """A query and a document each."""
+
+
+Sound = Prepared | PreparedEmbedding | PreparedRanking | PreparedScoring
+
+
 class _Invalid(Exception):
     def __init__(self, param: str | None, message: str) -> None:
         super().__init__(message)
@@ -71,19 +86,21 @@ class _TooLong(Exception):
 class Preparer:
     """Tokenizes, checks and compiles, on threads that don't step. Constraints are compiled by one thread only."""
 
-    def __init__(self, vocabulary: Vocabulary, capabilities: Capabilities) -> None:
+    def __init__(self, vocabulary: Vocabulary, capabilities: Capabilities | EncoderCapabilities) -> None:
         self._vocabulary = vocabulary
+        self._can = capabilities
         self._context_length = capabilities.context_length
-        self._embeds = capabilities.embedding_tokens > 0
-        self._scores = capabilities.scored_tokens > 0
         self._grammars = Grammars(vocabulary)
 
     def read_vocabulary(self) -> None:
         """What the first constraint needs, ahead of it."""
-        self._grammars.read_vocabulary()
+        if self._can.generates:
+            self._grammars.read_vocabulary()
 
     def prepare(self, submit: Submit) -> Prepared | Refused:
         request = submit.request
+        if not self._can.generates:
+            return Refused(submit.id, "this model is an encoder: it generates no text")
         try:
             _check_request(request)
             _check_sampling(request.sampling, self._vocabulary.size)
@@ -99,7 +116,7 @@ class Preparer:
             return Refused(submit.id, str(error), "prompt", "context_length_exceeded")
 
     def prepare_embedding(self, embed: Embed) -> PreparedEmbedding | Refused:
-        if not self._embeds:
+        if not self._can.embeds:
             return Refused(embed.id, "this model makes no embeddings")
         try:
             inputs = [
@@ -115,7 +132,7 @@ class Preparer:
 
     def prepare_scoring(self, score: Score) -> PreparedScoring | Refused:
         request = score.request
-        if not self._scores:
+        if not self._can.scores:
             return Refused(score.id, "this engine has no log probabilities of prompts", "logprobs")
         try:
             _check_logprobs(request.top)
@@ -126,6 +143,18 @@ class Preparer:
         except _TooLong as error:
             return Refused(score.id, str(error), "prompt", "context_length_exceeded")
         return PreparedScoring(score.id, request, inputs)
+
+    def prepare_ranking(self, rank: Rank) -> PreparedRanking | Refused:
+        if not self._can.ranks:
+            return Refused(rank.id, "this model scores no pairs of texts")
+        request = rank.request
+        try:
+            inputs = self._pairs(request)
+        except _Invalid as error:
+            return Refused(rank.id, str(error), error.param)
+        except _TooLong as error:
+            return Refused(rank.id, str(error), "documents", "context_length_exceeded")
+        return PreparedRanking(rank.id, request, inputs)
 
     def encode(self, parts: list[str | list[int]], *, add_special: bool, parse_special: bool) -> list[int]:
         tokens: list[int] = []
@@ -169,6 +198,49 @@ class Preparer:
             room = self._context_length - len(self._vocabulary.add_special([]))
             tokens = self._vocabulary.add_special(bare[:room])
         return tokens_of(tokens[: self._context_length])
+
+    def _pairs(self, request: RankRequest) -> list[Tokens]:
+        queries = [self._query(text) for text in request.queries]
+        if not request.documents or len(queries) not in (1, len(request.documents)):
+            raise _Invalid(
+                "documents",
+                f"there are {len(queries)} queries and {len(request.documents)} documents; "
+                "one query, or one for each document, can be scored",
+            )
+        if len(queries) == 1:
+            queries *= len(request.documents)
+        return [
+            self._pair(query, text, place, truncate=request.truncate)
+            for place, (query, text) in enumerate(zip(queries, request.documents, strict=True))
+        ]
+
+    def _query(self, text: str) -> list[int]:
+        self._glance([text], "the query")
+        query = self.encode([text], add_special=False, parse_special=False)
+        if len(self._vocabulary.add_special_to_pair(query, [])) >= self._context_length:
+            raise _TooLong(
+                f"the query has {len(query)} tokens, and leaves no room for a document in the context of "
+                f"{self._context_length}: shorten it"
+            )
+        return query
+
+    def _pair(self, query: list[int], text: str, place: int, *, truncate: bool) -> Tokens:
+        what = f"document {place}"
+        if truncate:
+            text = text[: CHARACTERS_A_TOKEN * self._context_length]
+        else:
+            self._glance([text], what)
+        document = self.encode([text], add_special=False, parse_special=False)
+        tokens = self._vocabulary.add_special_to_pair(query, document)
+        over = len(tokens) - self._context_length
+        if over <= 0:
+            return tokens_of(tokens)
+        if not truncate:
+            raise _TooLong(
+                f"{what} has {len(tokens)} tokens with its query, and exceeds the context length of {self._context_length}: "
+                "shorten it, or raise the context length of the deployment"
+            )
+        return tokens_of(self._vocabulary.add_special_to_pair(query, document[:-over]))
 
     def _scored_input(self, part: str | list[int], request: ScoreRequest) -> Tokens:
         self._glance([part], "the prompt")

@@ -11,13 +11,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from slm_runtime.engine.channel import BlockingChannel, ChannelError
+from slm_runtime.engine.encoding import EncoderLoop
 from slm_runtime.engine.loop import StepLoop
 from slm_runtime.engine.messages import (
     Busy,
@@ -29,6 +30,8 @@ from slm_runtime.engine.messages import (
     Fault,
     Loaded,
     LoadFailed,
+    Message,
+    Rank,
     Refused,
     Score,
     Submit,
@@ -36,8 +39,14 @@ from slm_runtime.engine.messages import (
     Tokenize,
     Tokenized,
 )
-from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScoring, Preparer
-from slm_runtime.engine.protocol import TOKENIZING_STACK_BYTES, Engine, EngineFault, Vocabulary
+from slm_runtime.engine.prepare import Preparer, Sound
+from slm_runtime.engine.protocol import (
+    TOKENIZING_STACK_BYTES,
+    Encoder,
+    Engine,
+    EngineFault,
+    Vocabulary,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,11 +59,29 @@ _HEAVY_WAITING: Final = 128
 _HEAVY_RETRY_SECONDS: Final = 5.0
 
 Channel = BlockingChannel[ToEngine]
-Work = Submit | Embed | Score | Tokenize
-Sound = Prepared | PreparedEmbedding | PreparedScoring
+Work = Submit | Embed | Rank | Score | Tokenize
 Inbox = queue.SimpleQueue[Sound | Cancel]
 
-Load = Callable[[EngineConfig], tuple[Engine, Loaded] | LoadFailed]
+Load = Callable[[EngineConfig], tuple[Engine | Encoder, Loaded] | LoadFailed]
+
+
+class Loop(Protocol):
+    """What the main thread drives."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do until a request comes."""
+        ...
+
+    def take(self, sound: Sound) -> None: ...
+
+    def cancel(self, request: int) -> None:
+        """Free all that the request holds; it is told nothing more."""
+        ...
+
+    def step(self) -> None:
+        """Carry the requests on by as little as is worth it. Raises EngineFault."""
+        ...
 
 
 def main(descriptor: int, load: Load | None = None) -> int:
@@ -77,7 +104,7 @@ def main(descriptor: int, load: Load | None = None) -> int:
     reader = Reader(channel, inbox, Preparer(engine.vocabulary, engine.capabilities), engine.vocabulary)
     threading.stack_size(TOKENIZING_STACK_BYTES)
     threading.Thread(target=reader.run, args=(early,), name="reader", daemon=True).start()
-    loop = StepLoop(engine, channel.send, queue_limit=first.queue_limit)
+    loop = loop_of(engine, channel.send, first.queue_limit)
     channel.send(info)
     try:
         serve(loop, inbox, reader.rest)
@@ -86,12 +113,13 @@ def main(descriptor: int, load: Load | None = None) -> int:
     return 1
 
 
-def load_engine(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:
+def load_engine(config: EngineConfig) -> tuple[Engine | Encoder, Loaded] | LoadFailed:
     """Each engine's library is imported here and nowhere else."""
-    from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine, LoadError
+    from slm_runtime.engine.llama_cpp.load import load
+    from slm_runtime.engine.llama_cpp.model import LoadError
 
     try:
-        engine = LlamaCppEngine(config)
+        engine = load(config)
     except LoadError as error:
         return error.failure
     except EngineFault as error:
@@ -99,7 +127,13 @@ def load_engine(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:
     return engine, engine.info
 
 
-def serve(loop: StepLoop, inbox: Inbox, rest: Callable[[], None]) -> None:
+def loop_of(engine: Engine | Encoder, send: Callable[[Message], None], queue_limit: int) -> Loop:
+    if isinstance(engine, Encoder):
+        return EncoderLoop(engine, send, queue_limit=queue_limit)
+    return StepLoop(engine, send, queue_limit=queue_limit)
+
+
+def serve(loop: Loop, inbox: Inbox, rest: Callable[[], None]) -> None:
     """Step while there is work, else wait for some. Never returns.
 
     `rest` is called once, when the first work is done.
@@ -111,14 +145,10 @@ def serve(loop: StepLoop, inbox: Inbox, rest: Callable[[], None]) -> None:
                 rested = True
                 rest()
             item = inbox.get()
-            if isinstance(item, Prepared):
-                loop.submit(item)
-            elif isinstance(item, PreparedEmbedding):
-                loop.embed(item)
-            elif isinstance(item, PreparedScoring):
-                loop.score(item)
-            else:
+            if isinstance(item, Cancel):
                 loop.cancel(item.id)
+            else:
+                loop.take(item)
         loop.step()
         worked = True
 
@@ -158,13 +188,13 @@ class Reader:
 
     def _handle(self, message: ToEngine) -> None:
         match message:
-            case Submit() | Embed() | Score() | Tokenize() if is_heavy(message):
+            case Submit() | Embed() | Rank() | Score() | Tokenize() if is_heavy(message):
                 if len(self._heavy) >= _HEAVY_WAITING:
                     self._channel.send(Busy(message.id, _HEAVY_RETRY_SECONDS, len(self._heavy)))
                 else:
                     self._heavy[message.id] = message
                     self._tasks.put(partial(self._work_on, message.id))
-            case Submit() | Embed() | Score() | Tokenize():
+            case Submit() | Embed() | Rank() | Score() | Tokenize():
                 self._give(self._done(message))
             case Cancel():
                 with self._lock:
@@ -208,6 +238,8 @@ class Reader:
                     return self._preparer.prepare(message)
                 case Embed():
                     return self._preparer.prepare_embedding(message)
+                case Rank():
+                    return self._preparer.prepare_ranking(message)
                 case Score():
                     return self._preparer.prepare_scoring(message)
                 case Tokenize():
@@ -227,11 +259,13 @@ def is_heavy(message: Work) -> bool:
             return message.request.constraint is not None or _length(message.request.prompt) > _HEAVY_TEXT
         case Embed() | Score():
             return _length(message.request.inputs) > _HEAVY_TEXT
+        case Rank():
+            return _length(message.request.queries) + _length(message.request.documents) > _HEAVY_TEXT
         case Tokenize():
             return len(message.text) > _HEAVY_TEXT
 
 
-def _length(parts: list[str | list[int]]) -> int:
+def _length(parts: Sequence[str | list[int]]) -> int:
     return sum(map(len, parts))
 
 

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,50 @@ class Capabilities:
     partial_removal: bool = True
     """A sequence can be cut anywhere; False: only freed or copied whole (recurrent and hybrid models)."""
 
+    @property
+    def generates(self) -> bool:
+        return True
+
+    @property
+    def embeds(self) -> bool:
+        return self.embedding_tokens > 0
+
+    @property
+    def scores(self) -> bool:
+        """Whether it tells log probabilities of prompts."""
+        return self.scored_tokens > 0
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it says how well two texts fit together."""
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderCapabilities:
+    """What may be asked of an encoder."""
+
+    context_length: int
+    """Tokens of one input."""
+    inputs: int
+    """In one step."""
+    step_tokens: int
+    """Tokens in one step that holds more than one input."""
+    ranks: bool
+    """An input is a pair of texts, and its row their score; else a text and its vector."""
+
+    @property
+    def generates(self) -> bool:
+        return False
+
+    @property
+    def embeds(self) -> bool:
+        return not self.ranks
+
+    @property
+    def scores(self) -> bool:
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -106,6 +150,10 @@ class Vocabulary(Protocol):
 
     def add_special(self, tokens: list[int]) -> list[int]:
         """Put the model's own tokens around a prompt (BOS and the like), unless they are there already."""
+        ...
+
+    def add_special_to_pair(self, first: list[int], second: list[int]) -> list[int]:
+        """Put the model's own tokens around two texts and between them."""
         ...
 
     def piece(self, token: int, *, special: bool) -> bytes:
@@ -152,6 +200,26 @@ class Engine(Protocol):
 
     def cut(self, sequence: int, length: int) -> None:
         """Keep the first `length` positions only; 0 frees the sequence."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A loaded model that reads its inputs whole and keeps nothing of them. Threads as of Engine."""
+
+    @property
+    def capabilities(self) -> EncoderCapabilities: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    def encode(self, inputs: Sequence[Tokens]) -> Rows:
+        """Return a row for each input, in their order: its vector as the model was trained for it, or its score.
+
+        Raises EngineFault.
+        """
         ...
 
     def close(self) -> None: ...

@@ -41,6 +41,9 @@ from slm_runtime.engine.messages import (
     Loaded,
     LoadFailed,
     LoadFailureReason,
+    Rank,
+    Ranked,
+    RankRequest,
     Refused,
     Score,
     Scored,
@@ -61,8 +64,8 @@ _BACKOFF_SECONDS: Final = 0.5
 _RELOAD_SECONDS: Final = 300.0
 """A model that was loaded before and takes longer now hangs. The first load is kubelet's to bound."""
 
-Question = Embed | Score | Tokenize | Detokenize
-Answer = Embedded | Scored | Tokenized | Detokenized
+Question = Embed | Rank | Score | Tokenize | Detokenize
+Answer = Embedded | Ranked | Scored | Tokenized | Detokenized
 
 
 class EngineSupervisor:
@@ -196,6 +199,12 @@ class EngineSupervisor:
     async def embed(self, request: EmbedRequest) -> Embedded:
         answer = await self._ask(Embed(next(self._ids), request), request.deadline)
         if not isinstance(answer, Embedded):
+            raise TypeError(f"the engine answered with {type(answer).__name__}")
+        return answer
+
+    async def rank(self, request: RankRequest) -> Ranked:
+        answer = await self._ask(Rank(next(self._ids), request), request.deadline)
+        if not isinstance(answer, Ranked):
             raise TypeError(f"the engine answered with {type(answer).__name__}")
         return answer
 
@@ -362,8 +371,8 @@ class EngineSupervisor:
                 self._refuse(
                     message.id, EngineBusy(text, retry_after=message.retry_after, waiting=message.waiting)
                 )
-            case Embedded() | Scored() | Tokenized() | Detokenized():
-                if isinstance(message, Embedded | Scored):
+            case Embedded() | Ranked() | Scored() | Tokenized() | Detokenized():
+                if isinstance(message, Embedded | Ranked | Scored):
                     self._deaths = 0
                 answer = self._answers.pop(message.id, None)
                 if answer is not None and not answer.done():

@@ -8,6 +8,7 @@ from typing import Final
 from slm_contract.report import ModelFacts
 from slm_runtime.errors import InvalidModel, UnsupportedArchitecture
 from slm_runtime.models.blocks import Shape, kept
+from slm_runtime.models.encoders import ENCODERS
 from slm_runtime.models.ggml import BLOCKS, FILE_TYPES
 from slm_runtime.models.metadata import MAX_NUMBER, Metadata
 from slm_runtime.models.shards import MAX_NAME, File, Headers, read_headers
@@ -16,8 +17,10 @@ MAX_BLOCKS: Final = 512
 """What llama.cpp takes; the largest models have 126."""
 MAX_HEADS: Final = 4096
 """Of one block: 512 blocks of other numbers must fit into a termination message."""
-ENCODERS: Final = {"gemma-embedding", "llama-embed", "t5encoder"}
-"""Those whose files don't say so by `attention.causal`."""
+_RANK: Final = 4
+"""`pooling_type` of a model that scores pairs of texts."""
+UNSERVED: Final = frozenset({"llama-embed", "t5", "t5encoder"})
+"""Architectures that see a text in both directions, though their files don't say so by `attention.causal`."""
 PROJECTORS: Final = {"clip", "mmproj"}
 _ARCHITECTURE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -37,44 +40,36 @@ def model_facts(files: Sequence[File]) -> ModelFacts:
     UnsupportedFormat
         A GGUF file that this runtime can't read.
     UnsupportedArchitecture
-        A model that generates no text.
+        A model that neither generates text token by token nor is an encoder.
     """
     headers = read_headers(files)
     metadata = Metadata(headers.first)
     architecture = _architecture(metadata)
-    if _is_encoder(metadata, architecture):
+    encoder = architecture in ENCODERS
+    if architecture in UNSERVED or not (
+        encoder or metadata.flag(f"{architecture}.attention.causal", default=True)
+    ):
         raise UnsupportedArchitecture(
-            f"The model, of the architecture {architecture}, is an encoder: it generates no text.",
-            "Choose a model that generates text; it makes embeddings too.",
+            f"The model, of the architecture {architecture}, doesn't generate text token by token, and isn't one of the "
+            "encoders that are served.",
+            f"Choose a model that generates text, or an encoder ({', '.join(sorted(ENCODERS))}).",
         )
-    return header_facts(files, headers)
-
-
-def header_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
-    """What the headers say, of an encoder too.
-
-    Raises
-    ------
-    InvalidModel
-        They are no language model's.
-    UnsupportedArchitecture
-        A part of a model that is none by itself.
-    """
-    metadata = Metadata(headers.first)
-    architecture = _architecture(metadata)
     if not headers.tensors:
         raise InvalidModel("The GGUF file has no tensors: it is only a vocabulary or a header.")
     shape = _shape(metadata, architecture)
-    memory = kept(metadata, shape, headers.tensors, remembers=not _is_encoder(metadata, architecture))
+    memory = kept(metadata, shape, headers.tensors, remembers=not encoder)
     if not memory.recurrent_blocks and not shape.heads:
         raise InvalidModel(f"The GGUF file has no {architecture}.attention.head_count, and no state instead.")
     if max(memory.kv_elements, memory.recurrent_elements, memory.activations) >= MAX_NUMBER:
         raise InvalidModel("The GGUF file's blocks keep more than any memory holds: its header is damaged.")
+    if encoder and metadata.number(f"{architecture}.pooling_type", 0) == _RANK:
+        _require_classifier(headers)
     trained = metadata.number(f"{architecture}.context_length")
     return ModelFacts(
         file_name=files[0][0],
         size_bytes=sum(size for _, size, _ in files),
         architecture=architecture,
+        encoder=encoder,
         name=_printable(metadata.text("general.name")),
         quantization=_quantization(headers, metadata),
         parameter_count=sum(tensor.elements for tensor in headers.tensors),
@@ -120,8 +115,11 @@ def _architecture(metadata: Metadata) -> str:
     return architecture
 
 
-def _is_encoder(metadata: Metadata, architecture: str) -> bool:
-    return architecture in ENCODERS or not metadata.flag(f"{architecture}.attention.causal", default=True)
+def _require_classifier(headers: Headers) -> None:
+    if not any(tensor.name.startswith("cls.") for tensor in headers.tensors):
+        raise InvalidModel(
+            "The GGUF file is a reranker's by its pooling_type, and has no layer that scores (cls)."
+        )
 
 
 def _shape(metadata: Metadata, architecture: str) -> Shape:

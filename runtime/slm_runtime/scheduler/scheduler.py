@@ -95,7 +95,7 @@ class Scheduler:
             )
         self._arrivals += 1
         sequence.arrival = self._arrivals
-        self._waiting.push(sequence.client, sequence)
+        self._waiting.push(sequence.client, sequence, sequence.request)
 
     def remove(self, unwanted: Callable[[Sequence], bool]) -> list[Sequence]:
         """Take out, wherever they are, all of which `unwanted` is true. Their cells are free at once."""
@@ -302,7 +302,7 @@ class Scheduler:
         self._residents.drop(youngest.placed)
         youngest.resident = None
         self._running.remove(youngest)
-        self._waiting.push_front(youngest.client, youngest)
+        self._waiting.push_front(youngest.client, youngest, youngest.request)
         self.preemptions += 1
         return True
 

@@ -2,25 +2,54 @@
 
 Each client has a counter of the tokens it was served (the virtual token counter of Sheng et al., "Fairness
 in Serving Large Language Models", 2024); the client with the lowest goes next. A client that comes (back)
-starts at the lowest counter of those who are there, so that absence earns no credit. Within a client: first
-come, first served.
+starts at the lowest counter of those who are there, so that absence earns no credit. Within a client, requests
+take turns: one of many items holds up no other; those of one item each are served as they came.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
 
 class _Client(Generic[Item]):
-    __slots__ = ("active", "queue", "served")
+    __slots__ = ("active", "queues", "served")
 
     def __init__(self, served: float) -> None:
         self.served = served
         self.active = 0
         """Items taken out and not yet finished."""
-        self.queue: deque[Item] = deque()
+        self.queues: OrderedDict[Hashable, deque[Item]] = OrderedDict()
+        """By request; the first one's turn is next."""
+
+    def __iter__(self) -> Iterator[Item]:
+        for queue in self.queues.values():
+            yield from queue
+
+    @property
+    def next(self) -> Item:
+        return next(iter(self))
+
+    def take(self) -> Item:
+        """Take the next item; the others of its request come after all other requests' next ones."""
+        request, queue = next(iter(self.queues.items()))
+        item = queue.popleft()
+        if queue:
+            self.queues.move_to_end(request)
+        else:
+            del self.queues[request]
+        return item
+
+    def remove(self, unwanted: Callable[[Item], bool]) -> list[Item]:
+        removed = [item for item in self if unwanted(item)]
+        if removed:
+            left = {
+                request: deque(item for item in queue if not unwanted(item))
+                for request, queue in self.queues.items()
+            }
+            self.queues = OrderedDict((request, queue) for request, queue in left.items() if queue)
+        return removed
 
 
 class FairQueue(Generic[Item]):
@@ -35,33 +64,35 @@ class FairQueue(Generic[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         for client in self._clients.values():
-            yield from client.queue
+            yield from client
 
-    def push(self, name: str, item: Item) -> None:
-        self._client(name).queue.append(item)
+    def push(self, name: str, item: Item, request: Hashable = None) -> None:
+        """Put it behind the others of its client's `request`."""
+        self._client(name).queues.setdefault(request, deque()).append(item)
         self._length += 1
 
-    def push_front(self, name: str, item: Item) -> None:
+    def push_front(self, name: str, item: Item, request: Hashable = None) -> None:
         """Put a popped item back as its client's next."""
         client = self._client(name)
         client.active -= 1
-        client.queue.appendleft(item)
+        client.queues.setdefault(request, deque()).appendleft(item)
+        client.queues.move_to_end(request, last=False)
         self._length += 1
 
     def peek(self) -> tuple[str, Item] | None:
         """Who is next; the first of equals is the one that came first."""
-        waiting = [(name, client) for name, client in self._clients.items() if client.queue]
+        waiting = [(name, client) for name, client in self._clients.items() if client.queues]
         if not waiting:
             return None
         name, client = min(waiting, key=lambda pair: (pair[1].served, pair[1].active))
-        return name, client.queue[0]
+        return name, client.next
 
     def pop(self, name: str) -> Item:
         """Take the item that `peek` showed."""
         client = self._clients[name]
         client.active += 1
         self._length -= 1
-        return client.queue.popleft()
+        return client.take()
 
     def charge(self, name: str, tokens: float) -> None:
         self._clients[name].served += tokens
@@ -74,9 +105,8 @@ class FairQueue(Generic[Item]):
         """Take out, without serving them, all items of which `unwanted` is true."""
         removed: list[Item] = []
         for name, client in list(self._clients.items()):
-            out = [item for item in client.queue if unwanted(item)]
+            out = client.remove(unwanted)
             if out:
-                client.queue = deque(item for item in client.queue if not unwanted(item))
                 removed += out
                 self._forget(name)
         self._length -= len(removed)
@@ -92,5 +122,5 @@ class FairQueue(Generic[Item]):
     def _forget(self, name: str) -> None:
         """A client without work leaves no trace: names come from outside and must not pile up."""
         client = self._clients[name]
-        if not client.queue and client.active == 0:
+        if not client.queues and client.active == 0:
             del self._clients[name]

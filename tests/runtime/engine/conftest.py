@@ -1,6 +1,6 @@
 import pytest
 
-from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine
+from slm_runtime.engine.llama_cpp.load import load
 from slm_runtime.engine.messages import EngineConfig
 from tests.support.gguf import write_tiny_gguf
 from tests.support.models import smollm2
@@ -21,6 +21,6 @@ def make_engine():
     """The real engine in this process; one a test, since the library's log is one a process."""
 
     def make(path, **fields):
-        return LlamaCppEngine(EngineConfig(**{"model_path": str(path), "context_length": 512, **fields}))
+        return load(EngineConfig(**{"model_path": str(path), "context_length": 512, **fields}))
 
     return make

@@ -16,12 +16,13 @@ from slm_contract.config import KVCacheType
 from slm_contract.report import ModelFacts
 from slm_operator.model.memory import Estimate, estimate
 from slm_runtime.engine.llama_cpp.backends import load_backends
+from slm_runtime.engine.llama_cpp.encoder import INPUTS, encoder_params
 from slm_runtime.engine.llama_cpp.engine import context_params
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.fetching.inspect import inspect_file
-from slm_runtime.models.facts import header_facts
-from slm_runtime.models.shards import read_headers
+from slm_runtime.models.encoders import ENCODERS
+from slm_runtime.models.facts import model_facts
 from tests.runtime.api.server import KEY, ServeProcess, serving
 from tests.support.architectures import MODELS
 from tests.support.gguf import write_tiny_gguf
@@ -44,7 +45,7 @@ def accounting(caplog: pytest.LogCaptureFixture) -> Any:
     native.llama_backend_init()
 
     @contextmanager
-    def loaded(path: Path) -> Iterator[Any]:
+    def loaded(path: Path, *, encoder: bool = False) -> Iterator[Any]:
         params = native.llama_model_default_params()
         params.no_alloc, params.load_mode, params.n_gpu_layers = True, native.LLAMA_LOAD_MODE_NONE, 0
         model = native.llama_model_load_from_file(str(path).encode(), params)
@@ -53,7 +54,8 @@ def accounting(caplog: pytest.LogCaptureFixture) -> Any:
         def of(context_length: int, **fields: Any) -> dict[str, float]:
             caplog.clear()
             config = EngineConfig(model_path=str(path), **fields)
-            context = native.llama_init_from_model(model, context_params(config, context_length))
+            params = (encoder_params if encoder else context_params)(config, context_length)
+            context = native.llama_init_from_model(model, params)
             assert context, caplog.text
             native.llama_free(context)
             sizes = {"weights": native.llama_model_size(model) / MIB}
@@ -71,7 +73,7 @@ def accounting(caplog: pytest.LogCaptureFixture) -> Any:
 def read(path: Path) -> ModelFacts:
     with path.open("rb") as file:
         files = [(path.name, path.stat().st_size, iter(lambda: file.read(1 << 16), b""))]
-        return header_facts(files, read_headers(files))
+        return model_facts(files)
 
 
 def assert_is(theirs: dict[str, float], ours: Estimate) -> None:
@@ -83,7 +85,7 @@ def assert_is(theirs: dict[str, float], ours: Estimate) -> None:
     assert (ours.total - ours.process) / MIB == pytest.approx(sum(theirs.values()), rel=0.05)
 
 
-@pytest.mark.parametrize("architecture", [name for name in MODELS if name != "bert"])
+@pytest.mark.parametrize("architecture", [name for name in MODELS if name not in ENCODERS])
 def test_the_estimate_is_llama_cpps_own_sum(tmp_path: Path, accounting: Any, architecture: str) -> None:
     path = write_header(tmp_path / "m.gguf", MODELS[architecture], GGMLQuantizationType.Q4_0)
     facts = read(path)
@@ -96,10 +98,22 @@ def test_the_estimate_is_llama_cpps_own_sum(tmp_path: Path, accounting: Any, arc
         )
 
 
-def test_the_estimate_of_an_encoder_is_llama_cpps_own_sum(tmp_path: Path, accounting: Any) -> None:
-    path = write_header(tmp_path / "m.gguf", MODELS["bert"], GGMLQuantizationType.Q8_0)
-    with accounting(path) as of:
-        assert_is(of(512, parallel=1), estimate(read(path), 512, parallel=1))
+@pytest.mark.parametrize("architecture", [name for name in MODELS if name in ENCODERS])
+def test_the_estimate_of_an_encoder_is_llama_cpps_own_sum(
+    tmp_path: Path, accounting: Any, architecture: str
+) -> None:
+    """Its outputs, of which llama.cpp makes few at first, are what a step of as many tokens as can be needs."""
+    path = write_header(tmp_path / "m.gguf", MODELS[architecture], GGMLQuantizationType.Q8_0)
+    facts = read(path)
+    assert facts.encoder
+    with accounting(path, encoder=True) as of:
+        for context, batch in ((512, 512), (512, 2048), (min(2048, facts.context_length), 512)):
+            theirs, ours = of(context, batch_size=batch), estimate(facts, context, batch=batch)
+            theirs["output"] *= max(context, batch) / INPUTS
+            assert (ours.kv_cache, ours.recurrent_state, theirs["KV"]) == (0, 0, 0)
+            assert ours.outputs / MIB == pytest.approx(theirs["output"], rel=0.002)
+            assert ours.compute / MIB == pytest.approx(theirs["compute"], rel=0.2)
+            assert (ours.total - ours.process) / MIB == pytest.approx(sum(theirs.values()), rel=0.05)
 
 
 def test_llama_cpp_takes_shards_for_one_model(tmp_path: Path, accounting: Any) -> None:

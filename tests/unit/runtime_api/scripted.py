@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -31,6 +32,8 @@ from slm_runtime.engine.messages import (
     Loaded,
     LoadFailureReason,
     MemoryBreakdown,
+    Ranked,
+    RankRequest,
     RequestFinished,
     Scored,
     ScoredInput,
@@ -106,6 +109,8 @@ class Script:
     stop: str | None = None
     """The stop string that ends each choice."""
     embedding: tuple[float, ...] = (0.6, 0.8)
+    scores: tuple[float, ...] = (-1.0, 2.0, 0.0)
+    """Of a reranker, in turns."""
 
 
 class ScriptedGeneration:
@@ -173,6 +178,7 @@ class ScriptedEngine:
         self.stalled_seconds = 0.0
         self.requests: list[GenerateRequest] = []
         self.embeddings: list[EmbedRequest] = []
+        self.rankings: list[RankRequest] = []
         self.scores: list[ScoreRequest] = []
         self.scores_left = 0
         """Cancelled before they were answered."""
@@ -211,6 +217,13 @@ class ScriptedEngine:
         return Embedded(
             1, [struct.pack("<2f", *self.script.embedding)] * len(request.inputs), 3 * len(request.inputs)
         )
+
+    async def rank(self, request: RankRequest) -> Ranked:
+        if self.script.refuse is not None:
+            raise self.script.refuse
+        self.rankings.append(request)
+        count = len(request.documents)
+        return Ranked(1, list(itertools.islice(itertools.cycle(self.script.scores), count)), 3 * count)
 
     async def score(self, request: ScoreRequest) -> Scored:
         """A prompt's tokens are its bytes; a text gets `<s>` before it. The n-th of them has a logprob of -n."""
@@ -306,7 +319,7 @@ async def running(
     )
     if ready:
         serving.chat = await ChatFormat.of(engine.info, Inline(), serving.prompt)
-        serving.performance = await warm_up(ScriptedEngine(), engine.info.load_seconds)
+        serving.performance = await warm_up(ScriptedEngine(info=engine.info), engine.info.load_seconds)
     async with serve(api_app(serving, routes(serving))) as base:
         yield Running(serving, engine, base)
 

@@ -31,6 +31,9 @@ class Letters:
     def add_special(self, tokens: list[int]) -> list[int]:
         return tokens if tokens[:1] == [1] else [1, *tokens]
 
+    def add_special_to_pair(self, first: list[int], second: list[int]) -> list[int]:
+        return [1, *first, END, *second]
+
     def piece(self, token: int, *, special: bool) -> bytes:
         if self.is_special(token):
             return f"<{token}>".encode() if special else b""

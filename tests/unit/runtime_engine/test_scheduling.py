@@ -351,6 +351,24 @@ def test_a_client_with_one_request_isn_t_behind_all_of_another_s():
     assert list(world.finished).index(99) < 10
 
 
+@pytest.mark.parametrize("wanted", [Wanted.HIDDEN_STATES, Wanted.NEXT_TOKEN])
+def test_a_request_isn_t_behind_all_that_another_of_its_client_is_made_of(wanted):
+    world = World(PlayedEngine(UNIFIED))
+    for place in range(500):
+        tokens = tokens_of([1, 3 + place % 60, 3 + place // 60, 5, 6])
+        world.scheduler.submit(Sequence(1, place, "", tokens, 5 + (wanted is Wanted.NEXT_TOKEN), wanted))
+    plan = world.scheduler.plan()
+    world.scheduler.advance(plan, 0.1)
+    late = Sequence(2, 0, "", tokens_of([1, 64]), 3)
+    world.scheduler.submit(late)
+    for _ in range(4):
+        for sequence in [s for s in plan.sequences if s.remaining == 0]:
+            world.scheduler.finish(sequence)
+        plan = world.scheduler.plan()
+        world.scheduler.advance(plan, 0.1)
+    assert late.started
+
+
 def test_a_shortage_makes_the_youngest_wait_and_loses_nothing():
     shortage = iter([False, False, True, True])
     world = World(PlayedEngine(UNIFIED, refuse=lambda: next(shortage, False)))

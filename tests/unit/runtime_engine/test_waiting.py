@@ -70,3 +70,18 @@ def test_names_leave_no_trace():
             assert queue.remove(lambda item, number=number: item == number) == [number]
     assert len(queue) == 0
     assert not queue._clients
+
+
+def test_requests_of_a_client_take_turns():
+    queue = FairQueue()
+    for item in range(1000):
+        queue.push("a", f"many {item}", "many")
+    for item in range(3):
+        queue.push("a", f"one {item}", item)
+    taken = [take(queue)[1] for _ in range(6)]
+    assert taken == ["many 0", "one 0", "one 1", "one 2", "many 1", "many 2"]
+    queue.push("a", "late", "late")
+    queue.push_front("a", "many 2", "many")
+    assert [take(queue)[1] for _ in range(3)] == ["many 2", "late", "many 3"]
+    assert len(queue.remove(lambda item: item.startswith("many"))) == 996
+    assert len(queue) == 0

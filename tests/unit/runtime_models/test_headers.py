@@ -2,12 +2,13 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from gguf import GGUFWriter
+from gguf import GGUFWriter, PoolingType
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,12 +17,13 @@ from slm_contract.report import FetchReport, ModelFacts
 from slm_contract.runs import from_runs, to_runs
 from slm_contract.source import ModelFile, SourcePin
 from slm_runtime.errors import InvalidModel, ModelError, UnsupportedArchitecture
-from slm_runtime.models.facts import MAX_BLOCKS, MAX_HEADS, header_facts, model_facts
+from slm_runtime.models.facts import MAX_BLOCKS, MAX_HEADS, model_facts
 from slm_runtime.models.gguf import MAX_KEPT_STRING
 from slm_runtime.models.metadata import MAX_NUMBER
-from slm_runtime.models.shards import File, read_headers
+from slm_runtime.models.shards import File
 from slm_runtime.termination import bounded_json
 from tests.support.architectures import MODELS
+from tests.support.encoders import TinyEncoder
 from tests.support.gguf import write_tiny_gguf
 from tests.support.headers import write_header
 
@@ -66,6 +68,8 @@ def write(path: Path, architecture: str = "llama", **metadata: Any) -> Path:
         key = name.replace("__", ".")
         key = key if key.startswith(("general.", "tokenizer.")) else f"{architecture}.{key}"
         match value:
+            case bool():
+                writer.add_bool(key, value)
             case int():
                 writer.add_uint32(key, value)
             case float():
@@ -128,11 +132,28 @@ def test_experts_are_told(tmp_path: Path) -> None:
 
 
 def test_an_encoder_is_read_and_keeps_nothing(tmp_path: Path) -> None:
-    path = write_header(tmp_path / "m.gguf", MODELS["bert"])
-    facts = header_facts(opened(path), read_headers(opened(path)))
+    facts = read(write_header(tmp_path / "m.gguf", MODELS["bert"]))
+    assert facts.encoder
     assert (facts.kv_elements, facts.kv_heads, facts.recurrent_elements) == (0, (0,) * 12, 0)
-    with pytest.raises(UnsupportedArchitecture, match="encoder"):
-        read(path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "said"), [("llada", {"attention__causal": False}), ("llama-embed", {}), ("t5", {})]
+)
+def test_what_neither_generates_nor_is_one_of_the_encoders_is_refused(
+    tmp_path: Path, architecture: str, said: dict[str, bool]
+) -> None:
+    with pytest.raises(UnsupportedArchitecture, match=architecture) as refused:
+        read(write(tmp_path / "m.gguf", architecture=architecture, **said))
+    assert "nomic-bert" in refused.value.remedy
+
+
+def test_a_reranker_without_the_layer_that_scores_is_damaged(tmp_path: Path) -> None:
+    path = TinyEncoder(tmp_path / "m.gguf", pooling=PoolingType.RANK)
+    assert read(path.write()).encoder
+    headless = replace(MODELS["bert"], more={**MODELS["bert"].more, "pooling_type": 4})
+    with pytest.raises(InvalidModel, match="reranker"):
+        read(write_header(tmp_path / "headless.gguf", headless))
 
 
 @pytest.mark.parametrize("named", [{"architecture": "clip"}, {"general__type": "mmproj"}])

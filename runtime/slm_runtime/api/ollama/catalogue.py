@@ -26,7 +26,7 @@ class Named(msgspec.Struct, kw_only=True):
 async def tags(serving: Serving, exchange: Exchange) -> None:
     model = {**_model(serving), "modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC))}
     if serving.chat is not None:
-        model["capabilities"] = _capabilities(serving.chat)
+        model["capabilities"] = _capabilities(serving, serving.chat)
     await exchange.respond_json({"models": [model]})
 
 
@@ -50,7 +50,7 @@ async def ps(serving: Serving, exchange: Exchange) -> None:
 async def show(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, Named)
     serving.require_model(wanted.model)
-    chat, facts = serving.require_chat(), serving.model
+    chat, facts = serving.require_loaded(), serving.model
     architecture = facts.architecture
     model_info = {
         "general.architecture": architecture,
@@ -68,11 +68,11 @@ async def show(serving: Serving, exchange: Exchange) -> None:
         {
             "modelfile": _modelfile(serving),
             "parameters": "\n".join(f"{name:<30} {value}" for name, value in _parameters(serving)),
-            "template": chat.template,
+            "template": chat.template if serving.engine.info.generates else "",
             **({"system": chat.system} if chat.system is not None else {}),
             "details": _details(serving),
             "model_info": {key: value for key, value in model_info.items() if value is not None},
-            "capabilities": _capabilities(chat),
+            "capabilities": _capabilities(serving, chat),
             "modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC)),
         }
     )
@@ -169,8 +169,13 @@ def _details(serving: Serving) -> dict[str, Any]:
     }
 
 
-def _capabilities(chat: ChatFormat) -> list[str]:
-    """What clients may rely on: calls that come out as text would be none."""
+def _capabilities(serving: Serving, chat: ChatFormat) -> list[str]:
+    """What clients may rely on: calls that come out as text would be none.
+
+    As Ollama: a model that generates isn't told to embed, though it can; clients sort models by it.
+    """
+    if not serving.engine.info.generates:
+        return ["embedding"] if serving.engine.info.embeds else []
     calls, reasons = bool(known_formats(chat)), thinks(chat)
     return ["completion", *(["tools"] if calls else []), *(["thinking"] if reasons else [])]
 

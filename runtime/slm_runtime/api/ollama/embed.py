@@ -34,7 +34,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     began = time.monotonic()
     wanted = await parse(exchange, Embed)
     serving.require_model(wanted.model)
-    serving.require_chat()
+    serving.require_embeddings()
     parse_options(wanted.options, serving.prompt)
     remember_keep_alive(serving, wanted.keep_alive)
     texts = [wanted.input] if isinstance(wanted.input, str) else wanted.input
@@ -53,7 +53,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
 async def create_legacy(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, LegacyEmbed)
     serving.require_model(wanted.model)
-    serving.require_chat()
+    serving.require_embeddings()
     parse_options(wanted.options, serving.prompt)
     remember_keep_alive(serving, wanted.keep_alive)
     if not wanted.prompt:

@@ -30,7 +30,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 async def create(serving: Serving, exchange: Exchange) -> None:
     wanted = await read(serving, exchange, EmbeddingRequest, fields.EMBEDDING)
     serving.require_model(wanted.model)
-    serving.require_chat()
+    serving.require_embeddings()
     inputs = separate(wanted.input, "input")
     if len(inputs) > INPUTS or not all(inputs):
         raise BadRequest(f"'input' must hold 1 to {INPUTS} texts, none of them empty.", param="input")

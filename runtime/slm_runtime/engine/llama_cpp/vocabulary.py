@@ -42,6 +42,7 @@ class LlamaVocabulary:
         self.eos = _token(native.llama_vocab_eos(vocab))
         self.add_bos: bool = native.llama_vocab_get_add_bos(vocab)
         self._suffix = self._own_suffix()
+        self._between = self._own_separator()
         self.end_tokens = frozenset(t for t in range(self.size) if native.llama_vocab_is_eog(vocab, t))
         self._pieces: tuple[list[bytes | None], list[bytes | None]] = ([None] * self.size, [None] * self.size)
         """Those that were read, without and with the special ones."""
@@ -78,6 +79,11 @@ class LlamaVocabulary:
         if self._suffix and tokens[-1:] != self._suffix:
             tokens = tokens + self._suffix
         return tokens
+
+    def add_special_to_pair(self, first: list[int], second: list[int]) -> list[int]:
+        """As cross-encoders were trained: `[CLS] first [SEP] second [SEP]`, `<s> first </s></s> second </s>`."""
+        begin = [self.bos] if self.add_bos and self.bos is not None else []
+        return [*begin, *first, *self._between, *second, *self._suffix]
 
     def piece(self, token: int, *, special: bool) -> bytes:
         pieces = self._pieces[special]
@@ -124,6 +130,15 @@ class LlamaVocabulary:
         if native.llama_vocab_get_add_eos(self._vocab) and self.eos is not None:
             return [self.eos]
         return []
+
+    def _own_separator(self) -> list[int]:
+        """What the model wants between two texts: what ends the first, and what begins another."""
+        between = []
+        if native.llama_vocab_get_add_eos(self._vocab) and self.eos is not None:
+            between.append(self.eos)
+        if native.llama_vocab_get_add_sep(self._vocab):
+            between.append(native.llama_vocab_sep(self._vocab))
+        return between
 
 
 def _splitter(marks: dict[str, int], *, special: bool) -> Splitter:

@@ -1,0 +1,12 @@
+"""Chooses by the file how llama.cpp runs it."""
+
+from slm_runtime.engine.llama_cpp.encoder import LlamaCppEncoder
+from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine
+from slm_runtime.engine.llama_cpp.model import LlamaModel
+from slm_runtime.engine.messages import EngineConfig
+
+
+def load(config: EngineConfig) -> LlamaCppEngine | LlamaCppEncoder:
+    """Raise LoadError for a file that can't be served."""
+    model = LlamaModel(config)
+    return LlamaCppEncoder(model) if model.encodes else LlamaCppEngine(model)
