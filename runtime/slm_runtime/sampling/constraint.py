@@ -12,8 +12,8 @@ from slm_runtime.engine.messages import Constraint
 from slm_runtime.engine.protocol import Vocabulary
 
 _ANY_OBJECT: Final = '{"type": "object"}'
-_JSON_DEFAULTS: Final = {"whitespace_pattern": r"[ \n\t]{1,16}"}
-"""Enough to indent with; without a bound a small model may write blanks for ever."""
+_JSON_DEFAULTS: Final = {"whitespace_pattern": r"[ \n\t]{1,16}", "coerce_one_of": True}
+"""Blanks enough to indent with: without a bound a small model may write them for ever. One of several is any of them."""
 _BEFORE: Final = "\x02"
 """No tokenizer joins it with what follows."""
 _MAX_SOURCE: Final = 256 * 1024
@@ -157,4 +157,7 @@ def _alternatives(schemas: list[msgspec.Raw]) -> str:
 
 def _first_line(matcher: "llguidance.LLMatcher") -> str:
     """What is wrong, without the parser's whole state behind it, or the whole source in it."""
-    return str(matcher.get_error()).partition("\n")[0][:_MAX_REASON]
+    first, *others = str(matcher.get_error()).splitlines() or [""]
+    # Of a pattern the parser draws a picture, and says below it what it is of.
+    below = next((line for line in others if line.startswith("error: ")), "") if first.endswith(":") else ""
+    return f"{first} {below}".strip()[:_MAX_REASON]

@@ -105,6 +105,18 @@ def test_each_kind_allows_what_it_says():
     walk(compile_("gbnf", 'root ::= "a" | "b"'), "b")
 
 
+def test_one_of_several_is_any_of_them():
+    """What pydantic writes for a union."""
+    schema = {"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}, {"type": "null"}]}
+    walk(compile_("json_schema", json.dumps(schema)), '"abcd"')
+    walk(compile_("json_schemas", json.dumps([schema, {"type": "boolean"}])), "null")
+
+
+def test_what_is_wrong_with_a_pattern_is_said():
+    with pytest.raises(InvalidConstraint, match="look-around"):
+        compile_("json_schema", json.dumps({"type": "string", "pattern": "(?=a)b"}))
+
+
 def test_blanks_in_json_have_an_end():
     matcher = compile_("json_object")
     walk(matcher, "{" + " " * 16)
