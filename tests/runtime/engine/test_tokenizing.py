@@ -143,11 +143,10 @@ def test_a_long_text_is_read_as_a_short_one(sentence_pieces, monkeypatch):
 @pytest.mark.parametrize("run", ["😀", "\x01", "a😀", "> 😀", "😀 "])
 def test_what_is_no_token_is_cut(run):
     tokens = ["<s>", "</s>", "a", "\u2581a", "\u2581", ">", "aa"]
-    for prefixed in (True, False):
-        pieces = list(sentences.Sentences(tokens, ["<s>", "</s>"]).pieces(run * 10_000, prefixed=prefixed))
-        assert len(pieces) > 2
-        assert max(map(len, pieces)) <= sentences.SHORT + 8
-        assert "".join(pieces) == run * 10_000
+    pieces = list(sentences.Sentences(tokens, ["<s>", "</s>"]).pieces(run * 10_000))
+    assert len(pieces) > 2
+    assert max(map(len, pieces)) <= sentences.SHORT + 8
+    assert "".join(pieces) == run * 10_000
 
 
 def test_nothing_is_cut_for_a_pre_tokenizer_that_reads_any_length():
