@@ -62,8 +62,7 @@ class Grammars:
                 f"a {constraint.kind} of {len(constraint.text)} characters is longer than {_MAX_SOURCE}"
             )
         if constraint.kind == "json_schemas":
-            for schema in msgspec.json.decode(constraint.text, type=list[msgspec.Raw]):
-                self.compile(Constraint("json_schema", bytes(schema).decode()))
+            self._check_each(msgspec.json.decode(constraint.text, type=list[msgspec.Raw]))
         elif constraint.kind == "json_schema_or":
             constraint = self._usable(constraint)
         grammar = _grammar(constraint)
@@ -74,6 +73,13 @@ class Grammars:
         if matcher.is_error():
             raise InvalidConstraint(f"this {constraint.kind} can't be used: {_first_line(matcher)}")
         return GrammarMatcher(matcher, self._vocabulary.size)
+
+    def _check_each(self, schemas: list[msgspec.Raw]) -> None:
+        for place, schema in enumerate(schemas, 1):
+            try:
+                self.compile(Constraint("json_schema", bytes(schema).decode()))
+            except InvalidConstraint as error:
+                raise InvalidConstraint(f"{error} (the {place}. of {len(schemas)})") from error
 
     def _usable(self, constraint: Constraint) -> Constraint:
         """Of the schemas the first must be one that can be followed to the letter; the others are, as far as they can be."""
