@@ -120,6 +120,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"endpoint": {"cors": {"allowedOrigins": ["https://chat.example.com/"]}}},
         "write an origin such as https://chat.example.com",
     ),
+    ({"endpoint": {"trustedProxies": ["10.0.0.1"]}}, "write a range of addresses such as 10.0.0.0/8"),
+    ({"endpoint": {"unknownFields": "refuse"}}, 'supported values: "Ignore", "Refuse"'),
     (
         {"endpoint": {"loadBalancerClass": "example.com/internal"}},
         "loadBalancerClass and loadBalancerSourceRanges are for type LoadBalancer",

@@ -22,7 +22,7 @@ _ERRORS: Final = {
     "413": "The body is too large.",
     "429": "The queue is full; Retry-After says when to come again.",
     "500": "A fault of the server's; its log has the details.",
-    "501": "Ollama's way to change what is served: edit the SLMDeployment.",
+    "501": "Ollama's way to change what is served, which is the deployment's to say.",
     "503": "Loading, draining or restarting.",
 }
 

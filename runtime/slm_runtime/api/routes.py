@@ -138,12 +138,27 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
         Operation("POST", "/api/pull", "Succeeds for the model that is served.", catalogue.Named),
         catalogue.pull,
     ),
-    (Operation("POST", "/api/create", "Declined: edit the SLMDeployment."), catalogue.decline),
-    (Operation("POST", "/api/copy", "Declined: edit the SLMDeployment."), catalogue.decline),
-    (Operation("POST", "/api/push", "Declined: edit the SLMDeployment."), catalogue.decline),
-    (Operation("DELETE", "/api/delete", "Declined: edit the SLMDeployment."), catalogue.decline),
+    (
+        Operation("POST", "/api/create", "Declined: what is served is the deployment's to say."),
+        catalogue.decline,
+    ),
+    (
+        Operation("POST", "/api/copy", "Declined: what is served is the deployment's to say."),
+        catalogue.decline,
+    ),
+    (
+        Operation("POST", "/api/push", "Declined: what is served is the deployment's to say."),
+        catalogue.decline,
+    ),
+    (
+        Operation("DELETE", "/api/delete", "Declined: what is served is the deployment's to say."),
+        catalogue.decline,
+    ),
     (Operation("HEAD", "/api/blobs/{rest}", "404: what is sent would be declined."), catalogue.blob),
-    (Operation("POST", "/api/blobs/{rest}", "Declined: edit the SLMDeployment."), catalogue.decline),
+    (
+        Operation("POST", "/api/blobs/{rest}", "Declined: what is served is the deployment's to say."),
+        catalogue.decline,
+    ),
 ]
 OPERATIONS: Final = [operation for operation, _ in ROUTES]
 

@@ -12,8 +12,8 @@ from slm_runtime.engine.messages import Constraint
 from slm_runtime.engine.protocol import Vocabulary
 
 _ANY_OBJECT: Final = '{"type": "object"}'
-_JSON_DEFAULTS: Final = {"whitespace_pattern": r"[ \n\t]{1,16}"}
-"""Enough to indent with; without a bound a small model may write blanks for ever."""
+_JSON_DEFAULTS: Final = {"whitespace_pattern": r"[ \n\t]{1,16}", "coerce_one_of": True}
+"""Blanks enough to indent with: without a bound a small model may write them for ever. One of several is any of them."""
 _BEFORE: Final = "\x02"
 """No tokenizer joins it with what follows."""
 _MAX_SOURCE: Final = 256 * 1024
@@ -62,8 +62,7 @@ class Grammars:
                 f"a {constraint.kind} of {len(constraint.text)} characters is longer than {_MAX_SOURCE}"
             )
         if constraint.kind == "json_schemas":
-            for schema in msgspec.json.decode(constraint.text, type=list[msgspec.Raw]):
-                self.compile(Constraint("json_schema", bytes(schema).decode()))
+            self._check_each(msgspec.json.decode(constraint.text, type=list[msgspec.Raw]))
         elif constraint.kind == "json_schema_or":
             constraint = self._usable(constraint)
         grammar = _grammar(constraint)
@@ -78,6 +77,13 @@ class Grammars:
             wrapper = llguidance.TokenizerWrapper(_Tokens(self._vocabulary))
             self._tokenizer = llguidance.LLTokenizer(wrapper, eos_token=sorted(self._vocabulary.end_tokens))
         return self._tokenizer
+
+    def _check_each(self, schemas: list[msgspec.Raw]) -> None:
+        for place, schema in enumerate(schemas, 1):
+            try:
+                self.compile(Constraint("json_schema", bytes(schema).decode()))
+            except InvalidConstraint as error:
+                raise InvalidConstraint(f"{error} (the {place}. of {len(schemas)})") from error
 
     def _usable(self, constraint: Constraint) -> Constraint:
         """Of the schemas the first must be one that can be followed to the letter; the others are, as far as they can be."""
@@ -161,4 +167,7 @@ def _alternatives(schemas: list[msgspec.Raw]) -> str:
 
 def _first_line(matcher: "llguidance.LLMatcher") -> str:
     """What is wrong, without the parser's whole state behind it, or the whole source in it."""
-    return str(matcher.get_error()).partition("\n")[0][:_MAX_REASON]
+    first, *others = str(matcher.get_error()).splitlines() or [""]
+    # Of a pattern the parser draws a picture, and says below it what it is of.
+    below = next((line for line in others if line.startswith("error: ")), "") if first.endswith(":") else ""
+    return f"{first} {below}".strip()[:_MAX_REASON]

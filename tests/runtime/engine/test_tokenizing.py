@@ -116,24 +116,31 @@ def test_a_long_number_is_grouped_from_its_end(file_of, digits):
         assert ours.tokenize(text, parse_special=True) == whole(text)
 
 
-@pytest.fixture(scope="module", params=["llama-spm", "phi-3", "baichuan"])
-def sentence_pieces(request, tmp_path_factory):
-    """Of llama.cpp's sources: blanks before texts, marks that take blanks along, neither."""
-    name = f"/vendor/llama.cpp/models/ggml-vocab-{request.param}.gguf"
-    path = tmp_path_factory.mktemp("sentences") / f"{request.param}.gguf"
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Vocabularies of llama.cpp's sources: blanks before texts, marks that take blanks along, neither."""
+    folder = tmp_path_factory.mktemp("sentences")
+    wanted = {f"ggml-vocab-{name}.gguf" for name in SENTENCE_PIECES}
     with tarfile.open(wheel.sdist()) as archive:
-        member = next(member for member in archive if member.name.endswith(name))
-        path.write_bytes(archive.extractfile(member).read())
-    return path
+        for member in archive:
+            name = member.name.rpartition("/")[2]
+            if name in wanted and "/vendor/llama.cpp/models/" in member.name:
+                (folder / name).write_bytes(archive.extractfile(member).read())
+                wanted.remove(name)
+            if not wanted:
+                break
+    return folder
 
 
+SENTENCE_PIECES = ("llama-spm", "phi-3", "baichuan")
 SENTENCES = [*WORDS, " ", "  ", "😀", "\n", "\t", "\x01", " the", "</s>", "<|user|>", ".", "x"]
 
 
-def test_a_long_text_is_read_as_a_short_one(sentence_pieces, monkeypatch):
+@pytest.mark.parametrize("name", SENTENCE_PIECES)
+def test_a_long_text_is_read_as_a_short_one(sources, name, monkeypatch):
     monkeypatch.setattr(sentences, "SHORT", 16)
     monkeypatch.setattr(llama_vocabulary, "SHORT", 16)
-    with vocabulary(sentence_pieces) as (ours, whole):
+    with vocabulary(sources / f"ggml-vocab-{name}.gguf") as (ours, whole):
         for seed in range(60):
             picked = random.Random(seed)
             text = "".join(picked.choice(SENTENCES) for _ in range(60))
@@ -143,11 +150,10 @@ def test_a_long_text_is_read_as_a_short_one(sentence_pieces, monkeypatch):
 @pytest.mark.parametrize("run", ["😀", "\x01", "a😀", "> 😀", "😀 "])
 def test_what_is_no_token_is_cut(run):
     tokens = ["<s>", "</s>", "a", "\u2581a", "\u2581", ">", "aa"]
-    for prefixed in (True, False):
-        pieces = list(sentences.Sentences(tokens, ["<s>", "</s>"]).pieces(run * 10_000, prefixed=prefixed))
-        assert len(pieces) > 2
-        assert max(map(len, pieces)) <= sentences.SHORT + 8
-        assert "".join(pieces) == run * 10_000
+    pieces = list(sentences.Sentences(tokens, ["<s>", "</s>"]).pieces(run * 10_000))
+    assert len(pieces) > 2
+    assert max(map(len, pieces)) <= sentences.SHORT + 8
+    assert "".join(pieces) == run * 10_000
 
 
 def test_nothing_is_cut_for_a_pre_tokenizer_that_reads_any_length():

@@ -178,7 +178,7 @@ FORWARDED = {"x-forwarded-for": "6.6.6.6, 203.0.113.7, 127.0.0.1"}
     ("proxies", "headers", "user", "caller"),
     [
         (None, {**FORWARDED, "x-openwebui-user-id": "ann"}, "bob", "anonymous@127.0.0.1"),
-        (("10.0.0.0/8",), FORWARDED, "bob", "anonymous@127.0.0.1"),
+        (("10.0.0.0/8", ":::::/32"), FORWARDED, "bob", "anonymous@127.0.0.1"),
         (("127.0.0.0/8",), FORWARDED, "", "anonymous@203.0.113.7"),
         (("127.0.0.0/8",), {"x-openwebui-user-id": "ann"}, "bob", "anonymous@127.0.0.1#ann"),
         (("127.0.0.0/8", "::1/128"), FORWARDED, "bob", "anonymous@203.0.113.7#bob"),

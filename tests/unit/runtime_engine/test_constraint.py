@@ -83,8 +83,8 @@ def test_of_several_schemas_each_has_its_own_references():
 
 def test_of_several_schemas_each_must_be_one_that_can_be_followed_whatever_their_order():
     lists = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
-    for schemas in ([lists, {"type": "boolean"}], [{"type": "boolean"}, lists]):
-        with pytest.raises(InvalidConstraint, match="uniqueItems"):
+    for place, schemas in ((1, [lists, {"type": "boolean"}]), (2, [{"type": "boolean"}, lists])):
+        with pytest.raises(InvalidConstraint, match=rf"uniqueItems.*the {place}\. of 2"):
             compile_("json_schemas", json.dumps(schemas))
 
 
@@ -103,6 +103,18 @@ def test_each_kind_allows_what_it_says():
     walk(compile_("json_object"), '{"any": [true]}')
     walk(compile_("regex", "[0-9]{2}-x"), "42-x")
     walk(compile_("gbnf", 'root ::= "a" | "b"'), "b")
+
+
+def test_one_of_several_is_any_of_them():
+    """What pydantic writes for a union."""
+    schema = {"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}, {"type": "null"}]}
+    walk(compile_("json_schema", json.dumps(schema)), '"abcd"')
+    walk(compile_("json_schemas", json.dumps([schema, {"type": "boolean"}])), "null")
+
+
+def test_what_is_wrong_with_a_pattern_is_said():
+    with pytest.raises(InvalidConstraint, match="look-around"):
+        compile_("json_schema", json.dumps({"type": "string", "pattern": "(?=a)b"}))
 
 
 def test_blanks_in_json_have_an_end():

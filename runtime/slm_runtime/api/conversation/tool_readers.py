@@ -249,6 +249,17 @@ def read_listed(text: str) -> list[Call] | None:
     return read_json(text) or read_python(text)
 
 
+def arguments_of(written: str | dict[str, Any] | None) -> dict[str, Any]:
+    """Read a call's arguments as far as it can be: what a small model wrote wrongly comes back in its history."""
+    if isinstance(written, dict):
+        return written
+    try:
+        arguments = msgspec.json.decode(written or "{}")
+    except (msgspec.DecodeError, RecursionError):
+        arguments = None
+    return arguments if isinstance(arguments, dict) else {"arguments": written}
+
+
 def as_declared(arguments: dict[str, Any], schema: Schema) -> dict[str, Any]:
     """Read what was written as text where the tool wants something else: XML knows no numbers."""
     properties = schema.get("properties")

@@ -3,9 +3,12 @@
 Everybody behind an ingress would be one client else, and wait for each other's turn.
 """
 
+import logging
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from typing import Final
+
+_log = logging.getLogger("slm.api")
 
 _USERS: Final = (b"x-openwebui-user-id", b"x-forwarded-user", b"x-auth-request-user")
 """Headers that name a user: Open WebUI's, and what authenticating proxies send."""
@@ -14,7 +17,12 @@ _LONGEST: Final = 128
 
 class Proxies:
     def __init__(self, ranges: Iterable[str]) -> None:
-        self._networks = [ip_network(each, strict=False) for each in ranges]
+        self._networks = []
+        for each in ranges:
+            try:
+                self._networks.append(ip_network(each, strict=False))
+            except ValueError:
+                _log.warning("%s is no range of addresses: no proxy is trusted for it", each)
 
     def trusts(self, address: str) -> bool:
         try:

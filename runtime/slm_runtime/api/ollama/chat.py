@@ -7,6 +7,7 @@ import msgspec
 
 from slm_runtime.api.answering import LOGPROBS, generating
 from slm_runtime.api.conversation.newest import newest_turns
+from slm_runtime.api.conversation.tool_readers import arguments_of
 from slm_runtime.api.conversation.turn import Tool, ToolChoice, prepare_turn
 from slm_runtime.api.delivery import deliver
 from slm_runtime.api.http.exchange import Exchange
@@ -14,7 +15,6 @@ from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.ollama.ndjson import Lines
 from slm_runtime.api.ollama.options import parse_format
 from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
-from slm_runtime.api.openai.conversation import arguments_of
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.messages import GenerateRequest
 from slm_runtime.templates.messages import ChatMessage

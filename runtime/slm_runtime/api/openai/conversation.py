@@ -4,6 +4,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from slm_runtime.api.conversation.tool_readers import arguments_of
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.templates.messages import ChatMessage
 
@@ -102,14 +103,3 @@ def _text(message: Message, where: str) -> str:
 def _call(call: ToolCall) -> dict[str, Any]:
     function = {"name": call.function.name, "arguments": arguments_of(call.function.arguments)}
     return {"id": call.id or "", "type": "function", "function": function}
-
-
-def arguments_of(written: str | dict[str, Any] | None) -> dict[str, Any]:
-    """Read a call's arguments as far as it can be: what a small model wrote wrongly comes back in its history."""
-    if isinstance(written, dict):
-        return written
-    try:
-        arguments = msgspec.json.decode(written or "{}")
-    except (msgspec.DecodeError, RecursionError):
-        arguments = None
-    return arguments if isinstance(arguments, dict) else {"arguments": written}

@@ -46,7 +46,7 @@ class LlamaVocabulary:
         self.end_tokens = frozenset(t for t in range(self.size) if native.llama_vocab_is_eog(vocab, t))
         self._pieces: tuple[list[bytes | None], list[bytes | None]] = ([None] * self.size, [None] * self.size)
         """Those that were read, without and with the special ones."""
-        marks = self._marks()
+        self._marks = marks = self._read_marks()
         self._splitters = {special: _splitter(marks, special=special) for special in (True, False)}
         kind: int = native.llama_vocab_type(vocab)
         self._bounds = Bounds(pre, marks) if kind == native.LLAMA_VOCAB_TYPE_BPE else None
@@ -108,13 +108,13 @@ class LlamaVocabulary:
     @cached_property
     def _sentences(self) -> Sentences:
         """Made for the first long text: it takes a while."""
-        return Sentences(self._texts(), self._marks())
+        return Sentences(self._texts(), self._marks)
 
     def _texts(self) -> list[str]:
         texts = (native.llama_vocab_get_text(self._vocab, token) for token in range(self.size))
         return [text.decode(errors="replace") for text in texts]
 
-    def _marks(self) -> dict[str, int]:
+    def _read_marks(self) -> dict[str, int]:
         """The texts that llama.cpp takes out of a text before it reads the rest, with their tokens' attributes."""
         found = {}
         for token in range(self.size):
