@@ -27,11 +27,12 @@ from slm_runtime.engine.client import EngineClient, EngineError
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.supervisor import EngineSupervisor
 from slm_runtime.errors import RuntimeFailure, of_engine
-from slm_runtime.listeners import Server, ServerThread, listen
+from slm_runtime.listeners import listen
 from slm_runtime.logs import configure
 from slm_runtime.models.encrypted import PlainVolume
 from slm_runtime.models.folder import FetchedModel, ModelFolder
 from slm_runtime.places import Places
+from slm_runtime.servers import Server, ServerThread
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.renderer import TemplateRenderer
 from slm_runtime.termination import leave
