@@ -87,7 +87,8 @@ def main(descriptor: int, load: Load | None = None) -> int:
 
 def load_engine(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:
     """Each engine's library is imported here and nowhere else."""
-    from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine, LoadError
+    from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine
+    from slm_runtime.engine.llama_cpp.failing import LoadError
 
     try:
         engine = LlamaCppEngine(config)

@@ -11,12 +11,14 @@ import numpy as np
 from llama_cpp import llama_cpp as native
 
 from slm_runtime.engine.cpus import available_cpus
+from slm_runtime.engine.llama_cpp.adapters import Adapters
 from slm_runtime.engine.llama_cpp.backends import load_backends
 from slm_runtime.engine.llama_cpp.batch import Batch
+from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
-from slm_runtime.engine.messages import EngineConfig, Loaded, LoadFailed, MemoryBreakdown
+from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
 from slm_runtime.engine.protocol import Capabilities, EngineFault, NoCells, Pooling, Rows, Span
 
 _DEFAULT_CONTEXT: Final = 8192
@@ -37,14 +39,6 @@ _POOLINGS: Final = {
 _NO_ROWS: Final[Rows] = np.empty((0, 0), np.float32)
 
 
-class LoadError(Exception):
-    """The model can't be served; `failure` says why."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.failure = LoadFailed(reason=reason, message=message)  # type: ignore[arg-type]
-
-
 class LlamaCppEngine:
     """See Engine. Loading takes seconds; a wrong file raises LoadError."""
 
@@ -62,6 +56,8 @@ class LlamaCppEngine:
         self._embedding_length: int = native.llama_model_n_embd_out(self._model)
         if native.llama_model_has_encoder(self._model):
             raise self._no_generator()
+        # They come before the context: its graphs have room for those that are there.
+        self._adapters = Adapters(self._model, config.adapters, self._log)
         self._context = self._make_context(config, context_length)
         self._memory = native.llama_get_memory(self._context)
         if not self._memory:
@@ -83,6 +79,7 @@ class LlamaCppEngine:
             mixed=self._log.layers[0] > 0,
             prompt_grain=_TILE,
             partial_removal=not recurrent,
+            adapters=len(config.adapters),
         )
         self._governor = ThreadGovernor(self._threads, time.monotonic())
         self._computing = self._threads
@@ -91,21 +88,21 @@ class LlamaCppEngine:
 
     def step(self, spans: Sequence[Span]) -> Rows:
         rows = self._batch.fill(spans)
-        self._decode()
+        self._decode(spans[0].adapter)
         return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
 
     def embed(self, spans: Sequence[Span]) -> Rows:
         rows = self._batch.fill(spans, every=True)
         native.llama_set_embeddings(self._context, True)
         try:
-            self._decode()
+            self._decode(spans[0].adapter)
         finally:
             native.llama_set_embeddings(self._context, False)
         return self._rows(native.llama_get_embeddings, rows, self._embedding_length)
 
     def score(self, spans: Sequence[Span]) -> Rows:
         rows = self._batch.fill(spans, every=True)
-        self._decode()
+        self._decode(spans[0].adapter)
         return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -119,7 +116,8 @@ class LlamaCppEngine:
         native.llama_free(self._context)
         native.llama_model_free(self._model)
 
-    def _decode(self) -> None:
+    def _decode(self, adapter: int) -> None:
+        self._adapters.use(self._context, adapter)
         began = time.monotonic()
         code = native.llama_decode(self._context, self._batch.native)
         threads = self._governor.stepped(began, time.monotonic())
@@ -201,7 +199,7 @@ class LlamaCppEngine:
             layers_total=total or native.llama_model_n_layer(self._model) + 1,
             flash_attention=config.flash_attention is not False,
             memory=MemoryBreakdown(
-                weights=sizes.get("model", 0),
+                weights=sizes.get("model", 0) + sizes.get("LoRA", 0),
                 kv_cache=sizes.get("KV", 0) + sizes.get("RS", 0),
                 compute=sizes.get("compute", 0) + sizes.get("output", 0),
                 resident=resident_bytes(),
