@@ -53,6 +53,8 @@ class ModelFacts(ContractModel):
     """What the header of a model says; enough to compute its memory before a pod exists."""
 
     format: Literal["GGUF"] = "GGUF"
+    adapter: bool | None = None
+    """True: LoRA weights for a model of the architecture that is named; what isn't theirs is 0."""
     file_name: str
     """Below the model's folder; of several files the one that an engine opens."""
     size_bytes: int

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from slm_runtime.api.ops import ops_app
 from slm_runtime.api.routes import routes
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineClient, EngineError
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.messages import AdapterFile, EngineConfig
 from slm_runtime.engine.supervisor import EngineSupervisor
 from slm_runtime.errors import RuntimeFailure, of_engine
 from slm_runtime.listeners import listen
@@ -59,19 +59,34 @@ def main(config: RuntimeConfig, places: Places | None = None) -> int:
 
 
 def _serve(config: RuntimeConfig, places: Places) -> int:
-    folder = ModelFolder(places.model_dir, config.model)
-    with folder.served():
-        return _serve_model(config, places, folder.require())
+    with contextlib.ExitStack() as stack:
+        fetched = []
+        for each in (config.model, *(config.adapters or ())):
+            folder = ModelFolder(places.model_dir, each)
+            stack.enter_context(folder.served())
+            fetched.append(folder.require())
+        return _serve_model(config, places, fetched[0], fetched[1:])
 
 
-def _serve_model(config: RuntimeConfig, places: Places, model: FetchedModel) -> int:
+def _serve_model(
+    config: RuntimeConfig, places: Places, model: FetchedModel, adapters: Sequence[FetchedModel]
+) -> int:
     config = config.model_copy(update={"prompt": prompt_of(config.prompt, model.prompt)})
-    path = PlainVolume(places.plain_dir, places.identities).path(model)
+    plain = PlainVolume(places.plain_dir, places.identities)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
-    engine = EngineSupervisor(engine_config(config, path), keep_alive=config.keep_alive_seconds)
+    files = [plain.path(each) for each in adapters]
+    engine = EngineSupervisor(
+        engine_config(config, plain.path(model), files), keep_alive=config.keep_alive_seconds
+    )
     keys = KeyRing(places.keys_dir) if config.auth is AuthMode.API_KEY else None
-    serving = Serving(config=config, model=model.facts, engine=engine, keys=keys)
+    serving = Serving(
+        config=config,
+        model=model.facts,
+        adapters=[each.facts for each in adapters],
+        engine=engine,
+        keys=keys,
+    )
     thread = ServerThread(ops_app(serving), ops, name="ops")
     thread.start()
     try:
@@ -96,10 +111,15 @@ def _said(model: PromptConfig | PromptParameters) -> dict[str, object]:
     return {name: value for name, value in model if value is not None}
 
 
-def engine_config(config: RuntimeConfig, path: Path) -> EngineConfig:
+def engine_config(config: RuntimeConfig, path: Path, adapters: Sequence[Path]) -> EngineConfig:
+    """`path`: the model's, then those of `config.adapters`, in their order."""
     return EngineConfig(
         engine="LlamaCpp",
         model_path=str(path),
+        adapters=[
+            AdapterFile(str(file), adapter.scale)
+            for file, adapter in zip(adapters, config.adapters or (), strict=True)
+        ],
         context_length=config.context_length,
         parallel=config.parallel,
         kv_cache_type=config.kv_cache_type.value,

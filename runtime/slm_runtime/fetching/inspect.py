@@ -100,6 +100,10 @@ def _facts(remote: RemoteModel, identities: Path) -> ModelFacts:
 
 def table(facts: ModelFacts) -> str:
     """The facts as people read them."""
+    if facts.adapter:
+        return (
+            f"a LoRA adapter of a {facts.architecture} model: {facts.file_name} ({facts.size_bytes:,} bytes)"
+        )
     kv_heads = sorted(set(facts.kv_heads))
     rows = {
         "file": f"{facts.file_name} ({facts.size_bytes:,} bytes)",

@@ -23,7 +23,7 @@ _ARCHITECTURE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def model_facts(files: Sequence[File]) -> ModelFacts:
-    """Read as much of a model's files as their headers take, and say what it is.
+    """Read as much of a model's files as their headers take, and say what it is: a model, or an adapter of one.
 
     Parameters
     ----------
@@ -37,10 +37,12 @@ def model_facts(files: Sequence[File]) -> ModelFacts:
     UnsupportedFormat
         A GGUF file that this runtime can't read.
     UnsupportedArchitecture
-        A model that generates no text.
+        A model that generates no text, or an adapter that isn't a LoRA.
     """
     headers = read_headers(files)
     metadata = Metadata(headers.first)
+    if metadata.text("general.type") == "adapter":
+        return _adapter_facts(files, headers)
     architecture = _architecture(metadata)
     if _is_encoder(metadata, architecture):
         raise UnsupportedArchitecture(
@@ -99,6 +101,39 @@ def header_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
         recurrent_elements=memory.recurrent_elements,
         activations=memory.activations,
         has_chat_template=metadata.has("tokenizer.chat_template"),
+    )
+
+
+def _adapter_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
+    """Of the numbers only those of its file are a model's too."""
+    metadata = Metadata(headers.first)
+    architecture = metadata.text("general.architecture") or ""
+    if not _ARCHITECTURE.fullmatch(architecture) or not headers.tensors:
+        raise InvalidModel(
+            "The adapter doesn't name the general.architecture of its model, or has no tensors."
+        )
+    if metadata.text("adapter.type") != "lora" or metadata.is_array("adapter.alora.invocation_tokens"):
+        raise UnsupportedArchitecture(
+            "The adapter isn't a LoRA that counts from the first token on.",
+            "Merge it into the model, and serve that.",
+        )
+    return ModelFacts(
+        adapter=True,
+        file_name=files[0][0],
+        size_bytes=sum(size for _, size, _ in files),
+        architecture=architecture,
+        name=_printable(metadata.text("general.name")),
+        quantization=_quantization(headers, metadata),
+        parameter_count=sum(tensor.elements for tensor in headers.tensors),
+        weights_bytes=headers.weights_bytes,
+        context_length=0,
+        block_count=0,
+        embedding_length=0,
+        head_count=0,
+        kv_heads=(),
+        key_length=0,
+        value_length=0,
+        vocab_size=0,
     )
 
 

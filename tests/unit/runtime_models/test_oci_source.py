@@ -139,7 +139,7 @@ def test_an_adapter_isnt_left_out_in_silence(registry: Registry, fetch_of: Fetch
     registry.push("team/model:v1", registry.blob(tiny, DOCKER + "gguf.v3"), adapter)
     failure = refusal(fetch_of, registry)
     assert isinstance(failure, UnsupportedFormat)
-    assert "llama-export-lora" in failure.remedy
+    assert "spec.model.adapters" in failure.remedy
 
 
 @pytest.mark.parametrize(

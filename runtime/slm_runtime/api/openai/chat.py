@@ -65,7 +65,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer a chat completion, whole or as a stream."""
     wanted = fields.parse(await exchange.json(), ChatRequest, fields.CHAT)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     include_usage = wanted.include_usage()
     tools, choice = tooling.offer(wanted.tools, wanted.tool_choice, wanted.parallel_tool_calls)
     turn = await prepare_turn(
@@ -86,13 +86,14 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         logprobs=wanted.logprob_count(),
         most_logprobs=None if wanted.stream else LOGPROBS,
         constraint=turn.constraint,
+        adapter=served.adapter,
         show_special=turn.show_special,
     )
     head = {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": serving.name,
+        "model": served.name,
         "system_fingerprint": serving.fingerprint,
     }
     async with generating(serving, exchange, request, {**_PARAMS, **turn.params}) as tracked:

@@ -63,7 +63,7 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer a completion, whole or as a stream."""
     wanted = fields.parse(await exchange.json(), CompletionRequest, fields.COMPLETION)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     include_usage = wanted.include_usage()
     serving.require_chat()
     prompts, sampled = separate(wanted.prompt, "prompt"), wanted.sampled()
@@ -82,6 +82,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             stop=serving.stop_strings(wanted.stop_strings()),
             ignore_eos=bool(wanted.ignore_eos),
             logprobs=0 if choosing else wanted.logprobs,
+            adapter=served.adapter,
             most_logprobs=None if wanted.stream else LOGPROBS // len(prompts),
         )
         for prompt in prompts
@@ -90,7 +91,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     echoes = [await _echo(serving, prompt) if wanted.echo else "" for prompt in prompts]
     scored: list[ScoredInput] = []
     if max_tokens == 0 or wanted.tells_of_prompt:
-        scored = await score(serving, exchange, _score_request(wanted, prompts), began)
+        scored = await score(serving, exchange, _score_request(wanted, prompts, served.adapter), began)
     answered = [_Prompt(echo) for echo in echoes]
     if wanted.tells_of_prompt:
         answered = [
@@ -100,7 +101,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         "id": f"cmpl-{secrets.token_hex(12)}",
         "object": "text_completion",
         "created": int(time.time()),
-        "model": serving.name,
+        "model": served.name,
         "system_fingerprint": serving.fingerprint,
     }
     async with AsyncExitStack() as stack:
@@ -145,13 +146,14 @@ async def _echo(serving: Serving, prompt: str | list[int]) -> str:
     return await serving.engine.detokenize(prompt)
 
 
-def _score_request(wanted: CompletionRequest, prompts: list[str | list[int]]) -> ScoreRequest:
+def _score_request(wanted: CompletionRequest, prompts: list[str | list[int]], adapter: int) -> ScoreRequest:
     told = wanted.tells_of_prompt
     return ScoreRequest(
         inputs=prompts,
         top=(wanted.logprobs or 0) if told else 0,
         most=PROMPT_LOGPROBS // (wanted.n or 1) if told else PROMPT_LOGPROBS,
         add_special=isinstance(prompts[0], str),
+        adapter=adapter,
     )
 
 

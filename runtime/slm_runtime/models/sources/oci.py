@@ -75,8 +75,8 @@ class _Artifact:
         self._where = where
         if any(each.media_type == DOCKER_LORA for each in self._layers):
             raise UnsupportedFormat(
-                f"{where} has a LoRA adapter, which isn't served: without it the model is another.",
-                "Merge the adapter into the model with `llama-export-lora`, and publish that.",
+                f"{where} has a LoRA adapter in it: without that the model is another.",
+                "Publish the adapter by itself, and name it in spec.model.adapters; or merge it into the model.",
             )
 
     def files(self, wanted: str | None) -> dict[str, RemoteFile]:

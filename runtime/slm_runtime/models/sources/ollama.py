@@ -98,8 +98,8 @@ def _by_kind(manifest: Manifest, where: str) -> dict[str, Descriptor]:
     }
     if "adapter" in layers:
         raise UnsupportedFormat(
-            f"{where} has a LoRA adapter, which isn't served: without it the model is another.",
-            "Merge the adapter into the model with `llama-export-lora`, and publish that.",
+            f"{where} has a LoRA adapter in it: without that the model is another.",
+            "Publish the adapter by itself, and name it in spec.model.adapters; or merge it into the model.",
         )
     if "model" not in layers:
         kinds = ", ".join(dict.fromkeys(each.media_type[:80] for each in manifest.layers)) or "nothing"
