@@ -23,6 +23,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
     keep_alive, cors = spec.runtime.keep_alive, spec.endpoint.cors
     return RuntimeConfig(
         model=revision.artifact,
+        adapters=revision.adapters or None,
         engine=chosen.engine,
         hardware=HardwareConfig(
             hardware_class=chosen.name,
