@@ -153,12 +153,9 @@ class _Artifact:
             packing = _packing(each)
             if packing is None or (wanted is None and _BESIDE.fullmatch(each.media_type)):
                 continue
-            if packing == "zstd":
-                raise UnsupportedFormat(
-                    f"{self._where} has a layer that is compressed with zstd ({each.media_type}), which isn't read.",
-                    "Publish it uncompressed, which can be read in part, or compressed with gzip.",
-                )
-            layers.append(Layer(self._repository.blob(each), each.sha256, packing == "gzip"))
+            layers.append(
+                Layer(self._repository.blob(each), each.sha256, None if packing == "none" else packing)
+            )
         if not layers:
             kinds = ", ".join(dict.fromkeys(each.media_type[:80] for each in self._layers)) or "nothing"
             raise SourceNotFound(f"{self._where} has no GGUF file; it consists of {kinds}.")
