@@ -32,6 +32,9 @@ class Policy:
     fewest_mixed_tokens: int = 32
     longest_seconds: float = 30.0
     """What any step may last: so long a slow engine gives no sign of life."""
+    adapter_seconds: float = 0.1
+    """How long steps of one adapter follow each other before others have their turn: the change itself takes a while (12 ms
+    of CPU in llama.cpp, which plans its memory anew; a step of a small model takes as long)."""
 
 
 class _Kind(NamedTuple):
@@ -68,6 +71,10 @@ class Scheduler:
         adapters = range(capabilities.adapters + 1)
         self._turns = [_Kind(*kind) for kind in product(adapters, Wanted, (True, False))]
         """Whose step was longest ago comes first."""
+        self._adapter = 0
+        """Of the last step."""
+        self._adapter_seconds = 0.0
+        """For how long that has been so."""
         self._short = False
         """Since the last step that was carried out, one was not: nobody new comes in."""
         self.preemptions = 0
@@ -138,6 +145,7 @@ class Scheduler:
         """The step was carried out, and took so long."""
         self._step_tokens = self._capabilities.step_tokens
         self._short = False
+        self._adapter_seconds += seconds
         self._learn(plan, seconds)
         for span, sequence in zip(plan.spans, plan.sequences, strict=True):
             count = len(span.tokens)
@@ -200,12 +208,9 @@ class Scheduler:
             if sequence.resident is None:
                 self._settle(sequence)
         settled = [s for s in self._running if s.resident is not None]
-        present = {self._kind(s) for s in settled}
-        turn = next((kind for kind in self._turns if kind in present), None)
-        if turn is None:
+        if not settled:
             return []
-        self._turns.remove(turn)
-        self._turns.append(turn)
+        turn = self._turn({self._kind(s) for s in settled})
         taking_part = [s for s in settled if self._kind(s) == turn]
         if turn.wanted is Wanted.NEXT_TOKEN:
             return self._choose_generating(
@@ -216,6 +221,18 @@ class Scheduler:
         if any(s.generates for s in settled):
             room = min(room, self._mixed_tokens)
         return self._share_out(taking_part, room)
+
+    def _turn(self, present: set[_Kind]) -> _Kind:
+        """Which of them has its turn now."""
+        same = {kind for kind in present if kind.adapter == self._adapter}
+        if same and self._adapter_seconds < self._policy.adapter_seconds:
+            present = same
+        turn = next(kind for kind in self._turns if kind in present)
+        if turn.adapter != self._adapter:
+            self._adapter, self._adapter_seconds = turn.adapter, 0.0
+        self._turns.remove(turn)
+        self._turns.append(turn)
+        return turn
 
     def _kind(self, sequence: Sequence) -> _Kind:
         prompt = not self._capabilities.mixed and sequence.generates and sequence.remaining > 1

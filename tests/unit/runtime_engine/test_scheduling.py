@@ -284,14 +284,16 @@ def test_what_is_wanted_of_others_takes_turns_with_running_streams():
     assert world.turns[24:] == [Wanted.NEXT_TOKEN, Wanted.HIDDEN_STATES] * 4
 
 
-def test_those_of_one_adapter_go_together_and_take_turns_with_others():
-    world = World(PlayedEngine(UNIFIED))
+@pytest.mark.parametrize(("seconds", "steps"), [(0.25, 1), (0.021, 5)], ids=["slow", "fast"])
+def test_those_of_one_adapter_go_together_and_take_turns_with_others(seconds, steps):
+    world = World(PlayedEngine(UNIFIED), Policy(adapter_seconds=0.1), pace=lambda _: seconds)
     for number, adapter in enumerate((0, 1, 1, 2)):
         world.submit(number, [4 + number] * 5, 30, adapter=adapter)
     while len(world.finished) < 4:
         world.step()
     together = [(step[0].adapter, len(step)) for step in world.engine.steps]
-    assert together == [(0, 1), (1, 2), (2, 1)] * 30
+    turns = [(0, 1)] * steps + [(1, 2)] * steps + [(2, 1)] * steps
+    assert together == turns * (30 // steps)
 
 
 def test_what_one_adapter_made_of_a_prompt_is_no_other_s():
