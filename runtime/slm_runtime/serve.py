@@ -75,9 +75,10 @@ def _serve_model(
     plain = PlainVolume(places.plain_dir, places.identities)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
+    own = [model.beside(path) for path in model.facts.own_adapters or ()]
     files = [plain.path(each) for each in adapters]
     engine = EngineSupervisor(
-        engine_config(config, plain.path(model), files), keep_alive=config.keep_alive_seconds
+        engine_config(config, plain.path(model), own, files), keep_alive=config.keep_alive_seconds
     )
     keys = KeyRing(places.keys_dir) if config.auth is AuthMode.API_KEY else None
     serving = Serving(
@@ -111,11 +112,14 @@ def _said(model: PromptConfig | PromptParameters) -> dict[str, object]:
     return {name: value for name, value in model if value is not None}
 
 
-def engine_config(config: RuntimeConfig, path: Path, adapters: Sequence[Path]) -> EngineConfig:
-    """`path`: the model's, then those of `config.adapters`, in their order."""
+def engine_config(
+    config: RuntimeConfig, path: Path, own: Sequence[Path], adapters: Sequence[Path]
+) -> EngineConfig:
+    """`own`: adapters that are a part of the model; `adapters`: those of `config.adapters`, in their order."""
     return EngineConfig(
         engine="LlamaCpp",
         model_path=str(path),
+        own_adapters=[AdapterFile(str(file)) for file in own],
         adapters=[
             AdapterFile(str(file), adapter.scale)
             for file, adapter in zip(adapters, config.adapters or (), strict=True)

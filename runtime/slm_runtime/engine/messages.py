@@ -39,6 +39,8 @@ class EngineConfig(Message, kw_only=True):
 
     engine: Literal["LlamaCpp"] = "LlamaCpp"
     model_path: str
+    own_adapters: list[AdapterFile] = []
+    """A part of the model: all goes through them, whatever else it goes through."""
     adapters: list[AdapterFile] = []
     context_length: int | None = None
     """Tokens a request may hold, prompt and completion together; None: as trained, capped at 8192."""

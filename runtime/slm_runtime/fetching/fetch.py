@@ -285,7 +285,7 @@ class Fetch:
                 plain = in_plain(path, self.folder.chunks(path), file.size_bytes, identities)
                 chunks, size = stack.enter_context(plain)
                 opened.append((path, size, chunks))
-            facts = model_facts(opened)
+            facts = model_facts(opened, remote.adapters)
         check_kind(facts, self.model)
         listed = tuple(
             ModelFile(path=path, size_bytes=file.size_bytes, sha256=file.sha256)

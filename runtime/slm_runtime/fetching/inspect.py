@@ -93,7 +93,7 @@ def _facts(remote: RemoteModel, identities: Path) -> ModelFacts:
             listed.append(ModelFile(path=each.path, size_bytes=size, sha256=each.sha256))
             plain, plain_size = stack.enter_context(in_plain(each.path, chunks, size, identities))
             opened.append((each.path, plain_size, plain))
-        facts = model_facts(opened)
+        facts = model_facts(opened, remote.adapters)
     encrypted = any(is_encrypted(each.path) for each in remote.files)
     return facts.model_copy(update={"files": tuple(listed), "encrypted": encrypted})
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from slm_contract.report import ModelFacts
@@ -22,13 +22,15 @@ PROJECTORS: Final = {"clip", "mmproj"}
 _ARCHITECTURE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def model_facts(files: Sequence[File]) -> ModelFacts:
+def model_facts(files: Sequence[File], adapters: Collection[str] = ()) -> ModelFacts:
     """Read as much of a model's files as their headers take, and say what it is: a model, or an adapter of one.
 
     Parameters
     ----------
     files
         Path, size in bytes, and the bytes from the start; the first is what an engine opens, the others may be its shards.
+    adapters
+        Paths of those that are LoRA adapters and a part of the model.
 
     Raises
     ------
@@ -49,7 +51,24 @@ def model_facts(files: Sequence[File]) -> ModelFacts:
             f"The model, of the architecture {architecture}, is an encoder: it generates no text.",
             "Choose a model that generates text; it makes embeddings too.",
         )
-    return header_facts(files, headers)
+    facts = header_facts(files, headers)
+    return _with_own(facts, [each for each in files if each[0] in adapters]) if adapters else facts
+
+
+def _with_own(facts: ModelFacts, adapters: Sequence[File]) -> ModelFacts:
+    """The model with adapters that are a part of it."""
+    found = [model_facts([each]) for each in adapters]
+    for each in found:
+        if not each.adapter or each.architecture != facts.architecture:
+            raise InvalidModel(
+                f"{each.file_name} is no adapter of the model it comes with, which is a {facts.architecture}."
+            )
+    return facts.model_copy(
+        update={
+            "own_adapters": tuple(each.file_name for each in found),
+            "weights_bytes": sum((each.weights_bytes for each in found), facts.weights_bytes),
+        }
+    )
 
 
 def header_facts(files: Sequence[File], headers: Headers) -> ModelFacts:

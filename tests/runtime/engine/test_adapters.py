@@ -71,6 +71,19 @@ def test_an_adapter_gives_what_the_merged_weights_give(engine, merged, compute):
     assert np.abs(expected[1] - expected[2]).max() > 0.1
 
 
+def test_what_is_a_part_of_the_model_counts_whatever_else_does(make_engine, tiny, adapters, merged):
+    own, named = AdapterFile(adapters[0]), AdapterFile(adapters[1])
+    engine = make_engine(tiny, own_adapters=[own], adapters=[named], parallel=2, batch_size=64, threads=1)
+    both = {
+        name: change + SECOND.changes()[name] if name in SECOND.changes() else change
+        for name, change in FIRST.changes().items()
+    }
+    expected = [merged(FIRST.changes()), merged(both)]
+    for adapter in (0, 1, 0):
+        np.testing.assert_allclose(computed(engine, adapter), expected[adapter], rtol=1e-3, atol=2e-3)
+    engine.close()
+
+
 def test_their_memory_is_part_of_the_weights(engine, make_engine, tiny):
     alone = make_engine(tiny, parallel=2, batch_size=64, threads=1)
     own = sum(a.nbytes + b.nbytes for each in (FIRST, SECOND) for a, b in each.pairs().values())

@@ -9,13 +9,16 @@ from llama_cpp import llama_cpp as native
 
 from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.logs import NativeLog
-from slm_runtime.engine.messages import AdapterFile
+from slm_runtime.engine.messages import AdapterFile, EngineConfig
+
+_Scaled = tuple[Any, float]
+"""An adapter, and how much of it counts."""
 
 
 class Adapters:
     """They belong to the model, and are freed with it."""
 
-    def __init__(self, model: Any, files: Sequence[AdapterFile], log: NativeLog) -> None:
+    def __init__(self, model: Any, config: EngineConfig, log: NativeLog) -> None:
         """Load them all.
 
         Raises
@@ -23,29 +26,33 @@ class Adapters:
         LoadError
             One is no adapter, or not of this model.
         """
-        # A context takes an array of them and an array of their scales: here of one each.
-        self._loaded = [
-            (
-                (native.llama_adapter_lora_p_ctypes * 1)(_load(model, file, log)),
-                (ctypes.c_float * 1)(file.scale),
-            )
-            for file in files
-        ]
-        self._used = 0
+        own = [_load(model, file, log) for file in config.own_adapters]
+        named = [_load(model, file, log) for file in config.adapters]
+        self._sets = [_arguments(own), *(_arguments([*own, each]) for each in named)]
+        self._used = -1
+        """Number of the set that the context has."""
 
     def use(self, context: Any, number: int) -> None:
-        """Let the context's next steps go through one of them, counted from 1; 0: through none."""
-        if number == self._used:
-            return
-        if number == 0:
-            native.llama_set_adapters_lora(context, None, 0, None)
-        else:
-            adapter, scale = self._loaded[number - 1]
-            native.llama_set_adapters_lora(context, adapter, 1, scale)
-        self._used = number
+        """Let the context's next steps go through the model's own, and one of the others, counted from 1; 0: none."""
+        if number != self._used:
+            native.llama_set_adapters_lora(context, *self._sets[number])
+            self._used = number
 
 
-def _load(model: Any, file: AdapterFile, log: NativeLog) -> Any:
+def _arguments(scaled: Sequence[_Scaled]) -> tuple[Any, int, Any]:
+    """What the library wants of a set: an array of adapters, how many, and an array of their scales."""
+    if not scaled:
+        return None, 0, None
+    adapters, scales = zip(*scaled, strict=True)
+    count = len(scaled)
+    return (
+        (native.llama_adapter_lora_p_ctypes * count)(*adapters),
+        count,
+        (ctypes.c_float * count)(*scales),
+    )
+
+
+def _load(model: Any, file: AdapterFile, log: NativeLog) -> _Scaled:
     name = Path(file.path).name
     if not Path(file.path).is_file():
         raise LoadError("InvalidModel", f"there is no adapter file {file.path}")
@@ -58,4 +65,4 @@ def _load(model: Any, file: AdapterFile, log: NativeLog) -> Any:
             "UnsupportedArchitecture",
             f"{name} is an activated LoRA (aLoRA), which counts from certain tokens of a prompt on: that isn't served",
         )
-    return adapter
+    return adapter, file.scale

@@ -57,7 +57,7 @@ class LlamaCppEngine:
         if native.llama_model_has_encoder(self._model):
             raise self._no_generator()
         # They come before the context: its graphs have room for those that are there.
-        self._adapters = Adapters(self._model, config.adapters, self._log)
+        self._adapters = Adapters(self._model, config, self._log)
         self._context = self._make_context(config, context_length)
         self._memory = native.llama_get_memory(self._context)
         if not self._memory:
