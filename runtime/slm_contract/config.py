@@ -1,10 +1,11 @@
 """What the operator tells a runtime pod. It travels in one environment variable of the pod template."""
 
 import hashlib
+from collections.abc import Collection
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from slm_contract.base import ContractModel
 from slm_contract.source import SourcePin
@@ -76,6 +77,18 @@ class ModelConfig(ContractModel):
         return self.key if self.pin is None else self.pin.digest[:16]
 
 
+class AdapterConfig(ModelConfig):
+    """A LoRA adapter: its file is brought as a model's is, and it is served beside the model, under its own name."""
+
+    scale: float = Field(default=1.0, allow_inf_nan=False)
+    """How much of it counts."""
+
+
+def told_apart(names: Collection[str]) -> bool:
+    """Whether clients can tell names of models apart: Ollama's write them in any case, and add `:latest`."""
+    return len({name.casefold().removesuffix(":latest") for name in names}) == len(names)
+
+
 class PromptParameters(ContractModel):
     """What a request that doesn't say gets; None leaves it to the API's own default."""
 
@@ -119,6 +132,8 @@ class HardwareConfig(ContractModel):
 class RuntimeConfig(ContractModel):
     version: Literal[1] = 1
     model: ModelConfig
+    adapters: tuple[AdapterConfig, ...] | None = Field(default=None, max_length=16)
+    """By names of their own; None: none."""
     engine: EngineName = EngineName.LLAMA_CPP
     hardware: HardwareConfig = HardwareConfig()
     context_length: int | None = Field(default=None, ge=128)
@@ -151,3 +166,10 @@ class RuntimeConfig(ContractModel):
     """After SIGTERM: seconds without a new request after which none is accepted any more; half of the grace at most."""
     grace_seconds: float = Field(default=60, ge=0)
     """After SIGTERM: how long running requests may take to finish, drain included."""
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        names = [self.model.name, *(each.name for each in self.adapters or ())]
+        if not told_apart(names):
+            raise ValueError(f"two of {', '.join(names)} are the same name to clients")
+        return self

@@ -53,6 +53,10 @@ class ModelFacts(ContractModel):
     """What the header of a model says; enough to compute its memory before a pod exists."""
 
     format: Literal["GGUF"] = "GGUF"
+    adapter: bool | None = None
+    """True: LoRA weights for a model of the architecture that is named; what isn't theirs is 0."""
+    own_adapters: tuple[str, ...] | None = None
+    """Files of the model that are LoRA adapters and a part of it; their size counts as weights. None: there are none."""
     file_name: str
     """Below the model's folder; of several files the one that an engine opens."""
     size_bytes: int

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -67,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
     )
     named.add_argument("--model", type=Path, help="a local GGUF file")
     serve.add_argument("--sha256", help="of the model file at --source")
+    serve.add_argument(
+        "--adapter",
+        action="append",
+        metavar="NAME=SOURCE",
+        help="a LoRA adapter, a GGUF file or a URI, and the name that clients ask for; may be given several times",
+    )
     serve.add_argument("--name", help="the name that clients ask for; default: the file's")
     serve.add_argument("--host", help="the address to listen on; default: 127.0.0.1")
     serve.add_argument("--port", type=port, help="of the APIs; default: 8080")
@@ -108,7 +115,8 @@ def _fetch(places: Places) -> int:
     from slm_runtime.termination import leave
 
     try:
-        return fetch_command(config_from_environment().model, Site(places))
+        config = config_from_environment()
+        return fetch_command(config.model, Site(places), config.adapters or ())
     except RuntimeFailure as failure:
         leave(FetchReport(command="fetch", failure=failure.to_failure()), places.termination_message)
         raise
@@ -117,9 +125,12 @@ def _fetch(places: Places) -> int:
 def _hold(places: Places) -> int:
     from slm_runtime.models.folder import ModelFolder
 
-    folder = ModelFolder(places.model_dir, config_from_environment().model)
-    with folder.served():
-        folder.require()
+    config = config_from_environment()
+    with ExitStack() as stack:
+        for each in (config.model, *(config.adapters or ())):
+            folder = ModelFolder(places.model_dir, each)
+            stack.enter_context(folder.served())
+            folder.require()
         while True:
             signal.pause()
 
@@ -145,10 +156,11 @@ def _serve(options: argparse.Namespace, places: Places) -> int:
 
     if options.source is None and options.model is None:
         return serve(config_from_environment(), _moved(options, places))
-    from slm_runtime.local import fetch_local, local_config, local_places
+    from slm_runtime.local import fetch_local, local_adapter, local_config, local_places
 
     places = _moved(options, local_places(places))
     settings = {
+        "adapters": [local_adapter(each) for each in options.adapter] if options.adapter else None,
         "context_length": options.context_length,
         "parallel": options.parallel,
         "threads": options.threads,

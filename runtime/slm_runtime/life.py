@@ -17,7 +17,7 @@ from slm_runtime.api.routes import routes
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineClient, EngineError
 from slm_runtime.errors import of_engine
-from slm_runtime.listeners import Server, ServerThread
+from slm_runtime.servers import Server, ServerThread
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.renderer import TemplateRenderer
 from slm_runtime.warmup import warm_up

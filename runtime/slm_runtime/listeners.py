@@ -1,62 +1,44 @@
-"""The servers on the listening sockets."""
+"""Listening sockets, bound before anything slow begins. What fetches has no other need of a server's libraries."""
 
 import contextlib
+import errno
 import socket
-import threading
-from collections.abc import Generator
 from typing import Final
 
-import uvicorn
-from typing_extensions import override
+from slm_runtime.errors import ConfigError, PortInUse
 
-from slm_runtime.api.http.connection import BoundedProtocol
-from slm_runtime.api.http.exchange import Asgi
-from slm_runtime.sockets import BACKLOG
-
-IDLE_SECONDS: Final = 620
-"""How long a connection may be idle: longer than load balancers keep theirs (Google's: 600 s, and no other by choice), since
-one that is closed here just as a request comes loses it."""
+BACKLOG: Final = 2048
 
 
-class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the process decides when it stops."""
+def listen(host: str, port: int) -> socket.socket:
+    """Bind and listen; on every address of both families where `host` is 0.0.0.0, since clusters may be IPv6.
 
-    def __init__(self, app: Asgi, idle_seconds: float | None = None) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=BoundedProtocol,
-                ws="none",
-                loop="uvloop",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=max(1, round(idle_seconds or IDLE_SECONDS)),
-                backlog=BACKLOG,
-            )
-        )
-
-    @override
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
+    Raises
+    ------
+    PortInUse, ConfigError
+    """
+    try:
+        if host == "0.0.0.0" and socket.has_dualstack_ipv6():
+            with contextlib.suppress(_NoIPv6):
+                return _dual_stack(port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"Port {port} on {host} is in use by another process.") from None
+        raise ConfigError(
+            f"Can't listen on {host}:{port}: {error.strerror}.", "Choose an address of this machine."
+        ) from None
 
 
-class ServerThread:
-    """A server on a thread and event loop of its own."""
+class _NoIPv6(Exception):
+    """The kernel has IPv6, this network has none."""
 
-    def __init__(self, app: Asgi, listener: socket.socket, name: str) -> None:
-        self._server = Server(app)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listener]}, name=name, daemon=True
-        )
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End open connections too: a scrape that is cut off is scraped again."""
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(timeout=5)
+def _dual_stack(port: int) -> socket.socket:
+    try:
+        return socket.create_server(("", port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True)
+    except OSError as error:
+        if error.errno in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            raise _NoIPv6 from None
+        raise

@@ -10,9 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
-from slm_contract.config import AuthMode, ModelConfig, RuntimeConfig
+from slm_contract.config import AdapterConfig, AuthMode, ModelConfig, RuntimeConfig
 from slm_runtime.errors import ConfigError
-from slm_runtime.fetching.fetch import Fetch
+from slm_runtime.fetching.fetch import Fetch, check_kind
 from slm_runtime.fetching.inspect import inspect_file
 from slm_runtime.models.folder import ModelFolder, storage_errors
 from slm_runtime.models.sources.address import is_loopback
@@ -32,6 +32,19 @@ def local_places(places: Places) -> Places:
     )
 
 
+def local_adapter(named: str) -> AdapterConfig:
+    """Read `NAME=SOURCE`, a URI or a file.
+
+    Raises
+    ------
+    ConfigError
+    """
+    name, _, source = named.partition("=")
+    if not name or not source:
+        raise ConfigError(f"--adapter {named!r} names no adapter.", "Write --adapter NAME=FILE or NAME=URI.")
+    return AdapterConfig(name=name, source=source if "://" in source else Path(source).resolve().as_uri())
+
+
 def local_config(model: ModelConfig, settings: Mapping[str, Any], host: str) -> RuntimeConfig:
     """Make a configuration; without keys only where nobody but this machine can ask.
 
@@ -44,22 +57,23 @@ def local_config(model: ModelConfig, settings: Mapping[str, Any], host: str) -> 
         return RuntimeConfig(model=model, auth=auth, **settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{first['loc'][0]} can't be {first['input']!r}: {first['msg']}.") from None
+        where = f"{first['loc'][0]} can't be {first['input']!r}: " if first["loc"] else ""
+        raise ConfigError(f"{where}{first['msg']}.") from None
 
 
 def fetch_local(config: RuntimeConfig, places: Places) -> None:
-    """Have the model where `serve` looks for it; a `file://` source is linked to, not copied.
+    """Have the model and its adapters where `serve` looks for them; a `file://` source is linked to, not copied.
 
     Raises
     ------
     RuntimeFailure
     """
-    source = config.model.source
-    if source.startswith("file://"):
-        _link(config.model, Path(unquote(urlsplit(source).path)), places)
-    else:
-        print(f"Fetching {source} into {places.model_dir}", file=sys.stderr)
-        Fetch(config.model, Site(places)).run()
+    for each in (config.model, *(config.adapters or ())):
+        if each.source.startswith("file://"):
+            _link(each, Path(unquote(urlsplit(each.source).path)), places)
+        else:
+            print(f"Fetching {each.source} into {places.model_dir}", file=sys.stderr)
+            Fetch(each, Site(places)).run()
     name = config.model.name
     base = f"http://{places.host}:{places.api_port}"
     print(f"Serving {name} on {base}. When it is ready, try:", file=sys.stderr)
@@ -72,6 +86,7 @@ def fetch_local(config: RuntimeConfig, places: Places) -> None:
 
 def _link(model: ModelConfig, path: Path, places: Places) -> None:
     facts = inspect_file(path)
+    check_kind(facts, model)
     folder = ModelFolder(places.model_dir, model)
     with storage_errors(folder.path), folder.locked():
         folder.link(facts.file_name, path)

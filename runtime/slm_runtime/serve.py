@@ -4,7 +4,9 @@ bind ── launch engine ──┬── import the API ──┬── first t
                         └── load the model ──┘
 """
 
+import contextlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,13 +15,13 @@ from slm_contract import places as contract
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import ModelFacts, RuntimeReport
 from slm_runtime.engine.launch import launch
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.messages import AdapterFile, EngineConfig
 from slm_runtime.errors import ConfigError, RuntimeFailure
+from slm_runtime.listeners import listen
 from slm_runtime.logs import configure
 from slm_runtime.models.encrypted import PlainVolume
 from slm_runtime.models.folder import FetchedModel, ModelFolder
 from slm_runtime.places import Places
-from slm_runtime.sockets import listen
 from slm_runtime.termination import leave
 
 DEFAULT_CONTEXT: Final = 8192
@@ -42,18 +44,24 @@ def main(config: RuntimeConfig, places: Places | None = None) -> int:
 
 
 def _serve(config: RuntimeConfig, places: Places) -> int:
-    folder = ModelFolder(places.model_dir, config.model)
-    with folder.served():
-        return _serve_model(config, places, folder.require())
+    with contextlib.ExitStack() as stack:
+        fetched = []
+        for each in (config.model, *(config.adapters or ())):
+            folder = ModelFolder(places.model_dir, each)
+            stack.enter_context(folder.served())
+            fetched.append(folder.require())
+        return _serve_model(config, places, fetched[0], fetched[1:])
 
 
-def _serve_model(config: RuntimeConfig, places: Places, model: FetchedModel) -> int:
+def _serve_model(
+    config: RuntimeConfig, places: Places, model: FetchedModel, adapters: Sequence[FetchedModel]
+) -> int:
     config = config.model_copy(update={"prompt": prompt_of(config.prompt, model.prompt)})
     check_context(config, model.facts)
-    path = PlainVolume(places.plain_dir, places.identities).path(model)
+    plain = PlainVolume(places.plain_dir, places.identities)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
-    engine = engine_config(config, path, model.facts)
+    engine = engine_config(config, model, plain.path(model), [plain.path(each) for each in adapters])
     launched = launch(engine)
     # What follows takes as long to import as the engine needs to load: side by side.
     from slm_runtime.api.http.auth import KeyRing
@@ -63,7 +71,14 @@ def _serve_model(config: RuntimeConfig, places: Places, model: FetchedModel) -> 
 
     supervisor = EngineSupervisor(engine, launched=launched, keep_alive=config.keep_alive_seconds)
     keys = KeyRing(places.keys_dir) if config.auth is AuthMode.API_KEY else None
-    serving = Serving(config=config, model=model.facts, engine=supervisor, keys=keys, local=places.local)
+    serving = Serving(
+        config=config,
+        model=model.facts,
+        adapters=[each.facts for each in adapters],
+        engine=supervisor,
+        keys=keys,
+        local=places.local,
+    )
     live(serving, api, ops)
     return contract.ExitCode.OK
 
@@ -99,14 +114,22 @@ def _said(model: PromptConfig | PromptParameters) -> dict[str, object]:
     return {name: value for name, value in model if value is not None}
 
 
-def engine_config(config: RuntimeConfig, path: Path, facts: ModelFacts) -> EngineConfig:
+def engine_config(
+    config: RuntimeConfig, model: FetchedModel, path: Path, adapters: Sequence[Path]
+) -> EngineConfig:
+    """`path`: of the model's file in plain; `adapters`: those of `config.adapters`, in their order."""
     return EngineConfig(
         engine="LlamaCpp",
         model_path=str(path),
+        own_adapters=[AdapterFile(str(model.beside(each))) for each in model.facts.own_adapters or ()],
+        adapters=[
+            AdapterFile(str(file), adapter.scale)
+            for file, adapter in zip(adapters, config.adapters or (), strict=True)
+        ],
         context_length=config.context_length,
         parallel=config.parallel,
         kv_cache_type=config.kv_cache_type.value,
-        kv_cells=_kv_cells(config, facts),
+        kv_cells=_kv_cells(config, model.facts),
         flash_attention=config.flash_attention,
         batch_size=config.batch_size,
         threads=config.threads,

@@ -5,11 +5,13 @@ invalid UTF-8, cut inside characters: what streaming has to cope with.
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
-from gguf import GGUFWriter, LlamaFileType, PoolingType, TokenType
+from gguf import GGUFValueType, GGUFWriter, LlamaFileType, PoolingType, TokenType
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -19,6 +21,9 @@ WORDS = (
     " the of and a to in is you that it he was for on are as with his they I at be this have from or one had by"
     " word but not what all were we when your can said there use an each which she do how their if will up other"
 )
+
+
+Matrix: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
 def write_tiny_gguf(
@@ -34,19 +39,20 @@ def write_tiny_gguf(
     architecture: str = "llama",
     pre: str | None = None,
     shard_tensors: int = 0,
+    changes: Mapping[str, Matrix] | None = None,
 ) -> Path:
     """Write about half a MiB to `path` and return it.
 
     With `shard_tensors` it is split into shards of so many tensors beside `path`, and the first one's path is returned.
     With a sliding window it is a Gemma 3, whose layers differ; with the name of a pre-tokenizer, `pre`, its tokens are byte
-    pairs, which that one finds the words for.
+    pairs, which that one finds the words for. `changes` are added to its tensors.
     """
     embedding, heads, kv_heads, feed_forward = 64, 2, 1, 128
     head = embedding // heads
-    vocabulary = _sentence_pieces() if pre is None else _byte_pairs()
+    vocabulary = _sentence_pieces() if pre is None else _bytepairs()
     random = np.random.default_rng(seed)
 
-    def matrix(rows: int, columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    def matrix(rows: int, columns: int) -> Matrix:
         return random.normal(0, 0.4 / np.sqrt(columns) * 4, (rows, columns)).astype(np.float32)
 
     architecture = architecture if sliding_window is None else "gemma3"
@@ -102,11 +108,60 @@ def write_tiny_gguf(
         writer.add_tensor(f"{prefix}.ffn_down.weight", matrix(embedding, feed_forward))
     writer.add_tensor("output_norm.weight", np.ones(embedding, np.float32))
     writer.add_tensor("output.weight", matrix(len(tokens), embedding))
+    for tensors in writer.tensors:
+        for tensor in tensors.keys() & (changes or {}).keys():
+            tensors[tensor].tensor += (changes or {})[tensor]
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return writer.format_shard_names(path)[0]
+
+
+@dataclass(frozen=True)
+class TinyLora:
+    """An adapter of the tiny model, with a share in all kinds of its tensors."""
+
+    seed: int = 1
+    rank: int = 4
+    alpha: float = 8.0
+
+    def write(self, path: Path, architecture: str = "llama", **metadata: Any) -> Path:
+        """As a file; `metadata` are lists of numbers beside what such a file says."""
+        writer = GGUFWriter(path, architecture)
+        writer.add_type("adapter")
+        writer.add_string("adapter.type", "lora")
+        writer.add_float32("adapter.lora.alpha", self.alpha)
+        for key, value in metadata.items():
+            writer.add_key_value(
+                key.replace("__", "."), value, GGUFValueType.ARRAY, sub_type=GGUFValueType.UINT32
+            )
+        for name, (a, b) in self.pairs().items():
+            writer.add_tensor(f"{name}.lora_a", a)
+            writer.add_tensor(f"{name}.lora_b", b)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+    def changes(self, scale: float = 1.0) -> dict[str, Matrix]:
+        """What it adds to the model's own weights."""
+        factor = scale * self.alpha / self.rank
+        return {name: (factor * b @ a).astype(np.float32) for name, (a, b) in self.pairs().items()}
+
+    def pairs(self) -> dict[str, tuple[Matrix, Matrix]]:
+        """By the name of a tensor, what is multiplied and added to it."""
+        random = np.random.default_rng(self.seed)
+        shapes = {"blk.0.attn_q": (64, 64), "blk.0.ffn_down": (64, 128), "blk.1.attn_v": (32, 64)}
+
+        def matrix(rows: int, columns: int) -> Matrix:
+            return random.normal(0, 0.3, (rows, columns)).astype(np.float32)
+
+        return {
+            f"{name}.weight": (matrix(self.rank, columns), matrix(rows, self.rank))
+            for name, (rows, columns) in shapes.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -139,7 +194,7 @@ def _sentence_pieces() -> _Vocabulary:
     return _Vocabulary(tokens, types, scores=scores)
 
 
-def _byte_pairs() -> _Vocabulary:
+def _bytepairs() -> _Vocabulary:
     """All bytes, words, and what runs are made of: of every pair that a pre-tokenizer keeps apart, one is a token."""
     letters = _byte_letters()
     words = dict.fromkeys(letters.values())

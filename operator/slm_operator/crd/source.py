@@ -1,6 +1,6 @@
 """How a source is written, scheme by scheme: the API server and the operator read it by the same regular expressions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -61,19 +61,26 @@ SCHEMES: Final[Mapping[str, Scheme]] = {
         "write catalog://name, with a name of the operator's catalog",
     ),
 }
-KNOWN: Final = f"write a source that begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
 
 
-def _uri_rules() -> dict[str, Any]:
-    known = rule(f"self.matches('^({'|'.join(SCHEMES)})://')", KNOWN)
+def _known(schemes: Iterable[str]) -> str:
+    return f"write a source that begins with {', '.join(f'{scheme}://' for scheme in schemes)}"
+
+
+def _uri_rules(schemes: Mapping[str, Scheme] = SCHEMES) -> dict[str, Any]:
+    known = rule(f"self.matches('^({'|'.join(schemes)})://')", _known(schemes))
     each = (
         rule(f"!self.startsWith('{name}://') || self.matches(r'{scheme.pattern}')", scheme.remedy)
-        for name, scheme in SCHEMES.items()
+        for name, scheme in schemes.items()
     )
     return rules(known, *each)
 
 
 SourceUri = Annotated[str, Field(min_length=1, max_length=2048, json_schema_extra=_uri_rules())]
+
+KNOWN: Final = _known(SCHEMES)
+_FETCHED: Final = {name: scheme for name, scheme in SCHEMES.items() if name not in {"pvc", "catalog"}}
+AdapterUri = Annotated[str, Field(min_length=1, max_length=1024, json_schema_extra=_uri_rules(_FETCHED))]
 
 MIRRORED: Final = tuple(name for name in SCHEMES if name not in {"pvc", "pypi", "catalog"})
 """Schemes that a mirror can stand for, or be of: pip's own settings say where an index is."""

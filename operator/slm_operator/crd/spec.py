@@ -22,7 +22,7 @@ from slm_operator.crd.decryption import Decryption
 from slm_operator.crd.endpoint import Endpoint
 from slm_operator.crd.podtemplate import PodTemplate
 from slm_operator.crd.prompt import Prompt
-from slm_operator.crd.source import ModelMirror, SourceUri
+from slm_operator.crd.source import AdapterUri, ModelMirror, SourceUri
 from slm_operator.crd.verification import Verification
 
 
@@ -53,21 +53,32 @@ class ModelVariant(ApiModel):
     """Format of this artifact; `Auto` reads it from the file."""
 
 
+ModelName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        json_schema_extra=pattern(
+            "^[A-Za-z0-9][-A-Za-z0-9._:/]*$",
+            "write a name that clients can send: letters, digits, '-', '.', '_', ':' and '/'",
+        ),
+    ),
+]
+
+
+class Adapter(ApiModel):
+    name: ModelName
+    """Name that clients ask for; another than the model's and the other adapters'."""
+    source: AdapterUri
+    """Where its GGUF file is, as in `model.source`."""
+    sha256: Sha256 | None = None
+    """Checksum of its file."""
+    scale: Annotated[float, Field(ge=-8, le=8)] = 1.0
+    """How much of it counts."""
+
+
 class Model(ApiModel):
-    name: (
-        Annotated[
-            str,
-            Field(
-                min_length=1,
-                max_length=128,
-                json_schema_extra=pattern(
-                    "^[A-Za-z0-9][-A-Za-z0-9._:/]*$",
-                    "write a name that clients can send: letters, digits, '-', '.', '_', ':' and '/'",
-                ),
-            ),
-        ]
-        | None
-    ) = None
+    name: ModelName | None = None
     """Name that clients ask for; absent: the name of the SLMDeployment."""
     source: SourceUri
     """Where the model is: `catalog://name`, `hf://organization/repository/file@revision`, `ollama://name:tag`,
@@ -106,6 +117,15 @@ class Model(ApiModel):
         ),
     ] = ()
     """Other artifacts of the same model, for other classes of hardware."""
+    adapters: Annotated[
+        tuple[Adapter, ...],
+        Field(
+            max_length=8,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        ),
+    ] = ()
+    """LoRA adapters of the model: each is fetched, pinned and verified as the model is, and served beside it under its own
+    name."""
     prompt: Prompt | None = None
     """What a Modelfile says: each request's own word goes before it."""
 

@@ -40,6 +40,21 @@ class ModelFileStatus(ApiModel):
     """Its checksum, where the source gives it or it has been verified."""
 
 
+class AdapterStatus(ApiModel):
+    name: Annotated[str, Field(max_length=128)]
+    """Name that clients ask for."""
+    source: Text
+    """Where it is from."""
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+    """Its checksum, where the source gives it or the spec asks for it."""
+    size_bytes: Bytes | None = None
+    """Its size."""
+    revision: Text | None = None
+    """What the source calls the state that is pinned."""
+    digest: Annotated[str, Field(max_length=64)] | None = None
+    """Names the pinned bytes."""
+
+
 Files = Annotated[
     tuple[ModelFileStatus, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
 ]
@@ -70,6 +85,14 @@ class ModelStatus(ApiModel):
     """Names the pinned bytes of all files."""
     files: Files | None = None
     """The first files of the model, where it has several."""
+    adapters: (
+        Annotated[
+            tuple[AdapterStatus, ...],
+            Field(max_length=8, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        ]
+        | None
+    ) = None
+    """The adapters that are served beside it."""
     license: Text | None = None
     """License that the catalog names for it."""
     gated: bool | None = None

@@ -25,7 +25,9 @@ def copies(resource: SLMDeployment, settings: Settings, revision: Revision | Non
     if revision is None or not cache.pre_pull or not on_node(cache, settings) or resource.spec.suspend:
         return None
     config = RuntimeConfig(
-        model=revision.artifact, hardware=HardwareConfig(hardware_class=revision.hardware_class.name)
+        model=revision.artifact,
+        adapters=revision.adapters or None,
+        hardware=HardwareConfig(hardware_class=revision.hardware_class.name),
     )
     fetch = fetch_container(
         settings,

@@ -6,7 +6,7 @@ five minutes): a source that comes back is noticed by itself, and the reason sta
 
 from typing import Any, Final
 
-from slm_contract.config import HardwareConfig, ModelConfig, RuntimeConfig
+from slm_contract.config import AdapterConfig, HardwareConfig, ModelConfig, RuntimeConfig
 from slm_operator.crd.names import MODEL_LABEL, job_name, labels, selector
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.child import child
@@ -42,16 +42,17 @@ def pull_job(
     artifact: ModelConfig,
     image: str,
     *,
+    adapters: tuple[AdapterConfig, ...] = (),
     beside_pods: bool = False,
 ) -> dict[str, Any]:
-    """Fetches the model into the claim, on a node of the class: a volume is bound where it is first used.
+    """Fetches the model and its adapters into the claim, on a node of the class: a volume is bound where it is first used.
 
     Parameters
     ----------
     beside_pods
         Whether serving pods have the claim already, which only one node can have: the Job's pod goes to theirs.
     """
-    job = _job(resource, settings, hardware_class, artifact, image, command="fetch", volume=True)
+    job = _job(resource, settings, hardware_class, artifact, image, adapters, command="fetch", volume=True)
     if beside_pods:
         term = {"labelSelector": {"matchLabels": selector(resource.name)}, "topologyKey": HOSTNAME}
         pod = job["spec"]["template"]["spec"]
@@ -66,12 +67,17 @@ def _job(
     hardware_class: HardwareClass,
     artifact: ModelConfig,
     image: str,
+    adapters: tuple[AdapterConfig, ...] = (),
     *,
     command: str,
     volume: bool,
 ) -> dict[str, Any]:
     purpose = "pull" if volume else "inspect"
-    config = RuntimeConfig(model=artifact, hardware=HardwareConfig(hardware_class=hardware_class.name))
+    config = RuntimeConfig(
+        model=artifact,
+        adapters=adapters or None,
+        hardware=HardwareConfig(hardware_class=hardware_class.name),
+    )
     volumes = fetch_volumes(settings, resource, artifact, None)
     if not volume:
         volumes[0] = {"name": "models", "emptyDir": {"sizeLimit": "256Mi"}}

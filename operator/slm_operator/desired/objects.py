@@ -132,6 +132,7 @@ def _jobs(
         revision.hardware_class,
         revision.artifact,
         revision.image,
+        adapters=revision.adapters,
         beside_pods=bool(beside) and "ReadWriteOnce" in resource.spec.cache.access_modes,
     )
     pull = retaining(pull, resource, retention(resource, settings, target, history))
@@ -159,7 +160,8 @@ def _holds(current: Revision | None, resource: SLMDeployment, revision: Revision
     if current is None or not _mounts_claim(current, resource):
         return False
     config = runtime_config(current.template["spec"])
-    return config is not None and config.model.folder == revision.artifact.folder
+    held = () if config is None else (config.model, *(config.adapters or ()))
+    return set(revision.folders) <= {each.folder for each in held}
 
 
 def _succeeded(children: Mapping[ChildRef, Document], job: Document) -> bool:

@@ -9,7 +9,7 @@ from slm_contract.retention import Retention
 from slm_operator.crd.names import job_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
-from slm_operator.placement.choose import candidates
+from slm_operator.placement.choose import adapters_of, candidates
 from slm_operator.pod.volumes import SHARED_GRACE, read_only
 from slm_operator.revision.history import History
 from slm_operator.settings import Settings
@@ -53,10 +53,11 @@ def _in_use(
     revisions = [each for each in (history.current, target.revision, back) if each is not None]
     facts = {key: each for revision in revisions for key, each in revision.facts.items()}
     for revision in revisions:
-        yield revision.artifact
+        yield from (revision.artifact, *revision.adapters)
     named, _ = candidates(resource, settings)
-    for each in (*named, *target.headers):
-        yield each.artifact
-        known = facts.get(each.artifact.key)
-        if known is not None and each.artifact.pin is None:
-            yield each.artifact.model_copy(update={"pin": known.pin})
+    named_artifacts = (each.artifact for each in (*named, *target.headers))
+    for artifact in (*named_artifacts, *adapters_of(resource)):
+        yield artifact
+        known = facts.get(artifact.key)
+        if known is not None and artifact.pin is None:
+            yield artifact.model_copy(update={"pin": known.pin})

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,6 +14,8 @@ from slm_contract.retention import Removed
 from slm_contract.source import SourcePin
 from slm_operator.model.source import says_it_all
 from slm_operator.snapshot import Document
+
+_Config = TypeVar("_Config", bound=ModelConfig)
 
 
 def reported_facts(
@@ -37,7 +39,7 @@ def reported_facts(
     return found
 
 
-def pinned(artifact: ModelConfig, facts: Mapping[str, ModelFacts]) -> ModelConfig:
+def pinned(artifact: _Config, facts: Mapping[str, ModelFacts]) -> _Config:
     """The artifact as its header was found: the source's bytes of that moment, unless its address names them for ever."""
     known = facts.get(artifact.key)
     if known is None or says_it_all(artifact.source, artifact.sha256):

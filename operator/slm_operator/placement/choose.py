@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import AdapterConfig, ModelConfig
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
@@ -60,6 +60,22 @@ def artifact_for(
         sha256=sha256,
         format=chosen.format,
         verification=None if model.verification is None else model.verification.config,
+    )
+
+
+def adapters_of(resource: SLMDeployment) -> tuple[AdapterConfig, ...]:
+    """The same for all classes."""
+    model = resource.spec.model
+    verification = None if model.verification is None else model.verification.config
+    return tuple(
+        AdapterConfig(
+            name=each.name,
+            source=each.source,
+            sha256=each.sha256,
+            verification=verification,
+            scale=each.scale,
+        )
+        for each in model.adapters
     )
 
 
@@ -182,12 +198,23 @@ def _judge(
         )
     artifact = candidate.artifact
     header, given = facts.get(artifact.key), memory_given(resource)
+    adapters = adapters_of(resource)
+    headers = (candidate, *(Candidate(chosen, each) for each in adapters))
+    unread = [each.artifact for each in headers if each.artifact.key not in facts]
+    pending = any(given is None or not says_it_all(each.source, each.sha256) for each in unread)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
-    if header is None:
-        pending = given is None or not says_it_all(artifact.source, artifact.sha256)
+    if header is None or pending:
         return Placement(
-            rejected=(), selected=candidate, reason=reason, headers=(candidate,) * pending, pending=pending
+            rejected=(),
+            selected=candidate,
+            reason=reason,
+            headers=headers if pending else (),
+            pending=pending,
         )
+    known = {each.name: facts[each.key] for each in adapters if each.key in facts}
+    wrong = _mismatch(header, known)
+    if wrong is not None:
+        return Rejected(hardware=chosen.name, cause=Cause.MISMATCH, reason=wrong)
     longest = longest_context(header)
     if longest is not None and (spec.runtime.context_length or 0) > longest:
         return Rejected(
@@ -198,8 +225,9 @@ def _judge(
             longest_context=longest,
         )
     kv_memory = spec.runtime.kv_cache_memory
+    weights = header.weights_bytes + sum(each.weights_bytes for each in known.values())
     fitted = fit(
-        header,
+        header.model_copy(update={"weights_bytes": weights}),
         context_length=spec.runtime.context_length,
         parallel=spec.runtime.parallel or DEFAULT_PARALLEL,
         batch=spec.runtime.batch_size or DEFAULT_BATCH,
@@ -210,7 +238,19 @@ def _judge(
     )
     if not fitted.fits and given is None:
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
-    return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted, headers=(candidate,))
+    return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted, headers=headers)
+
+
+def _mismatch(header: ModelFacts, adapters: Mapping[str, ModelFacts]) -> str | None:
+    """Why a model isn't served, or not with these adapters."""
+    if header.adapter:
+        return "spec.model.source names an adapter, and no model"
+    for name, each in adapters.items():
+        if not each.adapter:
+            return f"the adapter {name} is a model by itself"
+        if each.architecture != header.architecture:
+            return f"the adapter {name} is of a {each.architecture} model, and the model is a {header.architecture}"
+    return None
 
 
 def _why(header: ModelFacts) -> str:

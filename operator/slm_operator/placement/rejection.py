@@ -11,6 +11,8 @@ class Cause(StrEnum):
 
     UNKNOWN = "Unknown"
     NO_ARTIFACT = "NoArtifact"
+    MISMATCH = "Mismatch"
+    """What its model and the adapters are doesn't go together."""
     NO_NODES = "NoNodes"
     NO_IMAGE = "NoImage"
     NO_MEMORY = "NoMemory"
@@ -35,4 +37,4 @@ class Rejected(Kept):
     @property
     def by_header(self) -> bool:
         """Whether it was passed over for what its model's header says."""
-        return self.cause is Cause.NO_MEMORY or self.longest_context is not None
+        return self.cause in {Cause.NO_MEMORY, Cause.MISMATCH} or self.longest_context is not None

@@ -24,6 +24,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
     kv_memory = spec.runtime.kv_cache_memory
     return RuntimeConfig(
         model=revision.artifact,
+        adapters=revision.adapters or None,
         engine=chosen.engine,
         hardware=HardwareConfig(
             hardware_class=chosen.name,

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from pydantic import Field, ValidationError, field_validator
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import AdapterConfig, ModelConfig
 from slm_contract.report import ModelFacts
 from slm_operator.crd.names import REVISION_LABEL, revision_name
 from slm_operator.crd.quantities import parse_quantity
@@ -68,6 +68,7 @@ class Revision(Kept):
     hardware_class: HardwareClass
     """The bundle as it was."""
     artifact: ModelConfig
+    adapters: tuple[AdapterConfig, ...] = ()
     image: str
     context_length: int | None = None
     memory: FittedMemory
@@ -94,8 +95,19 @@ class Revision(Kept):
 
     @property
     def own_facts(self) -> ModelFacts | None:
-        """Of the artifact that it runs."""
-        return self.facts.get(self.artifact.key)
+        """Of the artifact that it runs; the size is that of its adapters too."""
+        facts = self.facts.get(self.artifact.key)
+        known = [self.facts[each.key] for each in self.adapters if each.key in self.facts]
+        if facts is None or not known:
+            return facts
+        return facts.model_copy(
+            update={"size_bytes": sum((each.size_bytes for each in known), facts.size_bytes)}
+        )
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Of a model volume: what it runs of it."""
+        return (self.artifact.folder, *(each.folder for each in self.adapters))
 
     @property
     def data(self) -> dict[str, Any]:
@@ -106,7 +118,7 @@ class Revision(Kept):
 
     def makes_pods_of(self, other: Self) -> bool:
         """Whether both ask for the same pods: why a class was taken, or what was learnt of the model since, rolls none."""
-        inputs = ("hardware_class", "artifact", "image", "spec", "site")
+        inputs = ("hardware_class", "artifact", "adapters", "image", "spec", "site")
         same = all(getattr(self, name) == getattr(other, name) for name in inputs)
         return same and self.memory.request == other.memory.request
 

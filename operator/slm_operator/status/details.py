@@ -3,6 +3,7 @@
 from slm_contract.report import Download, ModelFacts
 from slm_operator.crd.status import (
     AccelerationStatus,
+    AdapterStatus,
     DisplayStatus,
     DownloadStatus,
     FailureStatus,
@@ -14,6 +15,7 @@ from slm_operator.crd.status import (
     Rejection,
 )
 from slm_operator.model.source import file_name, public
+from slm_operator.revision.revision import Revision
 from slm_operator.status.view import View
 
 PERCENT_STEP = 5
@@ -49,9 +51,27 @@ def model(view: View) -> ModelStatus:
             "revision": None if pin is None or pin.revision is None else pin.revision[:1024],
             "digest": None if pin is None else pin.digest,
             "context_length": context,
+            "adapters": _adapters(view.revision),
             "license": None if entry is None else entry.license[:1024],
             "gated": None if entry is None else entry.gated,
         }
+    )
+
+
+def _adapters(revision: Revision | None) -> tuple[AdapterStatus, ...] | None:
+    if revision is None or not revision.adapters:
+        return None
+    known = [revision.facts.get(each.key) for each in revision.adapters]
+    return tuple(
+        AdapterStatus(
+            name=each.name,
+            source=public(each.source)[:1024],
+            sha256=each.sha256 or (facts.files[0].sha256 if facts is not None and facts.files else None),
+            size_bytes=None if facts is None else facts.size_bytes,
+            revision=None if each.pin is None or each.pin.revision is None else each.pin.revision[:1024],
+            digest=None if each.pin is None else each.pin.digest,
+        )
+        for each, facts in zip(revision.adapters, known, strict=True)
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from slm_contract.config import told_apart
 from slm_operator.crd.cache import CacheMode
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.source import ModelMirror
@@ -19,7 +20,7 @@ def refused(resource: SLMDeployment, settings: Settings) -> Fault | None:
 
 def _refusals(resource: SLMDeployment, settings: Settings) -> Iterator[Fault]:
     model = resource.spec.model
-    written = sources_of(model)
+    written = (*sources_of(model), *(each.source for each in model.adapters))
     for source in written:
         yield from _source(source, settings)
     for each in model.mirrors:
@@ -29,6 +30,14 @@ def _refusals(resource: SLMDeployment, settings: Settings) -> Iterator[Fault]:
     for mirrored in _mirrored((*written, *listed), model.mirrors):
         if not source_allowed(mirrored, settings.fetch.allowed_sources):
             yield _not_allowed(f"{mirrored}, which is what a mirror makes of the source", settings)
+    names = [resource.model_name, *(each.name for each in model.adapters)]
+    if not told_apart(names):
+        yield Fault(
+            "NamesAlike",
+            f"two of {', '.join(names)} are the same name to clients, who write it in any case and with :latest",
+            "give the model and each of its adapters a name of its own in spec.model",
+            stalled=True,
+        )
     if resource.spec.cache.mode is CacheMode.NODE_LOCAL and settings.node_cache is None:
         yield Fault(
             "CacheNotOffered",

@@ -14,7 +14,7 @@ from slm_operator.crd.resource import SLMDeployment
 from slm_operator.faults import Fault
 from slm_operator.model.known import pinned
 from slm_operator.observed.pods import is_ready
-from slm_operator.placement.choose import Candidate, Placement, place
+from slm_operator.placement.choose import Candidate, Placement, adapters_of, place
 from slm_operator.placement.rejection import Cause
 from slm_operator.pod.template import pod_template
 from slm_operator.revision.history import History
@@ -197,6 +197,7 @@ def _made(
     bare = Revision(
         hardware_class=chosen,
         artifact=pinned(selected.artifact, wanted.facts),
+        adapters=tuple(pinned(each, wanted.facts) for each in adapters_of(resource)),
         image=image,
         context_length=None if fitted is None else fitted.estimate.context_length,
         memory=rollback.taught(wanted.memory(placement), times, wanted.available(chosen)),
@@ -272,6 +273,14 @@ def _nowhere(placement: Placement, resource: SLMDeployment) -> Fault:
             placement.reason,
             "name classes or families of the operator's configuration in spec.hardware.preference",
             "Placed",
+            stalled=True,
+        )
+    if Cause.MISMATCH in causes:
+        return Fault(
+            "AdapterMismatch",
+            placement.reason,
+            "name a model in spec.model.source, and LoRA adapters that were made for it in spec.model.adapters",
+            "ModelReady",
             stalled=True,
         )
     too_short = [each.longest_context for each in placement.rejected if each.longest_context is not None]

@@ -8,7 +8,7 @@ from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.faults import Fault
 from slm_operator.model.known import drifted, reported_facts
-from slm_operator.placement.choose import Placement, candidates, memory_given, place
+from slm_operator.placement.choose import Placement, adapters_of, candidates, memory_given, place
 from slm_operator.revision.digests import bundle_digest, placement_digest, site_digest, spec_digest
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import FittedMemory, Revision
@@ -136,5 +136,5 @@ def relevant(
 ) -> dict[str, ModelFacts]:
     """Facts of artifacts that the spec still names."""
     found, _ = candidates(resource, settings)
-    keys = {candidate.artifact.key for candidate in found}
+    keys = {each.key for each in (*(candidate.artifact for candidate in found), *adapters_of(resource))}
     return {key: value for key, value in facts.items() if key in keys}

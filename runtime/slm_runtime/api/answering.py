@@ -175,7 +175,7 @@ async def generating(
     Disconnected
     """
     began = time.monotonic() if began is None else began
-    exchange.outcome["model"] = serving.name
+    exchange.outcome["model"] = serving.served[requests[0].adapter].name
     async with cancelled_on_disconnect(exchange), AsyncExitStack() as stack:
         tracked: list[Tracked] = []
         for request in requests:

@@ -27,7 +27,7 @@ async def score(
     ------
     EngineError, Disconnected
     """
-    exchange.outcome["model"] = serving.name
+    exchange.outcome["model"] = serving.served[request.adapter].name
     request.deadline = began + REQUEST_SECONDS
     request.client = exchange.caller
     async with cancelled_on_disconnect(exchange):

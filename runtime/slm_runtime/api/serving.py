@@ -3,8 +3,9 @@
 import hashlib
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import (
@@ -37,6 +38,19 @@ LOOP_SECONDS: Final = 30.0
 LOADING_RETRY_SECONDS: Final = 2.0
 
 
+class Served(NamedTuple):
+    """What clients may ask for by a name."""
+
+    name: str
+    adapter: int
+    """As the engine numbers it; 0: the model itself."""
+
+    @property
+    def tagged_name(self) -> str:
+        """The name as Ollama's clients look for it: they put `:latest` to one without a tag."""
+        return _tagged(self.name)
+
+
 @dataclass
 class Serving:
     """Written by the API's event loop alone; the operations port's thread only reads."""
@@ -46,6 +60,8 @@ class Serving:
     engine: EngineClient
     keys: KeyRing | None
     """None where `auth.mode: None` is written."""
+    adapters: Sequence[ModelFacts] = ()
+    """Of each in `config.adapters`, in their order."""
     local: bool = False
     """No cluster stands behind it: whoever asks has started it on a command line."""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -83,9 +99,10 @@ class Serving:
         return self.config.model.name
 
     @property
-    def tagged_name(self) -> str:
-        """The name as Ollama's clients look for it: they put `:latest` to one without a tag."""
-        return _tagged(self.name)
+    def served(self) -> list[Served]:
+        """The model, and after it the adapters by their numbers."""
+        names = [self.name, *(each.name for each in self.config.adapters or ())]
+        return [Served(name, number) for number, name in enumerate(names)]
 
     @property
     def prompt(self) -> PromptConfig:
@@ -113,19 +130,26 @@ class Serving:
             return "Draining"
         return "Loading" if self.performance is None else "Ready"
 
-    def require_model(self, asked: str) -> None:
-        """Check the name that a client asks for.
+    def facts(self, served: Served) -> ModelFacts:
+        """Of the file that makes it what it is."""
+        return self.adapters[served.adapter - 1] if served.adapter else self.model
+
+    def require_model(self, asked: str) -> Served:
+        """Find what a client asks for by its name.
 
         Raises
         ------
         ModelNotFound
         """
-        if not self.serves(asked):
-            raise ModelNotFound(asked, self.name)
+        found = self.find(asked)
+        if found is None:
+            raise ModelNotFound(asked, [each.name for each in self.served])
+        return found
 
-    def serves(self, asked: str) -> bool:
+    def find(self, asked: str) -> Served | None:
         """As Ollama reads names: upper case is lower, `:latest` and its registry's library go without saying."""
-        return _plain_name(asked) == _plain_name(self.name)
+        name = _plain_name(asked)
+        return next((each for each in self.served if _plain_name(each.name) == name), None)
 
     def require_chat(self) -> ChatFormat:
         """Raise Unavailable until the model has made its first token, and BadRequest if it makes none."""

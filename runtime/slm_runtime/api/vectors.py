@@ -12,7 +12,7 @@ import msgspec
 from slm_runtime.api.answering import REQUEST_SECONDS, cancelled_on_disconnect
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
-from slm_runtime.api.serving import Serving
+from slm_runtime.api.serving import Served, Serving
 from slm_runtime.engine.messages import Embedded, EmbedRequest
 
 NUMBERS: Final = 1 << 21
@@ -22,6 +22,7 @@ NUMBERS: Final = 1 << 21
 async def embed(
     serving: Serving,
     exchange: Exchange,
+    served: Served,
     inputs: list[str | list[int]],
     *,
     truncate: bool = False,
@@ -40,11 +41,12 @@ async def embed(
             f"holds: send some of them in another request",
             param="input",
         )
-    exchange.outcome["model"] = serving.name
+    exchange.outcome["model"] = served.name
     request = EmbedRequest(
         inputs=inputs,
         truncate=truncate,
         normalize=normalize,
+        adapter=served.adapter,
         deadline=time.monotonic() + REQUEST_SECONDS,
         client=exchange.caller,
     )

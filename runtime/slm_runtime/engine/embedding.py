@@ -21,6 +21,7 @@ class EmbeddingState(Reading):
                 tokens=tokens,
                 limit=len(tokens),
                 wanted=Wanted.HIDDEN_STATES,
+                adapter=prepared.request.adapter,
             )
             for place, tokens in enumerate(prepared.inputs)
         ]

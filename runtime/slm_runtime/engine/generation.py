@@ -56,6 +56,7 @@ class GenerationState:
                 client=prepared.request.client,
                 tokens=prepared.tokens,
                 limit=prepared.limit,
+                adapter=prepared.request.adapter,
             )
             for index in range(prepared.request.n)
         ]

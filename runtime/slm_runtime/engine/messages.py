@@ -26,11 +26,22 @@ class Value(msgspec.Struct, array_like=True):
 # --- API process to engine process
 
 
+class AdapterFile(Value):
+    """A LoRA adapter; requests name it by its place in the configuration, counted from 1."""
+
+    path: str
+    scale: float = 1.0
+    """How much of it counts."""
+
+
 class EngineConfig(Message, kw_only=True):
     """What the engine process is started with; its first frame."""
 
     engine: Literal["LlamaCpp"] = "LlamaCpp"
     model_path: str
+    own_adapters: list[AdapterFile] = []
+    """A part of the model: all goes through them, whatever else it goes through."""
+    adapters: list[AdapterFile] = []
     context_length: int | None = None
     """Tokens a request may hold, prompt and completion together; None: as trained, capped at 8192."""
     parallel: int = 4
@@ -112,6 +123,8 @@ class GenerateRequest(Value, kw_only=True):
     most_logprobs: int | None = None
     """That an answer can hold, of all choices and alternatives; None: any number."""
     constraint: Constraint | None = None
+    adapter: int = 0
+    """What the answer goes through; 0: the model alone."""
     keep_on_overflow: int | None = None
     """None: a prompt too long is refused; k: its first k tokens stay, the oldest of the rest go (Ollama)."""
     require_room: bool = False
@@ -135,6 +148,8 @@ class EmbedRequest(Value, kw_only=True):
     truncate: bool = False
     """False: an input longer than the context is refused; True: its end is cut off."""
     normalize: bool = True
+    adapter: int = 0
+    """As of GenerateRequest."""
     deadline: float | None = None
     client: str = ""
 
@@ -153,8 +168,9 @@ class ScoreRequest(Value, kw_only=True):
     most: int | None = None
     """Log probabilities, `top` + 1 a token; more are refused. None: any number."""
     add_special: bool = True
-    """As of GenerateRequest, like the next."""
+    """As of GenerateRequest, like the next two."""
     parse_special: bool = True
+    adapter: int = 0
     deadline: float | None = None
     client: str = ""
 

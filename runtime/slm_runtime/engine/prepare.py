@@ -90,6 +90,7 @@ class Preparer:
         self._vocabulary = vocabulary
         self._can = capabilities
         self._context_length = capabilities.context_length
+        self._adapters = capabilities.adapters
         self._grammars = Grammars(vocabulary)
 
     def read_vocabulary(self) -> None:
@@ -102,6 +103,7 @@ class Preparer:
         if not self._can.generates:
             return Refused(submit.id, "this model is an encoder: it generates no text")
         try:
+            self._check_adapter(request.adapter)
             _check_request(request)
             _check_sampling(request.sampling, self._vocabulary.size)
             tokens = self._prompt(request)
@@ -119,11 +121,12 @@ class Preparer:
         if not self._can.embeds:
             return Refused(embed.id, "this model makes no embeddings")
         try:
+            self._check_adapter(embed.request.adapter)
             inputs = [
                 self._input(part, place, embed.request) for place, part in enumerate(embed.request.inputs)
             ]
         except _Invalid as error:
-            return Refused(embed.id, str(error), "input")
+            return Refused(embed.id, str(error), "adapter" if error.param == "adapter" else "input")
         except _TooLong as error:
             return Refused(embed.id, str(error), "input", "context_length_exceeded")
         if not inputs:
@@ -135,6 +138,7 @@ class Preparer:
         if not self._can.scores:
             return Refused(score.id, "this engine has no log probabilities of prompts", "logprobs")
         try:
+            self._check_adapter(request.adapter)
             _check_logprobs(request.top)
             inputs = [self._scored_input(part, request) for part in request.inputs]
             _check_amount(request, sum(map(len, inputs)))
@@ -169,6 +173,12 @@ class Preparer:
                         )
                 tokens += part
         return self._vocabulary.add_special(tokens) if add_special else tokens
+
+    def _check_adapter(self, adapter: int) -> None:
+        if not 0 <= adapter <= self._adapters:
+            raise _Invalid(
+                "adapter", f"adapter {adapter} isn't one of the {self._adapters} that the engine has"
+            )
 
     def _glance(self, parts: Sequence[str | list[int]], what: str) -> None:
         """Refuse what can't fit, without the seconds that reading it would take."""

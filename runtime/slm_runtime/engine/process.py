@@ -115,8 +115,8 @@ def main(descriptor: int, load: Load | None = None) -> int:
 
 def load_engine(config: EngineConfig) -> tuple[Engine | Encoder, Loaded] | LoadFailed:
     """Each engine's library is imported here and nowhere else."""
+    from slm_runtime.engine.llama_cpp.failing import LoadError
     from slm_runtime.engine.llama_cpp.load import load
-    from slm_runtime.engine.llama_cpp.model import LoadError
 
     try:
         engine = load(config)

@@ -70,6 +70,8 @@ class Capabilities:
     prefix_copy: bool = True
     partial_removal: bool = True
     """A sequence can be cut anywhere; False: only freed or copied whole (recurrent and hybrid models)."""
+    adapters: int = 0
+    """Sets of weights beside the model's own: a step goes through one of them, or none."""
 
     @property
     def generates(self) -> bool:
@@ -103,6 +105,8 @@ class EncoderCapabilities:
     ranks: bool
     """An input is a pair of texts, and its row their score; else a text and its vector."""
 
+    adapters: int = 0
+
     @property
     def generates(self) -> bool:
         return False
@@ -125,6 +129,9 @@ class Span:
     tokens: Tokens
     logits: bool
     """Whether a row of logits is wanted: that of the last token."""
+    adapter: int = 0
+    """What its tokens go through, counted from 1; 0: the model alone. It is the same in all spans of a step, and in all
+    steps of a sequence."""
 
 
 class Vocabulary(Protocol):

@@ -22,6 +22,7 @@ class ScoringState(Reading):
                 tokens=tokens[:-1],
                 limit=len(tokens) - 1,
                 wanted=Wanted.LOGITS,
+                adapter=prepared.request.adapter,
             )
             for place, tokens in enumerate(prepared.inputs)
             if len(tokens) > 1

@@ -14,11 +14,12 @@ can only fail again, for as long as neither the spec (then the folder is another
 import logging
 import random
 import time
+from collections.abc import Sequence
 from typing import Final
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import AdapterConfig, ModelConfig
 from slm_contract.places import ExitCode
-from slm_contract.report import Failure, FetchReport, ModelFacts
+from slm_contract.report import Failure, FetchReport, ModelFacts, RuntimeReport
 from slm_contract.retention import Removed
 from slm_contract.source import SourcePin
 from slm_runtime.errors import (
@@ -28,7 +29,7 @@ from slm_runtime.errors import (
     SourceUnauthorized,
     SourceUntrusted,
 )
-from slm_runtime.fetching.fetch import Fetch
+from slm_runtime.fetching.fetch import Fetch, Fetched
 from slm_runtime.fetching.ops import operations
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.models.folder import RememberedFailure, storage_errors
@@ -44,43 +45,54 @@ _log = logging.getLogger("slm.fetch")
 
 
 def fetch_command(
-    model: ModelConfig, site: Site, *, look_seconds: float = LOOK_SECONDS, patience: Patience | None = None
+    model: ModelConfig,
+    site: Site,
+    adapters: Sequence[AdapterConfig] = (),
+    *,
+    look_seconds: float = LOOK_SECONDS,
+    patience: Patience | None = None,
 ) -> int:
-    """Fetch, report, and return the exit code.
+    """Fetch a model and what belongs to it, report, and return the exit code.
 
     Raises
     ------
     PortInUse
     """
-    command = FetchCommand(model, site, look_seconds, patience)
+    command = FetchCommand([model, *adapters], site, look_seconds, patience)
     with operations(site.places.host, site.places.ops_port, command.report):
         return command.run()
 
 
 class FetchCommand:
     def __init__(
-        self, model: ModelConfig, site: Site, look_seconds: float, patience: Patience | None = None
+        self,
+        models: Sequence[ModelConfig],
+        site: Site,
+        look_seconds: float,
+        patience: Patience | None = None,
     ) -> None:
-        self._model = model
+        """`models`: the first is what is served, the others belong to it."""
+        self._models = models
         self._site = site
         self._termination_message = site.places.termination_message
         self._look_seconds = look_seconds
-        self._fetch = Fetch(model, site, patience=patience)
+        self._fetches = [Fetch(each, site, patience=patience) for each in models]
+        self._current = self._fetches[0]
         self._started = time.monotonic()
         self._removed: Removed | None = None
 
     def report(self) -> str:
-        return self._fetch.progress.report().to_json()
+        """How far the one is that is being fetched."""
+        model = self._fetches[0].progress.report().model
+        report: RuntimeReport = self._current.progress.report().model_copy(update={"model": model})
+        return report.to_json()
 
     def run(self) -> int:
         try:
             self._make_room()
-            with storage_errors(self._fetch.folder.path):
-                remembered = self._fetch.folder.failure()
-            if remembered is None or self._fetch.folder.fetched() is not None:
-                self._run_once()
-            else:
-                self._stay(remembered)
+            (model, cached), *_ = [self._bring(each) for each in self._fetches]
+            latest = None if cached else self._fetches[0].latest()
+            self._leave(model=model.facts, cached=cached, latest=latest)
         except RuntimeFailure as failure:
             self._leave(failure=failure.to_failure())
             _log.error(failure.message, extra={"fields": {"remedy": failure.remedy}})
@@ -89,23 +101,31 @@ class FetchCommand:
             return ExitCode.FETCH_PERMANENT if failure.permanent else ExitCode.FETCH_TRANSIENT
         return ExitCode.OK
 
+    def _bring(self, fetch: Fetch) -> Fetched:
+        self._current = fetch
+        with storage_errors(fetch.folder.path):
+            remembered = fetch.folder.failure()
+        if remembered is None or fetch.folder.fetched() is not None:
+            return self._run_once(fetch)
+        return self._stay(fetch, remembered)
+
     def _make_room(self) -> None:
         """Remove what nothing uses any more, where the operator says what is used."""
         retention = self._site.retention
         if retention is not None:
-            kept = retention.model_copy(update={"keep": (*retention.keep, self._model.folder)})
+            own = (each.folder for each in self._models)
+            kept = retention.model_copy(update={"keep": (*retention.keep, *own)})
             self._removed = prune(self._site.places.model_dir, kept, time.time())
 
-    def _run_once(self) -> None:
+    def _run_once(self, fetch: Fetch) -> Fetched:
         try:
-            model, cached = self._fetch.run()
+            return fetch.run()
         except RuntimeFailure as failure:
             if failure.permanent:
-                self._remember(failure)
+                self._remember(fetch, failure)
             raise
-        self._leave(model=model.facts, cached=cached, latest=None if cached else self._fetch.latest())
 
-    def _stay(self, remembered: RememberedFailure) -> None:
+    def _stay(self, fetch: Fetch, remembered: RememberedFailure) -> Fetched:
         """Look at the source until it is worth another attempt, and that succeeds."""
         _log.error(
             remembered.failure.message,
@@ -113,36 +133,34 @@ class FetchCommand:
         )
         pause = min(FIRST_LOOK_SECONDS, self._look_seconds)
         while True:
-            self._fetch.progress.stay(remembered.failure)
-            if self._changed(remembered):
+            fetch.progress.stay(remembered.failure)
+            if self._changed(fetch, remembered):
                 try:
-                    self._run_once()
+                    return self._run_once(fetch)
                 except RuntimeFailure as failure:
                     _log.error(failure.message, extra={"fields": {"remedy": failure.remedy}})
-                    remembered = self._fetch.folder.failure() or remembered
-                else:
-                    return
-                self._fetch.progress.stay(remembered.failure)
+                    remembered = fetch.folder.failure() or remembered
+                fetch.progress.stay(remembered.failure)
             time.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311
             pause = min(2 * pause, self._look_seconds)
 
-    def _changed(self, remembered: RememberedFailure) -> bool:
+    def _changed(self, fetch: Fetch, remembered: RememberedFailure) -> bool:
         try:
-            state = self._fetch.look()
+            state = fetch.look()
         except RuntimeFailure:
             return False
         return state != remembered.state
 
-    def _remember(self, failure: RuntimeFailure) -> None:
+    def _remember(self, fetch: Fetch, failure: RuntimeFailure) -> None:
         """Leave word for the next process that the same attempt would fail again."""
         # Where the source refused half-way, that it answers again is change enough.
-        state = None if isinstance(failure, _CANT_ASK) else self._fetch.source_state
+        state = None if isinstance(failure, _CANT_ASK) else fetch.source_state
         remembered = RememberedFailure(
-            failure=failure.to_failure(), source=self._model.source, sha256=self._model.sha256, state=state
+            failure=failure.to_failure(), source=fetch.model.source, sha256=fetch.model.sha256, state=state
         )
         try:
-            with storage_errors(self._fetch.folder.path):
-                self._fetch.folder.remember(remembered)
+            with storage_errors(fetch.folder.path):
+                fetch.folder.remember(remembered)
         except RuntimeFailure as storage:
             _log.warning(storage.message)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-CHUNK: Final = 1 << 16
+CHUNK: Final = 1 << 18
 AT_ONCE: Final = 64 << 20
 """Bytes after which whoever lets it follow gets to do something else."""
 

@@ -8,11 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager, ExitStack
 from typing import Final, NamedTuple
 
-from slm_contract.config import ModelConfig, PromptConfig
+from slm_contract.config import AdapterConfig, ModelConfig, PromptConfig
 from slm_contract.report import ModelFacts
 from slm_contract.source import ModelFile, SourcePin
 from slm_runtime.errors import (
     ConfigError,
+    InvalidModel,
     OutOfSpace,
     RuntimeFailure,
     SignatureMissing,
@@ -20,6 +21,7 @@ from slm_runtime.errors import (
     SourceUnreachable,
     StorageError,
     StorageUnusable,
+    UnsupportedFormat,
 )
 from slm_runtime.fetching.bring import Bring, ResumedInVain
 from slm_runtime.fetching.part import BLOCK
@@ -62,7 +64,7 @@ class Fetch:
     ) -> None:
         """`block`: bytes that one ranged request asks for."""
         self._block = block
-        self._model = model
+        self.model = model
         self._site = site
         self._patience = patience or Patience()
         self.progress = progress or Progress()
@@ -88,7 +90,7 @@ class Fetch:
                     fetched = self._fetched()
         self._fill(fetched.model)
         # The folder may be shared: whoever brought the same bytes may have had them from elsewhere.
-        pin = self._model.pin or fetched.model.facts.pin
+        pin = self.model.pin or fetched.model.facts.pin
         facts = fetched.model.facts.model_copy(update={"pin": pin})
         self.progress.complete(facts)
         return fetched._replace(model=fetched.model._replace(facts=facts))
@@ -97,13 +99,13 @@ class Fetch:
         found = self.folder.fetched()
         if found is None:
             raise StorageUnusable(
-                f"The model volume is read-only, and {self._model.source} isn't on it, in {self.folder.path}.",
+                f"The model volume is read-only, and {self.model.source} isn't on it, in {self.folder.path}.",
                 "Let an SLMDeployment of the same model that may write to the claim (ReadWriteOnce or"
                 " ReadWriteMany) fetch it there, or name another claim in spec.cache.claimName.",
             )
         if not self._holds(found):
             raise SignatureMissing(
-                f"The model volume is read-only, and {self._model.source} on it wasn't verified to be signed by"
+                f"The model volume is read-only, and {self.model.source} on it wasn't verified to be signed by"
                 " somebody who is trusted.",
                 "Let an SLMDeployment with the same spec.model.verification that may write to the claim fetch it there.",
             )
@@ -140,7 +142,7 @@ class Fetch:
         return SourceState(version=version, size=remote.size, signature=signature, identities=identities)
 
     def _verification(self) -> Verification | None:
-        asked = self._model.verification
+        asked = self.model.verification
         return None if asked is None else Verification(asked, self._site)
 
     def _holds(self, found: FetchedModel) -> bool:
@@ -150,18 +152,18 @@ class Fetch:
 
     def latest(self) -> SourcePin | None:
         """Which bytes the source stands for now, where it was pinned to some; None also where it doesn't answer."""
-        pin = self._model.pin
+        pin = self.model.pin
         if pin is None or pin.revision is None:
             return None
         try:
-            with open_model(self._model.source, self._site) as remote:
+            with open_model(self.model.source, self._site) as remote:
                 return remote.pin
         except RuntimeFailure:
             return None
 
     def _open(self) -> AbstractContextManager[RemoteModel]:
-        pin = self._model.pin
-        return open_model(self._model.source, self._site, pin.revision if pin else None)
+        pin = self.model.pin
+        return open_model(self.model.source, self._site, pin.revision if pin else None)
 
     def _persist(self) -> FetchedModel:
         """Attempt until it is done or patience ends."""
@@ -200,7 +202,7 @@ class Fetch:
                     self.folder,
                     index,
                     self.progress,
-                    sha256=self._model.sha256,
+                    sha256=self.model.sha256,
                     known=known.get(each.path),
                     own_parts=self._own_parts,
                     block=self._block,
@@ -235,17 +237,17 @@ class Fetch:
         return self.folder.publish(facts.model_copy(update={"signed_by": by}), prompt, kept)
 
     def _check_pin(self, remote: RemoteModel) -> None:
-        pin = self._model.pin
+        pin = self.model.pin
         if pin is not None and remote.pin.digest != pin.digest:
             raise SourceDrifted(
-                f"{self._model.source} isn't what it was when this was decided"
+                f"{self.model.source} isn't what it was when this was decided"
                 f"{f' ({pin.revision})' if pin.revision else ''}: its files are others."
             )
 
     def _check_files(self, remote: RemoteModel) -> None:
-        if self._model.sha256 is not None and len(remote.files) > 1:
+        if self.model.sha256 is not None and len(remote.files) > 1:
             raise ConfigError(
-                f"spec.model.sha256 is of one file, and {self._model.source} stands for {len(remote.files)}.",
+                f"spec.model.sha256 is of one file, and {self.model.source} stands for {len(remote.files)}.",
                 "Leave out sha256: what the source says of each file is checked and pinned.",
             )
 
@@ -269,7 +271,7 @@ class Fetch:
         need = sum(each for each in spaces if each is not None) + SLACK
         free = self.folder.free_space()
         if need > free:
-            name = self._model.source.rpartition("/")[2]
+            name = self.model.source.rpartition("/")[2]
             raise OutOfSpace(
                 f"{name} needs {_gib(need)} more on the model volume, which has {_gib(free)} left."
             )
@@ -283,13 +285,36 @@ class Fetch:
                 plain = in_plain(path, self.folder.chunks(path), file.size_bytes, identities)
                 chunks, size = stack.enter_context(plain)
                 opened.append((path, size, chunks))
-            facts = model_facts(opened)
+            facts = model_facts(opened, remote.adapters)
+        check_kind(facts, self.model)
         listed = tuple(
             ModelFile(path=path, size_bytes=file.size_bytes, sha256=file.sha256)
             for path, file in zip(paths, files, strict=True)
         )
         said = {"sha256": files[0].sha256, "files": listed, "pin": remote.pin}
         return facts.model_copy(update={**said, "encrypted": any(map(is_encrypted, paths))})
+
+
+def check_kind(facts: ModelFacts, model: ModelConfig) -> None:
+    """Hold what was found against what it shall be.
+
+    Raises
+    ------
+    InvalidModel
+        It is an adapter in a model's place, or the other way about.
+    UnsupportedFormat
+        It is an adapter that is encrypted: there is one place for what is in plain, and the model's.
+    """
+    name, wanted = facts.file_name, isinstance(model, AdapterConfig)
+    if bool(facts.adapter) != wanted:
+        raise InvalidModel(
+            f"{name} is a model, no adapter of one."
+            if wanted
+            else f"{name} is an adapter, and no model by itself.",
+            "Name the model in spec.model.source, and its adapters in spec.model.adapters.",
+        )
+    if wanted and is_encrypted(name):
+        raise UnsupportedFormat(f"{name} is an adapter that is encrypted.", "Name the adapter in plain.")
 
 
 def _check_signed(facts: ModelFacts, signature: VerifiedSignature | None) -> None:

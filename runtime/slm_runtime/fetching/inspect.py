@@ -93,13 +93,17 @@ def _facts(remote: RemoteModel, identities: Path) -> ModelFacts:
             listed.append(ModelFile(path=each.path, size_bytes=size, sha256=each.sha256))
             plain, plain_size = stack.enter_context(in_plain(each.path, chunks, size, identities))
             opened.append((each.path, plain_size, plain))
-        facts = model_facts(opened)
+        facts = model_facts(opened, remote.adapters)
     encrypted = any(is_encrypted(each.path) for each in remote.files)
     return facts.model_copy(update={"files": tuple(listed), "encrypted": encrypted})
 
 
 def table(facts: ModelFacts) -> str:
     """The facts as people read them."""
+    if facts.adapter:
+        return (
+            f"a LoRA adapter of a {facts.architecture} model: {facts.file_name} ({facts.size_bytes:,} bytes)"
+        )
     kv_heads = sorted(set(facts.kv_heads))
     rows = {
         "file": f"{facts.file_name} ({facts.size_bytes:,} bytes)",

@@ -10,7 +10,7 @@ from typing import Final
 from typing_extensions import override
 
 from slm_contract.places import LIVENESS_PATH, REPORT_PATH
-from slm_runtime.sockets import listen
+from slm_runtime.listeners import listen
 
 IDLE_SECONDS: Final = 10
 

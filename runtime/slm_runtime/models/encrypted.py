@@ -168,9 +168,8 @@ class PlainVolume:
         if not model.facts.encrypted or not self._folder.is_dir():
             return
         identities = Identities(self._identities)
-        home = model.path.parents[model.facts.file_name.count("/")]
         for each in model.facts.files:
-            source, target = home / each.path, self._folder / each.path.removesuffix(SUFFIX)
+            source, target = model.beside(each.path), self._folder / each.path.removesuffix(SUFFIX)
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists():
                 continue

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from slm_contract.report import ModelFacts
@@ -25,13 +25,15 @@ PROJECTORS: Final = {"clip", "mmproj"}
 _ARCHITECTURE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def model_facts(files: Sequence[File]) -> ModelFacts:
-    """Read as much of a model's files as their headers take, and say what it is.
+def model_facts(files: Sequence[File], adapters: Collection[str] = ()) -> ModelFacts:
+    """Read as much of a model's files as their headers take, and say what it is: a model, or an adapter of one.
 
     Parameters
     ----------
     files
         Path, size in bytes, and the bytes from the start; the first is what an engine opens, the others may be its shards.
+    adapters
+        Paths of those that are LoRA adapters and a part of the model.
 
     Raises
     ------
@@ -40,10 +42,12 @@ def model_facts(files: Sequence[File]) -> ModelFacts:
     UnsupportedFormat
         A GGUF file that this runtime can't read.
     UnsupportedArchitecture
-        A model that neither generates text token by token nor is an encoder.
+        A model that neither generates text token by token nor is an encoder, or an adapter that isn't a LoRA.
     """
     headers = read_headers(files)
     metadata = Metadata(headers.first)
+    if metadata.text("general.type") == "adapter":
+        return _adapter_facts(files, headers)
     architecture = _architecture(metadata)
     encoder = architecture in ENCODERS
     if architecture in UNSERVED or not (
@@ -54,6 +58,39 @@ def model_facts(files: Sequence[File]) -> ModelFacts:
             "encoders that are served.",
             f"Choose a model that generates text, or an encoder ({', '.join(sorted(ENCODERS))}).",
         )
+    facts = header_facts(files, headers)
+    return _with_own(facts, [each for each in files if each[0] in adapters]) if adapters else facts
+
+
+def _with_own(facts: ModelFacts, adapters: Sequence[File]) -> ModelFacts:
+    """The model with adapters that are a part of it."""
+    found = [model_facts([each]) for each in adapters]
+    for each in found:
+        if not each.adapter or each.architecture != facts.architecture:
+            raise InvalidModel(
+                f"{each.file_name} is no adapter of the model it comes with, which is a {facts.architecture}."
+            )
+    return facts.model_copy(
+        update={
+            "own_adapters": tuple(each.file_name for each in found),
+            "weights_bytes": sum((each.weights_bytes for each in found), facts.weights_bytes),
+        }
+    )
+
+
+def header_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
+    """What the headers say, of an encoder too.
+
+    Raises
+    ------
+    InvalidModel
+        They are no language model's.
+    UnsupportedArchitecture
+        A part of a model that is none by itself.
+    """
+    metadata = Metadata(headers.first)
+    architecture = _architecture(metadata)
+    encoder = architecture in ENCODERS
     if not headers.tensors:
         raise InvalidModel("The GGUF file has no tensors: it is only a vocabulary or a header.")
     shape = _shape(metadata, architecture)
@@ -94,6 +131,39 @@ def model_facts(files: Sequence[File]) -> ModelFacts:
         recurrent_elements=memory.recurrent_elements,
         activations=memory.activations,
         has_chat_template=metadata.has("tokenizer.chat_template"),
+    )
+
+
+def _adapter_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
+    """Of the numbers only those of its file are a model's too."""
+    metadata = Metadata(headers.first)
+    architecture = metadata.text("general.architecture") or ""
+    if not _ARCHITECTURE.fullmatch(architecture) or not headers.tensors:
+        raise InvalidModel(
+            "The adapter doesn't name the general.architecture of its model, or has no tensors."
+        )
+    if metadata.text("adapter.type") != "lora" or metadata.is_array("adapter.alora.invocation_tokens"):
+        raise UnsupportedArchitecture(
+            "The adapter isn't a LoRA that counts from the first token on.",
+            "Merge it into the model, and serve that.",
+        )
+    return ModelFacts(
+        adapter=True,
+        file_name=files[0][0],
+        size_bytes=sum(size for _, size, _ in files),
+        architecture=architecture,
+        name=_printable(metadata.text("general.name")),
+        quantization=_quantization(headers, metadata),
+        parameter_count=sum(tensor.elements for tensor in headers.tensors),
+        weights_bytes=headers.weights_bytes,
+        context_length=0,
+        block_count=0,
+        embedding_length=0,
+        head_count=0,
+        kv_heads=(),
+        key_length=0,
+        value_length=0,
+        vocab_size=0,
     )
 
 

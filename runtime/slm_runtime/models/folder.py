@@ -51,6 +51,10 @@ class FetchedModel(NamedTuple):
     prompt: PromptConfig | None = None
     """What the source says of the prompt."""
 
+    def beside(self, path: str) -> Path:
+        """Another file of the model."""
+        return self.path.parents[self.facts.file_name.count("/")] / path
+
 
 class VerifiedFile(ContractModel):
     """A file that lies under its name."""

@@ -35,6 +35,8 @@ class Resident:
     number: int
     tokens: Tokens
     """The sequence's own; the first `length` of them are held."""
+    adapter: int = 0
+    """Through which they went: what another made of the same tokens is something else."""
     length: int = 0
     end: Run | None = None
     running: bool = True
@@ -65,6 +67,8 @@ class Sequence:
     limit: int
     """Tokens, prompt included, at which it must end."""
     wanted: Wanted = Wanted.NEXT_TOKEN
+    adapter: int = 0
+    """As of Span."""
     prompt_tokens: int = field(init=False)
     arrival: int = 0
     resident: Resident | None = None

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from itertools import product
+from typing import Final, NamedTuple
 
 from slm_runtime.engine.protocol import Capabilities, Span
 from slm_runtime.scheduler.plan import Plan, Sequence, Wanted
@@ -31,6 +32,18 @@ class Policy:
     fewest_mixed_tokens: int = 32
     longest_seconds: float = 30.0
     """What any step may last: so long a slow engine gives no sign of life."""
+    adapter_seconds: float = 0.1
+    """How long steps of one adapter follow each other before others have their turn: the change itself takes a while (12 ms
+    of CPU in llama.cpp, which plans its memory anew; a step of a small model takes as long)."""
+
+
+class _Kind(NamedTuple):
+    """What goes together in one step; those of different kinds take turns."""
+
+    adapter: int
+    wanted: Wanted
+    prompt: bool
+    """Where prompts and single tokens don't mix."""
 
 
 class Scheduler:
@@ -50,14 +63,18 @@ class Scheduler:
         """Prompt tokens that a step takes in within the longest time, at the pace of the one before."""
         self._mixing = False
         """The step that was planned last is for prompts while others generate."""
-        self._prefill_turn = False
         self._whole_tokens = {
             Wanted.HIDDEN_STATES: capabilities.embedding_tokens,
             Wanted.LOGITS: capabilities.scored_tokens,
         }
         """In one step, of sequences of which each token's own is wanted."""
-        self._turns = list(Wanted)
+        adapters = range(capabilities.adapters + 1)
+        self._turns = [_Kind(*kind) for kind in product(adapters, Wanted, (True, False))]
         """Whose step was longest ago comes first."""
+        self._adapter = 0
+        """Of the last step."""
+        self._adapter_seconds = 0.0
+        """For how long that has been so."""
         self._short = False
         """Since the last step that was carried out, one was not: nobody new comes in."""
         self.preemptions = 0
@@ -128,6 +145,7 @@ class Scheduler:
         """The step was carried out, and took so long."""
         self._step_tokens = self._capabilities.step_tokens
         self._short = False
+        self._adapter_seconds += seconds
         self._learn(plan, seconds)
         for span, sequence in zip(plan.spans, plan.sequences, strict=True):
             count = len(span.tokens)
@@ -185,40 +203,51 @@ class Scheduler:
             self._running.sort(key=lambda s: s.arrival)
 
     def _choose(self) -> list[tuple[Sequence, int]]:
-        """Who takes part, with how many tokens: those that want the same, in turns with those that want something else."""
+        """Who takes part, with how many tokens: those of one kind, in turns with those of others."""
         for sequence in self._running:
             if sequence.resident is None:
                 self._settle(sequence)
         settled = [s for s in self._running if s.resident is not None]
-        present = {s.wanted for s in settled}
-        turn = next((wanted for wanted in self._turns if wanted in present), Wanted.NEXT_TOKEN)
-        self._turns.remove(turn)
-        self._turns.append(turn)
-        taking_part = [s for s in settled if s.wanted is turn]
-        if turn is Wanted.NEXT_TOKEN:
-            return self._choose_generating(taking_part)
+        if not settled:
+            return []
+        turn = self._turn({self._kind(s) for s in settled})
+        taking_part = [s for s in settled if self._kind(s) == turn]
+        if turn.wanted is Wanted.NEXT_TOKEN:
+            return self._choose_generating(
+                taking_part, any(s.generates and s.remaining == 1 for s in settled)
+            )
         self._mixing = False
-        room = min(self._whole_tokens[turn], self._step_tokens)
-        if Wanted.NEXT_TOKEN in present:
+        room = min(self._whole_tokens[turn.wanted], self._step_tokens)
+        if any(s.generates for s in settled):
             room = min(room, self._mixed_tokens)
         return self._share_out(taking_part, room)
 
-    def _choose_generating(self, sequences: list[Sequence]) -> list[tuple[Sequence, int]]:
-        """Single tokens come first."""
+    def _turn(self, present: set[_Kind]) -> _Kind:
+        """Which of them has its turn now."""
+        same = {kind for kind in present if kind.adapter == self._adapter}
+        if same and self._adapter_seconds < self._policy.adapter_seconds:
+            present = same
+        turn = next(kind for kind in self._turns if kind in present)
+        if turn.adapter != self._adapter:
+            self._adapter, self._adapter_seconds = turn.adapter, 0.0
+        self._turns.remove(turn)
+        self._turns.append(turn)
+        return turn
+
+    def _kind(self, sequence: Sequence) -> _Kind:
+        prompt = not self._capabilities.mixed and sequence.generates and sequence.remaining > 1
+        return _Kind(sequence.adapter, sequence.wanted, prompt)
+
+    def _choose_generating(self, sequences: list[Sequence], streaming: bool) -> list[tuple[Sequence, int]]:
+        """Single tokens come first. `streaming`: some sequence, one of these or not, waits for its next one."""
         single = [s for s in sequences if s.remaining == 1]
         prompts = [s for s in sequences if s.remaining > 1]
-        self._mixing = bool(single and prompts)
-        if not self._capabilities.mixed and single and prompts:
-            self._prefill_turn = not self._prefill_turn
-            if self._prefill_turn:
-                room = min(self._mixed_tokens, self._step_tokens, self._bearable_tokens)
-                return self._share_out(prompts, room)
-            prompts = []
-        room = self._step_tokens - len(single)
-        if single:
+        self._mixing = streaming and bool(prompts)
+        room = min(self._step_tokens - len(single), self._bearable_tokens)
+        if streaming:
             room = min(room, self._mixed_tokens)
         chosen = [(sequence, 1) for sequence in single[: self._step_tokens]]
-        return chosen + self._share_out(prompts, min(room, self._bearable_tokens))
+        return chosen + self._share_out(prompts, room)
 
     def _share_out(self, prompts: list[Sequence], room: int) -> list[tuple[Sequence, int]]:
         """Short ones first, for they are soon done; a quarter is the oldest's, so that it gets there too.
@@ -248,10 +277,10 @@ class Scheduler:
             return
         if not sequence.generates:
             # Something of each of its tokens is wanted, so none can be spared.
-            sequence.resident = self._residents.open(sequence.tokens, 0)
+            sequence.resident = self._residents.open(sequence.tokens, 0, sequence.adapter)
             return
         limit = len(sequence.tokens) - 1
-        _, held = self._residents.match(sequence.tokens, limit)
+        _, held = self._residents.match(sequence.tokens, limit, sequence.adapter)
         leader, promised = self._best_promise(sequence, limit)
         if leader is not None:
             same_request = leader.request == sequence.request
@@ -259,7 +288,7 @@ class Scheduler:
                 sequence.leader, sequence.leader_length = leader, promised
                 return
         sequence.leader = None
-        sequence.resident = self._residents.open(sequence.tokens, limit)
+        sequence.resident = self._residents.open(sequence.tokens, limit, sequence.adapter)
         if not sequence.started:
             sequence.cached_tokens = min(sequence.resident.length, sequence.prompt_tokens)
 
@@ -278,7 +307,8 @@ class Scheduler:
         if not (self._capabilities.prefix_copy and self._capabilities.partial_removal):
             return best, length
         for other in self._running:
-            if other.resident is not None and other.remaining > 1 and other.generates:
+            same = other.generates and other.adapter == sequence.adapter
+            if same and other.resident is not None and other.remaining > 1:
                 common = common_prefix(other.tokens, sequence.tokens, limit)
                 if common > max(length, other.computed):
                     best, length = other, common
@@ -313,4 +343,5 @@ class Scheduler:
             position=sequence.computed,
             tokens=sequence.next_tokens(count),
             logits=count == sequence.remaining,
+            adapter=sequence.adapter,
         )

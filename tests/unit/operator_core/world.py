@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from slm_contract import places
+from slm_contract.config import RuntimeConfig
 from slm_contract.report import FetchReport, ModelFacts, RuntimeReport
 from slm_operator.decide import decide
 from slm_operator.nodes import Node, Nodes
@@ -226,9 +227,17 @@ class World:
         }
 
     def finish_job(self, purpose: str, facts: ModelFacts = SMOLLM2) -> None:
-        job = self.job(purpose)
+        self._finish(self.job(purpose), "inspect" if purpose == "inspect" else "fetch", facts)
+
+    def finish_inspections(self, facts: Mapping[str, ModelFacts]) -> None:
+        """By their sources."""
+        for ref, job in self.children.items():
+            if ref.kind == "Job" and "-inspect-" in ref.name and "status" not in job:
+                source = RuntimeConfig.model_validate_json(config_of(job)).model.source
+                self._finish(job, "inspect", facts[source])
+
+    def _finish(self, job: dict[str, Any], command: str, facts: ModelFacts) -> None:
         job["status"] = {"succeeded": 1}
-        command = "inspect" if purpose == "inspect" else "fetch"
         pod = pod_of(job["spec"]["template"], f"{job['metadata']['name']}-x", ready=False, facts=None)
         pod["status"] = {
             "phase": "Succeeded",

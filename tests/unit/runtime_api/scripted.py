@@ -44,7 +44,7 @@ from slm_runtime.engine.messages import (
     TokenLogprobs,
     Usage,
 )
-from slm_runtime.listeners import Server
+from slm_runtime.servers import Server
 from slm_runtime.templates.chat import CHATML, ChatFormat
 from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer
 from slm_runtime.templates.worker import render

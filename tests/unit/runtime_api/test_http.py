@@ -11,7 +11,7 @@ import pytest
 
 from slm_runtime.api.http import exchange as bounds
 from slm_runtime.api.http.connection import HEAD_BYTES, BoundedProtocol
-from slm_runtime.listeners import Server
+from slm_runtime.servers import Server
 from tests.unit.runtime_api.scripted import (
     MODEL,
     Running,

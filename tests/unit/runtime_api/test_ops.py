@@ -13,8 +13,8 @@ from slm_runtime.api.ops import ops_app
 from slm_runtime.api.serving import LOOP_SECONDS, STALL_SECONDS
 from slm_runtime.engine.client import EngineState
 from slm_runtime.engine.messages import LoadFailureReason
-from slm_runtime.listeners import ServerThread
-from slm_runtime.sockets import listen
+from slm_runtime.listeners import listen
+from slm_runtime.servers import ServerThread
 from tests.unit.runtime_api.scripted import MODEL, Running, running
 
 ASK = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}

@@ -1,7 +1,7 @@
 """A deterministic engine with real key/value semantics: what comes next depends on every token that a sequence holds.
 
 It checks what the scheduler may get wrong: positions that don't follow, numbers out of range, more cells, rows or tokens
-than it has, copies onto what isn't empty, cuts where it can't cut.
+than it has, copies onto what isn't empty, cuts where it can't cut, what went through one adapter used for another.
 """
 
 import zlib
@@ -43,15 +43,15 @@ class Letters:
         return token < 3
 
 
-def row_of(held: Sequence[int]) -> Rows:
+def row_of(held: Sequence[int], adapter: int = 0) -> Rows:
     row = np.zeros(VOCABULARY, np.float32)
-    row[next_token(held)] = 1
+    row[next_token(held, adapter)] = 1
     return row
 
 
-def next_token(held: Sequence[int]) -> int:
+def next_token(held: Sequence[int], adapter: int = 0) -> int:
     """Never the end token: how long an answer is, is the tests' to say."""
-    return 3 + zlib.crc32(array("i", held).tobytes()) % LETTERS
+    return 3 + zlib.crc32(array("i", held).tobytes(), adapter) % LETTERS
 
 
 class PlayedEngine:
@@ -62,6 +62,8 @@ class PlayedEngine:
         self.vocabulary = Letters()
         self.held: dict[int, list[tuple[int, int]]] = {}
         """By sequence: its cells, each an identity and a token."""
+        self.made: dict[int, int] = {}
+        """By sequence: the adapter that all of it went through."""
         self.steps: list[list[Span]] = []
         self._refuse = refuse
         self._cells = 0
@@ -84,17 +86,19 @@ class PlayedEngine:
         self.step(spans)
         held = [[token for _, token in self.held[span.sequence]] for span in spans]
         prefixes = [
-            all_[:end]
+            (all_[:end], span.adapter)
             for all_, span in zip(held, spans, strict=True)
             for end in range(span.position + 1, len(all_) + 1)
         ]
-        return np.array([row_of(prefix) for prefix in prefixes], np.float32)
+        return np.array([row_of(*prefix) for prefix in prefixes], np.float32)
 
     def step(self, spans: Sequence[Span]) -> Rows:
         can = self.capabilities
         assert spans
         assert len({span.sequence for span in spans}) == len(spans) <= can.rows
         assert sum(len(span.tokens) for span in spans) <= can.step_tokens
+        assert len({span.adapter for span in spans}) == 1
+        assert 0 <= spans[0].adapter <= can.adapters
         prompts = [span for span in spans if len(span.tokens) > 1]
         assert can.prefill_rows is None or len(prompts) <= can.prefill_rows
         assert can.mixed or not prompts or len(prompts) == len(spans)
@@ -107,12 +111,14 @@ class PlayedEngine:
             assert 0 <= span.sequence < can.rows
             cells = self.held.setdefault(span.sequence, [])
             assert span.position == len(cells)
+            assert not cells or self.made[span.sequence] == span.adapter
+            self.made[span.sequence] = span.adapter
             for token in span.tokens:
                 self._cells += 1
                 cells.append((self._cells, token))
             assert len(cells) <= can.context_length
             if span.logits:
-                rows.append(row_of([token for _, token in cells]))
+                rows.append(row_of([token for _, token in cells], span.adapter))
         return np.array(rows, np.float32).reshape(len(rows), VOCABULARY)
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -125,6 +131,7 @@ class PlayedEngine:
         if self.capabilities.cells is None:
             cells = [(-target * 10**6 - place, token) for place, (_, token) in enumerate(cells)]
         self.held[target] = cells
+        self.made[target] = self.made[source]
 
     def cut(self, sequence: int, length: int) -> None:
         assert length == 0 or self.capabilities.partial_removal

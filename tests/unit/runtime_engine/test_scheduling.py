@@ -20,6 +20,7 @@ UNIFIED = Capabilities(
     cells=800,
     embedding_tokens=16,
     scored_tokens=24,
+    adapters=2,
 )
 TIGHT = replace(UNIFIED, cells=256)
 ROWS = replace(UNIFIED, sequences=4, cells=None, mixed=False, prefill_rows=1)
@@ -28,18 +29,18 @@ NO_COPY = replace(UNIFIED, rows=3, sequences=3, cells=None, prefix_copy=False)
 ALL = {"unified": UNIFIED, "tight": TIGHT, "rows": ROWS, "whole": WHOLE, "no copy": NO_COPY}
 
 
-def alone(prompt: list[int], count: int) -> list[int]:
+def alone(prompt: list[int], count: int, adapter: int = 0) -> list[int]:
     held = list(prompt)
     for _ in range(count):
-        held.append(next_token(held))
+        held.append(next_token(held, adapter))
     return held[len(prompt) :]
 
 
-def whole(prompt: list[int], wanted: Wanted) -> list[list[float]]:
+def whole(prompt: list[int], wanted: Wanted, adapter: int = 0) -> list[list[float]]:
     """What the engine gives for each token of it."""
     if wanted is Wanted.HIDDEN_STATES:
         return [[token, place] for place, token in enumerate(prompt)]
-    return [row_of(prompt[:end]).tolist() for end in range(1, len(prompt) + 1)]
+    return [row_of(prompt[:end], adapter).tolist() for end in range(1, len(prompt) + 1)]
 
 
 @dataclass
@@ -67,9 +68,10 @@ class World:
         count: int,
         client: str = "",
         wanted: Wanted = Wanted.NEXT_TOKEN,
+        adapter: int = 0,
     ) -> Sequence:
         limit = len(prompt) + count * (wanted is Wanted.NEXT_TOKEN)
-        sequence = Sequence(request, 0, client, tokens_of(prompt), limit, wanted)
+        sequence = Sequence(request, 0, client, tokens_of(prompt), limit, wanted, adapter)
         self.open[request] = sequence
         self.scheduler.submit(sequence)
         return sequence
@@ -142,6 +144,7 @@ requests = st.lists(
         st.sampled_from(["", "a", "b"]),
         st.one_of(st.none(), st.integers(0, 12)),  # cancelled after so many steps
         st.sampled_from([Wanted.NEXT_TOKEN, *Wanted]),
+        st.sampled_from([0, 0, 1, 2]),  # through which adapter
     ),
     min_size=1,
     max_size=14,
@@ -158,23 +161,23 @@ def test_every_request_gets_what_it_would_get_alone(capabilities, requests, shor
     systems = [[10 + which] + [11 + (7 * i + which) % 40 for i in range(120)] for which in range(3)]
     cancelled: dict[int, int] = {}
     clock = 0
-    for number, (wait, which, length, tail, count, client, cancel, wanted) in enumerate(requests):
+    for number, (wait, which, length, tail, count, client, cancel, wanted, adapter) in enumerate(requests):
         for _ in range(wait):
             world.step()
             clock += 1
             for request in [r for r, at in cancelled.items() if at <= clock and r in world.open]:
                 gone = world.scheduler.remove(lambda s, request=request: s.request == request)
                 assert gone == [world.open.pop(request)]
-        world.submit(number, systems[which][: 1 + length] + tail, count, client, wanted)
+        world.submit(number, systems[which][: 1 + length] + tail, count, client, wanted, adapter)
         if cancel is not None:
             cancelled[number] = clock + cancel
     world.drain()
-    for number, (_, which, length, tail, count, _, _, wanted) in enumerate(requests):
+    for number, (_, which, length, tail, count, _, _, wanted, adapter) in enumerate(requests):
         prompt = systems[which][: 1 + length] + tail
         if number in world.finished and wanted is Wanted.NEXT_TOKEN:
-            assert list(world.finished[number].tokens) == prompt + alone(prompt, count)
+            assert list(world.finished[number].tokens) == prompt + alone(prompt, count, adapter)
         elif number in world.finished:
-            assert world.collected[number] == whole(prompt, wanted)
+            assert world.collected[number] == whole(prompt, wanted, adapter)
         else:
             assert number in cancelled
     assert world.scheduler.running == world.scheduler.waiting == 0
@@ -185,10 +188,10 @@ def test_every_request_gets_what_it_would_get_alone(capabilities, requests, shor
 @given(requests=requests)
 def test_cells_never_exceed_the_plan_and_the_account_is_exact(requests):
     world = World(PlayedEngine(TIGHT))
-    for number, (wait, which, length, tail, count, client, _, wanted) in enumerate(requests):
+    for number, (wait, which, length, tail, count, client, _, wanted, adapter) in enumerate(requests):
         for _ in range(wait):
             world.step()
-        world.submit(number, [10 + which] * (1 + length) + tail, count, client, wanted)
+        world.submit(number, [10 + which] * (1 + length) + tail, count, client, wanted, adapter)
     while world.open:
         world.step()
         assert world.engine.cells_used <= 256
@@ -279,6 +282,46 @@ def test_what_is_wanted_of_others_takes_turns_with_running_streams():
     while set(world.open) > {0}:
         world.step()
     assert world.turns[24:] == [Wanted.NEXT_TOKEN, Wanted.HIDDEN_STATES] * 4
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.25, 1), (0.021, 5)], ids=["slow", "fast"])
+def test_those_of_one_adapter_go_together_and_take_turns_with_others(seconds, steps):
+    world = World(PlayedEngine(UNIFIED), Policy(adapter_seconds=0.1), pace=lambda _: seconds)
+    for number, adapter in enumerate((0, 1, 1, 2)):
+        world.submit(number, [4 + number] * 5, 30, adapter=adapter)
+    while len(world.finished) < 4:
+        world.step()
+    together = [(step[0].adapter, len(step)) for step in world.engine.steps]
+    turns = [(0, 1)] * steps + [(1, 2)] * steps + [(2, 1)] * steps
+    assert together == turns * (30 // steps)
+
+
+def test_what_one_adapter_made_of_a_prompt_is_no_other_s():
+    world = World(PlayedEngine(UNIFIED))
+    prompt = [1, *range(3, 60)]
+    for number, adapter in enumerate((0, 1, 2, 1, 0)):
+        world.submit(number, prompt, 3, adapter=adapter)
+        world.drain()
+    spared = len(prompt) - 1
+    assert [world.finished[number].cached_tokens for number in range(5)] == [0, 0, 0, spared, spared]
+
+
+@pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "in turns"])
+def test_a_long_prompt_of_one_adapter_doesn_t_hold_up_streams_of_another(mixed):
+    capabilities = Capabilities(
+        context_length=2100, rows=4, sequences=8, step_tokens=512, cells=8400, adapters=1, mixed=mixed
+    )
+    world = World(PlayedEngine(capabilities), Policy(mixed_tokens=64, mixed_seconds=0.25))
+    world.submit(0, [3] * 5, 200)
+    for _ in range(5):
+        world.step()
+    before = len(world.engine.steps)
+    world.submit(9, [8] * 1000, 2, adapter=1)
+    while world.open[9].computed < 900:
+        world.step()
+    taken = [sum(len(span.tokens) for span in step) for step in world.engine.steps[before:]]
+    assert set(taken) == {1, 64}
+    assert taken == [1, 64] * (len(taken) // 2) or taken == [64, 1] * (len(taken) // 2) + [64]
 
 
 def test_a_scored_prompt_is_computed_whole_and_serves_the_generation_after_it():

@@ -22,7 +22,7 @@ from urllib.request import ProxyHandler, build_opener
 import pyrage
 import pytest
 
-from slm_contract.config import ModelConfig, RuntimeConfig, SignerKind, VerificationConfig
+from slm_contract.config import AdapterConfig, ModelConfig, RuntimeConfig, SignerKind, VerificationConfig
 from slm_contract.places import RETENTION_ENV, TERMINATION_MESSAGE_LIMIT, ExitCode
 from slm_contract.report import Failure, FailureReason, FetchReport, RuntimeReport
 from slm_contract.retention import Retention
@@ -36,6 +36,7 @@ from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from slm_runtime.termination import bounded_json
+from tests.support.gguf import TinyLora
 from tests.support.ports import free_port
 from tests.support.signing import KeySigner
 from tests.support.web import File, WebServer
@@ -113,6 +114,39 @@ class Pod:
 @pytest.fixture
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pod:
     return Pod(tmp_path, monkeypatch)
+
+
+def test_adapters_are_fetched_beside_the_model(
+    pod: Pod, web: WebServer, tiny: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod.configure(web.put("m.gguf", tiny))
+    files = [TinyLora(seed=seed).write(tmp_path / f"{seed}.gguf").read_bytes() for seed in range(2)]
+    sources = [web.put(f"{number}.gguf", data) for number, data in enumerate(files)]
+    adapters = tuple(AdapterConfig(name=f"a{n}", source=source) for n, source in enumerate(sources))
+    config = RuntimeConfig(model=pod.model, adapters=adapters)
+    monkeypatch.setenv("SLM_CONFIG", config.to_json())
+    done = pod.run("-m", "slm_runtime", "fetch")
+    assert done.returncode == ExitCode.OK, done.stderr
+    words = pod.last_words()
+    assert words.model == ModelFolder(pod.volume, pod.model).require().facts
+    for adapter, data in zip(adapters, files, strict=True):
+        found = ModelFolder(pod.volume, adapter).require()
+        assert found.path.read_bytes() == data
+        assert (found.facts.adapter, found.facts.architecture) == (True, "llama")
+
+
+def test_a_model_in_an_adapter_s_place_is_refused_and_stays_so(
+    pod: Pod, web: WebServer, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pod.configure(web.put("m.gguf", tiny))
+    adapter = AdapterConfig(name="a", source=web.put("a.gguf", tiny))
+    monkeypatch.setenv("SLM_CONFIG", RuntimeConfig(model=pod.model, adapters=(adapter,)).to_json())
+    assert pod.run("-m", "slm_runtime", "fetch").returncode == ExitCode.FETCH_PERMANENT
+    failure = pod.last_words().failure
+    assert failure is not None
+    assert failure.reason is FailureReason.INVALID_MODEL
+    assert ModelFolder(pod.volume, adapter).failure() is not None
+    assert not list(ModelFolder(pod.volume, adapter).path.glob("*.gguf"))
 
 
 def test_fetch_leaves_the_model_and_its_facts(pod: Pod, web: WebServer, tiny: bytes) -> None:

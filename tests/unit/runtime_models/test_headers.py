@@ -267,7 +267,8 @@ def _text(value: bytes) -> bytes:
         ([(b"general.name", b"a"), (b"general.name", b"b")], r"'general\.name' twice"),
         ([(b"general.architecture", b"\xff\xfe")], "no name of one"),
         ([(b"general.architecture", b"a\nb")], "no name of one"),
-        ([(b"general.architecture", b"llama"), (b"general.type", b"adapter")], "of type 'adapter'"),
+        ([(b"general.architecture", b"llama"), (b"general.type", b"vocab")], "of type 'vocab'"),
+        ([(b"general.architecture", b"llama"), (b"general.type", b"adapter")], "has no tensors"),
     ],
 )
 def test_what_is_odd_is_refused_by_name(entries: list[tuple[bytes, bytes]], says: str) -> None:

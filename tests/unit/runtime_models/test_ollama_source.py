@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from slm_contract.places import FETCH_ENV
 from slm_contract.source import FetchConfig, Mirror
 from slm_runtime.errors import (
     ChecksumMismatch,
+    InvalidModel,
     RuntimeFailure,
     SourceDrifted,
     SourceInvalid,
@@ -19,10 +21,12 @@ from slm_runtime.errors import (
     UnsupportedFormat,
 )
 from slm_runtime.fetching.fetch import Fetch
+from slm_runtime.fetching.inspect import inspect
 from slm_runtime.models.folder import ModelFolder
 from slm_runtime.models.sources.ollama import _parse
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
+from tests.support.gguf import TinyLora
 from tests.support.registry import DOCKER_MANIFEST, Answer, Descriptor, Registry, registry_server
 from tests.unit.runtime_models.conftest import FetchOf
 
@@ -202,11 +206,37 @@ def test_a_file_gets_a_name_that_it_may_have(registry: Registry, site: Site) -> 
         assert [each.path for each in model.files] == ["m-_x.gguf"]
 
 
-def test_an_adapter_isnt_left_out_in_silence(registry: Registry, site: Site) -> None:
-    push(registry, "library/m:latest", b"GGUF", adapter=b"GGUF")
-    failure = refusal(f"ollama://{registry.host}/library/m", site)
-    assert isinstance(failure, UnsupportedFormat)
-    assert "adapter" in failure.message
+def test_an_adapter_is_a_part_of_the_model(
+    registry: Registry, fetch_of: FetchOf, site: Site, tiny: bytes, tmp_path: Path
+) -> None:
+    adapter = TinyLora().write(tmp_path / "lora.gguf").read_bytes()
+    push(registry, "library/m:latest", tiny, adapter=adapter)
+    source = f"ollama://{registry.host}/library/m"
+    model = fetch_of(source).run().model
+    assert model.facts.own_adapters == ("m-latest-adapter-1.gguf",)
+    assert model.beside("m-latest-adapter-1.gguf").read_bytes() == adapter
+    assert model.path.read_bytes() == tiny
+    looked_at = inspect(source, site)
+    assert looked_at.own_adapters == model.facts.own_adapters
+    assert looked_at.pin == model.facts.pin
+    push(registry, "library/alone:latest", tiny)
+    alone = inspect(f"ollama://{registry.host}/library/alone", site)
+    weights = sum(a.nbytes + b.nbytes for a, b in TinyLora().pairs().values())
+    assert model.facts.weights_bytes - alone.weights_bytes == pytest.approx(weights, abs=1024)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", None], ids=["of another model", "a model"])
+def test_what_is_no_adapter_of_the_model_is_refused(
+    registry: Registry, fetch_of: FetchOf, tiny: bytes, tmp_path: Path, architecture: str | None
+) -> None:
+    other = tiny
+    if architecture is not None:
+        other = TinyLora().write(tmp_path / "lora.gguf", architecture=architecture).read_bytes()
+    push(registry, "library/m:latest", tiny, adapter=other)
+    fetch: Fetch = fetch_of(f"ollama://{registry.host}/library/m")
+    with pytest.raises(InvalidModel, match="no adapter of the model it comes with"):
+        fetch.run()
+    assert not list(fetch.folder.path.glob("*.gguf"))
 
 
 def test_a_projector_is_left_out_with_a_word(

@@ -19,6 +19,7 @@ _PARAMS: Final = {"prompt": "messages", "constraint": "output_config.format", "s
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer a conversation, whole or as a stream of events."""
     wanted = parse(await exchange.json())
+    served = serving.require_model(wanted.model)
     turn = await _turn(serving, wanted)
     request = GenerateRequest(
         prompt=[turn.prompt],
@@ -27,12 +28,13 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         stop=serving.stop_strings(wanted.stops()),
         constraint=turn.constraint,
         show_special=turn.show_special,
+        adapter=served.adapter,
     )
     head = {
         "id": f"msg_{secrets.token_hex(12)}",
         "type": "message",
         "role": "assistant",
-        "model": serving.name,
+        "model": served.name,
     }
     async with generating(serving, exchange, [request], {**_PARAMS, **turn.params}) as tracked:
         answer = MessageAnswer(head, turn.parser(), tracked[0].prompt_tokens, wanted.stops() or [])
@@ -41,14 +43,15 @@ async def create(serving: Serving, exchange: Exchange) -> None:
 
 async def count_tokens(serving: Serving, exchange: Exchange) -> None:
     """Tell how many tokens the prompt of such a request has."""
-    turn = await _turn(serving, parse(await exchange.json()))
+    wanted = parse(await exchange.json())
+    serving.require_model(wanted.model)
+    turn = await _turn(serving, wanted)
     async with cancelled_on_disconnect(exchange):
         tokens = await serving.engine.tokenize(turn.prompt, add_special=True, parse_special=True)
     await exchange.respond_json({"input_tokens": len(tokens)})
 
 
 async def _turn(serving: Serving, wanted: MessagesRequest) -> Turn:
-    serving.require_model(wanted.model)
     return await prepare_turn(
         serving.require_chat(),
         to_chat(wanted.messages, wanted.system),

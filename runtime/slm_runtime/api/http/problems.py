@@ -98,11 +98,12 @@ class NotFound(ApiError):
 class ModelNotFound(NotFound):
     default_code = "model_not_found"
 
-    def __init__(self, asked: str, served: str) -> None:
+    def __init__(self, asked: str, served: list[str]) -> None:
+        names = ", ".join(f"'{each}'" for each in served)
         super().__init__(
-            f"The model {asked[:200]!r} was not found; this server serves {served!r}.", param="model"
+            f"The model {asked[:200]!r} was not found; this server serves {names}.", param="model"
         )
-        self._ollama = f"model '{asked[:200]}' not found; this server serves '{served}'"
+        self._ollama = f"model '{asked[:200]}' not found; this server serves {names}"
 
     @override
     def ollama(self) -> dict[str, Any]:

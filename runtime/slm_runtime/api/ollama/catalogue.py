@@ -13,7 +13,7 @@ from slm_runtime.api.http.problems import NotFound, NotServed
 from slm_runtime.api.ollama import ndjson
 from slm_runtime.api.ollama.options import LONGEST, deployment_options
 from slm_runtime.api.ollama.requests import parse, thinks
-from slm_runtime.api.serving import Serving
+from slm_runtime.api.serving import Served, Serving
 from slm_runtime.templates.chat import ChatFormat
 
 
@@ -24,10 +24,10 @@ class Named(msgspec.Struct, kw_only=True):
 
 
 async def tags(serving: Serving, exchange: Exchange) -> None:
-    model = {**_model(serving), "modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC))}
+    shared: dict[str, Any] = {"modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC))}
     if serving.chat is not None:
-        model["capabilities"] = _capabilities(serving, serving.chat)
-    await exchange.respond_json({"models": [model]})
+        shared["capabilities"] = _capabilities(serving, serving.chat)
+    await exchange.respond_json({"models": [{**_model(serving, each), **shared} for each in serving.served]})
 
 
 async def ps(serving: Serving, exchange: Exchange) -> None:
@@ -38,24 +38,23 @@ async def ps(serving: Serving, exchange: Exchange) -> None:
     keep = timedelta(seconds=serving.keep_alive if serving.keep_alive >= 0 else LONGEST)
     size = info.memory.weights + info.memory.kv_cache + info.memory.compute
     running = {
-        **_model(serving),
         "size": size,
         "size_vram": size * info.layers_offloaded // max(1, info.layers_total),
         "expires_at": _timestamp(datetime.now(UTC) + keep),
         "context_length": info.context_length,
     }
-    await exchange.respond_json({"models": [running]})
+    await exchange.respond_json({"models": [{**_model(serving, each), **running} for each in serving.served]})
 
 
 async def show(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, Named)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     chat, facts = serving.require_loaded(), serving.model
     architecture = facts.architecture
     model_info = {
         "general.architecture": architecture,
-        "general.basename": serving.name,
-        "general.name": facts.name or serving.name,
+        "general.basename": served.name,
+        "general.name": facts.name or served.name,
         "general.parameter_count": facts.parameter_count,
         # What is served: clients size their prompts by it.
         f"{architecture}.context_length": serving.engine.info.context_length,
@@ -66,11 +65,11 @@ async def show(serving: Serving, exchange: Exchange) -> None:
     }
     await exchange.respond_json(
         {
-            "modelfile": _modelfile(serving),
+            "modelfile": _modelfile(serving, served),
             "parameters": "\n".join(f"{name:<30} {value}" for name, value in _parameters(serving)),
             "template": chat.template if serving.engine.info.generates else "",
             **({"system": chat.system} if chat.system is not None else {}),
-            "details": _details(serving),
+            "details": _details(serving, served),
             "model_info": {key: value for key, value in model_info.items() if value is not None},
             "capabilities": _capabilities(serving, chat),
             "modified_at": _timestamp(datetime.fromtimestamp(serving.created, UTC)),
@@ -90,11 +89,13 @@ def _parameters(serving: Serving) -> list[tuple[str, str]]:
     ]
 
 
-def _modelfile(serving: Serving) -> str:
+def _modelfile(serving: Serving, served: Served) -> str:
     prompt = serving.prompt
+    adapters = (serving.config.adapters or ())[max(0, served.adapter - 1) : served.adapter]
     texts = [("TEMPLATE", prompt.template), ("SYSTEM", prompt.system)]
     lines = [
         f"FROM {serving.config.model.source}",
+        *(f"ADAPTER {each.source}" for each in adapters),
         *(f'{word} """{text}"""' for word, text in texts if text is not None),
         *(f"PARAMETER {name} {value}" for name, value in _parameters(serving)),
     ]
@@ -104,7 +105,7 @@ def _modelfile(serving: Serving) -> str:
 async def pull(serving: Serving, exchange: Exchange) -> None:
     """What is served is there already; anything else is not for clients to fetch."""
     wanted = await parse(exchange, Named)
-    if not serving.serves(wanted.model):
+    if serving.find(wanted.model) is None:
         raise _declined(serving, f"pull {wanted.model[:200]!r}")
     if wanted.stream is False:
         await exchange.respond_json({"status": "success"})
@@ -142,13 +143,14 @@ def _declined(serving: Serving, what: str) -> NotServed:
     )
 
 
-def _model(serving: Serving) -> dict[str, Any]:
+def _model(serving: Serving, served: Served) -> dict[str, Any]:
+    facts = serving.facts(served)
     return {
-        "name": serving.tagged_name,
-        "model": serving.tagged_name,
-        "size": serving.model.size_bytes,
-        "digest": serving.model.sha256 or _digest_of_header(serving.model),
-        "details": _details(serving),
+        "name": served.tagged_name,
+        "model": served.tagged_name,
+        "size": facts.size_bytes,
+        "digest": facts.sha256 or _digest_of_header(facts),
+        "details": _details(serving, served),
     }
 
 
@@ -157,10 +159,10 @@ def _digest_of_header(facts: ModelFacts) -> str:
     return hashlib.sha256(facts.to_json().encode()).hexdigest()
 
 
-def _details(serving: Serving) -> dict[str, Any]:
+def _details(serving: Serving, served: Served) -> dict[str, Any]:
     facts = serving.model
     return {
-        "parent_model": "",
+        "parent_model": serving.name if served.adapter else "",
         "format": facts.format.lower(),
         "family": facts.architecture,
         "families": [facts.architecture],

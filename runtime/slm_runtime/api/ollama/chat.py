@@ -95,7 +95,7 @@ class OllamaChatRequest(GeneratingRequest, kw_only=True):
 
 async def create(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, OllamaChatRequest)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     options = wanted.parsed_options(serving)
     chat = serving.require_chat()
     keep_alive = remember_keep_alive(serving, wanted.keep_alive)
@@ -124,6 +124,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         logprobs=wanted.logprob_count(),
         most_logprobs=None if wanted.streams else LOGPROBS,
         constraint=turn.constraint,
+        adapter=served.adapter,
         show_special=turn.show_special,
         keep_on_overflow=wanted.keep_on_overflow(options),
     )

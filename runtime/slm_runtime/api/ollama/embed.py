@@ -33,7 +33,7 @@ class LegacyEmbed(msgspec.Struct, kw_only=True):
 async def create(serving: Serving, exchange: Exchange) -> None:
     began = time.monotonic()
     wanted = await parse(exchange, Embed)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     serving.require_embeddings()
     parse_options(wanted.options, serving.prompt)
     remember_keep_alive(serving, wanted.keep_alive)
@@ -42,7 +42,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     document: dict[str, Any] = {"model": wanted.model, "embeddings": [], "prompt_eval_count": 0}
     # As Ollama: nothing to embed is no error, but an empty answer.
     if inputs:
-        embedded = await embed(serving, exchange, inputs, truncate=wanted.truncate is not False)
+        embedded = await embed(serving, exchange, served, inputs, truncate=wanted.truncate is not False)
         dimensions = wanted.dimensions if wanted.dimensions > 0 else None
         document["embeddings"] = await written(embedded.vectors, dimensions)
         document["prompt_eval_count"] = embedded.prompt_tokens
@@ -52,12 +52,12 @@ async def create(serving: Serving, exchange: Exchange) -> None:
 
 async def create_legacy(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, LegacyEmbed)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     serving.require_embeddings()
     parse_options(wanted.options, serving.prompt)
     remember_keep_alive(serving, wanted.keep_alive)
     if not wanted.prompt:
         await exchange.respond_json({"embedding": []})
         return
-    embedded = await embed(serving, exchange, [wanted.prompt], truncate=True, normalize=False)
+    embedded = await embed(serving, exchange, served, [wanted.prompt], truncate=True, normalize=False)
     await exchange.respond_json({"embedding": (await written(embedded.vectors))[0]})

@@ -47,7 +47,7 @@ class Generate(GeneratingRequest, kw_only=True):
 
 async def create(serving: Serving, exchange: Exchange) -> None:
     wanted = await parse(exchange, Generate)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     wanted.check()
     options = wanted.parsed_options(serving)
     chat = serving.require_chat()
@@ -67,6 +67,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         logprobs=wanted.logprob_count(),
         most_logprobs=None if wanted.streams else LOGPROBS,
         constraint=turn.constraint,
+        adapter=served.adapter,
         show_special=turn.show_special,
         keep_on_overflow=wanted.keep_on_overflow(options),
     )

@@ -87,7 +87,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer a chat completion, whole or as a stream."""
     wanted = await read(serving, exchange, ChatRequest, fields.CHAT)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     include_usage = wanted.include_usage()
     tools, choice = tooling.offer(wanted.tools, wanted.tool_choice, wanted.parallel_tool_calls)
     turn = await prepare_turn(
@@ -110,13 +110,14 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         logprobs=wanted.logprob_count(),
         most_logprobs=None if wanted.stream else LOGPROBS,
         constraint=turn.constraint,
+        adapter=served.adapter,
         show_special=turn.show_special or wanted.skip_special_tokens is False,
     )
     head = {
         "id": f"chatcmpl-{secrets.token_hex(12)}",
         "object": "chat.completion",
         "created": int(time.time()),
-        "model": serving.name,
+        "model": served.name,
         "system_fingerprint": serving.fingerprint,
     }
     answer = _Completion(head, turn, request, include_usage=include_usage)

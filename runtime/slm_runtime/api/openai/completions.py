@@ -64,7 +64,7 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer a completion, whole or as a stream."""
     wanted = await read(serving, exchange, CompletionRequest, fields.COMPLETION)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     serving.require_chat()
     prompts, sampled = separate(wanted.prompt, "prompt"), wanted.sampled()
     if len(prompts) * sampled > CHOICES:
@@ -85,6 +85,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             show_special=wanted.skip_special_tokens is False,
             ignore_eos=bool(wanted.ignore_eos),
             logprobs=0 if choosing else wanted.logprobs,
+            adapter=served.adapter,
             most_logprobs=None if wanted.stream else LOGPROBS // len(prompts),
         )
         for prompt in prompts
@@ -93,7 +94,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     echoes = [await _echo(serving, prompt) if wanted.echo else "" for prompt in prompts]
     scored: list[ScoredInput] = []
     if max_tokens == 0 or wanted.tells_of_prompt:
-        scored = await score(serving, exchange, _score_request(wanted, prompts), began)
+        scored = await score(serving, exchange, _score_request(wanted, prompts, served.adapter), began)
     answered = [_Prompt(echo) for echo in echoes]
     if wanted.tells_of_prompt:
         answered = [
@@ -103,7 +104,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         "id": f"cmpl-{secrets.token_hex(12)}",
         "object": "text_completion",
         "created": int(time.time()),
-        "model": serving.name,
+        "model": served.name,
         "system_fingerprint": serving.fingerprint,
     }
     answer = _Completion(head, wanted, answered, sampled, scored=bool(scored))
@@ -139,13 +140,14 @@ async def _echo(serving: Serving, prompt: str | list[int]) -> str:
     return await serving.engine.detokenize(prompt)
 
 
-def _score_request(wanted: CompletionRequest, prompts: list[str | list[int]]) -> ScoreRequest:
+def _score_request(wanted: CompletionRequest, prompts: list[str | list[int]], adapter: int) -> ScoreRequest:
     told = wanted.tells_of_prompt
     return ScoreRequest(
         inputs=prompts,
         top=(wanted.logprobs or 0) if told else 0,
         most=PROMPT_LOGPROBS // (wanted.n or 1) if told else PROMPT_LOGPROBS,
         add_special=isinstance(prompts[0], str),
+        adapter=adapter,
     )
 
 

@@ -29,7 +29,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 async def create(serving: Serving, exchange: Exchange) -> None:
     wanted = await read(serving, exchange, EmbeddingRequest, fields.EMBEDDING)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     serving.require_embeddings()
     inputs = separate(wanted.input, "input")
     if len(inputs) > INPUTS or not all(inputs):
@@ -41,14 +41,16 @@ async def create(serving: Serving, exchange: Exchange) -> None:
             param="dimensions",
             code="invalid_value",
         )
-    embedded = await embed(serving, exchange, inputs, truncate=wanted.truncate_prompt_tokens is not None)
+    embedded = await embed(
+        serving, exchange, served, inputs, truncate=wanted.truncate_prompt_tokens is not None
+    )
     write = _in_base64 if wanted.encoding_format == "base64" else msgspec.json.encode
     vectors = await written(embedded.vectors, wanted.dimensions, write)
     data = [
         {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
     ]
     used = {"prompt_tokens": embedded.prompt_tokens, "total_tokens": embedded.prompt_tokens}
-    await exchange.respond_json({"object": "list", "data": data, "model": serving.name, "usage": used})
+    await exchange.respond_json({"object": "list", "data": data, "model": served.name, "usage": used})
 
 
 def _in_base64(vector: list[float]) -> bytes:

@@ -3,27 +3,29 @@
 from typing import Any
 
 from slm_runtime.api.http.exchange import Exchange
-from slm_runtime.api.serving import Serving
+from slm_runtime.api.serving import Served, Serving
 
 
 async def index(serving: Serving, exchange: Exchange) -> None:
-    await exchange.respond_json({"object": "list", "data": [_model(serving)]})
+    await exchange.respond_json(
+        {"object": "list", "data": [_model(serving, each) for each in serving.served]}
+    )
 
 
 async def show(serving: Serving, exchange: Exchange) -> None:
-    serving.require_model(exchange.path.removeprefix("/v1/models/"))
-    await exchange.respond_json(_model(serving))
+    served = serving.require_model(exchange.path.removeprefix("/v1/models/"))
+    await exchange.respond_json(_model(serving, served))
 
 
-def _model(serving: Serving) -> dict[str, Any]:
+def _model(serving: Serving, served: Served) -> dict[str, Any]:
     return {
-        "id": serving.name,
+        "id": served.name,
         "object": "model",
         "created": serving.created,
         "owned_by": "slm-operator",
         # vLLM's, which its benchmark reads.
-        "root": serving.name,
-        "parent": None,
+        "root": served.name,
+        "parent": serving.name if served.adapter else None,
         # Also vLLM's: clients size their prompts by it.
         **({} if serving.chat is None else {"max_model_len": serving.engine.info.context_length}),
     }

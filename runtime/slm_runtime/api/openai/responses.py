@@ -120,7 +120,7 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 async def create(serving: Serving, exchange: Exchange) -> None:
     """Answer, whole or as a stream of events."""
     wanted = await read(serving, exchange, ResponseRequest, fields.RESPONSE)
-    serving.require_model(wanted.model)
+    served = serving.require_model(wanted.model)
     wanted.check_include()
     tools, choice = tooling.offer(
         [tool.to_chat() for tool in wanted.tools or []], wanted.choice(), wanted.parallel_tool_calls
@@ -148,15 +148,16 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         stop=serving.stop_strings(None),
         ignore_eos=bool(wanted.ignore_eos),
         constraint=turn.constraint,
+        adapter=served.adapter,
         show_special=turn.show_special,
         keep_on_overflow=4 if wanted.truncation == "auto" else None,
     )
-    answer = ResponseAnswer(_head(serving, wanted, sampling), turn.parser())
+    answer = ResponseAnswer(_head(served.name, wanted, sampling), turn.parser())
     async with generating(serving, exchange, [request], {**_PARAMS, **turn.params}) as tracked:
         await deliver(exchange, tracked, answer, stream=bool(wanted.stream))
 
 
-def _head(serving: Serving, wanted: ResponseRequest, sampling: Sampling) -> dict[str, Any]:
+def _head(name: str, wanted: ResponseRequest, sampling: Sampling) -> dict[str, Any]:
     """What is known of a response when it begins."""
     output_format = wanted.text.format if wanted.text else None
     return {
@@ -166,7 +167,7 @@ def _head(serving: Serving, wanted: ResponseRequest, sampling: Sampling) -> dict
         "completed_at": None,
         "status": "in_progress",
         "background": False,
-        "model": serving.name,
+        "model": name,
         "output": [],
         "error": None,
         "incomplete_details": None,

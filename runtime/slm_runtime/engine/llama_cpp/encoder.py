@@ -8,8 +8,9 @@ import numpy as np
 from llama_cpp import llama_cpp as native
 
 from slm_runtime.engine.llama_cpp.batch import Batch
+from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
-from slm_runtime.engine.llama_cpp.model import LlamaModel, LoadError
+from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.protocol import EncoderCapabilities, EngineFault, Rows, Span, Tokens
 

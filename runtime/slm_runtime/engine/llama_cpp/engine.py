@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from llama_cpp import llama_cpp as native
 
+from slm_runtime.engine.llama_cpp.adapters import Adapters
 from slm_runtime.engine.llama_cpp.batch import Batch
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.model import CELL_PADDING, LlamaModel
@@ -42,6 +43,8 @@ class LlamaCppEngine:
         self._embedding_length = model.embedding_length
         if native.llama_model_has_encoder(model.handle):
             raise model.no_generator()
+        # They come before the context: its graphs have room for those that are there.
+        self._adapters = Adapters(model.handle, config, model.log)
         self._context = model.make_context(
             context_params(config, context_length),
             f"{config.parallel} x {context_length} tokens ({config.kv_cache_type})",
@@ -68,6 +71,7 @@ class LlamaCppEngine:
             mixed=self._log.layers[0] > 0,
             prompt_grain=_TILE,
             partial_removal=not recurrent,
+            adapters=len(config.adapters),
         )
         self._governor = ThreadGovernor(model.threads, time.monotonic())
         self._computing = model.threads
@@ -78,21 +82,21 @@ class LlamaCppEngine:
 
     def step(self, spans: Sequence[Span]) -> Rows:
         rows = self._batch.fill(spans)
-        self._decode()
+        self._decode(spans[0].adapter)
         return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
 
     def embed(self, spans: Sequence[Span]) -> Rows:
         rows = self._batch.fill(spans, every=True)
         native.llama_set_embeddings(self._context, True)
         try:
-            self._decode()
+            self._decode(spans[0].adapter)
         finally:
             native.llama_set_embeddings(self._context, False)
         return self._rows(native.llama_get_embeddings, rows, self._embedding_length)
 
     def score(self, spans: Sequence[Span]) -> Rows:
         rows = self._batch.fill(spans, every=True)
-        self._decode()
+        self._decode(spans[0].adapter)
         return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -106,7 +110,8 @@ class LlamaCppEngine:
         native.llama_free(self._context)
         self._model.close()
 
-    def _decode(self) -> None:
+    def _decode(self, adapter: int) -> None:
+        self._adapters.use(self._context, adapter)
         began = time.monotonic()
         code = native.llama_decode(self._context, self._batch.native)
         threads = self._governor.stepped(began, time.monotonic())

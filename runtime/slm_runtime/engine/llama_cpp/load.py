@@ -2,6 +2,7 @@
 
 from slm_runtime.engine.llama_cpp.encoder import LlamaCppEncoder
 from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine
+from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.messages import EngineConfig
 
@@ -9,4 +10,6 @@ from slm_runtime.engine.messages import EngineConfig
 def load(config: EngineConfig) -> LlamaCppEngine | LlamaCppEncoder:
     """Raise LoadError for a file that can't be served."""
     model = LlamaModel(config)
+    if model.encodes and (config.adapters or config.own_adapters):
+        raise LoadError("InvalidModel", f"{model.description()} is an encoder, which takes no adapters")
     return LlamaCppEncoder(model) if model.encodes else LlamaCppEngine(model)

@@ -11,14 +11,15 @@ from llama_cpp import llama_cpp as native
 log = logging.getLogger("llama.cpp")
 
 _BUFFER: Final = re.compile(
-    r"(?P<device>\S+)\s+(?P<kind>model|KV|RS|compute|output) buffer size =\s*(?P<mib>[\d.]+) MiB"
+    r"(?P<device>\S+)\s+(?P<kind>model|LoRA|KV|RS|compute|output) buffer size =\s*(?P<mib>[\d.]+) MiB"
 )
 _OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers")
 _FLASH_ATTENTION: Final = re.compile(
     r"flash_attn\s+= (enabled|disabled)|Flash Attention (enabled|not supported)"
 )
-_CHATTER: Final = ("possible training context overflow", "model default pooling_type")
-"""Warnings of what is meant: all sequences' cells are no sequence's context, and we pool ourselves."""
+_CHATTER: Final = ("possible training context overflow", "model default pooling_type", "cannot use buft")
+"""Warnings of what is meant: all sequences' cells are no sequence's context, we pool ourselves, and an adapter's weights
+aren't repacked as the model's are."""
 _LEVELS: Final = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}  # ggml's info is chatter
 
 _CALLED: Final[list[Any]] = []
@@ -30,7 +31,7 @@ class NativeLog:
 
     def __init__(self) -> None:
         self.bytes: dict[str, int] = {}
-        """By kind: model, KV, RS, compute, output."""
+        """By kind: model, LoRA, KV, RS, compute, output."""
         self.layers = (0, 0)
         """Offloaded, and all that could be."""
         self.flash_attention = False
@@ -53,7 +54,8 @@ class NativeLog:
             self.layers = (int(offloaded[1]), int(offloaded[2]))
         if decided := _FLASH_ATTENTION.search(line):
             self.flash_attention = "enabled" in decided.groups()
+        if any(chatter in line for chatter in _CHATTER):
+            return
         if level in (3, 4):
             self.errors.append(line)
-        if not any(chatter in line for chatter in _CHATTER):
-            log.log(_LEVELS.get(level, logging.DEBUG), "%s", line)
+        log.log(_LEVELS.get(level, logging.DEBUG), "%s", line)

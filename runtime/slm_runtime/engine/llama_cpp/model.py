@@ -10,21 +10,14 @@ from llama_cpp import llama_cpp as native
 
 from slm_runtime.engine.cpus import available_cpus
 from slm_runtime.engine.llama_cpp.backends import load_backends
+from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
-from slm_runtime.engine.messages import EngineConfig, Loaded, LoadFailed, MemoryBreakdown
+from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
 from slm_runtime.engine.protocol import Capabilities, EncoderCapabilities
 from slm_runtime.models.encoders import ENCODERS
 
 CELL_PADDING: Final = 256
-
-
-class LoadError(Exception):
-    """The model can't be served; `failure` says why."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.failure = LoadFailed(reason=reason, message=message)  # type: ignore[arg-type]
 
 
 class LlamaModel:
@@ -110,7 +103,7 @@ class LlamaModel:
             layers_total=total or native.llama_model_n_layer(self.handle) + 1,
             flash_attention=self.log.flash_attention,
             memory=MemoryBreakdown(
-                weights=sizes.get("model", 0),
+                weights=sizes.get("model", 0) + sizes.get("LoRA", 0),
                 kv_cache=sizes.get("KV", 0) + sizes.get("RS", 0),
                 compute=sizes.get("compute", 0) + max(sizes.get("output", 0), outputs),
                 resident=resident_bytes(),

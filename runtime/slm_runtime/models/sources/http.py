@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 from urllib.parse import urljoin
 
+import httpcore2
 import httpx2
 
 from slm_runtime.errors import (
@@ -31,6 +32,9 @@ TIMEOUT: Final = httpx2.Timeout(30, connect=10, pool=None)
 CONNECTIONS: Final = 8
 PROBE: Final = {"Range": "bytes=0-0"}
 """Asks for the first byte alone."""
+httpcore2.HTTP11Connection.READ_NUM_BYTES = 1 << 17
+"""Bytes that are taken of a socket at once. The library's own half of that costs a fetch a tenth more CPU, in all that is
+done for each piece; twice as many would be 8 MiB of memory, in the copies that it makes of them."""
 Refusal = Callable[[httpx2.Response], RuntimeFailure | None]
 """What an answer that is none means in the dialect of the source's servers; None: no more than its status."""
 Identify = Callable[[httpx2.Response], str | None]

@@ -4,7 +4,6 @@ Where it lies there uncompressed and the registry knows ranges, only the file's 
 layer is, and the file is taken out of it on the volume.
 """
 
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,17 +13,13 @@ from typing import Final, NamedTuple
 from slm_runtime.errors import ChecksumMismatch, SourceInvalid, SourceNotFound, SourceUnreachable
 from slm_runtime.models.sources.artifact import Blob, FileBlob, Slice, hexdigest, up_to
 from slm_runtime.models.sources.tar import TarFile, tar_files
+from slm_runtime.models.sources.unpacking import Packing, unpacked
 
 WINDOW: Final = 64 << 10
 MAX_WINDOW: Final = 8 << 20
 """Bytes that are asked for at once: more and more as long as headers lie close together, since then the files are small."""
 LOOK: Final = 8 << 20
 """Bytes of a layer that comes whole that are looked through for its files' names."""
-OUTPUT: Final = 1 << 20
-MAX_RATIO: Final = 100
-"""Models hardly become smaller when they are compressed; what becomes so much larger again is a bomb."""
-ALLOWANCE: Final = 1 << 30
-"""Bytes that may be more: zeros in a layer with other things."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +27,16 @@ class Layer:
     payload: Blob
     sha256: str
     """Of the layer."""
-    gzipped: bool
+    packing: Packing | None
+    """None: it isn't compressed."""
 
     @property
     def in_place(self) -> bool:
-        return self.payload.ranged and not self.gzipped and self.payload.size is not None
+        return self.payload.ranged and self.packing is None and self.payload.size is not None
 
     def plain(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The archive, of the layer's bytes."""
-        return _gunzip(chunks, self.payload.where) if self.gzipped else chunks
+        return chunks if self.packing is None else unpacked(chunks, self.packing, self.payload.where)
 
 
 class Contents(NamedTuple):
@@ -228,36 +224,6 @@ class _Forward:
             length -= len(piece)
             self._at += len(piece)
             yield piece
-
-
-def _gunzip(chunks: Iterator[bytes], where: str) -> Iterator[bytes]:
-    """Gzip, of one member or several: some tools begin one for each file."""
-    inflater = _inflater()
-    packed = plain = 0
-    for chunk in chunks:
-        packed += len(chunk)
-        rest = chunk
-        while rest:
-            if inflater.eof:
-                inflater = _inflater()
-            try:
-                output = inflater.decompress(rest, OUTPUT)
-            except zlib.error as error:
-                raise SourceInvalid(f"{where} is damaged: {error}.") from error
-            rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-            plain += len(output)
-            if plain > MAX_RATIO * packed + ALLOWANCE:
-                raise SourceInvalid(
-                    f"{where} becomes more than {MAX_RATIO} times as large when it is unpacked."
-                )
-            if output:
-                yield output
-    if not inflater.eof:
-        raise SourceInvalid(f"{where} is damaged: it ends too early.")
-
-
-def _inflater() -> "zlib._Decompress":
-    return zlib.decompressobj(16 + zlib.MAX_WBITS)
 
 
 def _compare(layer: Layer, *parts: Iterator[bytes]) -> None:

@@ -75,8 +75,8 @@ class _Artifact:
         self._where = where
         if any(each.media_type == DOCKER_LORA for each in self._layers):
             raise UnsupportedFormat(
-                f"{where} has a LoRA adapter, which isn't served: without it the model is another.",
-                "Merge the adapter into the model with `llama-export-lora`, and publish that.",
+                f"{where} has a LoRA adapter in it: without that the model is another.",
+                "Publish the adapter by itself, and name it in spec.model.adapters; or merge it into the model.",
             )
 
     def files(self, wanted: str | None) -> dict[str, RemoteFile]:
@@ -153,12 +153,9 @@ class _Artifact:
             packing = _packing(each)
             if packing is None or (wanted is None and _BESIDE.fullmatch(each.media_type)):
                 continue
-            if packing == "zstd":
-                raise UnsupportedFormat(
-                    f"{self._where} has a layer that is compressed with zstd ({each.media_type}), which isn't read.",
-                    "Publish it uncompressed, which can be read in part, or compressed with gzip.",
-                )
-            layers.append(Layer(self._repository.blob(each), each.sha256, packing == "gzip"))
+            layers.append(
+                Layer(self._repository.blob(each), each.sha256, None if packing == "none" else packing)
+            )
         if not layers:
             kinds = ", ".join(dict.fromkeys(each.media_type[:80] for each in self._layers)) or "nothing"
             raise SourceNotFound(f"{self._where} has no GGUF file; it consists of {kinds}.")

@@ -40,9 +40,13 @@ def from_ollama(uri: str, site: Site, revision: str | None, /) -> Iterator[Remot
         name = safe_path(
             re.sub(r"[^A-Za-z0-9._-]+", "-", f"{_base(reference)}-{reference.tag or 'latest'}") + ".gguf"
         )
-        model = layers["model"]
-        file = RemoteFile(name, PlainFile(name, repository.blob(model)), model.sha256)
-        yield RemoteModel((file,), manifest.digest, _prompt(repository, layers))
+        parts = {name: layers["model"], **_adapters(manifest, name)}
+        files = tuple(
+            RemoteFile(path, PlainFile(path, repository.blob(layer)), layer.sha256)
+            for path, layer in parts.items()
+        )
+        adapters = tuple(parts)[1:]
+        yield RemoteModel(files, manifest.digest, _prompt(repository, layers), adapters)
 
 
 def _reference(uri: str, site: Site) -> Reference:
@@ -96,11 +100,6 @@ def _by_kind(manifest: Manifest, where: str) -> dict[str, Descriptor]:
         for each in manifest.layers
         if each.media_type.startswith(MEDIA_TYPE)
     }
-    if "adapter" in layers:
-        raise UnsupportedFormat(
-            f"{where} has a LoRA adapter, which isn't served: without it the model is another.",
-            "Merge the adapter into the model with `llama-export-lora`, and publish that.",
-        )
     if "model" not in layers:
         kinds = ", ".join(dict.fromkeys(each.media_type[:80] for each in manifest.layers)) or "nothing"
         raise UnsupportedFormat(
@@ -118,6 +117,13 @@ def _by_kind(manifest: Manifest, where: str) -> dict[str, Descriptor]:
             extra={"fields": {"source": where}},
         )
     return layers
+
+
+def _adapters(manifest: Manifest, name: str) -> dict[str, Descriptor]:
+    """What `ADAPTER` says in a Modelfile, by names of our own."""
+    found = [each for each in manifest.layers if each.media_type == f"{MEDIA_TYPE}adapter"]
+    stem = name.removesuffix(".gguf")
+    return {f"{stem}-adapter-{number}.gguf": each for number, each in enumerate(found, 1)}
 
 
 def _prompt(repository: Repository, layers: Mapping[str, Descriptor]) -> PromptConfig | None:

@@ -74,6 +74,8 @@ class RemoteModel:
     """What the source calls this state and can be asked for again: a commit, a manifest's digest, an object's version."""
     prompt: PromptConfig | None = None
     """What the source says of the prompt, where it says something."""
+    adapters: tuple[str, ...] = ()
+    """Paths of those files that are LoRA adapters, without which the model is another."""
     in_place: bool = False
     """Whether the files lie on this machine for as long as the pod lives: they are linked to, not copied."""
     signature: RemoteSignature | None = None
