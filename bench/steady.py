@@ -24,9 +24,9 @@ _TEXTS = 2000
 
 
 async def ended_prompts(server: Server, shape: Shape, number: int) -> None:
-    """As many as its cells hold, and half as many again; no two begin alike."""
+    """More than its cells hold; no two begin alike."""
     words = min(1200, shape.context * 6 // 10)
-    count = math.ceil(1.5 * shape.streams * shape.context / words)
+    count = math.ceil(1.2 * shape.streams * shape.context / words)
     for begin in range(0, count, shape.streams):
         seeds = range(begin, min(begin + shape.streams, count))
         texts = [prompts.words(words, seed=number * 100_000 + seed) for seed in seeds]
