@@ -1,4 +1,4 @@
-"""`python -m bench [serving] [engine] [operator] [fetch] ...`: measure, save, and write docs/benchmarks.md anew."""
+"""`python -m bench [steady] [serving] [engine] [operator] [fetch] ...`: measure, save, and write docs/benchmarks.md anew."""
 
 import argparse
 import statistics
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import endurance, engine, models, page, serving
+from bench import endurance, engine, models, page, serving, steady
 from bench.fetch import __main__ as fetch
 from bench.operator import __main__ as operator
 from bench.servers import Shape, ours
@@ -31,6 +31,24 @@ def measure_serving(rounds: int, only: str) -> None:
             # After each row: a run takes long, and may be cut off.
             in_order = [rows[name] for name in names if name in rows]
             page.save(f"serving-{label}", {"model": model.stem, "rows": in_order})
+
+
+def measure_steady(rounds: int, only: str) -> None:
+    for label, model in models.both():
+        saved = []
+        for row in steady.rows():
+            if only not in row.name:
+                continue
+            sides = steady.compare(row, model, rounds)
+            about = {"name": row.name, "fill": row.fill.name, "figure": row.figure, "reach": row.reach}
+            saved.append({**about, "sides": sides})
+            for figure in (row.figure, "CPU s"):
+                ratio = statistics.median(steady.ratios(sides["slm-runtime"], figure))
+                print(
+                    f"{model.stem:28} {row.name:60} {row.fill.name:24} {figure:16} steady to fresh {ratio:.2f}"
+                )
+            if not only:
+                page.save(f"steady-{label}", {"model": model.stem, "rows": saved})
 
 
 def measure_engine(rounds: int, _: str) -> None:
@@ -60,6 +78,7 @@ def measure_fetch(rounds: int, _: str) -> None:
 
 
 MEASUREMENTS: dict[str, Callable[[int, str], None]] = {
+    "steady": measure_steady,
     "serving": measure_serving,
     "engine": measure_engine,
     "endurance": measure_endurance,
@@ -73,14 +92,17 @@ def main() -> None:
     parser.add_argument("measurement", nargs="*", default=list(MEASUREMENTS), help=", ".join(MEASUREMENTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--only", default="", help="of serving: the rows whose names contain this, the others as saved"
+        "--only",
+        default="",
+        help="of serving and steady: the rows whose names contain this; serving saves them beside the others",
     )
     arguments = parser.parse_args()
     for name in arguments.measurement:
         if name not in MEASUREMENTS:
             parser.error(f"no measurement is called {name}; there are: {', '.join(MEASUREMENTS)}")
-    if not any(arguments.only in row.name for row in serving.rows()):
-        parser.error(f"no row of serving has {arguments.only!r} in its name")
+    names = {row.name for row in serving.rows()} | {row.name for row in steady.rows()}
+    if not any(arguments.only in name for name in names):
+        parser.error(f"no row of serving or steady has {arguments.only!r} in its name")
     for name in arguments.measurement:
         MEASUREMENTS[name](arguments.rounds, arguments.only)
     page.write()

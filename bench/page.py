@@ -74,6 +74,32 @@ def serving_table(document: dict[str, Any]) -> list[str]:
     return lines
 
 
+def steady_table(document: dict[str, Any]) -> list[str]:
+    lines = [
+        "| load | after | figure | fresh | steady | steady to fresh | rounds | reach | CPU s | llama-server | to it |",
+        "|---|---|---|---:|---:|---:|---|---|---:|---:|---:|",
+    ]
+    for row in document["rows"]:
+        figure, ours = row["figure"], row["sides"]["slm-runtime"]
+        fresh, steady, fresh_cpu, steady_cpu = (
+            [each[name] for each in ours[state]]
+            for name in (figure, "CPU s")
+            for state in ("fresh", "steady")
+        )
+        theirs = [each[figure] for each in row["sides"].get("llama-server", {}).get("steady", [])]
+        beside = " | "
+        if theirs:
+            beside = (
+                f"{number(median(theirs))} | {median(a / b for a, b in zip(steady, theirs, strict=True)):.2f}"
+            )
+        cpu = median(a / b for a, b in zip(steady_cpu, fresh_cpu, strict=True))
+        lines.append(
+            f"| {row['name']} | {row['fill']} | {figure} | {number(median(fresh))} | {number(median(steady))} "
+            f"| {ratios(steady, fresh)} | {row['reach']} | {cpu:.2f} | {beside} |"
+        )
+    return lines
+
+
 def engine_tables(document: dict[str, Any]) -> list[str]:
     lines = ["| sequences in a step | ours, tokens/s | llama-batched-bench | ratio | rounds | reach |"]
     lines += ["|---:|---:|---:|---:|---|---|"]
@@ -99,12 +125,13 @@ def engine_tables(document: dict[str, Any]) -> list[str]:
 
 INTRODUCTION = """# Benchmarks
 
-Made by `make bench` (one part alone: `python -m bench serving`, likewise `engine`, `endurance`, `operator`, `fetch`; one
-load again: `python -m bench serving --only "16 streams"`); this page is written from `bench/results/`. Figures of one row
-come from one run in which the two sides alternate; what counts is the ratio, since absolute figures follow the machine.
-llama-server is built from the same source as our wheel, with the same flags, for the same CPU; of our patches it gets only
-what it can't run without (`tests/cluster/patches/amx.patch`), not ours of attention (`attention.patch` there). Both get the
-same GGUF, threads, streams and context a stream, and prompts that no other request shares.
+Made by `make bench` (one part alone: `python -m bench serving`, likewise `steady`, `engine`, `endurance`, `operator`,
+`fetch`; one load again: `python -m bench serving --only "16 streams"`); this page is written from `bench/results/`.
+Figures of one row come from one run in which the two sides alternate; what counts is the ratio, since absolute figures
+follow the machine. llama-server is built from the same source as our wheel, with the same flags, for the same CPU; of our
+patches it gets only what it can't run without (`tests/cluster/patches/amx.patch`), not ours of attention
+(`attention.patch` there) and of prefixes. Both get the same GGUF, threads, streams and context a stream, and prompts that
+no other request shares.
 """
 
 ENGINE_NOTE = """At most 5% are asked for, greedy and with Ollama's defaults; the other samplings are reported. The
@@ -130,6 +157,11 @@ FETCH_NOTE = """nginx and both sides share this machine's cores, its loopback an
 `slm-runtime fetch` is the whole command, its start included, and has brought all bytes to the disk before it ends; curl and
 sha256sum (that of coreutils) leave that to the kernel."""
 
+STEADY_NOTE = """What a pod is after a few minutes: its cells full of what ended requests left, which may come again. Each
+load is measured on a fresh server, then on the same one when it is full; the CPU's seconds, of all its processes, are
+steady to fresh too. llama-server's figure is its steady one, filled in the same way. The tables of serving and of the
+engine's step are of fresh servers."""
+
 MODELS = {"shipped": "SmolLM2-135M, Q4_1 as shipped", "q4_0": "SmolLM2-135M, requantised to Q4_0"}
 
 COMMANDS = "The two command lines of the last row (streams and context differ from row to row):"
@@ -142,6 +174,10 @@ def write() -> None:
     from bench.operator.scale import table as scale_table
 
     sections = [INTRODUCTION]
+    for label, model in MODELS.items():
+        if document := saved(f"steady-{label}"):
+            title = f"## The steady state, {model}"
+            sections.append(_section(title, document, [STEADY_NOTE, "", *steady_table(document)]))
     for label, model in MODELS.items():
         if document := saved(f"serving-{label}"):
             drawn = plots.serving(document, label)

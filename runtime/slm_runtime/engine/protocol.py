@@ -56,6 +56,8 @@ class Capabilities:
     """Tokens in one step."""
     cells: int | None
     """Positions that all sequences share, a copied prefix counted once; None: each has a row of its own."""
+    cell_unit: int = 1
+    """Of `cells`: those of a sequence are placed, and computed fastest, in units of so many, while there are whole ones."""
     embedding_tokens: int = 0
     """Tokens whose hidden states one step can give; 0: there are no embeddings."""
     pooling: Pooling = Pooling.MEAN

@@ -2,6 +2,9 @@
 
 A sequence's cells are a path of runs from its end to the root. Where two sequences hold the same cells
 their paths meet; a run is freed with its last holder. Nothing here is proportional to the number of cells.
+
+An engine may place cells in units: attention is fastest where those of a sequence lie side by side, so what a
+run begins no other run ends. What a run takes is therefore more than what it uses.
 """
 
 from typing import Self
@@ -12,9 +15,9 @@ class Run:
 
     __slots__ = ("holders", "length", "parent")
 
-    def __init__(self, parent: Self | None, length: int) -> None:
+    def __init__(self, parent: Self | None) -> None:
         self.parent = parent
-        self.length = length
+        self.length = 0
         self.holders = 1
         """Sequences that end here, and runs that follow."""
 
@@ -22,17 +25,23 @@ class Run:
 class CellLedger:
     """Counts cells in use. `shared` False: a copied prefix costs as much again (a row a sequence)."""
 
-    def __init__(self, *, shared: bool) -> None:
+    def __init__(self, *, shared: bool, unit: int = 1) -> None:
         self.used = 0
+        self.taken = 0
+        """Whole units; at least as many as the engine has begun."""
         self._shared = shared
+        self._unit = unit
 
     def extend(self, end: Run | None, cells: int) -> Run:
         """Append cells to the sequence that ends at `end`; returns its new end."""
-        self.used += cells
-        if end is not None and end.holders == 1:
-            end.length += cells
-            return end
-        return Run(end, cells)
+        run = end if end is not None and end.holders == 1 else Run(end)
+        self._resize(run, run.length + cells)
+        return run
+
+    def growth(self, end: Run | None, cells: int) -> int:
+        """By how much `extend` would raise what is taken."""
+        begun = end.length if end is not None and end.holders == 1 else 0
+        return self._whole(begun + cells) - self._whole(begun)
 
     def share(self, end: Run, length: int, keep: int) -> Run:
         """Hold the first `keep` (at least 1) cells of the sequence of `length` cells that ends at `end`."""
@@ -43,8 +52,10 @@ class CellLedger:
             run_end -= run.length
             run = run.parent
         if run_end > keep:
-            head = Run(run.parent, run.length - (run_end - keep))
-            run.parent, run.length = head, run_end - keep
+            head = Run(run.parent)
+            self._resize(head, run.length - (run_end - keep))
+            self._resize(run, run_end - keep)
+            run.parent = head
             run = head
         run.holders += 1
         return run
@@ -55,8 +66,7 @@ class CellLedger:
             self.release(end)
             return None
         if not self._shared:
-            self.used -= length - keep
-            end.length = keep
+            self._resize(end, keep)
             return end
         shorter = self.share(end, length, keep)
         self.release(end)
@@ -68,8 +78,16 @@ class CellLedger:
             run.holders -= 1
             if run.holders:
                 return
-            self.used -= run.length
+            self._resize(run, 0)
             run = run.parent
+
+    def _resize(self, run: Run, length: int) -> None:
+        self.used += length - run.length
+        self.taken += self._whole(length) - self._whole(run.length)
+        run.length = length
+
+    def _whole(self, cells: int) -> int:
+        return -(-cells // self._unit) * self._unit
 
     @staticmethod
     def held(ends: list[Run]) -> int:

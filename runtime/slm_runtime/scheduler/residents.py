@@ -5,7 +5,7 @@ higher number costs nothing, so the low ones are freed that way; where each numb
 kept row is used in place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Residents:
     def __init__(self, capabilities: Capabilities) -> None:
         self._capabilities = capabilities
         self._shared = capabilities.cells is not None
-        self._ledger = CellLedger(shared=self._shared)
+        self._ledger = CellLedger(shared=self._shared, unit=capabilities.cell_unit)
         self._by_number: dict[int, Resident] = {}
         self._parking = range(capabilities.rows, capabilities.sequences)
         self._operations: list[Operation] = []
@@ -51,6 +51,10 @@ class Residents:
         if not self._shared:
             return self.used - sum(r.length for r in self if r.running)
         return self.used - self._ledger.held(running)
+
+    def taken_after(self, growth: Iterable[tuple[Resident, int]]) -> int:
+        """Cells taken, in whole units, once these have grown by so many."""
+        return self._ledger.taken + sum(self._ledger.growth(r.end, cells) for r, cells in growth)
 
     def take_operations(self) -> list[Operation]:
         taken, self._operations = self._operations, []

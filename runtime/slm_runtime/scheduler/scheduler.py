@@ -128,7 +128,7 @@ class Scheduler:
             self._admit()
         while True:
             chosen = self._choose()
-            if self._make_room(sum(count for _, count in chosen)) or not self._give_way():
+            if self._make_room(chosen) or not self._give_way():
                 break
         started = [sequence for sequence, _ in chosen if not sequence.started]
         for sequence in started:
@@ -169,7 +169,11 @@ class Scheduler:
         self._short = False
         self._waiting.finish(sequence.client)
         if sequence.resident is not None:
-            self._residents.keep(sequence.resident)
+            if sequence.wanted is Wanted.HIDDEN_STATES:
+                # No prompt begins with a text that was embedded: kept, thousands of them would drive out what is of use.
+                self._residents.drop(sequence.resident)
+            else:
+                self._residents.keep(sequence.resident)
             sequence.resident = None
 
     def _learn(self, plan: Plan, seconds: float) -> None:
@@ -314,12 +318,15 @@ class Scheduler:
                     best, length = other, common
         return best, length
 
-    def _make_room(self, cells: int) -> bool:
+    def _make_room(self, chosen: list[tuple[Sequence, int]]) -> bool:
+        """Whole units for their cells while something kept can go for that; single cells do where nothing can."""
         total = self._capabilities.cells
-        while total is not None and self._residents.used + cells > total:
-            if not self._residents.evict():
-                return False
-        return True
+        if total is None:
+            return True
+        growth = [(sequence.placed, count) for sequence, count in chosen]
+        while self._residents.taken_after(growth) > total and self._residents.evict():
+            pass
+        return self._residents.used + sum(count for _, count in chosen) <= total
 
     def _give_way(self) -> bool:
         """Stop the youngest and let it wait again, with what it has; alone, it goes on in smaller steps."""

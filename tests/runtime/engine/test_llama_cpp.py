@@ -185,6 +185,45 @@ def test_every_free_cell_is_found_and_the_right_ones_are_read(make_engine, tiny,
     engine.close()
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_others_hold_changes_nothing(make_engine, tiny, threads):
+    """A store of many thousand cells, nearly all of them held, those that are free far apart."""
+    engine = make_engine(tiny, context_length=4096, parallel=4, batch_size=512, threads=threads)
+    drawn = random.Random(threads)
+
+    def some(count):
+        return [drawn.randrange(3, engine.vocabulary.size) for _ in range(count)]
+
+    def read(number, tokens):
+        for start in range(0, len(tokens), 512):
+            row = engine.step([span(number, start, tokens[start : start + 512])])[0].copy()
+        return row
+
+    prompts = [some(length) for length in (1000, 300, 70)]
+    ends = [some(40) for _ in prompts]
+
+    def answers():
+        rows = [read(number, tokens) for number, tokens in enumerate(prompts)]
+        for step in range(40):
+            spans = [span(n, len(prompts[n]) + step, [ends[n][step]]) for n in range(len(prompts))]
+            rows += list(engine.step(spans if step % 2 else spans[:1]).copy())
+            if not step % 2:
+                rows += list(engine.step(spans[1:]).copy())
+        for number in range(len(prompts)):
+            engine.cut(number, 0)
+        return np.stack(rows)
+
+    alone = answers()
+    for number in range(4, 4 + 127):
+        read(3, some(128))
+        engine.copy(3, number, 128)
+        engine.cut(3, 0)
+    for number in drawn.sample(range(4, 4 + 127), 14):
+        engine.cut(number, 0)
+    np.testing.assert_allclose(answers(), alone, atol=2e-3)
+    engine.close()
+
+
 def test_a_sliding_window_loses_no_prefix_to_others(make_engine, tmp_path):
     """llama.cpp takes cells outside of a sequence's window for others while it still looks for free ones."""
     path = write_tiny_gguf(tmp_path / "sliding.gguf", blocks=6, sliding_window=64)

@@ -114,12 +114,16 @@ class PlayedEngine:
             assert not cells or self.made[span.sequence] == span.adapter
             self.made[span.sequence] = span.adapter
             for token in span.tokens:
-                self._cells += 1
-                cells.append((self._cells, token))
+                cells.append((self._place(cells), token))
             assert len(cells) <= can.context_length
             if span.logits:
                 rows.append(row_of([token for _, token in cells], span.adapter))
         return np.array(rows, np.float32).reshape(len(rows), VOCABULARY)
+
+    def _place(self, cells: list[tuple[int, int]]) -> int:
+        """The identity of the next cell of a sequence that holds these."""
+        self._cells += 1
+        return self._cells
 
     def copy(self, source: int, target: int, length: int) -> None:
         assert 0 <= target < self.capabilities.sequences
@@ -140,3 +144,23 @@ class PlayedEngine:
 
     def close(self) -> None:
         self.held.clear()
+
+
+class PlacingEngine(PlayedEngine):
+    """Its cells have places: those of a sequence lie side by side, in whole units while there are any (`cell_unit`)."""
+
+    scattered = 0
+    """Cells that found no whole unit, and went into what others had left of theirs."""
+
+    def _place(self, cells: list[tuple[int, int]]) -> int:
+        total, unit = self.capabilities.cells, self.capabilities.cell_unit
+        assert total is not None
+        held = {place for others in self.held.values() for place, _ in others}
+        after = cells[-1][0] + 1 if cells else 0
+        if after % unit and after not in held:
+            return after
+        for start in range(0, total, unit):
+            if held.isdisjoint(range(start, start + unit)):
+                return start
+        self.scattered += 1
+        return next(place for place in range(total) if place not in held)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from slm_runtime.engine.protocol import Capabilities, NoCells, Rows
 from slm_runtime.scheduler.plan import Copy, Plan, Sequence, Wanted, tokens_of
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
-from tests.unit.runtime_engine.playing import PlayedEngine, next_token, row_of
+from tests.unit.runtime_engine.playing import PlacingEngine, PlayedEngine, next_token, row_of
 
 UNIFIED = Capabilities(
     context_length=200,
@@ -26,7 +26,17 @@ TIGHT = replace(UNIFIED, cells=256)
 ROWS = replace(UNIFIED, sequences=4, cells=None, mixed=False, prefill_rows=1)
 WHOLE = replace(UNIFIED, sequences=4, partial_removal=False)
 NO_COPY = replace(UNIFIED, rows=3, sequences=3, cells=None, prefix_copy=False)
-ALL = {"unified": UNIFIED, "tight": TIGHT, "rows": ROWS, "whole": WHOLE, "no copy": NO_COPY}
+UNITS = replace(UNIFIED, cells=1024, cell_unit=16)
+FEW_UNITS = replace(TIGHT, cell_unit=16)
+ALL = {
+    "unified": UNIFIED,
+    "tight": TIGHT,
+    "rows": ROWS,
+    "whole": WHOLE,
+    "no copy": NO_COPY,
+    "units": UNITS,
+    "few units": FEW_UNITS,
+}
 
 
 def alone(prompt: list[int], count: int, adapter: int = 0) -> list[int]:
@@ -197,6 +207,54 @@ def test_cells_never_exceed_the_plan_and_the_account_is_exact(requests):
         assert world.engine.cells_used <= 256
         running = world.scheduler.cells_used - world.scheduler.cells_cached
         assert 0 <= running <= world.scheduler.cells_used
+
+
+@settings(max_examples=25)
+@given(requests=requests)
+def test_what_is_kept_never_scatters_the_cells_of_what_runs(requests):
+    engine = PlacingEngine(UNITS)
+    world = World(engine)
+    for number, (wait, which, length, tail, count, client, _, wanted) in enumerate(requests):
+        for _ in range(wait):
+            world.step()
+        world.submit(number, [10 + which] * (1 + length) + tail, count, client, wanted)
+    world.drain()
+    assert engine.scattered == 0
+
+
+def test_a_full_cache_gives_up_whole_units_and_no_more_than_it_must():
+    engine = PlacingEngine(UNITS)
+    world = World(engine)
+    for number in range(12):
+        world.submit(number, [3 + number] * 90, 1)
+        world.drain()
+    assert engine.scattered == 0
+    # Ten of 90 tokens, six units each, leave four of the 64.
+    assert world.scheduler.cells_cached == 10 * 90
+    assert world.engine.cells_used == 10 * 90
+
+
+def test_where_single_cells_are_all_there_is_they_are_used():
+    engine = PlacingEngine(replace(UNITS, cells=400, cell_unit=100))
+    world = World(engine)
+    for number in range(3):
+        world.submit(number, [3 + number] * 101, 25)
+    world.drain()
+    assert world.scheduler.preemptions == 0
+    assert all(list(world.finished[n].tokens) == [3 + n] * 101 + alone([3 + n] * 101, 25) for n in range(3))
+
+
+def test_embedded_texts_drive_out_nothing():
+    world = World(PlayedEngine(UNIFIED))
+    chat = world.submit(0, [5] * 90, 10)
+    world.drain()
+    for number in range(1, 30):
+        world.submit(number, [6 + number] * 60, 0, wanted=Wanted.HIDDEN_STATES)
+    world.drain()
+    assert world.scheduler.cells_cached == world.engine.cells_used == 99
+    world.submit(99, [*chat.tokens, 6, 6], 3)
+    world.drain()
+    assert world.finished[99].cached_tokens == 99
 
 
 def test_simultaneous_cold_requests_prefill_their_common_prompt_once():

@@ -63,6 +63,7 @@ class LlamaCppEngine:
             rows=config.parallel,
             step_tokens=native.llama_n_batch(self._context),
             cells=native.llama_n_ctx(self._context),
+            cell_unit=_TILE,
             embedding_tokens=0 if recurrent or pooling is None else outputs,
             pooling=pooling or Pooling.MEAN,
             scored_tokens=outputs,
