@@ -2,8 +2,8 @@
 
 from typing import Final
 
-RELEASE: Final = "0.13.5"
+RELEASE: Final = "0.14.3"
 """Of Ollama, whose API this is: clients ask for it, and some refuse releases older than what they use.
 
-Since 0.13.3 it has OpenAI's responses; 0.14 brings Anthropic's messages.
+Since 0.13.3 it has OpenAI's responses, since 0.14 Anthropic's messages.
 """
