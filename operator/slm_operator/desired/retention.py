@@ -9,6 +9,7 @@ from slm_contract.retention import Retention
 from slm_operator.crd.names import job_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
+from slm_operator.model.known import pinned
 from slm_operator.placement.choose import candidates
 from slm_operator.pod.volumes import SHARED_GRACE, read_only
 from slm_operator.revision.history import History
@@ -57,6 +58,4 @@ def _in_use(
     named, _ = candidates(resource, settings)
     for each in (*named, *target.headers):
         yield each.artifact
-        known = facts.get(each.artifact.key)
-        if known is not None and each.artifact.pin is None:
-            yield each.artifact.model_copy(update={"pin": known.pin})
+        yield pinned(each.artifact, facts)

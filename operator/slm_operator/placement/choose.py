@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts
+from slm_operator.crd.cache import CacheMode
 from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware
@@ -60,6 +61,7 @@ def artifact_for(
         sha256=sha256,
         format=chosen.format,
         verification=None if model.verification is None else model.verification.config,
+        mounted=True if resource.spec.cache.mode is CacheMode.IMAGE else None,
     )
 
 
@@ -184,7 +186,7 @@ def _judge(
     header, given = facts.get(artifact.key), memory_given(resource)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
     if header is None:
-        pending = given is None or not says_it_all(artifact.source, artifact.sha256)
+        pending = given is None or not says_it_all(artifact)
         return Placement(
             rejected=(), selected=candidate, reason=reason, headers=(candidate,) * pending, pending=pending
         )

@@ -31,7 +31,7 @@ from slm_runtime.models.encrypted import PlainVolume, changed_at, in_plain, is_e
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteModel
-from slm_runtime.models.sources.resolve import open_model
+from slm_runtime.models.sources.resolve import open_as_pinned, open_model
 from slm_runtime.models.sources.site import Site
 
 SLACK: Final = 1 << 20
@@ -160,8 +160,7 @@ class Fetch:
             return None
 
     def _open(self) -> AbstractContextManager[RemoteModel]:
-        pin = self._model.pin
-        return open_model(self._model.source, self._site, pin.revision if pin else None)
+        return open_as_pinned(self._model, self._site)
 
     def _persist(self) -> FetchedModel:
         """Attempt until it is done or patience ends."""
