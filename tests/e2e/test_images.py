@@ -29,6 +29,8 @@ import http.server, ssl, urllib.error, urllib.request
 trusting = ssl._create_unverified_context()
 class Registry(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Who tries TLS first goes on without it where the answer looks like HTTP.
+    default_request_version = "HTTP/1.1"
     def do_GET(self):
         sent = {name: self.headers[name] for name in ("Accept", "Range") if name in self.headers}
         asked = urllib.request.Request("@" + self.path, headers=sent, method=self.command)
