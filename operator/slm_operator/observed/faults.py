@@ -86,7 +86,7 @@ _IMAGE_VOLUMES: Final = (
 )
 _PULL_BY_NODE: Final = (
     "the node pulls it, by its own mirrors and CAs, with spec.model.credentials where that is a Secret of the type "
-    "kubernetes.io/dockerconfigjson; containerd mounts images, no other artifacts. Or write another spec.cache.mode"
+    "kubernetes.io/dockerconfigjson; or write another spec.cache.mode"
 )
 _CONFIG: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 

@@ -119,6 +119,15 @@ def test_an_image_that_is_not_mounted_is_told_and_waited_for(node: Node, site: S
     assert "ImageVolume" in failure.remedy
 
 
+def test_an_artifact_of_which_nothing_is_mounted_is_told(node: Node, site: Site, tiny: bytes) -> None:
+    """As containerd does it: its layers are no archives."""
+    model = node.mount(tar(("tiny.gguf", tiny)))
+    (site.places.source_dir / "tiny.gguf").unlink()
+    failure = refusal(model, site)
+    assert isinstance(failure, SourceNotFound)
+    assert "spec.cache.mode" in failure.remedy
+
+
 def test_the_spec_s_checksum_is_held_against_what_is_mounted(node: Node, site: Site, tiny: bytes) -> None:
     model = node.mount(tar(("tiny.gguf", tiny)), sha256=64 * "a")
     assert isinstance(refusal(model, site), ChecksumMismatch)

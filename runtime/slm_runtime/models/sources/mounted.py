@@ -25,10 +25,15 @@ from slm_runtime.models.sources.site import Site
 
 MAX_LISTED: Final = 10_000
 """Files that are looked at for a model."""
-_REMEDIES: Final = {
+_UNMOUNTED: Final = {
     "claim": "Look at the pod's volumes, and at the claim.",
     "image": "Kubernetes mounts images from 1.35 on, in 1.33 and 1.34 with the feature gate ImageVolume of API server and"
     " kubelet: turn it on, or write another spec.cache.mode.",
+}
+_EMPTY: Final = {
+    "claim": "Correct spec.model.source, or put the file there.",
+    "image": "Correct spec.model.source; where it names another artifact than an image (ModelPack, Docker Model Runner,"
+    " `oras push`), of which containerd mounts nothing, make an image of it, or write another spec.cache.mode.",
 }
 
 
@@ -68,7 +73,7 @@ class _Mounted:
         self._root = site.places.source_dir.resolve()
         if not self._root.is_dir():
             raise SourceNotFound(
-                f"The {kind} of {address} isn't mounted at {site.places.source_dir}.", _REMEDIES[kind]
+                f"The {kind} of {address} isn't mounted at {site.places.source_dir}.", _UNMOUNTED[kind]
             )
 
     def model(self, path: str, pin: SourcePin | None = None) -> RemoteModel:
@@ -84,7 +89,9 @@ class _Mounted:
         folder = path if pattern is None else pattern_folder(pattern)
         files = list(self._files(folder))
         if not files:
-            raise SourceNotFound(f"There is nothing at {self._address}{path} that is a file.")
+            raise SourceNotFound(
+                f"There is nothing at {self._address}{path} that is a file.", _EMPTY[self._kind]
+            )
         return choose(files, pattern, f"{self._address}{folder}")
 
     def _file(self, path: str) -> RemoteFile:
