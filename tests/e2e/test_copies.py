@@ -112,10 +112,16 @@ class Node:
         self.ns.site.eventually("the node has its copy", there)
 
     def serving(self) -> Document:
-        """The serving pod."""
+        """The serving pod, when those before it have let their model go."""
         selector = "app.kubernetes.io/instance=local,app.kubernetes.io/component=runtime"
-        (pod,) = self.ns.site.list("pods", self.ns.name, "-l", selector)
-        return pod
+
+        def alone() -> list[Document] | None:
+            pods = self.ns.site.list("pods", self.ns.name, "-l", selector)
+            return pods if len(pods) == 1 else None
+
+        (pod,) = self.ns.site.eventually("one serving pod is there", alone)
+        found: Document = pod
+        return found
 
     def restart(self) -> None:
         """Let another serving pod come."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 from slm_operator.crd.names import selector
 from slm_operator.crd.resource import SLMDeployment
 
-HOSTNAME: Final = "kubernetes.io/hostname"
+_HOSTNAME: Final = "kubernetes.io/hostname"
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
@@ -15,7 +15,7 @@ def beside_serving(pod: Mapping[str, Any], resource: SLMDeployment) -> dict[str,
 
     The scheduler lets the first of pods that are to be beside each other go where it fits.
     """
-    term = {"labelSelector": {"matchLabels": selector(resource.name)}, "topologyKey": HOSTNAME}
+    term = {"labelSelector": {"matchLabels": selector(resource.name)}, "topologyKey": _HOSTNAME}
     affinity = pod.get("affinity", {})
     pods = affinity.get("podAffinity", {})
     required = [*pods.get(_REQUIRED, ()), term]
