@@ -9,7 +9,7 @@ from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
 from slm_operator.faults import Fault
 from slm_operator.model.known import drifted, newest_removal, reported_facts
-from slm_operator.observed.faults import deployment_faults, job_faults, pod_faults
+from slm_operator.observed.faults import deployment_faults, dropped_volumes, job_faults, pod_faults
 from slm_operator.observed.pods import (
     has_component,
     heard_from,
@@ -57,6 +57,7 @@ def decide(snapshot: Snapshot) -> Decision:
     ailing = (
         *pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now),
         *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
+        *seen.dropped(),
     )
     target = find_target(snapshot, resource, seen.history, seen.pods, ailing)
     stuck = volume_wait(seen.pods, snapshot.now)
@@ -129,6 +130,12 @@ class _Seen:
             history=history,
             pods=() if live is None else pods_of_template(snapshot.pods, live["spec"]["template"]),
         )
+
+    def dropped(self) -> tuple[Fault, ...]:
+        """What the API server has left out of the Deployment."""
+        if self.deployment is None or self.history.current is None:
+            return ()
+        return tuple(dropped_volumes(self.deployment, self.history.current.template))
 
 
 def _needed(snapshot: Snapshot, resource: SLMDeployment, seen: _Seen, target: Target) -> frozenset[ChildRef]:

@@ -79,8 +79,9 @@ def contended_fields(children: Iterable[Child], yielding: frozenset[ChildRef]) -
         elif each.differences.rewritten:
             yield Fault(
                 reason="RewrittenAtAdmission",
-                message=f"a webhook of this cluster gives {', '.join(each.differences.rewritten[:8])} of {each.ref.kind} "
-                f"{each.ref.name} another value than the operator does",
+                message="the API server, or a webhook of this cluster, gives "
+                f"{', '.join(each.differences.rewritten[:8])} of {each.ref.kind} {each.ref.name} another value than the "
+                "operator does",
                 remedy="none is needed where that is meant; else exempt the object from the webhook",
                 condition="Contended",
                 blocks=False,

@@ -62,6 +62,9 @@ class ModelConfig(ContractModel):
     """The bytes that the source stood for when this was decided; None: its address says it all."""
     verification: VerificationConfig | None = None
     """None: nobody asks for a signature."""
+    mounted: Literal[True] | None = None
+    """True: what is pinned is an image, and lies in the pod where :data:`~slm_contract.places.SOURCE_DIR` is; None: it is
+    fetched, or its scheme says where it lies."""
 
     @property
     def key(self) -> str:

@@ -24,8 +24,8 @@ FETCH_ENV: Final = "SLM_FETCH"
 RETENTION_ENV: Final = "SLM_RETENTION"
 """The Retention as JSON, of containers that fetch alone; without it every model stays."""
 
-CLAIM_DIR: Final = "/source"
-"""The claim of a `pvc://` source, read-only."""
+SOURCE_DIR: Final = "/source"
+"""The source itself, read-only, where it is a volume: the claim of `pvc://`, an image that kubelet has pulled."""
 
 MODEL_DIR: Final = "/models"
 """The model volume: writable for `fetch`, read-only for `serve`."""

@@ -48,6 +48,26 @@ class Mirror(ContractModel):
     """What stands in its place."""
 
 
+def mirror_of(mirrors: Iterable[Mirror], address: str) -> Mirror | None:
+    """The mirror whose `source` fits an address the longest; of two alike the first.
+
+    A source's prefix ends at a border: `https://host` says nothing of `https://host.example`.
+    """
+    fitting = (each for each in mirrors if address.startswith(each.source))
+    ending = (
+        each
+        for each in fitting
+        if each.source.endswith("/") or address[len(each.source) :][:1] in ("", *"/:@?")
+    )
+    return max(ending, key=lambda each: len(each.source), default=None)
+
+
+def at_mirror(mirror: Mirror, address: str) -> str:
+    """What stands at a mirror in place of an address that it fits."""
+    prefix, rest = mirror.mirror, address[len(mirror.source) :]
+    return f"{prefix.rstrip('/')}/{rest.lstrip('/')}" if rest and rest[0] not in ":@?" else prefix + rest
+
+
 class FetchConfig(ContractModel):
     """What a fetch has to know of its site; it reaches no container but the one that fetches."""
 

@@ -22,7 +22,7 @@ class Places:
     keys_dir: Path = Path(contract.KEYS_DIR)
     credentials_dir: Path = Path(contract.CREDENTIALS_DIR)
     ca_bundle: Path = Path(contract.CA_BUNDLE)
-    claim_dir: Path = Path(contract.CLAIM_DIR)
+    source_dir: Path = Path(contract.SOURCE_DIR)
     signers: Path = Path(contract.SIGNERS)
     identities: Path = Path(contract.IDENTITIES)
     plain_dir: Path = Path(contract.PLAIN_DIR)
@@ -51,7 +51,7 @@ class Places:
             keys_dir=path("SLM_KEYS_DIR", cls.keys_dir),
             credentials_dir=path("SLM_CREDENTIALS_DIR", cls.credentials_dir),
             ca_bundle=path("SLM_CA_BUNDLE", cls.ca_bundle),
-            claim_dir=path("SLM_CLAIM_DIR", cls.claim_dir),
+            source_dir=path("SLM_SOURCE_DIR", cls.source_dir),
             signers=path("SLM_SIGNERS", cls.signers),
             identities=path("SLM_IDENTITIES", cls.identities),
             plain_dir=path("SLM_PLAIN_DIR", cls.plain_dir),

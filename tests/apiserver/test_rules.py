@@ -186,6 +186,21 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"cache": {"mode": "NodeLocal", "size": "1Gi"}},
         "mode NodeLocal keeps models in a directory of the node",
     ),
+    (
+        {"cache": {"mode": "Image", "claimName": "c"}, "model": {"source": "oci://host/m:1"}},
+        "mode Image serves the model out of its image",
+    ),
+    ({"cache": {"mode": "Image"}}, "cache.mode Image mounts images out of registries"),
+    (
+        {
+            "cache": {"mode": "Image"},
+            "model": {
+                "source": "oci://host/m:1",
+                "variants": [{"hardware": "gpu", "source": "https://host/m.gguf"}],
+            },
+        },
+        "cache.mode Image mounts images out of registries",
+    ),
     ({"cache": {"prePull": True}}, "prePull brings models to nodes: write mode NodeLocal"),
     (
         {"cache": {"size": "1Gi", "accessModes": ["ReadOnlyMany"]}},

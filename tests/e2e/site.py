@@ -96,11 +96,11 @@ class Site:
         return document
 
     @contextmanager
-    def namespace(self, label: str) -> Iterator["Namespace"]:
-        """A namespace that enforces Pod Security `restricted`, gone afterwards."""
+    def namespace(self, label: str, *, level: str = "restricted") -> Iterator["Namespace"]:
+        """A namespace that enforces a level of Pod Security, gone afterwards."""
         self._count += 1
         name = f"e2e-{label}-{self._count}"
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        labels = {"pod-security.kubernetes.io/enforce": level}
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
         self.kubectl("apply", "-f", "-", input=json.dumps(manifest))
         try:

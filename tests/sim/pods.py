@@ -133,13 +133,14 @@ class Pods:
             if each.namespace == ref.namespace
         ):
             return None
+        terms = _neighbours_wanted(pod, [other for _, other in others])
         by_node: dict[str, list[Doc]] = {}
         for _, other in others:
             by_node.setdefault(other["spec"]["nodeName"], []).append(other)
         fitting = [
             (len(by_node.get(each.name, ())), each.name)
             for each, node in self.cluster.of("Node")
-            if _fits(pod, node, by_node.get(each.name, []))
+            if _fits(pod, node, by_node.get(each.name, []), terms)
         ]
         return min(fitting, default=(0, None))[1]
 
@@ -321,13 +322,24 @@ def _sidecars(pod: Doc) -> Iterator[Doc]:
             yield {"name": each["name"], "ready": True, "restartCount": 0, "state": {"running": {}}}
 
 
-def _fits(pod: Doc, node: Doc, there: list[Doc]) -> bool:
+def _neighbours_wanted(pod: Doc, others: list[Doc]) -> list[Doc]:
+    """Labels of the pods beside which it must run; the first of those that shall be beside each other goes anywhere."""
+    affinity = (pod["spec"].get("affinity") or {}).get("podAffinity") or {}
+    terms = affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+    wanted = [term["labelSelector"]["matchLabels"] for term in terms]
+    alone = all(
+        each.items() <= pod["metadata"]["labels"].items()
+        and not any(each.items() <= other["metadata"]["labels"].items() for other in others)
+        for each in wanted
+    )
+    return [] if alone else wanted
+
+
+def _fits(pod: Doc, node: Doc, there: list[Doc], neighbours: list[Doc]) -> bool:
     selector, labels = pod["spec"].get("nodeSelector") or {}, node["metadata"].get("labels") or {}
     if not selector.items() <= labels.items():
         return False
-    affinity = (pod["spec"].get("affinity") or {}).get("podAffinity") or {}
-    for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or ():
-        wanted = term["labelSelector"]["matchLabels"]
+    for wanted in neighbours:
         if not any(wanted.items() <= other["metadata"]["labels"].items() for other in there):
             return False
     return all(

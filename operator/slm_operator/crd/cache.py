@@ -14,6 +14,7 @@ class CacheMode(StrEnum):
     PVC = "PVC"
     EPHEMERAL = "Ephemeral"
     NODE_LOCAL = "NodeLocal"
+    IMAGE = "Image"
 
 
 AccessMode = Literal["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"]
@@ -43,6 +44,10 @@ class Cache(ApiModel):
                 "mode NodeLocal keeps models in a directory of the node: leave out claimName, storageClassName and size",
             ),
             rule(
+                "self.mode != 'Image' || !(has(self.claimName) || has(self.storageClassName) || has(self.size))",
+                "mode Image serves the model out of its image: leave out claimName, storageClassName and size",
+            ),
+            rule(
                 "!self.prePull || self.mode == 'NodeLocal'",
                 "prePull brings models to nodes: write mode NodeLocal, or leave it out",
             ),
@@ -52,7 +57,7 @@ class Cache(ApiModel):
                 "claimName",
             ),
             rule(
-                "has(self.claimName) || has(oldSelf.claimName) || self.mode in ['Ephemeral', 'NodeLocal'] "
+                "has(self.claimName) || has(oldSelf.claimName) || self.mode in ['Ephemeral', 'NodeLocal', 'Image'] "
                 "|| oldSelf.mode == 'Ephemeral' || !has(oldSelf.size) "
                 "|| (has(self.storageClassName) ? self.storageClassName : '') == "
                 "(has(oldSelf.storageClassName) ? oldSelf.storageClassName : '') && self.accessModes == oldSelf.accessModes",
@@ -64,7 +69,8 @@ class Cache(ApiModel):
     mode: CacheMode = CacheMode.AUTO
     """Where the model file is kept. `PVC`: in a claim, filled once by a Job. `Ephemeral`: in each pod. `NodeLocal`: in a
     directory of the node, once for all pods of a namespace there, where the operator's configuration has such a directory.
-    `Auto`: `PVC` where claimName or storageClassName is given, else `Ephemeral`."""
+    `Image`: in the image that an `oci://` source names, which the node pulls once and mounts; needs Kubernetes 1.35, and
+    containerd 2.1 or CRI-O 1.31. `Auto`: `PVC` where claimName or storageClassName is given, else `Ephemeral`."""
     claim_name: ObjectName | None = None
     """An existing PersistentVolumeClaim to keep models in; several SLMDeployments may share it."""
     storage_class_name: ObjectName | None = None
@@ -76,8 +82,9 @@ class Cache(ApiModel):
         tuple[AccessMode, ...],
         Field(min_length=1, max_length=4, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = ("ReadWriteOnce",)
-    """Access modes of the claim; more than one replica on several nodes needs `ReadWriteMany`, or `ReadOnlyMany` alone for a
-    claim that others fill."""
+    """Access modes of the claim, or of the one that a `pvc://` source names; more than one replica on several nodes needs
+    `ReadWriteMany`, or `ReadOnlyMany` alone for a claim that others fill. Pods that share a `ReadWriteOnce` claim run on one
+    node."""
     pre_pull: bool = False
     """With mode `NodeLocal`: whether the model is brought to all nodes that hardware class and spec select by labels, before
     a pod needs it there, and kept there."""

@@ -363,6 +363,17 @@ class Observability(ApiModel):
 
 
 class Spec(ApiModel):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.cache.mode != 'Image' || ([self.model.source] + (has(self.model.variants) ? "
+                "self.model.variants.map(each, each.source) : []))"
+                ".all(each, each.startsWith('oci://') || each.startsWith('catalog://'))",
+                "cache.mode Image mounts images out of registries: write oci:// sources, or another mode",
+            )
+        )
+    )
+
     model: Model
     """What is served."""
     runtime: Runtime = Runtime()

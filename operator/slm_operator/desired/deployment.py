@@ -6,7 +6,7 @@ from slm_operator.crd.names import ROLLOUT_ANNOTATION, selector
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.child import child
 from slm_operator.pod.budget import rollout_seconds
-from slm_operator.pod.volumes import shares_volume
+from slm_operator.pod.volumes import shares_volumes
 from slm_operator.revision.revision import Revision
 from slm_operator.revision.rollout import Rollout
 
@@ -40,7 +40,7 @@ def deployment(
 
 def _strategy(resource: SLMDeployment, revision: Revision, before: Revision | None) -> dict[str, Any]:
     """What only one pod can have at a time is given back before the next one starts; all of it never at once."""
-    if not shares_volume(resource.spec.cache):
+    if not shares_volumes(resource.spec.cache, revision.artifact):
         return _RECREATE
     device = revision.hardware_class.resource
     held = before is None or (

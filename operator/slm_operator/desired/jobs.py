@@ -7,16 +7,16 @@ five minutes): a source that comes back is noticed by itself, and the reason sta
 from typing import Any, Final
 
 from slm_contract.config import AdapterConfig, HardwareConfig, ModelConfig, RuntimeConfig
-from slm_operator.crd.names import MODEL_LABEL, job_name, labels, selector
+from slm_operator.crd.names import MODEL_LABEL, job_name, labels
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.child import child
 from slm_operator.digest import digest
+from slm_operator.pod.neighbours import beside_serving
 from slm_operator.pod.overrides import overridden
 from slm_operator.pod.template import fetch_container, pod_basics
 from slm_operator.pod.volumes import fetch_volumes
 from slm_operator.settings import HardwareClass, Settings
 
-HOSTNAME: Final = "kubernetes.io/hostname"
 RESTARTS: Final = 2_147_483_647
 """The most that a Job can count: it never gives up."""
 
@@ -27,12 +27,28 @@ def inspect_job(
     hardware_class: HardwareClass,
     artifact: ModelConfig,
     image: str,
+    *,
+    beside_pods: bool = False,
 ) -> dict[str, Any]:
     """Reads the header of one artifact and writes what it says to its termination message.
 
     It asks for none of the class's devices, but runs on such a node: the image is there when the pod comes.
+
+    Parameters
+    ----------
+    beside_pods
+        As that of a pull, where the artifact lies on such a claim.
     """
-    return _job(resource, settings, hardware_class, artifact, image, command="inspect", volume=False)
+    return _job(
+        resource,
+        settings,
+        hardware_class,
+        artifact,
+        image,
+        command="inspect",
+        volume=False,
+        beside_pods=beside_pods,
+    )
 
 
 def pull_job(
@@ -52,13 +68,17 @@ def pull_job(
     beside_pods
         Whether serving pods have the claim already, which only one node can have: the Job's pod goes to theirs.
     """
-    job = _job(resource, settings, hardware_class, artifact, image, adapters, command="fetch", volume=True)
-    if beside_pods:
-        term = {"labelSelector": {"matchLabels": selector(resource.name)}, "topologyKey": HOSTNAME}
-        pod = job["spec"]["template"]["spec"]
-        beside = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
-        pod["affinity"] = {**pod.get("affinity", {}), "podAffinity": beside}
-    return job
+    return _job(
+        resource,
+        settings,
+        hardware_class,
+        artifact,
+        image,
+        adapters,
+        command="fetch",
+        volume=True,
+        beside_pods=beside_pods,
+    )
 
 
 def _job(
@@ -71,6 +91,7 @@ def _job(
     *,
     command: str,
     volume: bool,
+    beside_pods: bool,
 ) -> dict[str, Any]:
     purpose = "pull" if volume else "inspect"
     config = RuntimeConfig(
@@ -91,6 +112,8 @@ def _job(
         },
     }
     template = overridden(template, resource, settings)
+    if beside_pods:
+        template["spec"] = beside_serving(template["spec"], resource)
     name = job_name(resource.name, purpose, digest(template))
     return {
         **child(resource, "batch/v1", "Job", name, purpose),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slm_contract.config import ModelConfig
 from slm_operator.crd.names import key_secret_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.desired.claim import model_claim
@@ -18,8 +19,9 @@ from slm_operator.desired.revisions import controller_revision
 from slm_operator.desired.secret import key_secret
 from slm_operator.desired.service import service
 from slm_operator.model.known import runtime_config
+from slm_operator.model.source import claim_of_source
 from slm_operator.observed.pods import nodes_of, volumes_of
-from slm_operator.pod.volumes import claim_of, one_pod_only, uses_claim
+from slm_operator.pod.volumes import claim_of, one_pod_only, shares_volumes, uses_claim
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import Revision
 from slm_operator.snapshot import ChildRef, Document, Snapshot, ref_of
@@ -109,6 +111,7 @@ def _jobs(
             each.hardware_class,
             each.artifact,
             image_of(resource, settings, each.hardware_class),
+            beside_pods=_held_on_a_node(resource, current, each.artifact, pods),
         )
         for each in target.headers
     ]
@@ -125,7 +128,7 @@ def _jobs(
     if _holds(current, resource, revision) or (pods and one_pod_only(resource.spec.cache)):
         # A volume that only one pod can have is the old one's until it goes: the new one fetches into it by itself.
         return [], None
-    beside = nodes_of(pods) if _mounts_claim(current, resource) else ()
+    beside = nodes_of(pods) if _mounts_claim(current, claim_of(resource)) else ()
     pull = pull_job(
         resource,
         settings,
@@ -149,15 +152,25 @@ def _mounts_key(template: Document | None, resource: SLMDeployment) -> bool:
     return key_secret_name(resource.name) in volumes_of(template["spec"])["Secret"]
 
 
-def _mounts_claim(revision: Revision | None, resource: SLMDeployment) -> bool:
+def _mounts_claim(revision: Revision | None, claim: str | None) -> bool:
     if revision is None:
         return False
-    return claim_of(resource) in volumes_of(revision.template["spec"])["PersistentVolumeClaim"]
+    return claim in volumes_of(revision.template["spec"])["PersistentVolumeClaim"]
+
+
+def _held_on_a_node(
+    resource: SLMDeployment, current: Revision | None, artifact: ModelConfig, pods: tuple[Document, ...]
+) -> bool:
+    """Whether serving pods have the claim that an artifact lies on, which only their node can have."""
+    claim = claim_of_source(artifact.source)
+    if claim is None or shares_volumes(resource.spec.cache, artifact):
+        return False
+    return _mounts_claim(current, claim) and bool(nodes_of(pods))
 
 
 def _holds(current: Revision | None, resource: SLMDeployment, revision: Revision) -> bool:
     """Whether this model is served from this claim already: then it was pulled before."""
-    if current is None or not _mounts_claim(current, resource):
+    if current is None or not _mounts_claim(current, claim_of(resource)):
         return False
     config = runtime_config(current.template["spec"])
     held = () if config is None else (config.model, *(config.adapters or ()))

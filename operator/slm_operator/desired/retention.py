@@ -9,6 +9,7 @@ from slm_contract.retention import Retention
 from slm_operator.crd.names import job_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
+from slm_operator.model.known import pinned
 from slm_operator.placement.choose import adapters_of, candidates
 from slm_operator.pod.volumes import SHARED_GRACE, read_only
 from slm_operator.revision.history import History
@@ -55,9 +56,7 @@ def _in_use(
     for revision in revisions:
         yield from (revision.artifact, *revision.adapters)
     named, _ = candidates(resource, settings)
-    named_artifacts = (each.artifact for each in (*named, *target.headers))
-    for artifact in (*named_artifacts, *adapters_of(resource)):
+    artifacts = (each.artifact for each in (*named, *target.headers))
+    for artifact in (*artifacts, *adapters_of(resource)):
         yield artifact
-        known = facts.get(artifact.key)
-        if known is not None and artifact.pin is None:
-            yield artifact.model_copy(update={"pin": known.pin})
+        yield pinned(artifact, facts)

@@ -42,7 +42,7 @@ def reported_facts(
 def pinned(artifact: _Config, facts: Mapping[str, ModelFacts]) -> _Config:
     """The artifact as its header was found: the source's bytes of that moment, unless its address names them for ever."""
     known = facts.get(artifact.key)
-    if known is None or says_it_all(artifact.source, artifact.sha256):
+    if known is None or says_it_all(artifact):
         return artifact
     return artifact.model_copy(update={"pin": known.pin})
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 from urllib.parse import unquote
 
+from slm_contract.config import ModelConfig
 from slm_operator.crd.source import KNOWN, SCHEMES
 
 
@@ -155,9 +156,12 @@ def parse_source(uri: str) -> Source:
     return _READ_AS[name](**match.groupdict())
 
 
-def says_it_all(uri: str, sha256: str | None) -> bool:
-    """Whether a source always stands for the same bytes: of any other it is asked which, before pods are made of them."""
-    return sha256 is not None or uri.startswith("pypi://")
+def says_it_all(artifact: ModelConfig) -> bool:
+    """Whether a source always stands for the same bytes: of any other it is asked which, before pods are made of them.
+
+    An image is mounted by its digest, which the checksum of a file in it doesn't tell.
+    """
+    return not artifact.mounted and (artifact.sha256 is not None or artifact.source.startswith("pypi://"))
 
 
 def file_name(uri: str) -> str:

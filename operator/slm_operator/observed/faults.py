@@ -1,6 +1,6 @@
 """What is wrong with pods, Jobs and the Deployment, read from what kubelet, scheduler, controllers and runtime say."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -80,6 +80,14 @@ _PULL: Final = {
 }
 _CONTAINERS: Final = frozenset({"fetch", "inspect", "serve"})
 _DOWNLOADING: Final = frozenset({"Fetching", "Verifying"})
+_IMAGE_VOLUMES: Final = (
+    "image volumes need Kubernetes 1.35 (1.33 with the feature gate ImageVolume in API server and kubelet) and nodes with "
+    "containerd 2.1 or CRI-O 1.31"
+)
+_PULL_BY_NODE: Final = (
+    "the node pulls it, by its own mirrors and CAs, with spec.model.credentials where that is a Secret of the type "
+    "kubernetes.io/dockerconfigjson; or write another spec.cache.mode"
+)
 _CONFIG: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
@@ -128,6 +136,26 @@ def deployment_faults(deployment: Document) -> Iterator[Fault]:
             )
 
 
+def dropped_volumes(deployment: Document, template: Document) -> Iterator[Fault]:
+    """Image volumes that the API server has taken out of the pods, and their mounts with them, without a word.
+
+    Parameters
+    ----------
+    template
+        As it was meant.
+    """
+    has = {each["name"] for each in deployment["spec"]["template"]["spec"].get("volumes") or ()}
+    for name, reference in _images_mounted(template["spec"]).items():
+        if name not in has:
+            yield Fault(
+                reason="ImageVolumesOff",
+                message=f"the API server takes image volumes out of pods, and the model is in the image {reference}",
+                remedy=f"{_IMAGE_VOLUMES}, or write another spec.cache.mode",
+                condition="ModelReady",
+                stalled=True,
+            )
+
+
 def job_faults(jobs: Iterable[Document], clues: Mapping[str, str]) -> Iterator[Fault]:
     """Jobs whose pods can't be made; a Job's status is silent about that, its events aren't."""
     for job in jobs:
@@ -154,8 +182,9 @@ def _pod_faults(pod: Document, report: RuntimeReport | None, clue: str, now: dat
         return
     if report is not None and report.download is not None and report.download.state in _DOWNLOADING:
         return
+    images = tuple(_images_mounted(pod.get("spec", {})).values())
     for container in _ours_first(container_statuses(pod)):
-        fault = _container_fault(container, name)
+        fault = _container_fault(container, name, images)
         if fault is not None:
             yield fault
             return
@@ -203,18 +232,34 @@ def _volume_fault(pod: Document, name: str, clue: str, now: datetime) -> Iterato
     )
 
 
-def _container_fault(container: Mapping[str, Any], pod: str) -> Fault | None:
+def _images_mounted(pod_spec: Mapping[str, Any]) -> dict[str, str]:
+    """References of the images that are volumes, by the volumes' names."""
+    volumes = pod_spec.get("volumes") or ()
+    return {each["name"]: str(each["image"].get("reference", "")) for each in volumes if "image" in each}
+
+
+def _container_fault(container: Mapping[str, Any], pod: str, mounted: Sequence[str]) -> Fault | None:
+    """Why a container doesn't run.
+
+    Parameters
+    ----------
+    mounted
+        Images that the pod has for volumes: what is wrong with one is told of the container.
+    """
     state = container.get("state", {})
     waiting, ended = state.get("waiting"), state.get("terminated")
     if ended is not None:
         return None if ended.get("exitCode") == 0 else _from_end(container, ended, pod)
     if waiting is not None and waiting.get("reason") in _PULL:
-        image = str(container.get("image", ""))
-        words = str(waiting.get("message", "")).partition("ErrImagePull: ")
+        message = str(waiting.get("message", ""))
+        words = message.partition("ErrImagePull: ")
+        of_model = next((each for each in mounted if each in message), None)
         return Fault(
             reason="ImagePullFailed",
-            message=f"image {image} can't be pulled: {words[2] or words[0]}",
-            remedy="correct the image in spec.runtime.image or the operator's configuration, or give pull secrets there",
+            message=f"image {of_model or container.get('image', '')} can't be pulled: {words[2] or words[0]}",
+            remedy="correct the image in spec.runtime.image or the operator's configuration, or give pull secrets there"
+            if of_model is None
+            else _PULL_BY_NODE,
             stalled=waiting.get("reason") == "InvalidImageName",
             pod=pod,
         )
@@ -222,7 +267,8 @@ def _container_fault(container: Mapping[str, Any], pod: str) -> Fault | None:
         return Fault(
             reason="ContainerConfigFailed",
             message=f"container {container.get('name')} can't be made: {waiting.get('message', '')}",
-            remedy="make what it names, in this namespace, or correct the spec",
+            remedy="make what it names, in this namespace, or correct the spec"
+            + (f"; {_IMAGE_VOLUMES}" if mounted else ""),
             pod=pod,
         )
     last = container.get("lastState", {}).get("terminated")

@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 from slm_contract.config import AdapterConfig, ModelConfig
 from slm_contract.report import ModelFacts
+from slm_operator.crd.cache import CacheMode
 from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware
@@ -60,6 +61,7 @@ def artifact_for(
         sha256=sha256,
         format=chosen.format,
         verification=None if model.verification is None else model.verification.config,
+        mounted=True if resource.spec.cache.mode is CacheMode.IMAGE else None,
     )
 
 
@@ -201,7 +203,7 @@ def _judge(
     adapters = adapters_of(resource)
     headers = (candidate, *(Candidate(chosen, each) for each in adapters))
     unread = [each.artifact for each in headers if each.artifact.key not in facts]
-    pending = any(given is None or not says_it_all(each.source, each.sha256) for each in unread)
+    pending = any(given is None or not says_it_all(each) for each in unread)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
     if header is None or pending:
         return Placement(

@@ -6,7 +6,8 @@ from typing import Any, Final
 from slm_contract import places
 from slm_contract.config import AuthMode, RuntimeConfig
 from slm_contract.retention import Retention
-from slm_contract.source import FetchConfig, Mirror
+from slm_contract.source import FetchConfig
+from slm_operator.crd.cache import CacheMode
 from slm_operator.crd.names import HARDWARE_LABEL, labels
 from slm_operator.crd.quantities import memory_quantity
 from slm_operator.crd.resource import SLMDeployment
@@ -14,6 +15,7 @@ from slm_operator.crd.spec import EnvironmentVariable
 from slm_operator.placement.devices import devices_wanted
 from slm_operator.pod.budget import start_seconds
 from slm_operator.pod.config import runtime_config
+from slm_operator.pod.neighbours import beside_serving
 from slm_operator.pod.overrides import overridden
 from slm_operator.pod.volumes import (
     TMP_SIZE,
@@ -21,9 +23,11 @@ from slm_operator.pod.volumes import (
     disk_wanted,
     fetch_volumes,
     key_volumes,
+    mirrors_of,
     model_mount,
     node_retention,
     plain_volumes,
+    shares_volumes,
     source_mounts,
 )
 from slm_operator.revision.revision import Revision
@@ -89,7 +93,10 @@ def pod_template(
             ],
         },
     }
-    return overridden(template, resource, settings)
+    template = overridden(template, resource, settings)
+    if not shares_volumes(resource.spec.cache, revision.artifact):
+        template["spec"] = beside_serving(template["spec"], resource)
+    return template
 
 
 def pod_basics(settings: Settings, resource: SLMDeployment, hardware_class: HardwareClass) -> dict[str, Any]:
@@ -99,7 +106,13 @@ def pod_basics(settings: Settings, resource: SLMDeployment, hardware_class: Hard
         each.model_dump(by_alias=True, exclude_none=True)
         for each in (*hardware_class.tolerations, *resource.spec.hardware.tolerations)
     ]
-    pull_secrets = [{"name": name} for name in settings.image_pull_secrets]
+    own = resource.spec.model.credentials
+    # Kubelet passes over a Secret that isn't one for image pulls.
+    for_image = (
+        () if own is None or resource.spec.cache.mode is not CacheMode.IMAGE else (own.secret_ref.name,)
+    )
+    names = dict.fromkeys((*settings.image_pull_secrets, *for_image))
+    pull_secrets = [{"name": name} for name in names]
     optional = {"nodeSelector": selector, "tolerations": tolerations, "imagePullSecrets": pull_secrets}
     user = settings.run_as_user
     assigned = {} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
@@ -164,7 +177,7 @@ def fetch_container(
         "volumeMounts": [
             mount,
             {"name": "tmp", "mountPath": TMP},
-            *source_mounts(config.model),
+            *source_mounts(settings, resource, config.model),
             *([{"name": "plain", "mountPath": places.PLAIN_DIR}] if decrypts_for is not None else ()),
             *(
                 {"name": name, "mountPath": path, "readOnly": True}
@@ -210,7 +223,7 @@ def _serve_container(
     mounts: list[dict[str, Any]] = [
         {**model_mount(settings, resource), "readOnly": True},
         {"name": "tmp", "mountPath": TMP},
-        *source_mounts(config.model),
+        *source_mounts(settings, resource, config.model),
     ]
     if config.auth is AuthMode.API_KEY:
         mounts.append({"name": "keys", "mountPath": places.KEYS_DIR, "readOnly": True})
@@ -258,11 +271,8 @@ def _serve_resources(resource: SLMDeployment, revision: Revision) -> dict[str, A
 
 
 def _fetch_config(settings: Settings, resource: SLMDeployment) -> FetchConfig:
-    """Of two mirrors for the same source the first counts."""
-    own = (Mirror(source=each.source, mirror=each.mirror) for each in resource.spec.model.mirrors)
-    of_site = (Mirror(source=each.source, mirror=each.mirror) for each in settings.fetch.mirrors)
     return FetchConfig(
-        mirrors=(*own, *of_site),
+        mirrors=mirrors_of(settings, resource),
         hosts=settings.fetch.hosts or None,
         bytes_per_second=settings.fetch.bytes_per_second,
     )

@@ -6,11 +6,13 @@ from slm_contract import places
 from slm_contract.config import AuthMode, ModelConfig
 from slm_contract.report import ModelFacts
 from slm_contract.retention import Retention
+from slm_contract.source import Mirror
 from slm_operator.crd.cache import Cache, CacheMode
 from slm_operator.crd.names import ca_bundle_name, claim_name, key_owner_entry, key_secret_name
 from slm_operator.crd.quantities import MIB, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.verification import Verification
+from slm_operator.model.image import image_reference
 from slm_operator.model.source import claim_of_source
 from slm_operator.settings import Settings
 
@@ -18,7 +20,7 @@ UNKNOWN_MODEL_VOLUME: Final = "32Gi"
 """The largest model that this operator is made for, in 32 bits, where its size isn't known yet."""
 TMP_SIZE: Final = 256 * MIB
 LINKS_SIZE: Final = 64 * MIB
-"""Of a model's volume that holds nothing but links to a claim."""
+"""Of a model's volume that holds nothing but links to a claim or an image."""
 SOURCE_VOLUME: Final = "source"
 SHARED_GRACE: Final = 86400.0
 """Seconds from when nobody was found to serve a model: what others have in use isn't known here otherwise."""
@@ -44,9 +46,12 @@ def node_retention(cache: Cache, settings: Settings) -> Retention | None:
     return Retention(keep=(), grace_seconds=SHARED_GRACE)
 
 
-def shares_volume(cache: Cache) -> bool:
-    """Whether pods on several nodes can have the model's volume at once."""
-    return not uses_claim(cache) or "ReadWriteMany" in cache.access_modes or read_only(cache)
+def shares_volumes(cache: Cache, artifact: ModelConfig) -> bool:
+    """Whether pods on several nodes can have the model's volumes at once; a claim that is its source is only read."""
+    many = "ReadWriteMany" in cache.access_modes
+    return (not uses_claim(cache) or many or read_only(cache)) and (
+        claim_of_source(artifact.source) is None or many or "ReadOnlyMany" in cache.access_modes
+    )
 
 
 def read_only(cache: Cache) -> bool:
@@ -73,10 +78,9 @@ def fetch_volumes(
         _model_volume(resource, settings, artifact, facts),
         {"name": "tmp", "emptyDir": {"sizeLimit": memory_quantity(TMP_SIZE)}},
     ]
-    claim = claim_of_source(artifact.source)
-    if claim is not None:
-        named = {"claimName": claim, "readOnly": True}
-        volumes.append({"name": SOURCE_VOLUME, "persistentVolumeClaim": named})
+    source = source_volume(settings, resource, artifact)
+    if source is not None:
+        volumes.append(source)
     credentials = resource.spec.model.credentials
     if credentials is not None:
         volumes.append(
@@ -100,11 +104,34 @@ def fetch_volumes(
     return volumes
 
 
-def source_mounts(artifact: ModelConfig) -> list[dict[str, Any]]:
-    """Where the model lies on a claim already: it is linked to, so what serves it needs the claim as well."""
-    if claim_of_source(artifact.source) is None:
+def source_volume(
+    settings: Settings, resource: SLMDeployment, artifact: ModelConfig
+) -> dict[str, Any] | None:
+    """Where the model lies already: a claim, or an image; None where it is fetched, and to a look at an image's header."""
+    claim = claim_of_source(artifact.source)
+    if claim is not None:
+        named = {"claimName": claim, "readOnly": True}
+        return {"name": SOURCE_VOLUME, "persistentVolumeClaim": named}
+    if not artifact.mounted:
+        return None
+    reference = image_reference(artifact, mirrors_of(settings, resource))
+    if reference is None:
+        return None
+    return {"name": SOURCE_VOLUME, "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
+
+
+def source_mounts(settings: Settings, resource: SLMDeployment, artifact: ModelConfig) -> list[dict[str, Any]]:
+    """It is linked to there, so what serves it needs the volume as well."""
+    if source_volume(settings, resource, artifact) is None:
         return []
-    return [{"name": SOURCE_VOLUME, "mountPath": places.CLAIM_DIR, "readOnly": True}]
+    return [{"name": SOURCE_VOLUME, "mountPath": places.SOURCE_DIR, "readOnly": True}]
+
+
+def mirrors_of(settings: Settings, resource: SLMDeployment) -> tuple[Mirror, ...]:
+    """Of two for the same source the first counts."""
+    own = (Mirror(source=each.source, mirror=each.mirror) for each in resource.spec.model.mirrors)
+    of_site = (Mirror(source=each.source, mirror=each.mirror) for each in settings.fetch.mirrors)
+    return (*own, *of_site)
 
 
 def plain_volumes(resource: SLMDeployment, facts: ModelFacts | None) -> list[dict[str, Any]]:
@@ -169,7 +196,7 @@ def _model_volume(
         return {"name": "models", "hostPath": {"path": settings.node_cache, "type": "Directory"}}
     if cache.size is not None:
         limit = str(cache.size)
-    elif claim_of_source(artifact.source) is not None:
+    elif _lies_elsewhere(artifact):
         limit = memory_quantity(LINKS_SIZE)
     elif facts is not None:
         limit = memory_quantity(_room(artifact, facts))
@@ -193,14 +220,15 @@ def disk_wanted(resource: SLMDeployment, artifact: ModelConfig, facts: ModelFact
     most nodes. There is no limit on the whole: kubelet would evict for it what serves.
     """
     cache = resource.spec.cache
-    elsewhere = (
-        uses_claim(cache)
-        or cache.mode is CacheMode.NODE_LOCAL
-        or claim_of_source(artifact.source) is not None
-    )
+    elsewhere = uses_claim(cache) or cache.mode is CacheMode.NODE_LOCAL or _lies_elsewhere(artifact)
     if facts is None or elsewhere:
         return TMP_SIZE
     return TMP_SIZE + _room(artifact, facts)
+
+
+def _lies_elsewhere(artifact: ModelConfig) -> bool:
+    """Whether a model's volume holds nothing but links."""
+    return claim_of_source(artifact.source) is not None or artifact.mounted is True
 
 
 def _room(artifact: ModelConfig, facts: ModelFacts) -> int:

@@ -26,7 +26,7 @@ def _refusals(resource: SLMDeployment, settings: Settings) -> Iterator[Fault]:
     for each in model.mirrors:
         if not mirror_allowed(each.mirror, settings.fetch.allowed_sources):
             yield _not_allowed(f"the mirror {each.mirror}", settings)
-    listed = (source for entry in entries(model, settings.catalog) for source in sources_of(entry))
+    listed = [source for entry in entries(model, settings.catalog) for source in sources_of(entry)]
     for mirrored in _mirrored((*written, *listed), model.mirrors):
         if not source_allowed(mirrored, settings.fetch.allowed_sources):
             yield _not_allowed(f"{mirrored}, which is what a mirror makes of the source", settings)
@@ -45,6 +45,8 @@ def _refusals(resource: SLMDeployment, settings: Settings) -> Iterator[Fault]:
             "write another spec.cache.mode, or have nodeCache.path set in the operator's chart",
             stalled=True,
         )
+    if resource.spec.cache.mode is CacheMode.IMAGE:
+        yield from _no_image((*written, *listed))
     image = resource.spec.runtime.image
     own = {settings.runtime_image, *(each.image for each in settings.classes)}
     if image is not None and image not in own and not image_allowed(image, settings.allowed_image_prefixes):
@@ -55,6 +57,18 @@ def _refusals(resource: SLMDeployment, settings: Settings) -> Iterator[Fault]:
             f"leave out spec.runtime.image, or name one under an allowed registry or repository ({allowed})",
             stalled=True,
         )
+
+
+def _no_image(sources: Iterable[str]) -> Iterator[Fault]:
+    """What the API server refuses where the spec itself says it."""
+    for source in sources:
+        if name_in_catalog(source) is None and not source.startswith("oci://"):
+            yield Fault(
+                "CacheNotOffered",
+                f"spec.cache.mode Image mounts images out of registries, and {source} is in none",
+                "name an oci:// source, or write another spec.cache.mode",
+                stalled=True,
+            )
 
 
 def _source(source: str, settings: Settings) -> Iterator[Fault]:

@@ -33,7 +33,7 @@ from slm_runtime.models.encrypted import PlainVolume, changed_at, in_plain, is_e
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
 from slm_runtime.models.sources.remote import RemoteModel
-from slm_runtime.models.sources.resolve import open_model
+from slm_runtime.models.sources.resolve import open_as_pinned, open_model
 from slm_runtime.models.sources.site import Site
 
 SLACK: Final = 1 << 20
@@ -162,8 +162,7 @@ class Fetch:
             return None
 
     def _open(self) -> AbstractContextManager[RemoteModel]:
-        pin = self.model.pin
-        return open_model(self.model.source, self._site, pin.revision if pin else None)
+        return open_as_pinned(self.model, self._site)
 
     def _persist(self) -> FetchedModel:
         """Attempt until it is done or patience ends."""

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from slm_contract import places
 from slm_contract.report import FetchReport
 from slm_contract.retention import Removed, Retention
-from slm_operator.crd.resource import parse_resource, parse_status
+from slm_contract.source import SourcePin
+from slm_operator.crd.resource import parse_status
 from slm_operator.model.known import runtime_config
 from slm_operator.observed.clues import needs_clue
-from slm_operator.pod.volumes import shares_volume
 from slm_operator.settings import Settings
 from slm_operator.snapshot import ChildRef
 from slm_operator.status.events import events
@@ -71,6 +71,15 @@ def folder(document: dict[str, Any]) -> str:
 def test_a_first_model_is_all_that_a_claim_keeps() -> None:
     world = pulling()
     assert told(world) == Retention(keep=(folder(world.job("pull")),), grace_seconds=0)
+
+
+def test_what_a_pull_tells_of_its_model_is_no_reason_to_pull_it_again() -> None:
+    """Its fetch says which bytes the source stood for, also where a checksum had said it before."""
+    world = pulling()
+    world.finish_job("pull", SMOLLM2.model_copy(update={"pin": SourcePin(digest=64 * "1")}))
+    world.settle()
+    assert folder(world.deployment)
+    assert "Job" not in world.kinds()
 
 
 def test_another_model_is_pulled_beside_the_one_that_serves() -> None:
@@ -241,22 +250,6 @@ def test_pods_on_any_node_read_a_claim_that_others_fill() -> None:
     assert {"name": "models", "persistentVolumeClaim": mounted} in volumes
     assert world.deployment["spec"]["strategy"]["type"] == "RollingUpdate"
     assert ChildRef("PersistentVolumeClaim", "smollm2-models") not in world.children
-
-
-@pytest.mark.parametrize(
-    ("modes", "shared"),
-    [
-        (["ReadWriteOnce"], False),
-        (["ReadWriteOncePod"], False),
-        (["ReadWriteMany"], True),
-        (["ReadOnlyMany"], True),
-        (["ReadWriteOnce", "ReadOnlyMany"], False),
-        (["ReadWriteOnce", "ReadWriteMany"], True),
-    ],
-)
-def test_which_claims_pods_of_several_nodes_can_have(modes: list[str], shared: bool) -> None:
-    resource = parse_resource(World(spec(cache=SHARED | {"accessModes": modes})).resource)
-    assert shares_volume(resource.spec.cache) is shared
 
 
 # On the nodes' own disks.

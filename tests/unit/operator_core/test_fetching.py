@@ -17,7 +17,7 @@ HUB = MirrorSettings(source="hf://", mirror="https://hub.corp/")
 DOCKER = MirrorSettings(source="oci://docker.io/", mirror="oci://registry.corp/hub/")
 OWN = {"source": "hf://", "mirror": "https://own.corp/hf/"}
 CLAIM = {"name": "source", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}}
-MOUNT = {"name": "source", "mountPath": places.CLAIM_DIR, "readOnly": True}
+MOUNT = {"name": "source", "mountPath": places.SOURCE_DIR, "readOnly": True}
 
 
 def site(**fetch: Any) -> Settings:

@@ -82,11 +82,13 @@ class World:
         settings: Settings = SETTINGS,
         nodes: Sequence[Node] | None = (node(),),
         monitoring: bool = False,
+        image_volumes: bool = True,
         name: str = "smollm2",
     ) -> None:
         self.settings = settings
         self.nodes = None if nodes is None else tuple(nodes)
         self.monitoring = monitoring
+        self.image_volumes = image_volumes
         self.now = START
         self.resource: dict[str, Any] = {
             "apiVersion": "slm-operator.io/v1alpha1",
@@ -184,6 +186,8 @@ class World:
         if document["kind"] == "Deployment":
             pod = result["spec"]["template"]["spec"]
             pod.update({"dnsPolicy": "ClusterFirst", "restartPolicy": "Always"})
+            if not self.image_volumes:
+                _drop_image_volumes(pod)
             for container in pod["containers"]:
                 container["terminationMessagePath"] = "/dev/termination-log"
         return result
@@ -292,6 +296,15 @@ class World:
                     }
                 ],
             }
+
+
+def _drop_image_volumes(pod: dict[str, Any]) -> None:
+    """As an API server whose feature gate is off: silently, and their mounts too."""
+    dropped = {each["name"] for each in pod["volumes"] if "image" in each}
+    pod["volumes"] = [each for each in pod["volumes"] if each["name"] not in dropped]
+    for container in (*pod["initContainers"], *pod["containers"]):
+        mounts = container["volumeMounts"]
+        container["volumeMounts"] = [each for each in mounts if each["name"] not in dropped]
 
 
 def fields_of(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from slm_runtime.models.sources.site import Site
 
 @pytest.fixture
 def site(site: Site, claim: Path) -> Site:
-    return dataclasses.replace(site, places=dataclasses.replace(site.places, claim_dir=claim))
+    return dataclasses.replace(site, places=dataclasses.replace(site.places, source_dir=claim))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def paths(uri: str, site: Site) -> list[tuple[str, str]]:
     with open_model(uri, site) as model:
         assert model.in_place
         return [
-            (each.path, str(Path(each.artifact.payload.where).relative_to(site.places.claim_dir)))
+            (each.path, str(Path(each.artifact.payload.where).relative_to(site.places.source_dir)))
             for each in model.files
         ]
 

@@ -14,12 +14,13 @@ from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.models.sources.site import Site
 from tests.support.hub import hub_server
-from tests.support.registry import TITLE, registry_server
+from tests.support.registry import TITLE, registry_server, tar
 from tests.support.signing import KeySigner
 from tests.support.web import web_server
 
 ANNA = KeySigner()
 REQUIRED = VerificationConfig(signers=SignerKind.PUBLIC_KEY)
+IMAGE_LAYER = "application/vnd.oci.image.layer.v1.tar"
 DATED = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
 
 
@@ -51,6 +52,15 @@ def in_registry(site: Site, stack: ExitStack) -> Store:
     return Store(f"oci://{registry.host}/team/m:1", publish, site)
 
 
+def in_layer(site: Site, stack: ExitStack) -> Store:
+    registry = stack.enter_context(registry_server())
+
+    def publish(files: dict[str, bytes]) -> None:
+        registry.push("team/m:1", registry.blob(tar(*files.items()), IMAGE_LAYER))
+
+    return Store(f"oci://{registry.host}/team/m:1", publish, site)
+
+
 def in_bucket(site: Site, stack: ExitStack) -> Store:
     web = stack.enter_context(web_server())
     endpoint = web.url("").rstrip("/")
@@ -73,11 +83,11 @@ def on_claim(site: Site, _: ExitStack) -> Store:
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(data)
 
-    site = dataclasses.replace(site, places=dataclasses.replace(site.places, claim_dir=folder))
+    site = dataclasses.replace(site, places=dataclasses.replace(site.places, source_dir=folder))
     return Store("pvc://models/q4/m.gguf", publish, site)
 
 
-@pytest.fixture(params=[in_hub, in_registry, in_bucket, on_claim], ids=lambda each: each.__name__)
+@pytest.fixture(params=[in_hub, in_registry, in_layer, in_bucket, on_claim], ids=lambda each: each.__name__)
 def store(request: pytest.FixtureRequest, site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     # The object stores' client reads this process's environment too, and makes no client that trusts nobody.
     monkeypatch.delenv("SSL_CERT_FILE")

@@ -44,7 +44,7 @@ def from_registry(uri: str, site: Site, revision: str | None, /) -> Iterator[Rem
         name = reference.digest or reference.tag or "latest"
         manifest = repository.manifest(name) if revision is None else repository.pinned(revision, "manifests")
         found = _Artifact(repository, manifest, f"{SCHEME}{reference}")
-        chosen = found.files(unquote(wanted).removeprefix("./").lstrip("/") or None)
+        chosen = found.files(unquote(wanted).removeprefix("./").strip("/") or None)
         signature = signature_beside(list(chosen), found.beside)
         yield RemoteModel(tuple(chosen.values()), manifest.digest, found.prompt(), signature=signature)
 
@@ -73,6 +73,8 @@ class _Artifact:
         self._repository = repository
         self._layers = manifest.layers
         self._where = where
+        self._seen: dict[str, tuple[Layer, TarFile]] = {}
+        """Files in layers, as far as layers were looked through."""
         if any(each.media_type == DOCKER_LORA for each in self._layers):
             raise UnsupportedFormat(
                 f"{where} has a LoRA adapter in it: without that the model is another.",
@@ -93,16 +95,18 @@ class _Artifact:
         return self._members(wanted)
 
     def beside(self, path: str) -> Artifact:
-        """Another of the blobs that are files.
+        """Another of the blobs that are files, or of the files that were seen in layers.
 
         Raises
         ------
         SourceNotFound
         """
         named = self._named()
-        if path not in named:
-            raise SourceNotFound(f"{self._where} has no file {path}.")
-        return self._file(path, named[path]).artifact
+        if path in named:
+            return self._file(path, named[path]).artifact
+        if path in self._seen:
+            return member(*self._seen[path])
+        raise SourceNotFound(f"{self._where} has no file {path}.")
 
     def prompt(self) -> PromptConfig | None:
         """The chat template that Docker's tools put beside a model."""
@@ -126,7 +130,7 @@ class _Artifact:
     def _members(self, wanted: str | None) -> dict[str, RemoteFile]:
         layers = self._archives(wanted)
         contents = [(layer, look_into(layer)) for layer in layers]
-        found: dict[str, tuple[Layer, TarFile]] = {}
+        found = self._seen
         for layer, content in contents:
             for file in content.files:
                 found.setdefault(file.path, (layer, file))

@@ -80,6 +80,8 @@ class RemoteModel:
     """Whether the files lie on this machine for as long as the pod lives: they are linked to, not copied."""
     signature: RemoteSignature | None = None
     """None: the source has none."""
+    known_as: SourcePin | None = None
+    """What its bytes are, where that was made sure of before they came here; None: the files say it."""
 
     def __post_init__(self) -> None:
         """Hold the files against each other.
@@ -99,6 +101,8 @@ class RemoteModel:
     @property
     def pin(self) -> SourcePin:
         """Of the files; where more comes with them than a file holds, of that state of the source too."""
+        if self.known_as is not None:
+            return self.known_as
         pin = SourcePin.of(
             self.revision,
             (

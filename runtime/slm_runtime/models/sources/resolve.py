@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
+from slm_contract.config import ModelConfig
 from slm_runtime.errors import SourceInvalid
 from slm_runtime.models.sources.address import Origin, origin, split, split_login
 from slm_runtime.models.sources.artifact import Artifact, Blob, FileBlob, PlainFile
-from slm_runtime.models.sources.claim import from_claim
 from slm_runtime.models.sources.hf import from_hub
 from slm_runtime.models.sources.http import HttpBlob, HttpClient
+from slm_runtime.models.sources.mounted import from_claim, from_image
 from slm_runtime.models.sources.oci import from_registry
 from slm_runtime.models.sources.ollama import from_ollama
 from slm_runtime.models.sources.remote import (
@@ -59,6 +60,13 @@ def open_model(uri: str, site: Site, revision: str | None = None) -> AbstractCon
             f"Write one that begins with {', '.join(f'{each}://' for each in SOURCES if each != 'http')}.",
         )
     return source(uri, site, revision)
+
+
+def open_as_pinned(model: ModelConfig, site: Site) -> AbstractContextManager[RemoteModel]:
+    """Ask the source for what was pinned, or look at it where it is mounted; as :func:`open_model`."""
+    if model.mounted:
+        return from_image(model.source, site, model.pin)
+    return open_model(model.source, site, model.pin.revision if model.pin else None)
 
 
 @contextmanager

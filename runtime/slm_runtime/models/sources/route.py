@@ -1,9 +1,8 @@
 """Where a site lets its fetches go: mirrors in place of what a source names, and the hosts that may be connected to."""
 
-from collections.abc import Iterable, Iterator
 from typing import Final
 
-from slm_contract.source import FetchConfig, Mirror
+from slm_contract.source import FetchConfig, Mirror, at_mirror, mirror_of
 from slm_runtime.errors import SourceUntrusted
 from slm_runtime.models.sources.address import origin, redacted
 
@@ -12,7 +11,7 @@ _WEB: Final = ("https://", "http://")
 
 class Route:
     def __init__(self, config: FetchConfig) -> None:
-        self._mirrors = sorted(config.mirrors, key=lambda each: -len(each.source))
+        self._mirrors = config.mirrors
         self._hosts = None if config.hosts is None else frozenset(config.hosts)
 
     def __call__(self, address: str) -> str:
@@ -23,7 +22,7 @@ class Route:
         found = self._find(address)
         if found is None or _is_web(found.mirror) != _is_web(found.source):
             return address
-        return _joined(found.mirror, address[len(found.source) :])
+        return at_mirror(found, address)
 
     def endpoint(self, source: str, default: str) -> str:
         """The web server, without a slash at its end, that stands for all that a source's scheme names (`hf://`)."""
@@ -47,19 +46,7 @@ class Route:
             )
 
     def _find(self, address: str) -> Mirror | None:
-        return next(_fitting(self._mirrors, address), None)
-
-
-def _fitting(mirrors: Iterable[Mirror], address: str) -> Iterator[Mirror]:
-    """A source's prefix ends at a border: `https://host` says nothing of `https://host.example`."""
-    for each in mirrors:
-        rest = address[len(each.source) :]
-        if address.startswith(each.source) and (each.source.endswith("/") or not rest or rest[0] in "/:@?"):
-            yield each
-
-
-def _joined(prefix: str, rest: str) -> str:
-    return f"{prefix.rstrip('/')}/{rest.lstrip('/')}" if rest and rest[0] not in ":@?" else prefix + rest
+        return mirror_of(self._mirrors, address)
 
 
 def _is_web(address: str) -> bool:

@@ -1,11 +1,16 @@
-"""Models that lie on a volume of the cluster: `pvc://claim/path`. They are served where they lie, not copied."""
+"""Models that are mounted: on a claim (`pvc://claim/path`), or in an image that kubelet has pulled.
+
+They are served where they lie, not copied.
+"""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
+from slm_contract.source import SourcePin
 from slm_runtime.errors import InvalidModel, SourceInvalid, SourceNotFound, SourceUnauthorized
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
 from slm_runtime.models.sources.remote import (
@@ -20,6 +25,16 @@ from slm_runtime.models.sources.site import Site
 
 MAX_LISTED: Final = 10_000
 """Files that are looked at for a model."""
+_UNMOUNTED: Final = {
+    "claim": "Look at the pod's volumes, and at the claim.",
+    "image": "Kubernetes mounts images from 1.35 on, in 1.33 and 1.34 with the feature gate ImageVolume of API server and"
+    " kubelet: turn it on, or write another spec.cache.mode.",
+}
+_EMPTY: Final = {
+    "claim": "Correct spec.model.source, or put the file there.",
+    "image": "Correct spec.model.source; where it names another artifact than an image (ModelPack, Docker Model Runner,"
+    " `oras push`), of which containerd mounts nothing, make an image of it, or write another spec.cache.mode.",
+}
 
 
 @contextmanager
@@ -28,36 +43,56 @@ def from_claim(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]:
     claim, _slash, path = uri.removeprefix("pvc://").partition("/")
     if not claim:
         raise SourceInvalid(f"{uri!r} names no claim.", "Write pvc://claim/path/to/model.gguf.")
+    yield _Mounted("claim", f"pvc://{claim}/", site).model(_below(path))
+
+
+@contextmanager
+def from_image(uri: str, site: Site, pin: SourcePin | None) -> Iterator[RemoteModel]:
+    """Look at the image that is mounted.
+
+    Parameters
+    ----------
+    pin
+        By whose revision it is mounted: the container runtime has held every layer against it.
+    """
+    address, _, path = uri.partition("#")
+    yield _Mounted("image", f"{address}#", site).model(_below(unquote(path).removeprefix("./")), pin)
+
+
+def _below(path: str) -> str:
+    """A path below what is mounted; empty: all of it."""
     path = path.strip("/")
-    if path:
-        safe_path(path)
-    yield _Claim(claim, site.places.claim_dir).model(path)
+    return safe_path(path) if path else path
 
 
-class _Claim:
-    def __init__(self, name: str, mounted: Path) -> None:
-        self._address = f"pvc://{name}/"
-        self._root = mounted.resolve()
+class _Mounted:
+    def __init__(self, kind: str, address: str, site: Site) -> None:
+        """`address`: of the files, to which their paths are added."""
+        self._kind = kind
+        self._address = address
+        self._root = site.places.source_dir.resolve()
         if not self._root.is_dir():
             raise SourceNotFound(
-                f"The claim {name} isn't mounted at {mounted}.",
-                "Look at the pod's volumes, and at the claim.",
+                f"The {kind} of {address} isn't mounted at {site.places.source_dir}.", _UNMOUNTED[kind]
             )
 
-    def model(self, path: str) -> RemoteModel:
+    def model(self, path: str, pin: SourcePin | None = None) -> RemoteModel:
+        paths = self._chosen(path)
+        signature = signature_beside(paths, lambda each: self._file(each).artifact)
+        return RemoteModel(tuple(map(self._file, paths)), in_place=True, signature=signature, known_as=pin)
+
+    def _chosen(self, path: str) -> tuple[str, ...]:
+        """Paths of the model's files, which lie in one folder."""
         if self._is_file(path):
-            return self._of(parts_of(path))
+            return parts_of(path)
         pattern = path if is_pattern(path) else None
         folder = path if pattern is None else pattern_folder(pattern)
         files = list(self._files(folder))
         if not files:
-            raise SourceNotFound(f"There is nothing at {self._address}{path} that is a file.")
-        return self._of(choose(files, pattern, f"{self._address}{folder}"))
-
-    def _of(self, paths: tuple[str, ...]) -> RemoteModel:
-        """Make a model of files that lie in one folder."""
-        signature = signature_beside(paths, lambda path: self._file(path).artifact)
-        return RemoteModel(tuple(map(self._file, paths)), in_place=True, signature=signature)
+            raise SourceNotFound(
+                f"There is nothing at {self._address}{path} that is a file.", _EMPTY[self._kind]
+            )
+        return choose(files, pattern, f"{self._address}{folder}")
 
     def _file(self, path: str) -> RemoteFile:
         real = self._real(path)
@@ -84,12 +119,13 @@ class _Claim:
         Raises
         ------
         SourceInvalid
-            It leads out of the claim.
+            It leads out of what is mounted.
         """
         real = (self._root / path).resolve()
         if not real.is_relative_to(self._root):
             raise SourceInvalid(
-                f"{self._address}{path} is a link that leads out of the claim.", "Put the file itself there."
+                f"{self._address}{path} is a link that leads out of the {self._kind}.",
+                "Put the file itself there.",
             )
         return real
 
