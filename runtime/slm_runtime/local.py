@@ -77,9 +77,13 @@ def fetch_local(config: RuntimeConfig, places: Places) -> None:
     name = config.model.name
     base = f"http://{places.host}:{places.api_port}"
     print(f"Serving {name} on {base}. When it is ready, try:", file=sys.stderr)
+    question = "What is the capital of France?"
+    path, asked = "chat/completions", f'"messages": [{{"role": "user", "content": "{question}"}}]'
+    if ModelFolder(places.model_dir, config.model).require().facts.encoder:
+        path, asked = "embeddings", f'"input": "{question}"'
     print(
-        f"  curl {base}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-        f'    -d \'{{"model": "{name}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}\'',
+        f"  curl {base}/v1/{path} -H 'Content-Type: application/json' \\\n"
+        f'    -d \'{{"model": "{name}", {asked}}}\'',
         file=sys.stderr,
     )
 

@@ -48,6 +48,8 @@ class TinyEncoder:
     """A reranker's layer before the one that scores."""
     seed: int = 0
     labels: tuple[str, ...] = ()
+    vocabulary: int = len(PIECES)
+    """More pieces are words of no text."""
     weights: dict[str, NDArray[np.float32]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +62,7 @@ class TinyEncoder:
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         embedding = _EMBEDDING
         shapes: dict[str, tuple[int, ...]] = {
-            "token_embd.weight": (len(PIECES), embedding),
+            "token_embd.weight": (self.vocabulary, embedding),
             "token_types.weight": (2, embedding),
             "token_embd_norm.weight": (embedding,),
             "token_embd_norm.bias": (embedding,),
@@ -131,9 +133,10 @@ class TinyEncoder:
         writer.add_tokenizer_model("bert")
         writer.add_tokenizer_pre("default")
         writer.add_token_type_count(2)
-        writer.add_token_list(PIECES)
+        pieces = PIECES + [f"▁~{number}" for number in range(self.vocabulary - len(PIECES))]
+        writer.add_token_list(pieces)
         writer.add_token_types(
-            [int(TokenType.CONTROL if piece in _SPECIAL else TokenType.NORMAL) for piece in PIECES]
+            [int(TokenType.CONTROL if piece in _SPECIAL else TokenType.NORMAL) for piece in pieces]
         )
         writer.add_pad_token_id(0)
         writer.add_unk_token_id(1)

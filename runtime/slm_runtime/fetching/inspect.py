@@ -108,7 +108,7 @@ def table(facts: ModelFacts) -> str:
     rows = {
         "file": f"{facts.file_name} ({facts.size_bytes:,} bytes)",
         "name": facts.name or "-",
-        "architecture": facts.architecture,
+        "architecture": facts.architecture + (", an encoder" if facts.encoder else ""),
         "parameters": f"{facts.parameter_count:,}" if facts.parameter_count else "-",
         "quantization": facts.quantization or "-",
         "weights": f"{facts.weights_bytes / (1 << 20):,.1f} MiB",
@@ -117,7 +117,7 @@ def table(facts: ModelFacts) -> str:
         "embedding": str(facts.embedding_length),
         "heads": f"{facts.head_count}, key/value {' or '.join(map(str, kv_heads))}",
         "head size": f"key {facts.key_length}, value {facts.value_length}",
-        "KV cache": f"{_kv_bytes(facts) / 1024:,.1f} KiB a token (f16)",
+        "KV cache": f"{_kv_bytes(facts) / 1024:,.1f} KiB a token (f16)" if _kv_bytes(facts) else "-",
         "state": f"{facts.recurrent_elements / (1 << 18):,.1f} MiB a sequence"
         if facts.recurrent_elements
         else "-",

@@ -15,9 +15,12 @@ import httpx
 
 from slm_contract.config import ModelConfig, RuntimeConfig
 from slm_contract.report import RuntimeReport
+from slm_runtime.fetching.inspect import inspect_file
+from slm_runtime.models.folder import ModelFolder
 from tests.support.ports import free_ports
 
 KEY = "sk-test"
+HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
 @dataclass
@@ -65,6 +68,17 @@ class ServeProcess:
         """As kubelet does; the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
+
+
+def linked(path: Path, folder: Path) -> ModelConfig:
+    """A file where a fetch would have put it: below `models` in the folder."""
+    facts = inspect_file(path)
+    config = ModelConfig(name=path.stem, source=f"file://{path}")
+    place = ModelFolder(folder / "models", config)
+    with place.locked():
+        place.link(facts.file_name, path)
+        place.publish(facts)
+    return config
 
 
 @contextlib.contextmanager

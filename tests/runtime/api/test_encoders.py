@@ -7,34 +7,18 @@ import openai
 import pytest
 from gguf import PoolingType
 
-from slm_contract.config import ModelConfig
-from slm_runtime.fetching.inspect import inspect_file
-from slm_runtime.models.folder import ModelFolder
-from tests.runtime.api.server import KEY, serving
+from tests.runtime.api.server import HEADERS, KEY, linked, serving
 from tests.support.encoders import CLS, PIECES, SEP, TinyEncoder
 
 pytestmark = pytest.mark.runtime
-
-HEADERS = {"Authorization": f"Bearer {KEY}"}
-
-
-def published(model, folder):
-    """The model where a fetch would have put it."""
-    facts = inspect_file(model.write())
-    config = ModelConfig(name="tiny", source=f"file://{model.path}")
-    place = ModelFolder(folder / "models", config)
-    with place.locked():
-        place.link(facts.file_name, model.path)
-        place.publish(facts)
-    return config
 
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("embedder")
-    model = TinyEncoder(folder / "m.gguf", "nomic-bert", context_length=128)
+    model = TinyEncoder(folder / "tiny.gguf", "nomic-bert", context_length=128)
     with serving(
-        published(model, folder), folder / "models", folder, context_length=128, threads=1
+        linked(model.write(), folder), folder / "models", folder, context_length=128, threads=1
     ) as server:
         yield model, server
 
@@ -87,10 +71,10 @@ def test_ready_means_that_a_vector_was_made(embedder):
 
 
 def test_a_reranker_sorts_documents(tmp_path):
-    model = TinyEncoder(tmp_path / "m.gguf", "bert", PoolingType.RANK)
+    model = TinyEncoder(tmp_path / "tiny.gguf", "bert", PoolingType.RANK)
     documents = ["word", "a a", "not the word"]
     expected = [model.row([*ids("the"), *ids(text)[1:]])[0] for text in documents]
-    with serving(published(model, tmp_path), tmp_path / "models", tmp_path, threads=1) as server:
+    with serving(linked(model.write(), tmp_path), tmp_path / "models", tmp_path, threads=1) as server:
         body = {"model": "tiny", "query": "the", "documents": documents}
         answer = httpx.post(f"{server.base}/v1/rerank", json=body, headers=HEADERS, trust_env=False).json()
         assert [each["index"] for each in answer["results"]] == sorted(range(3), key=lambda i: -expected[i])

@@ -23,8 +23,9 @@ from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.fetching.inspect import inspect_file
 from slm_runtime.models.encoders import ENCODERS
 from slm_runtime.models.facts import model_facts
-from tests.runtime.api.server import KEY, ServeProcess, serving
+from tests.runtime.api.server import HEADERS, KEY, ServeProcess, linked, serving
 from tests.support.architectures import MODELS
+from tests.support.encoders import TinyEncoder
 from tests.support.gguf import write_tiny_gguf
 from tests.support.headers import write_header
 from tests.support.models import SMOLLM2, smollm2
@@ -143,6 +144,21 @@ def test_the_estimate_is_what_the_processes_take(
         taken = taken_bytes(server.process.pid) / MIB
     found = estimate(inspect_file(path), context, parallel=parallel, kv_type=KVCacheType(kv_type))
     print(f"\n{context} x {parallel}, {kv_type}: computed {found.total / MIB:.0f} MiB, taken {taken:.0f} MiB")
+    assert found.total / MIB == pytest.approx(taken, rel=0.05)
+
+
+def test_the_estimate_of_an_encoder_is_what_the_processes_take(tmp_path: Path) -> None:
+    """After a text of the whole context: room for outputs is made when they are first needed."""
+    path = TinyEncoder(tmp_path / "m.gguf", context_length=512, vocabulary=30522).write()
+    facts = inspect_file(path)
+    with serving(linked(path, tmp_path), tmp_path / "models", tmp_path, context_length=512) as server:
+        body = {"model": server.name, "input": ["the " * 500] * 4 + ["a b"] * 50}
+        answer = httpx.post(f"{server.base}/v1/embeddings", json=body, headers=HEADERS, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        taken = taken_bytes(server.process.pid) / MIB
+    found = estimate(facts, 512)
+    print(f"\nencoder: computed {found.total / MIB:.0f} MiB, taken {taken:.0f} MiB")
+    assert found.outputs / MIB > 0.3 * found.total / MIB
     assert found.total / MIB == pytest.approx(taken, rel=0.05)
 
 
