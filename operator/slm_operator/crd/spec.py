@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from slm_contract.config import AuthMode, KVCacheType, ModelFormat
+from slm_contract.config import AuthMode, KVCacheType, ModelFormat, Quantization
 from slm_operator.crd.base import (
     ApiModel,
     Duration,
@@ -51,9 +51,22 @@ class ModelVariant(ApiModel):
     """Checksum of this artifact."""
     format: ModelFormat = ModelFormat.AUTO
     """Format of this artifact; `Auto` reads it from the file."""
+    quantization: Quantization | None = None
+    """Number format that this artifact is served in, as `model.quantization`, which says nothing of it."""
 
 
 class Model(ApiModel):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.decryption) || !has(self.quantization) && "
+                "(!has(self.variants) || self.variants.all(each, !has(each.quantization)))",
+                "an encrypted model never lies on a volume in plain, so that nothing can be derived of it there: leave out "
+                "quantization, and encrypt the model in the format that is wanted",
+            )
+        )
+    )
+
     name: (
         Annotated[
             str,
@@ -77,6 +90,9 @@ class Model(ApiModel):
     """Checksum of the model file; one that doesn't match is never served."""
     format: ModelFormat = ModelFormat.AUTO
     """Format of the model file; `Auto` reads it from the file."""
+    quantization: Quantization | None = None
+    """Number format that the model is served in: where the source has a larger one (F32, F16, BF16 or Q8_0), this is derived
+    of it after the fetch. Absent: what the source has."""
     credentials: Credentials | None = None
     """What the source asks for; never sent to another host."""
     ca_bundle: CABundle | None = None

@@ -39,6 +39,8 @@ _MODEL_REASONS: Final = frozenset(
         FailureReason.INVALID_MODEL,
         FailureReason.UNSUPPORTED_ARCHITECTURE,
         FailureReason.UNSUPPORTED_FORMAT,
+        FailureReason.UNSUPPORTED_QUANTIZATION,
+        FailureReason.QUANTIZATION_FAILED,
         FailureReason.MODEL_MISSING,
     }
 )
@@ -79,7 +81,7 @@ _PULL: Final = {
     "ImageInspectError",
 }
 _CONTAINERS: Final = frozenset({"fetch", "inspect", "serve"})
-_DOWNLOADING: Final = frozenset({"Fetching", "Verifying"})
+_DOWNLOADING: Final = frozenset({"Fetching", "Verifying", "Quantizing"})
 _CONFIG: Final = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 

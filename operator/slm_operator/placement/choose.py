@@ -59,6 +59,7 @@ def artifact_for(
         source=source,
         sha256=sha256,
         format=chosen.format,
+        quantization=chosen.quantization,
         verification=None if model.verification is None else model.verification.config,
     )
 
@@ -184,9 +185,18 @@ def _judge(
     header, given = facts.get(artifact.key), memory_given(resource)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
     if header is None:
-        pending = given is None or not says_it_all(artifact.source, artifact.sha256)
+        known = artifact.quantization is None and says_it_all(artifact.source, artifact.sha256)
+        pending = given is None or not known
         return Placement(
             rejected=(), selected=candidate, reason=reason, headers=(candidate,) * pending, pending=pending
+        )
+    if artifact.quantization not in {None, header.quantization}:
+        return Rejected(
+            hardware=chosen.name,
+            cause=Cause.NO_IMAGE,
+            reason=f"its runtime image is of an earlier version, which derives no {artifact.quantization} of "
+            f"{header.quantization or 'what the source has'}",
+            underived=header.quantization or "",
         )
     longest = longest_context(header)
     if longest is not None and (spec.runtime.context_length or 0) > longest:

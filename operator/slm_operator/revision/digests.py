@@ -52,7 +52,9 @@ def placement_digest(spec: Spec) -> str:
             ],
             "engine": spec.runtime.engine,
             "model": spec.model.model_dump(
-                mode="json", include={"source", "sha256", "variants", "verification"}, exclude_defaults=True
+                mode="json",
+                include={"source", "sha256", "quantization", "variants", "verification"},
+                exclude_defaults=True,
             ),
         }
     )

@@ -12,13 +12,14 @@
         .part            what has been transferred of the first file so far; .part-1, ... of the others
         .part.json       which parts of it, of which version of the source
         .unpacked        being unpacked
+        .derived         being made of the verified files
         .lock            held by the one process that writes here
         .served          held by all that serve
         .unused          there since nobody was found to use it
 
-The key names the bytes, or else source and checksum: a changed spec gets another folder, and nothing here ever changes
-its meaning. Nothing outside the folder is touched, and nothing in it that was made by others; what nothing uses any more is
-removed whole (:mod:`slm_runtime.models.prune`).
+The key names the bytes, or else source and checksum, and what is derived of them: a changed spec gets another folder, and
+nothing here ever changes its meaning. Nothing outside the folder is touched, and nothing in it that was made by others; what
+nothing uses any more is removed whole (:mod:`slm_runtime.models.prune`).
 """
 
 import contextlib
@@ -130,6 +131,7 @@ class ModelFolder:
         self._manifest = self.path / "model.json"
         self._prompt = self.path / "prompt.json"
         self._verified = self.path / ".verified"
+        self.derived = self.path / ".derived"
         self._settling = threading.Lock()
         self._signature = self.path / "signature.json"
         self._failure = self.path / "failure.json"
@@ -137,7 +139,7 @@ class ModelFolder:
     def fetched(self) -> FetchedModel | None:
         """Return the model, where it is whole, verified, and the one that is asked for."""
         facts = _read(self._manifest, ModelFacts)
-        if facts is None or self._model.sha256 not in {None, facts.sha256}:
+        if facts is None or self._model.sha256 not in {None, facts.source_sha256}:
             return None
         path = self.path / facts.file_name
         sizes = {each.path: each.size_bytes for each in facts.files} or {facts.file_name: facts.size_bytes}
@@ -231,6 +233,7 @@ class ModelFolder:
             self._signature.unlink(missing_ok=True)
         write_atomically(self._manifest, facts.to_json())
         self.discard()
+        self.sweep(facts)
         self._verified.unlink(missing_ok=True)
         self._failure.unlink(missing_ok=True)
         return FetchedModel(self.path / facts.file_name, facts, prompt)
@@ -253,9 +256,14 @@ class ModelFolder:
         if not self.verified():
             self._verified.unlink(missing_ok=True)
 
+    def sweep(self, facts: ModelFacts) -> None:
+        """Take away what a model was derived from."""
+        for path in {each.path for each in facts.source_files} - {each.path for each in facts.files}:
+            (self.path / path).unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Forget what was transferred and isn't verified."""
-        for pattern in (".part*", ".unpacked*"):
+        for pattern in (".part*", ".unpacked*", ".derived"):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
 
