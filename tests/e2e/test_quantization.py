@@ -63,7 +63,7 @@ def test_a_smaller_format_is_derived_and_served(
     assert (model["origin"]["quantization"], model["origin"]["sizeBytes"]) == ("F32", len(tiny))
     assert len(model["sha256"]) == 64
     eight = continued(ns, name)
-    ns.apply(name, spec(url))
+    ns.apply(name, {**wanted, "model": spec(url)["model"]})
     whole = ns.wait_ready(name)["model"]
     assert (whole["quantization"], whole["sizeBytes"]) == ("F32", len(tiny))
     assert "origin" not in whole

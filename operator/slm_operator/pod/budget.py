@@ -11,7 +11,7 @@ READ_SPEED: Final = 25 * MIB
 """Bytes a second that a slow disk gives: the time to load a model is its size by this."""
 FETCH_SPEED: Final = 2 * MIB
 """Bytes a second that a slow line gives."""
-QUANTIZE_SPEED: Final = 2 * MIB
+QUANTIZE_SPEED: Final = MIB
 """Bytes a second of the source that a quarter of a CPU gets through, in the format that takes longest."""
 UNKNOWN_START_SECONDS: Final = 900
 LEAST_START_SECONDS: Final = 120

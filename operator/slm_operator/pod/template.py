@@ -35,7 +35,7 @@ CPU_REQUEST: Final = "250m"
 FETCH_MEMORY: Final = "256Mi"
 """The fetcher streams: its memory doesn't grow with the model."""
 QUANTIZING_MEMORY: Final = "512Mi"
-"""With the quantizer beside it, whose buffers are bounded: nor does this."""
+"""With the quantizer beside it, whose buffers are bounded: only a vocabulary takes more of this, half of it at the most."""
 NOTHING_SAID: Final = FetchConfig()
 """Left out of the pods: what was made before there was such a thing stays as it is."""
 HOLD_MEMORY: Final = "64Mi"

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from slm_contract.base import ContractModel
 from slm_contract.config import Quantization
 from slm_runtime.engine.cpus import available_cpus
-from slm_runtime.errors import OutOfMemory, OutOfSpace, QuantizationFailed
+from slm_runtime.errors import OutOfSpace, QuantizationFailed, QuantizerKilled
 from slm_runtime.models.quantization import FILE_TYPE
 
 POLL_SECONDS: Final = 0.25
@@ -42,7 +42,6 @@ class Quantizer:
         Raises
         ------
         QuantizationFailed
-        OutOfMemory
         """
         said = self._run(source, None, wanted, requantize=True, grown=lambda _: None)
         if said.weights is None:
@@ -74,7 +73,6 @@ class Quantizer:
         Raises
         ------
         QuantizationFailed
-        OutOfMemory
         OutOfSpace
         """
         self._run(source, target, wanted, requantize=requantize, grown=grown)
@@ -144,14 +142,9 @@ def _size(path: Path | None) -> int:
         return 0
 
 
-def _failure(
-    code: int, error: str | None, target: Path | None, what: str
-) -> QuantizationFailed | OutOfMemory | OutOfSpace:
+def _failure(code: int, error: str | None, target: Path | None, what: str) -> QuantizationFailed | OutOfSpace:
     if code == -signal.SIGKILL:
-        return OutOfMemory(
-            f"The process that made {what} was killed, as a rule for want of memory.",
-            "It is tried again by itself; name a source that has the model in the format that is wanted.",
-        )
+        return QuantizerKilled(f"The process that made {what} was killed, as a rule for want of memory.")
     if code < 0:
         return QuantizationFailed(
             f"llama.cpp crashed with {signal.Signals(-code).name} when it made {what}: the file is damaged or malicious."

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from llama_cpp import llama_cpp as native
 
-BUFFERS: Final = 64 << 20
+BUFFERS: Final = 32 << 20
 """Bytes of a tensor's rows that are in memory at once, in all formats: peak memory doesn't grow with the model."""
 ERROR: Final = 4
 MAX_ERROR: Final = 500
+_PREFIX: Final = "llama_model_quantize: failed to quantize: "
 _WEIGHTS: Final = re.compile(r"quant size\s*=\s*([\d.]+) MiB")
 
 
@@ -35,7 +36,7 @@ class _Log:
         if weights := _WEIGHTS.search(line):
             self.weights = round(float(weights[1]) * 2**20)
         if level == ERROR and line:
-            self.error = "".join(filter(str.isprintable, line))[:MAX_ERROR]
+            self.error = "".join(filter(str.isprintable, line.removeprefix(_PREFIX)))[:MAX_ERROR]
 
 
 def main(source: str, target: str, file_type: str, threads: str, requantize: str) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,15 +14,18 @@ from gguf import GGUFReader
 
 from slm_contract.config import ModelConfig, Quantization, RuntimeConfig, SignerKind, VerificationConfig
 from slm_contract.report import FetchReport, ModelFacts
-from slm_runtime.errors import OutOfMemory, RuntimeFailure, UnsupportedQuantization
+from slm_runtime.errors import QuantizationFailed, QuantizerKilled, RuntimeFailure, UnsupportedQuantization
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.quantize import COMMAND, Quantizer
+from slm_runtime.models.prune import cached_models
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from tests.runtime.api.server import KEY, serving
+from tests.support.architectures import MODELS
 from tests.support.gguf import write_tiny_gguf
+from tests.support.headers import write_header
 from tests.support.listed import environment
 from tests.support.signing import KeySigner
 from tests.support.web import Asked, WebServer, web_server
@@ -101,6 +105,22 @@ def test_a_model_is_derived_as_it_was_foreseen(
     assert ModelFacts.model_validate_json((fetch.folder.path / "model.json").read_bytes()) == facts
 
 
+@pytest.mark.parametrize("architecture", ["gemma3", "qwen35", "lfm2", "granitehybrid", "deepseek2"])
+def test_real_geometries_are_foreseen_without_their_weights(architecture: str, tmp_path: Path) -> None:
+    file = write_header(tmp_path / "m.gguf", MODELS[architecture])
+    facts = inspect(str(file), Site(Places(), {}))
+    assert facts.parameter_count is not None
+    bits = 8 * Quantizer().weigh(file, Quantization.Q4_K_M) / facts.parameter_count
+    assert 4.5 < bits < 6
+    assert file.stat().st_blocks * 512 < 1 << 20
+
+
+def test_the_library_s_own_words_are_told(tmp_path: Path) -> None:
+    file = write_tiny_gguf(tmp_path / "m.gguf", architecture="llamb")
+    with pytest.raises(QuantizationFailed, match=r"can't make Q8_0 of m\.gguf: unknown model architecture"):
+        Quantizer().weigh(file, Quantization.Q8_0)
+
+
 def test_the_same_source_and_format_give_the_same_bytes(web: WebServer, site: Site, tiny: bytes) -> None:
     one, other = (
         fetch_of(site, web.put(path, tiny), Quantization.Q4_K_M).run().model.path
@@ -159,9 +179,11 @@ def test_a_killed_process_is_gone_on_with_and_transfers_nothing_again(
     )
     killed = Quantizer((sys.executable, "-c", script))
     first = Fetch(model, site, patience=Patience(first_wait=0.001, tries=2), quantizer=killed)
-    with pytest.raises(OutOfMemory):
+    with pytest.raises(QuantizerKilled):
         first.run()
     assert names(first) == {"m.gguf", ".verified"}
+    (left,) = cached_models(site.places.model_dir)
+    assert left.folder == model.folder, "where nobody comes back to it, it goes as any other"
     (first.folder.path / ".derived").write_bytes(b"left by a process that was killed with its parent")
     before = len(web.asked)
     second = fetch_of(site, source, Quantization.Q8_0)
@@ -196,6 +218,17 @@ def test_shards_on_a_claim_become_one_file_and_stay_there(site: Site, tmp_path: 
     assert {path.name: path.read_bytes() for path in claim.iterdir()} == shards
     whole = write_tiny_gguf(tmp_path / "whole.gguf")
     assert model.facts.parameter_count == inspect(str(whole), site).parameter_count
+
+
+def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    """It waits for a source that never comes, until nobody holds the other end of its standard input."""
+    never = tmp_path / "never.gguf"
+    os.mkfifo(never)
+    arguments = (str(never), str(tmp_path / "target"), "7", "1", "0")
+    with subprocess.Popen((*COMMAND, *arguments), stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(60) == 1
 
 
 def test_a_signature_is_of_what_the_source_has(

@@ -8,7 +8,7 @@ import pytest
 from slm_contract.config import ModelConfig, Quantization
 from slm_contract.report import FetchReport, ModelFacts, Origin
 from slm_contract.source import ModelFile, SourcePin
-from slm_runtime.errors import OutOfMemory, OutOfSpace, QuantizationFailed, UnsupportedQuantization
+from slm_runtime.errors import OutOfSpace, QuantizationFailed, QuantizerKilled, UnsupportedQuantization
 from slm_runtime.fetching.quantize import Quantizer
 from slm_runtime.fetching.verification import digests_of
 from slm_runtime.models.folder import ModelFolder
@@ -169,7 +169,7 @@ def test_it_is_told_what_to_do_and_tells_how_far_it_is(tmp_path: Path) -> None:
     [
         ("os.abort()", QuantizationFailed, "llama.cpp crashed with SIGABRT when it made Q4_0 of m.gguf"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", QuantizationFailed, "SIGSEGV"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", OutOfMemory, "was killed, as a rule for want of memory"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", QuantizerKilled, "was killed, as a rule for want of memory"),
         ("""print('{"error": "no such thing"}'); sys.exit(1)""", QuantizationFailed, "no such thing"),
         ("print('what?'); sys.exit(3)", QuantizationFailed, "its process ended with 3"),
         ("print('x' * 100_000); sys.exit(1)", QuantizationFailed, "its process ended with"),
