@@ -87,7 +87,7 @@ class Model(ApiModel):
     `oci://registry/repository:tag#path`, `s3://bucket/key`, `gs://bucket/key`, `az://container/key`, `pvc://claim/path`,
     `https://host/path` or `pypi://package@version/path`."""
     sha256: Sha256 | None = None
-    """Checksum of the model file; one that doesn't match is never served."""
+    """Checksum of the model file, as the source has it; one that doesn't match is never served."""
     format: ModelFormat = ModelFormat.AUTO
     """Format of the model file; `Auto` reads it from the file."""
     quantization: Quantization | None = None

@@ -201,6 +201,8 @@ class Fetch:
                 return self._publish(there.facts, there.prompt, signature)
             self._check_identities(remote)
             planned = self._planned(remote)
+            if planned is not None and not remote.in_place:
+                self._share(remote)
             known = self.folder.verified()
             brings = [
                 Bring(
@@ -283,6 +285,18 @@ class Fetch:
         self.folder.derived.unlink(missing_ok=True)
         planned = plan(remote, self._site.places.identities, wanted, self._quantizer)
         return None if planned.origin is None else planned
+
+    def _share(self, remote: RemoteModel) -> None:
+        """What it is derived of may lie beside it, served as it is: then it isn't transferred again."""
+        beside = ModelFolder(
+            self._site.places.model_dir, self._model.model_copy(update={"quantization": None})
+        )
+        found, known = beside.fetched(), self.folder.verified()
+        there = {} if found is None else {each.path: each.sha256 for each in found.facts.files}
+        for each in remote.files:
+            sha256 = self._model.sha256 or each.sha256
+            if sha256 is not None and there.get(each.path) == sha256 and each.path not in known:
+                self.folder.share(beside, each.path, sha256)
 
     def _derived(self, source: ModelFacts, planned: ModelFacts) -> ModelFacts:
         assert self._model.quantization is not None  # noqa: S101 - else nothing was planned

@@ -208,13 +208,24 @@ class ModelFolder:
                 record.write(f"\n{verified.to_json()}")
         return verified
 
+    def share(self, beside: Self, path: str, sha256: str) -> None:
+        """Give a file of another folder a name here too, where the file system can: it takes no room."""
+        link = self.path / ".link"
+        link.unlink(missing_ok=True)
+        try:
+            os.link(beside.path / path, link)
+            self.settle(path, link, None, sha256)
+        except OSError:
+            link.unlink(missing_ok=True)
+
     def link(self, path: str, target: Path) -> None:
         """Let a name stand for a file that lies elsewhere on this machine."""
         link, name = self.path / ".link", self.path / path
         name.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
-        link.replace(name)
+        with self._settling:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+            link.replace(name)
 
     def publish(
         self,

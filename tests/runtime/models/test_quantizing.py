@@ -1,5 +1,6 @@
 """Models in a smaller format than their source has: derived by the real quantizer, published, served."""
 
+import errno
 import hashlib
 import json
 import os
@@ -190,6 +191,28 @@ def test_a_killed_process_is_gone_on_with_and_transfers_nothing_again(
     assert second.run().model.facts.quantization == "Q8_0"
     assert names(second) == {"m.Q8_0.gguf", "model.json"}
     assert web.asked[before:] == looks(web, source, site), "nothing but its header"
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["linked", "no links"])
+def test_what_is_served_as_it_is_on_the_same_volume_is_not_transferred_again(
+    web: WebServer, site: Site, tiny: bytes, linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, digest = web.put("m.gguf", tiny), hashlib.sha256(tiny).hexdigest()
+    whole = fetch_of(site, source, None, sha256=digest)
+    whole.run()
+    if not linked:
+        monkeypatch.setattr(os, "link", unable)
+    before = len(web.asked)
+    derived = fetch_of(site, source, Quantization.Q8_0, sha256=digest)
+    assert derived.run().model.facts.quantization == "Q8_0"
+    assert (web.asked[before:] == looks(web, source, site)) == linked
+    assert names(derived) == {"m.Q8_0.gguf", "model.json"}
+    assert whole.folder.require().path.read_bytes() == tiny, "it stays where it is"
+
+
+def unable(*_: object) -> None:
+    """A file system without links."""
+    raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
 def test_what_it_was_made_of_goes_though_the_process_ended_just_then(
