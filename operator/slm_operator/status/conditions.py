@@ -22,7 +22,9 @@ def stage(view: View) -> Stage:
     if view.waiting == "Inspecting":
         return Stage("Inspecting", f"reading the header of {name}")
     if view.waiting == "Pulling":
-        return Stage("Fetching", f"fetching {name} into the claim")
+        wanted = view.artifact.quantization
+        derived = "" if wanted is None else f", and deriving {wanted} of it"
+        return Stage("Fetching", f"fetching {name} into the claim{derived}")
     if view.deployment is None and not view.changing:
         return Stage("Waiting", "nothing has been made yet")
     if view.resource.replicas == 0:

@@ -133,6 +133,9 @@ def test_a_claim_is_filled_by_the_job_that_derives_it() -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert quantity(container, "memory", "limits") == 512 * MIB
     assert "Deployment" not in world.kinds()
+    ready = world.condition("Ready")
+    assert ready is not None
+    assert ready["message"] == "fetching m-f16.gguf into the claim, and deriving Q8_0 of it"
     world.finish_job("pull", MADE)
     world.settle()
     assert folder(world.deployment) == folder(job)
