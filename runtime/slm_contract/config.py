@@ -16,6 +16,27 @@ class ModelFormat(StrEnum):
     GGUF = "GGUF"
 
 
+class Quantization(StrEnum):
+    """Number formats that a model can be derived in, as whole files are named; none needs an importance matrix."""
+
+    F16 = "F16"
+    BF16 = "BF16"
+    Q8_0 = "Q8_0"
+    Q6_K = "Q6_K"
+    Q5_K_M = "Q5_K_M"
+    Q5_K_S = "Q5_K_S"
+    Q5_1 = "Q5_1"
+    Q5_0 = "Q5_0"
+    Q4_K_M = "Q4_K_M"
+    Q4_K_S = "Q4_K_S"
+    Q4_1 = "Q4_1"
+    Q4_0 = "Q4_0"
+    IQ4_NL = "IQ4_NL"
+    IQ4_XS = "IQ4_XS"
+    Q3_K_L = "Q3_K_L"
+    Q3_K_M = "Q3_K_M"
+
+
 class EngineName(StrEnum):
     LLAMA_CPP = "LlamaCpp"
 
@@ -56,8 +77,10 @@ class ModelConfig(ContractModel):
     source: str
     """One URI, as the spec has it."""
     sha256: str | None = None
-    """Of the model file, 64 lowercase hex digits; checked before the file gets its name."""
+    """Of the model file at the source, 64 lowercase hex digits; checked before the file gets its name."""
     format: ModelFormat = ModelFormat.AUTO
+    quantization: Quantization | None = None
+    """What is served: derived, where the source has the model in a larger format. None: what the source has."""
     pin: SourcePin | None = None
     """The bytes that the source stood for when this was decided; None: its address says it all."""
     verification: VerificationConfig | None = None
@@ -68,16 +91,26 @@ class ModelConfig(ContractModel):
 
     @property
     def key(self) -> str:
-        """What is asked for: 16 hex digits that name source and checksum, and what is asked of a signature."""
+        """What is asked for: 16 hex digits that name source, checksum and quantization, and what is asked of a signature."""
         asked = f"{self.source}\n{self.sha256 or ''}"
+        if self.quantization is not None:
+            asked += f"\n{self.quantization.value}"
         if self.verification is not None:
             asked += f"\n{self.verification.to_json()}"
         return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     @property
     def folder(self) -> str:
-        """The model's folder in the model volume: by its bytes where they are pinned, else by what is asked for."""
-        return self.key if self.pin is None else self.pin.digest[:16]
+        """The model's folder in the model volume: by the source's bytes where they are pinned, else by what is asked for.
+
+        What is derived of the same bytes lies beside them, in a folder of its own.
+        """
+        if self.pin is None:
+            return self.key
+        if self.quantization is None:
+            return self.pin.digest[:16]
+        derived = f"{self.pin.digest}\n{self.quantization.value}"
+        return hashlib.sha256(derived.encode()).hexdigest()[:16]
 
 
 class AdapterConfig(ModelConfig):

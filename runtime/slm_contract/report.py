@@ -31,6 +31,8 @@ class FailureReason(StrEnum):
     INVALID_MODEL = "InvalidModel"
     UNSUPPORTED_ARCHITECTURE = "UnsupportedArchitecture"
     UNSUPPORTED_FORMAT = "UnsupportedFormat"
+    UNSUPPORTED_QUANTIZATION = "UnsupportedQuantization"
+    QUANTIZATION_FAILED = "QuantizationFailed"
     MODEL_MISSING = "ModelMissing"
     OUT_OF_MEMORY = "OutOfMemory"
     PORT_IN_USE = "PortInUse"
@@ -47,6 +49,18 @@ class Failure(ContractModel):
     """What to do about it, one sentence."""
     permanent: bool = False
     """True: trying again without a change of spec or source can't help."""
+
+
+class Origin(ContractModel):
+    """What a model was derived from, as its source has it."""
+
+    quantization: str
+    size_bytes: int
+    """Of all files."""
+    sha256: str | None = None
+    """Of the file that an engine would have opened; None where only the header was read."""
+    files: tuple[ModelFile, ...] = ()
+    """In the source's order; as many as a termination message holds."""
 
 
 class ModelFacts(ContractModel):
@@ -107,11 +121,27 @@ class ModelFacts(ContractModel):
     """Fingerprint of the key or certificate whose signature was verified; None: nobody asked, or there was none."""
     files: tuple[ModelFile, ...] = ()
     """All that the model consists of, the first is what an engine opens; as many as a termination message holds."""
+    origin: Origin | None = None
+    """What it was derived from; None: it is as its source has it."""
+
+    @property
+    def source_bytes(self) -> int:
+        """Of all files, as the source has them."""
+        return self.size_bytes if self.origin is None else self.origin.size_bytes
+
+    @property
+    def source_sha256(self) -> str | None:
+        return self.sha256 if self.origin is None else self.origin.sha256
+
+    @property
+    def source_files(self) -> tuple[ModelFile, ...]:
+        return self.files if self.origin is None else self.origin.files
 
 
 class Download(ContractModel):
-    state: Literal["Waiting", "Fetching", "Verifying", "Complete", "Failed"]
+    state: Literal["Waiting", "Fetching", "Verifying", "Quantizing", "Complete", "Failed"]
     bytes_done: int = 0
+    """Of what is transferred; while it quantizes, of the file that is made."""
     bytes_total: int | None = None
     bytes_per_second: float | None = None
     eta_seconds: float | None = None

@@ -23,6 +23,9 @@
     │   ├── InvalidModel           it is no whole model file
     │   ├── UnsupportedFormat      a model file that this runtime doesn't read
     │   ├── UnsupportedArchitecture
+    │   ├── UnsupportedQuantization  the source hasn't the model in a format that the wanted one is derived from
+    │   ├── QuantizationFailed     the native library failed at deriving it
+    │   │   └── QuantizerKilled    its process was killed: trying again may help
     │   └── ModelMissing           nothing was fetched
     ├── OutOfMemory                it doesn't fit
     ├── PortInUse                  somebody else listens there
@@ -186,6 +189,29 @@ class UnsupportedFormat(ModelError):
 class UnsupportedArchitecture(ModelError):
     reason = FailureReason.UNSUPPORTED_ARCHITECTURE
     default_remedy = "Choose a model of an architecture that the engine knows, or a newer runtime image."
+
+
+class UnsupportedQuantization(ModelError):
+    reason = FailureReason.UNSUPPORTED_QUANTIZATION
+    default_remedy = (
+        "Name a source that has the model in F32, F16, BF16 or Q8_0, or leave out spec.model.quantization."
+    )
+
+
+class QuantizationFailed(ModelError):
+    reason = FailureReason.QUANTIZATION_FAILED
+    default_remedy = (
+        "Name a source that has the model in the format that is wanted, or leave out spec.model.quantization;"
+        " the log of the container has the native library's last words."
+    )
+
+
+class QuantizerKilled(QuantizationFailed):
+    permanent = False
+    default_remedy = (
+        "It is tried again by itself; where that doesn't help, name a source that has the model in the format that is"
+        " wanted."
+    )
 
 
 class ModelMissing(ModelError):

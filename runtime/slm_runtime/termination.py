@@ -48,7 +48,10 @@ def _shorter(report: Report) -> Iterator[Report]:
 
 
 def _fewer_files(model: ModelFacts) -> Iterator[ModelFacts]:
-    """Without checksums, then the first half of them, and so on."""
+    """Without those that it was derived from, without checksums, then the first half of them, and so on."""
+    if model.origin is not None and model.origin.files:
+        model = model.model_copy(update={"origin": model.origin.model_copy(update={"files": ()})})
+        yield model
     files = tuple(each.model_copy(update={"sha256": None}) for each in model.files)
     while files:
         yield model.model_copy(update={"files": files})

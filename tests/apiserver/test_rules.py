@@ -100,6 +100,20 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"model": {"decryption": {"secretRef": {**ENTRY, "name": "A"}}}},
         "write an object's name: lowercase letters",
     ),
+    ({"model": {"quantization": "q4"}}, "supported values: "),
+    (
+        {"model": {"quantization": "Q8_0", "decryption": {"secretRef": ENTRY}}},
+        "an encrypted model never lies on a volume in plain",
+    ),
+    (
+        {
+            "model": {
+                "decryption": {"secretRef": ENTRY},
+                "variants": [{"hardware": "npu", "source": HTTPS, "quantization": "Q8_0"}],
+            }
+        },
+        "an encrypted model never lies on a volume in plain",
+    ),
     ({"model": {"variants": [{"hardware": "N P U", "source": HTTPS}]}}, "write the name of a hardware class"),
     (
         {"model": {"variants": [{"hardware": "npu", "source": HTTPS, "sha256": "f"}]}},

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from slm_contract.config import AuthMode, KVCacheType, ModelFormat
+from slm_contract.config import AuthMode, KVCacheType, ModelFormat, Quantization
 from slm_operator.crd.base import (
     ApiModel,
     Duration,
@@ -51,6 +51,8 @@ class ModelVariant(ApiModel):
     """Checksum of this artifact."""
     format: ModelFormat = ModelFormat.AUTO
     """Format of this artifact; `Auto` reads it from the file."""
+    quantization: Quantization | None = None
+    """Number format that this artifact is served in, as `model.quantization`, which says nothing of it."""
 
 
 ModelName = Annotated[
@@ -78,6 +80,17 @@ class Adapter(ApiModel):
 
 
 class Model(ApiModel):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.decryption) || !has(self.quantization) && "
+                "(!has(self.variants) || self.variants.all(each, !has(each.quantization)))",
+                "an encrypted model never lies on a volume in plain, so that nothing can be derived of it there: leave out "
+                "quantization, and encrypt the model in the format that is wanted",
+            )
+        )
+    )
+
     name: ModelName | None = None
     """Name that clients ask for; absent: the name of the SLMDeployment."""
     source: SourceUri
@@ -85,9 +98,12 @@ class Model(ApiModel):
     `oci://registry/repository:tag#path`, `s3://bucket/key`, `gs://bucket/key`, `az://container/key`, `pvc://claim/path`,
     `https://host/path` or `pypi://package@version/path`."""
     sha256: Sha256 | None = None
-    """Checksum of the model file; one that doesn't match is never served."""
+    """Checksum of the model file, as the source has it; one that doesn't match is never served."""
     format: ModelFormat = ModelFormat.AUTO
     """Format of the model file; `Auto` reads it from the file."""
+    quantization: Quantization | None = None
+    """Number format that the model is served in: where the source has a larger one (F32, F16, BF16 or Q8_0), this is derived
+    of it after the fetch. Absent: what the source has."""
     credentials: Credentials | None = None
     """What the source asks for; never sent to another host."""
     ca_bundle: CABundle | None = None

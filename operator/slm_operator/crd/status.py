@@ -60,15 +60,24 @@ Files = Annotated[
 ]
 
 
+class OriginStatus(ApiModel):
+    quantization: Annotated[str, Field(max_length=64)]
+    """The number format of its weights."""
+    size_bytes: Bytes
+    """Size of all its files."""
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+    """Its checksum, once it has been verified."""
+
+
 class ModelStatus(ApiModel):
     source: Text | None = None
     """The artifact that is served: that of the selected hardware class."""
     resolved: Text | None = None
     """The file that the source stands for."""
     sha256: Annotated[str, Field(max_length=64)] | None = None
-    """Its checksum, once it has been verified."""
+    """Checksum of the file that is served, once it has been verified."""
     signed_by: Text | None = None
-    """Fingerprint of the key or certificate that signed it, once that has been verified."""
+    """Fingerprint of the key or certificate that signed what the source has, once that has been verified."""
     format: Annotated[str, Field(max_length=32)] | None = None
     """Its format."""
     architecture: Annotated[str, Field(max_length=128)] | None = None
@@ -79,10 +88,12 @@ class ModelStatus(ApiModel):
     """Tokens that one request may hold."""
     size_bytes: Bytes | None = None
     """Size of all files."""
+    origin: OriginStatus | None = None
+    """What the source has, where `model.quantization` had another format derived of it."""
     revision: Text | None = None
     """What the source calls the state that is pinned: a commit, a manifest's digest, an object's version."""
     digest: Annotated[str, Field(max_length=64)] | None = None
-    """Names the pinned bytes of all files."""
+    """Names the pinned bytes of all files that the source has."""
     files: Files | None = None
     """The first files of the model, where it has several."""
     adapters: (
@@ -103,9 +114,9 @@ class DownloadStatus(ApiModel):
     url: Text | None = None
     """Host and path that the file comes from; never what is secret in a URL."""
     state: Annotated[str, Field(max_length=32)]
-    """`Waiting`, `Fetching`, `Verifying`, `Complete` or `Failed`."""
+    """`Waiting`, `Fetching`, `Verifying`, `Quantizing`, `Complete` or `Failed`."""
     percent: int | None = None
-    """How much of the file is there, in steps of five."""
+    """How much of the file is there, in steps of five; while it is quantized, of the one that is derived."""
     bytes_per_second: Bytes | None = None
     """Speed when the percentage last changed."""
     eta_seconds: int | None = None

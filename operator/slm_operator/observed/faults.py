@@ -39,6 +39,8 @@ _MODEL_REASONS: Final = frozenset(
         FailureReason.INVALID_MODEL,
         FailureReason.UNSUPPORTED_ARCHITECTURE,
         FailureReason.UNSUPPORTED_FORMAT,
+        FailureReason.UNSUPPORTED_QUANTIZATION,
+        FailureReason.QUANTIZATION_FAILED,
         FailureReason.MODEL_MISSING,
     }
 )
@@ -79,7 +81,7 @@ _PULL: Final = {
     "ImageInspectError",
 }
 _CONTAINERS: Final = frozenset({"fetch", "inspect", "serve"})
-_DOWNLOADING: Final = frozenset({"Fetching", "Verifying"})
+_DOWNLOADING: Final = frozenset({"Fetching", "Verifying", "Quantizing"})
 _IMAGE_VOLUMES: Final = (
     "image volumes need Kubernetes 1.35 (1.33 with the feature gate ImageVolume in API server and kubelet) and nodes with "
     "containerd 2.1 or CRI-O 1.31"

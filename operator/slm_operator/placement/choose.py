@@ -60,6 +60,7 @@ def artifact_for(
         source=source,
         sha256=sha256,
         format=chosen.format,
+        quantization=chosen.quantization,
         verification=None if model.verification is None else model.verification.config,
         mounted=True if resource.spec.cache.mode is CacheMode.IMAGE else None,
     )
@@ -203,7 +204,7 @@ def _judge(
     adapters = adapters_of(resource)
     headers = (candidate, *(Candidate(chosen, each) for each in adapters))
     unread = [each.artifact for each in headers if each.artifact.key not in facts]
-    pending = any(given is None or not says_it_all(each) for each in unread)
+    pending = any(given is None or each.quantization or not says_it_all(each) for each in unread)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
     if header is None or pending:
         return Placement(
@@ -217,6 +218,14 @@ def _judge(
     wrong = _mismatch(header, known)
     if wrong is not None:
         return Rejected(hardware=chosen.name, cause=Cause.MISMATCH, reason=wrong)
+    if artifact.quantization not in {None, header.quantization}:
+        return Rejected(
+            hardware=chosen.name,
+            cause=Cause.NO_IMAGE,
+            reason=f"its runtime image is of an earlier version, which derives no {artifact.quantization} of "
+            f"{header.quantization or 'what the source has'}",
+            underived=header.quantization or "",
+        )
     longest = longest_context(header)
     if longest is not None and (spec.runtime.context_length or 0) > longest:
         return Rejected(

@@ -33,8 +33,11 @@ class Rejected(Kept):
     reason: str
     longest_context: int | None = None
     """Tokens that its model can hold, where more were asked for."""
+    underived: str | None = None
+    """Number format that its image would serve, where another one is to be derived of it."""
 
     @property
     def by_header(self) -> bool:
         """Whether it was passed over for what its model's header says."""
-        return self.cause in {Cause.NO_MEMORY, Cause.MISMATCH} or self.longest_context is not None
+        told = (self.longest_context, self.underived)
+        return self.cause in {Cause.NO_MEMORY, Cause.MISMATCH} or any(each is not None for each in told)

@@ -38,6 +38,8 @@ CPU_REQUEST: Final = "250m"
 """Small and fixed: what a model uses is bursts, and a request that follows the node's size would not schedule."""
 FETCH_MEMORY: Final = "256Mi"
 """The fetcher streams: its memory doesn't grow with the model."""
+QUANTIZING_MEMORY: Final = "512Mi"
+"""With the quantizer beside it, whose buffers are bounded: only a vocabulary takes more of this, half of it at the most."""
 NOTHING_SAID: Final = FetchConfig()
 """Left out of the pods: what was made before there was such a thing stays as it is."""
 HOLD_MEMORY: Final = "64Mi"
@@ -152,9 +154,9 @@ def fetch_container(
     retention
         What of other models stays on the volume; None: all of them.
     """
+    own = FETCH_MEMORY if config.model.quantization is None else QUANTIZING_MEMORY
     memory = {
-        kind: FETCH_MEMORY if decrypts_for is None else decrypts_for[kind]["memory"]
-        for kind in ("requests", "limits")
+        kind: own if decrypts_for is None else decrypts_for[kind]["memory"] for kind in ("requests", "limits")
     }
     kept = [] if retention is None else [{"name": places.RETENTION_ENV, "value": retention.to_json()}]
     mount = model_mount(settings, resource) if command == "fetch" else _OWN_VOLUME

@@ -19,8 +19,8 @@ from slm_operator.settings import Settings
 UNKNOWN_MODEL_VOLUME: Final = "32Gi"
 """The largest model that this operator is made for, in 32 bits, where its size isn't known yet."""
 TMP_SIZE: Final = 256 * MIB
-LINKS_SIZE: Final = 64 * MIB
-"""Of a model's volume that holds nothing but links to a claim or an image."""
+OWN_FILES: Final = 64 * MIB
+"""What a model's volume has room for beside the model: records, links to a claim or an image, a header."""
 SOURCE_VOLUME: Final = "source"
 SHARED_GRACE: Final = 86400.0
 """Seconds from when nobody was found to serve a model: what others have in use isn't known here otherwise."""
@@ -196,10 +196,10 @@ def _model_volume(
         return {"name": "models", "hostPath": {"path": settings.node_cache, "type": "Directory"}}
     if cache.size is not None:
         limit = str(cache.size)
-    elif _lies_elsewhere(artifact):
-        limit = memory_quantity(LINKS_SIZE)
     elif facts is not None:
         limit = memory_quantity(_room(artifact, facts))
+    elif _is_linked(artifact):
+        limit = memory_quantity(OWN_FILES)
     else:
         limit = UNKNOWN_MODEL_VOLUME
     return {"name": "models", "emptyDir": {"sizeLimit": limit}}
@@ -220,18 +220,28 @@ def disk_wanted(resource: SLMDeployment, artifact: ModelConfig, facts: ModelFact
     most nodes. There is no limit on the whole: kubelet would evict for it what serves.
     """
     cache = resource.spec.cache
-    elsewhere = uses_claim(cache) or cache.mode is CacheMode.NODE_LOCAL or _lies_elsewhere(artifact)
+    elsewhere = uses_claim(cache) or cache.mode is CacheMode.NODE_LOCAL or _is_linked(artifact)
     if facts is None or elsewhere:
         return TMP_SIZE
     return TMP_SIZE + _room(artifact, facts)
 
 
 def _lies_elsewhere(artifact: ModelConfig) -> bool:
-    """Whether a model's volume holds nothing but links."""
+    """Whether the source's files are on a claim or in an image, and are linked to."""
     return claim_of_source(artifact.source) is not None or artifact.mounted is True
 
 
+def _is_linked(artifact: ModelConfig) -> bool:
+    """Whether all of the model is served where it lies already."""
+    return _lies_elsewhere(artifact) and artifact.quantization is None
+
+
 def _room(artifact: ModelConfig, facts: ModelFacts) -> int:
-    """Bytes of a model's volume. A member of a wheel is packed as a rule: for a moment it holds the wheel and the model."""
+    """Bytes of a model's volume: for a moment it holds all that a model is made of.
+
+    A member of a wheel is packed as a rule: then that is the wheel as well. What lies on a claim is linked to.
+    """
     copies = 2 if artifact.source.startswith("pypi://") else 1
-    return copies * facts.size_bytes + facts.size_bytes // 8 + 64 * MIB
+    whole = 0 if _lies_elsewhere(artifact) else facts.source_bytes
+    derived = 0 if facts.origin is None else facts.size_bytes
+    return copies * whole + derived + (whole + derived) // 8 + OWN_FILES

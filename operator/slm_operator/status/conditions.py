@@ -7,13 +7,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Literal
 
-from slm_contract.report import RuntimeReport
 from slm_operator.crd.status import Condition, Status
 from slm_operator.model.source import file_name
 from slm_operator.status.view import Stage, View
 
 Truth = Literal["True", "False", "Unknown"]
 Check = Callable[[View], tuple[Truth, str, str] | None]
+_ON_THE_WAY: Final = frozenset({"Inspecting", "Fetching", "Quantizing"})
 
 
 def stage(view: View) -> Stage:
@@ -22,23 +22,24 @@ def stage(view: View) -> Stage:
     if view.waiting == "Inspecting":
         return Stage("Inspecting", f"reading the header of {name}")
     if view.waiting == "Pulling":
-        return Stage("Fetching", f"fetching {name} into the claim")
+        wanted = view.artifact.quantization
+        derived = "" if wanted is None else f", and deriving {wanted} of it"
+        return Stage("Fetching", f"fetching {name} into the claim{derived}")
     if view.deployment is None and not view.changing:
         return Stage("Waiting", "nothing has been made yet")
     if view.resource.replicas == 0:
         return Stage("Stopping", "the pods are being taken away")
     for report in view.current_reports:
-        if _fetching(report):
+        state = None if report.download is None else report.download.state
+        if state in {"Fetching", "Verifying"}:
             return Stage("Fetching", f"fetching {name}")
+        if state == "Quantizing":
+            return Stage("Quantizing", f"deriving {view.artifact.quantization} of {name}")
     if any(report.phase == "Loading" for report in view.current_reports):
         return Stage("Loading", f"loading {name}")
     if view.available:
         return Stage("RollingOut", "the serving pods are brought to the present spec, one by one")
     return Stage("Starting", "the pods are starting")
-
-
-def _fetching(report: RuntimeReport) -> bool:
-    return report.download is not None and report.download.state in {"Fetching", "Verifying"}
 
 
 def _ready(view: View) -> tuple[Truth, str, str]:
@@ -81,7 +82,7 @@ def _model_ready(view: View) -> tuple[Truth, str, str]:
     if view.rolled_out:
         return "Unknown", "NotFetched", "no pod has fetched it yet"
     step = stage(view)
-    return "Unknown", step.reason if step.reason in {"Fetching", "Inspecting"} else "NotFetched", step.message
+    return "Unknown", step.reason if step.reason in _ON_THE_WAY else "NotFetched", step.message
 
 
 def _placed(view: View) -> tuple[Truth, str, str]:

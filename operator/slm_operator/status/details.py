@@ -10,6 +10,7 @@ from slm_operator.crd.status import (
     MemoryStatus,
     ModelFileStatus,
     ModelStatus,
+    OriginStatus,
     PerformanceStatus,
     PlacementStatus,
     Rejection,
@@ -41,13 +42,15 @@ def model(view: View) -> ModelStatus:
             quantization=facts.quantization[:64] if facts.quantization else None,
             size_bytes=facts.size_bytes,
             files=_files(facts),
+            origin=_origin(facts),
         )
     entry = view.catalog_entry
     return known.model_copy(
         update={
             "source": view.artifact.source[:1024],
             "resolved": file_name(view.artifact.source)[:1024],
-            "sha256": view.artifact.sha256 or known.sha256,
+            # What a spec gives is of what the source has.
+            "sha256": (None if view.artifact.quantization else view.artifact.sha256) or known.sha256,
             "revision": None if pin is None or pin.revision is None else pin.revision[:1024],
             "digest": None if pin is None else pin.digest,
             "context_length": context,
@@ -82,6 +85,15 @@ def _files(facts: ModelFacts) -> tuple[ModelFileStatus, ...] | None:
     return tuple(
         ModelFileStatus(path=each.path[:1024], size_bytes=each.size_bytes, sha256=each.sha256)
         for each in facts.files[:16]
+    )
+
+
+def _origin(facts: ModelFacts) -> OriginStatus | None:
+    origin = facts.origin
+    if origin is None:
+        return None
+    return OriginStatus(
+        quantization=origin.quantization[:64], size_bytes=origin.size_bytes, sha256=origin.sha256
     )
 
 

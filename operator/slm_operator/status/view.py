@@ -141,8 +141,11 @@ class View:
     @cached_property
     def live_model(self) -> ModelStatus:
         """What the status says of the same model so far: it isn't forgotten when a pod is."""
-        live = self.resource.status.model
-        return live if live is not None and live.source == self.artifact.source else ModelStatus()
+        live, wanted = self.resource.status.model, self.artifact.quantization
+        if live is None or live.source != self.artifact.source:
+            return ModelStatus()
+        same = live.origin is None if wanted is None else live.quantization == wanted.value
+        return live if same else ModelStatus()
 
     @cached_property
     def current_reports(self) -> tuple[RuntimeReport, ...]:

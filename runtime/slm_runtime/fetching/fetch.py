@@ -1,4 +1,4 @@
-"""One model onto the volume: resolve, transfer, verify, publish.
+"""One model onto the volume: resolve, transfer, verify, derive where that is asked for, publish.
 
 What fails for the moment is tried again here; what fails for good is raised, and nothing of it is kept.
 """
@@ -24,9 +24,11 @@ from slm_runtime.errors import (
     UnsupportedFormat,
 )
 from slm_runtime.fetching.bring import Bring, ResumedInVain
+from slm_runtime.fetching.derive import derive, plan
 from slm_runtime.fetching.part import BLOCK
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
+from slm_runtime.fetching.quantize import Quantizer
 from slm_runtime.fetching.transfer import CONNECTIONS, Transfer
 from slm_runtime.fetching.verification import Verification, VerifiedSignature, digests_of
 from slm_runtime.models.encrypted import PlainVolume, changed_at, in_plain, is_encrypted
@@ -61,9 +63,11 @@ class Fetch:
         progress: Progress | None = None,
         patience: Patience | None = None,
         block: int = BLOCK,
+        quantizer: Quantizer | None = None,
     ) -> None:
         """`block`: bytes that one ranged request asks for."""
         self._block = block
+        self._quantizer = quantizer or Quantizer()
         self.model = model
         self._site = site
         self._patience = patience or Patience()
@@ -118,6 +122,9 @@ class Fetch:
             found = None
         if found is None:
             self.folder.retract()
+        else:
+            # Where the process that derived it was ended just then.
+            self.folder.sweep(found.facts)
         good = found is not None and self._holds(found)
         return Fetched(found if found and good else self._persist(), cached=found is not None)
 
@@ -194,6 +201,9 @@ class Fetch:
                 _check_signed(there.facts, signature)
                 return self._publish(there.facts, there.prompt, signature)
             self._check_identities(remote)
+            planned = self._planned(remote)
+            if planned is not None and not remote.in_place:
+                self._share(remote)
             known = self.folder.verified()
             brings = [
                 Bring(
@@ -211,7 +221,7 @@ class Fetch:
             ]
             lying = {each.path for each in brings if each.is_there}
             self.folder.withdraw({*known, *(each.path for each in remote.files)} - lying)
-            self._check_space(brings)
+            self._check_space(brings, planned)
             self.progress.begin(sum(each.bytes_done for each in brings), remote.size)
             with Transfer(self._site.fetch.bytes_per_second, self._connections) as transfer:
                 files = _all(brings, transfer)
@@ -219,6 +229,8 @@ class Fetch:
             try:
                 facts = self._facts(remote, files)
                 _check_signed(facts, signature)
+                if planned is not None:
+                    facts = self._derived(facts, planned)
                 self._fill(FetchedModel(self.folder.path / facts.file_name, facts))
             except RuntimeFailure as failure:
                 if not failure.permanent:
@@ -265,9 +277,38 @@ class Fetch:
         with storage_errors(places.plain_dir):
             PlainVolume(places.plain_dir, places.identities).fill(model)
 
-    def _check_space(self, brings: Sequence[Bring]) -> None:
+    def _planned(self, remote: RemoteModel) -> ModelFacts | None:
+        """What shall be derived of it; None: nothing."""
+        wanted = self.model.quantization
+        if wanted is None:
+            return None
+        # What a process that was ended has left of it is of no use, and takes room.
+        self.folder.derived.unlink(missing_ok=True)
+        planned = plan(remote, self._site.places.identities, wanted, self._quantizer)
+        return None if planned.origin is None else planned
+
+    def _share(self, remote: RemoteModel) -> None:
+        """What it is derived of may lie beside it, served as it is: then it isn't transferred again."""
+        beside = ModelFolder(
+            self._site.places.model_dir, self.model.model_copy(update={"quantization": None})
+        )
+        found, known = beside.fetched(), self.folder.verified()
+        there = {} if found is None else {each.path: each.sha256 for each in found.facts.files}
+        for each in remote.files:
+            sha256 = self.model.sha256 or each.sha256
+            if sha256 is not None and there.get(each.path) == sha256 and each.path not in known:
+                self.folder.share(beside, each.path, sha256)
+
+    def _derived(self, source: ModelFacts, planned: ModelFacts) -> ModelFacts:
+        assert self.model.quantization is not None  # noqa: S101 - else nothing was planned
+        self.progress.begin(0, planned.size_bytes, "Quantizing")
+        return derive(self.folder, source, self.model.quantization, self.progress, self._quantizer)
+
+    def _check_space(self, brings: Sequence[Bring], planned: ModelFacts | None) -> None:
+        """Both must fit: what is transferred, and what is derived of it."""
         spaces = [each.space for each in brings]
         need = sum(each for each in spaces if each is not None) + SLACK
+        need += 0 if planned is None else planned.size_bytes
         free = self.folder.free_space()
         if need > free:
             name = self.model.source.rpartition("/")[2]

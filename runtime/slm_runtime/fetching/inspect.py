@@ -1,18 +1,16 @@
 """`slm-runtime inspect`: what a model's header says, without transferring the model."""
 
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
-from slm_contract.config import ModelConfig, VerificationConfig
+from slm_contract.config import ModelConfig, Quantization, VerificationConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import FetchReport, ModelFacts
-from slm_contract.source import ModelFile
 from slm_runtime.errors import RuntimeFailure, SourceNotFound
+from slm_runtime.fetching.derive import plan
+from slm_runtime.fetching.headers import remote_facts
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.verification import Verification
-from slm_runtime.models.encrypted import in_plain, is_encrypted
-from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import storage_errors
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel
@@ -28,7 +26,7 @@ def inspect_command(model: ModelConfig, site: Site, patience: Patience | None = 
     facts = failure = None
     code = ExitCode.OK
     try:
-        facts = inspect(model.source, site, patience, model.verification)
+        facts = inspect(model.source, site, patience, model.verification, model.quantization)
     except RuntimeFailure as error:
         failure = error.to_failure()
         code = ExitCode.FETCH_PERMANENT if error.permanent else ExitCode.FETCH_TRANSIENT
@@ -44,6 +42,7 @@ def inspect(
     site: Site,
     patience: Patience | None = None,
     verification: VerificationConfig | None = None,
+    quantization: Quantization | None = None,
 ) -> ModelFacts:
     """Read the header of a model: a URI, or a local file.
 
@@ -51,6 +50,8 @@ def inspect(
     ----------
     verification
         What is asked of its signature: that it is there and by whom is known here, what it is of only when all is fetched.
+    quantization
+        What shall be derived of it: then the answer is what that will be.
 
     Raises
     ------
@@ -65,7 +66,9 @@ def inspect(
                 if verification is not None:
                     asked = Verification(verification, site)
                     asked.read(remote, asked.find(remote))
-                return _facts(remote, site.places.identities).model_copy(update={"pin": remote.pin})
+                identities = site.places.identities
+                facts = plan(remote, identities, quantization)
+                return facts.model_copy(update={"pin": remote.pin})
         except RuntimeFailure as failure:
             patience.wait(failure, 0)
 
@@ -81,21 +84,7 @@ def inspect_file(path: Path) -> ModelFacts:
         raise SourceNotFound(f"There is no file {path}.", "Name a GGUF file or a URI.")
     with storage_errors(path):
         remote = RemoteModel((RemoteFile(path.name, PlainFile(path.name, FileBlob(path))),))
-        return _facts(remote, Places.from_environment().identities)
-
-
-def _facts(remote: RemoteModel, identities: Path) -> ModelFacts:
-    """Read the headers of all files, one after the other."""
-    with ExitStack() as stack:
-        opened, listed = [], []
-        for each in remote.files:
-            chunks, size = stack.enter_context(each.artifact.head())
-            listed.append(ModelFile(path=each.path, size_bytes=size, sha256=each.sha256))
-            plain, plain_size = stack.enter_context(in_plain(each.path, chunks, size, identities))
-            opened.append((each.path, plain_size, plain))
-        facts = model_facts(opened, remote.adapters)
-    encrypted = any(is_encrypted(each.path) for each in remote.files)
-    return facts.model_copy(update={"files": tuple(listed), "encrypted": encrypted})
+        return remote_facts(remote, Places.from_environment().identities)
 
 
 def table(facts: ModelFacts) -> str:

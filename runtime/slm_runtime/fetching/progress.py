@@ -13,7 +13,7 @@ SPEED_SECONDS: Final = 10.0
 SAMPLE_SECONDS: Final = 0.5
 LOG_SECONDS: Final = 5.0
 
-State = Literal["Waiting", "Fetching", "Verifying", "Complete", "Failed"]
+State = Literal["Waiting", "Fetching", "Verifying", "Quantizing", "Complete", "Failed"]
 _log = logging.getLogger("slm.fetch")
 
 
@@ -38,12 +38,12 @@ class Progress:
         if changed:
             self._log_now()
 
-    def begin(self, done: int, total: int | None) -> None:
+    def begin(self, done: int, total: int | None, state: State = "Fetching") -> None:
         """An attempt starts: `done` of all files' `total` bytes are there already."""
         with self._lock:
             self._done, self._total = done, total
             self._samples = deque([(self._clock(), done)])
-        self.enter("Fetching")
+        self.enter(state)
 
     def add(self, length: int) -> None:
         """So many bytes more have come; below zero: they were thrown away."""
@@ -84,7 +84,7 @@ class Progress:
         with self._lock:
             start, first = self._samples[0] if self._samples else (self._clock(), self._done)
             seconds = self._clock() - start
-            moving = self._state == "Fetching" and seconds > 0
+            moving = self._state in {"Fetching", "Quantizing"} and seconds > 0
             speed = max(0, self._done - first) / seconds if moving else None
             left = None if self._total is None else max(0, self._total - self._done)
             eta = left / speed if speed and left is not None else None

@@ -114,8 +114,8 @@ class Verification:
 
 
 def digests_of(facts: ModelFacts) -> list[str | None]:
-    """Checksum of each file, in the model's order."""
-    return [each.sha256 for each in facts.files] or [facts.sha256]
+    """Checksum of each file as the source has it, in the model's order: what is derived of them nobody has signed."""
+    return [each.sha256 for each in facts.source_files] or [facts.source_sha256]
 
 
 def _content(artifact: Artifact) -> bytes:

@@ -12,13 +12,14 @@
         .part            what has been transferred of the first file so far; .part-1, ... of the others
         .part.json       which parts of it, of which version of the source
         .unpacked        being unpacked
+        .derived         being made of the verified files
         .lock            held by the one process that writes here
         .served          held by all that serve
         .unused          there since nobody was found to use it
 
-The key names the bytes, or else source and checksum: a changed spec gets another folder, and nothing here ever changes
-its meaning. Nothing outside the folder is touched, and nothing in it that was made by others; what nothing uses any more is
-removed whole (:mod:`slm_runtime.models.prune`).
+The key names the bytes, or else source and checksum, and what is derived of them: a changed spec gets another folder, and
+nothing here ever changes its meaning. Nothing outside the folder is touched, and nothing in it that was made by others; what
+nothing uses any more is removed whole (:mod:`slm_runtime.models.prune`).
 """
 
 import contextlib
@@ -134,6 +135,7 @@ class ModelFolder:
         self._manifest = self.path / "model.json"
         self._prompt = self.path / "prompt.json"
         self._verified = self.path / ".verified"
+        self.derived = self.path / ".derived"
         self._settling = threading.Lock()
         self._signature = self.path / "signature.json"
         self._failure = self.path / "failure.json"
@@ -141,7 +143,7 @@ class ModelFolder:
     def fetched(self) -> FetchedModel | None:
         """Return the model, where it is whole, verified, and the one that is asked for."""
         facts = _read(self._manifest, ModelFacts)
-        if facts is None or self._model.sha256 not in {None, facts.sha256}:
+        if facts is None or self._model.sha256 not in {None, facts.source_sha256}:
             return None
         path = self.path / facts.file_name
         sizes = {each.path: each.size_bytes for each in facts.files} or {facts.file_name: facts.size_bytes}
@@ -210,13 +212,24 @@ class ModelFolder:
                 record.write(f"\n{verified.to_json()}")
         return verified
 
+    def share(self, beside: Self, path: str, sha256: str) -> None:
+        """Give a file of another folder a name here too, where the file system can: it takes no room."""
+        link = self.path / ".link"
+        link.unlink(missing_ok=True)
+        try:
+            os.link(beside.path / path, link)
+            self.settle(path, link, None, sha256)
+        except OSError:
+            link.unlink(missing_ok=True)
+
     def link(self, path: str, target: Path) -> None:
         """Let a name stand for a file that lies elsewhere on this machine."""
         link, name = self.path / ".link", self.path / path
         name.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
-        link.replace(name)
+        with self._settling:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+            link.replace(name)
 
     def publish(
         self,
@@ -235,6 +248,7 @@ class ModelFolder:
             self._signature.unlink(missing_ok=True)
         write_atomically(self._manifest, facts.to_json())
         self.discard()
+        self.sweep(facts)
         self._verified.unlink(missing_ok=True)
         self._failure.unlink(missing_ok=True)
         return FetchedModel(self.path / facts.file_name, facts, prompt)
@@ -257,9 +271,14 @@ class ModelFolder:
         if not self.verified():
             self._verified.unlink(missing_ok=True)
 
+    def sweep(self, facts: ModelFacts) -> None:
+        """Take away what a model was derived from."""
+        for path in {each.path for each in facts.source_files} - {each.path for each in facts.files}:
+            (self.path / path).unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Forget what was transferred and isn't verified."""
-        for pattern in (".part*", ".unpacked*"):
+        for pattern in (".part*", ".unpacked*", ".derived"):
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
 

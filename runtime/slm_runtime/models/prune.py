@@ -20,7 +20,7 @@ from slm_runtime.models.lock import UNUSED, WRITTEN, removing
 _FOLDER: Final = re.compile(r"[0-9a-f]{16}")
 _ASIDE: Final = ".removed-"
 """A folder on its way out has another name: a model is never seen half."""
-_SIGNS: Final = ("model.json", "files.json", "failure.json", ".part")
+_SIGNS: Final = ("model.json", "files.json", "failure.json", ".part", ".verified", ".derived")
 """One of these lies in every folder in which a fetch has come to anything."""
 STARTING_SECONDS: Final = 60.0
 """From a fetch to the server that takes the model, for which nobody holds it."""

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,12 @@ def test_a_claim_that_is_not_mounted(site: Site, claim: Path) -> None:
 def test_a_file_that_may_not_be_read(site: Site, claim: Path) -> None:
     put(claim, "m.gguf").chmod(0)
     assert isinstance(refusal("pvc://data/m.gguf", site), SourceUnauthorized)
+
+
+def test_files_of_a_claim_are_linked_to_at_once(site: Site, claim: Path) -> None:
+    """The parts of a model are brought together, each by a thread of its own."""
+    folder = ModelFolder(site.places.model_dir, ModelConfig(name="m", source="pvc://c/"))
+    parts = [put(claim, f"{number}.gguf") for number in range(300)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(folder.link, (each.name for each in parts), parts))
+    assert all((folder.path / each.name).resolve() == each for each in parts)
