@@ -15,7 +15,6 @@ from slm_runtime.api.openai.prompts import Token
 from slm_runtime.api.serving import Serving
 from slm_runtime.version import VERSION
 
-
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 
 
