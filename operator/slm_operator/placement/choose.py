@@ -150,13 +150,14 @@ def place(
         answer = _judge(snapshot, resource, facts, candidate)
         if isinstance(answer, Rejected):
             rejected.append(answer)
-            headers += [candidate] if answer.by_header else []
+            headers += _with_adapters(candidate, resource) if answer.by_header else []
             continue
+        looked_at = {each.artifact.key for each in headers}
         return replace(
             answer,
             rejected=tuple(rejected),
             reason=_summary(resource, classes, answer.reason, rejected),
-            headers=(*headers, *answer.headers),
+            headers=(*headers, *(each for each in answer.headers if each.artifact.key not in looked_at)),
         )
     return Placement(
         rejected=tuple(rejected), reason=_summary(resource, classes, "", rejected), headers=tuple(headers)
@@ -202,7 +203,7 @@ def _judge(
     artifact = candidate.artifact
     header, given = facts.get(artifact.key), memory_given(resource)
     adapters = adapters_of(resource)
-    headers = (candidate, *(Candidate(chosen, each) for each in adapters))
+    headers = _with_adapters(candidate, resource)
     unread = [each.artifact for each in headers if each.artifact.key not in facts]
     pending = any(given is None or each.quantization or not says_it_all(each) for each in unread)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
@@ -250,6 +251,12 @@ def _judge(
     if not fitted.fits and given is None:
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
     return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted, headers=headers)
+
+
+def _with_adapters(candidate: Candidate, resource: SLMDeployment) -> tuple[Candidate, ...]:
+    """All whose headers have a say where the candidate has one."""
+    adapters = adapters_of(resource)
+    return (candidate, *(Candidate(candidate.hardware_class, each) for each in adapters))
 
 
 def _mismatch(header: ModelFacts, adapters: Mapping[str, ModelFacts]) -> str | None:

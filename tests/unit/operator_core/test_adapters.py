@@ -9,7 +9,7 @@ from slm_contract.report import ModelFacts
 from slm_contract.retention import Retention
 from slm_contract.source import SourcePin
 from slm_operator.crd.quantities import parse_quantity
-from tests.unit.operator_core.world import GIVEN, SMOLLM2, World, config_of, spec
+from tests.unit.operator_core.world import GIVEN, SMOLLM2, World, config_of, gpu_node, node, spec
 
 MODEL = "https://host/main/model.gguf"
 SQL, LAW = "hf://team/sql/sql.gguf", "https://host/law.gguf"
@@ -133,6 +133,33 @@ def test_what_doesn_t_go_together_is_told_and_no_pods_are_made(
     assert ready is not None
     assert ready["reason"] == "AdapterMismatch"
     assert says in ready["message"]
+
+
+def test_they_are_looked_at_once_whatever_class_is_taken() -> None:
+    """What is known of them mustn't go with the Job that found it, while another class's model is looked at."""
+    large = "https://host/large.gguf"
+    world = World(
+        spec(
+            model={
+                "source": MODEL,
+                "adapters": ADAPTERS,
+                "variants": [{"hardware": "gpu", "source": large}],
+            },
+            hardware={"preference": ["gpu", "cpu"]},
+        ),
+        nodes=(gpu_node(), node()),
+    )
+    world.settle()
+    first = {ref for ref in world.children if ref.kind == "Job"}
+    world.finish_inspections({**FACTS, large: SMOLLM2.model_copy(update={"weights_bytes": 10**13})})
+    world.settle()
+    jobs = {ref: each for ref, each in world.children.items() if ref.kind == "Job"}
+    assert [config(each).model.source for ref, each in jobs.items() if ref not in first] == [MODEL]
+    assert first <= jobs.keys()
+    world.finish_inspections(FACTS)
+    world.settle()
+    assert world.status["placement"]["selected"] == "cpu"
+    assert len(config(world.deployment).adapters or ()) == 2
 
 
 @pytest.mark.parametrize("name", ["SmolLM2", "smollm2:latest"])

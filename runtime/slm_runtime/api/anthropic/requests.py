@@ -26,7 +26,6 @@ class Block(msgspec.Struct):
     tool_use_id: str = ""
     tool_name: str = ""
     content: "str | list[Block] | None" = None
-    is_error: bool | None = None
     source: dict[str, Any] | None = None
 
 
