@@ -29,7 +29,7 @@ CMAKE_FLAGS = (
 _PATCHES = Path(__file__).with_name("patches")
 MENDED = (_PATCHES / "amx.patch",)
 """What llama.cpp can't run without; the peers that are measured beside ours get it too."""
-PATCHES = (*MENDED, _PATCHES / "prefix.patch", _PATCHES / "attention.patch")
+PATCHES = (*MENDED, _PATCHES / "prefix.patch", _PATCHES / "encoder.patch", _PATCHES / "attention.patch")
 
 
 def _pip(*words: str | Path) -> list[str | Path]:

@@ -148,8 +148,8 @@ def encoder_compute_bytes(facts: ModelFacts, tokens: int, *, flash_attention: bo
 
 
 def encoder_output_bytes(facts: ModelFacts, tokens: int) -> int:
-    """Of each token a hidden state, and a row of logits, for which llama.cpp makes room though nothing computes them."""
-    return tokens * (facts.vocab_size + facts.embedding_length) * FLOAT
+    """Of each token a hidden state."""
+    return tokens * facts.embedding_length * FLOAT
 
 
 def estimate(

@@ -52,7 +52,7 @@ class LlamaCppEncoder:
         self._batch = Batch(params.n_batch)
         self._governor = ThreadGovernor(model.threads, time.monotonic())
         self._computing = model.threads
-        outputs = params.n_batch * (self.vocabulary.size + model.embedding_length) * _FLOAT
+        outputs = params.n_batch * model.embedding_length * _FLOAT
         self.info = model.describe(self.capabilities, parallel=INPUTS, cells=0, outputs=outputs)
 
     def encode(self, inputs: Sequence[Tokens]) -> Rows:
