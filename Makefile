@@ -102,6 +102,10 @@ bench-fetch: $(READY) ## Measure the fetch of 2 GB in 20 files against curl and 
 images: $(READY) ## Build both images
 	@$(CLUSTER_PY) images
 
+.PHONY: kind-node-image
+kind-node-image: $(READY) ## A node image for kind, out of packages alone: where kind's own can't be pulled (docs/install.md)
+	@$(CLUSTER_PY) kind-node-image
+
 .PHONY: cluster-up
 cluster-up: $(READY) ## A cluster for trials: CLUSTER=kubeconfig, else kind, else a single node of real parts
 	@$(CLUSTER_PY) up

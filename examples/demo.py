@@ -17,7 +17,7 @@ from typing import Any
 import openai
 import yaml
 
-from tests.cluster import Cluster, HarnessError, chart, images, select, tools
+from tests.cluster import Cluster, HarnessError, cache, chart, images, select, tools
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = ROOT / "examples" / "smollm2.yaml"
@@ -202,7 +202,7 @@ def ask(url: str, key: str, model: str) -> str:
 def demo() -> None:
     cluster = select()
     with timed() as seconds:
-        tools.ensure(tools.SINGLE_NODE if cluster.kind == "single-node" else (tools.kubernetes, tools.helm))
+        tools.ensure(tools.OF_CLUSTER[cluster.kind])
     headline(
         1, "tools", f"helm, Kubernetes {tools.KUBERNETES} components, llama.cpp wheel  {seconds[0]:.0f} s"
     )
@@ -245,7 +245,8 @@ def namespace_manifest() -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        demo()
+        with cache.lock("demo"):
+            demo()
     except HarnessError as error:
         sys.exit(f"\n{error}")
     except KeyboardInterrupt:
