@@ -68,7 +68,7 @@ def _files_of_kind() -> Path:
     return Path(json.loads(printed)["Dir"]) / "images" / "base" / "files"
 
 
-def _lay(source: Path, target: Path) -> None:
+def lay(source: Path, target: Path) -> None:
     """Copy the files under *source* into *target*, scripts as programs: a module's files have no modes."""
     for path in source.rglob("*"):
         if path.is_file():
@@ -117,8 +117,8 @@ def _control_plane(builder: Docker | Buildah, context: Path, base_image: str, ta
 
 def _node(context: Path, files: Path) -> None:
     """Lay out what the node's Containerfile copies: ``files/`` of kind's and ours, ``node/`` that was built."""
-    _lay(files, context / "files")
-    _lay(SOURCES / "files", context / "files")
+    lay(files, context / "files")
+    lay(SOURCES / "files", context / "files")
     _programs(tools.kubernetes, NODE_PROGRAMS, context / "node/usr/bin")
     _programs(tools.containerd, tools.containerd.programs, context / "node/usr/local/bin")
     (context / "node/kind/version").write_text(f"v{tools.KUBERNETES}")
