@@ -23,8 +23,8 @@ demo: $(READY) ## The main job on a real cluster: build, install, apply one SLMD
 	@$(BIN)/python -m examples.demo
 
 .PHONY: demo-down
-demo-down: $(READY) ## Take the demo's cluster away: processes, mounts, interfaces, firewall rules
-	@$(CLUSTER_PY) down
+demo-down: $(READY) ## Take the demo's cluster away, with all that came with it; of somebody else's, what the demo made in it
+	@$(BIN)/python -m examples.demo down
 
 .PHONY: run
 run: $(READY) ## Without a cluster: serve the demo's model from the same runtime on localhost (SOURCE=, PORT=)
