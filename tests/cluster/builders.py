@@ -77,12 +77,16 @@ class Docker:
                 proxies += ["--build-arg", name]
         run([self.program, "build", *proxies, *build.flags()], env=BUILDKIT)
         run([self.program, "save", "--output", archive, build.name])
+        run([self.program, "image", "rm", build.name])  # the archive is what is kept
 
     def publish(self, archive: Path, name: str, target: str) -> None:
         """Push the image *name* in *archive* to a registry as *target*."""
         self.take(archive, name)
         run([self.program, "tag", name, target])
-        run([self.program, "push", target])
+        try:
+            run([self.program, "push", target])
+        finally:
+            run([self.program, "image", "rm", target, name])
 
 
 def _require_buildkit() -> None:

@@ -14,6 +14,8 @@ from tests.cluster.errors import HarnessError, NoCluster
 from tests.cluster.processes import wait_until
 from tests.cluster.progress import say, step
 
+PREFIX = "slm-"
+"""Begins the name of every cluster of ours."""
 NODE_GIB = 5.0
 PROXY = "/lib/systemd/systemd-socket-proxyd"
 CONNECTIONS = 4096
@@ -25,7 +27,7 @@ class KindCluster(Clients):
     kind: Kind = "kind"
 
     def __init__(self, name: str = "demo") -> None:
-        self.name = f"slm-{name}"
+        self.name = f"{PREFIX}{name}"
         self.node_name = f"{self.name}-control-plane"
         self.folder = cache.root() / "kind" / name
         self.kubeconfig = self.folder / "kubeconfig"
@@ -67,7 +69,7 @@ class KindCluster(Clients):
                     raise
 
     def down(self) -> None:
-        """Delete the cluster, its network, and the images that the cache folder has too.
+        """Delete the cluster and its network; the last one takes along the images that the cache folder has too.
 
         Raises
         ------
@@ -81,7 +83,8 @@ class KindCluster(Clients):
             if self.name in self._clusters():
                 with step(f"deleting {self.name}"):
                     self._delete()
-            docker.remove_images(f"{images.REGISTRY}/")
+            if not any(each.startswith(PREFIX) for each in self._clusters()):
+                docker.remove_images(f"{images.REGISTRY}/")
             say("  Docker keeps what it pulled, and its build cache (`docker builder prune` empties it)")
 
     def is_up(self) -> bool:
