@@ -91,7 +91,7 @@ def _image(name: str) -> Image:
     folder = cache.built(
         "images", name, inputs, build, note="a minute, seconds when only sources changed", gib=2
     )
-    _forget_older(name, folder)
+    forget_older(name, folder)
     repository, _, tag = image_name.rpartition(":")
     return Image(repository, tag, folder / "image.tar")
 
@@ -107,7 +107,7 @@ def _secrets(scratch: Path) -> dict[str, Path]:
     return secrets
 
 
-def _forget_older(name: str, current: Path) -> None:
+def forget_older(name: str, current: Path) -> None:
     others = [path for path in current.parent.glob(f"{name}-*") if path != current]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in others[KEPT - 1 :]:
