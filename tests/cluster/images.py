@@ -108,6 +108,7 @@ def _secrets(scratch: Path) -> dict[str, Path]:
 
 
 def forget_older(name: str, current: Path) -> None:
+    """Remove archives of the image *name* from the cache, but for *current*, the newest and the recent ones."""
     others = [path for path in current.parent.glob(f"{name}-*") if path != current]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in others[KEPT - 1 :]:

@@ -10,6 +10,7 @@ from tests.cluster import cache, gotoolchain, pause_image, tools
 from tests.cluster.base_image import base
 from tests.cluster.builders import Build, Buildah, Docker, choose
 from tests.cluster.commands import run
+from tests.cluster.images import forget_older
 
 OFFICIAL = "kindest/node:v1.34.0@sha256:7416a61b42b1662ca6ca89f02028ac133a309a2a30ba309614e8ec94d976dc5a"
 """What this version of kind was released with."""
@@ -58,6 +59,7 @@ def ensure() -> tuple[Path, str]:
             _build(builder, "Containerfile", context, image, base_image, folder / "image.tar")
 
     folder = cache.built("images", "kind-node", inputs, build, note="about 3 min, once", gib=5)
+    forget_older("kind-node", folder)
     return folder / "image.tar", image
 
 
