@@ -6,11 +6,17 @@ from tests.cluster import kind_config, kind_node_image
 
 
 def test_the_audit_log_of_the_node_is_a_file_of_this_machine(tmp_path: Path) -> None:
-    config = kind_config.config("node:1", tmp_path / kind_config.AUDIT)
+    config = kind_config.config("node:1", tmp_path / kind_config.SHARED)
     (node,) = config["nodes"]
     (mount,) = node["extraMounts"]
     shared = Path(mount["hostPath"]) / "audit.log"
     assert shared == tmp_path / kind_config.AUDIT_LOG
+
+
+def test_the_control_plane_leaves_the_node_to_models(tmp_path: Path) -> None:
+    kind_config.write(tmp_path, "node:1")
+    written = {path.name.partition("+")[0] for path in (tmp_path / kind_config.SHARED / "patches").iterdir()}
+    assert written == {*kind_config.STATIC_PODS, "corednsdeployment"}
 
 
 def test_every_published_port_is_on_this_machines_loopback(tmp_path: Path) -> None:
