@@ -23,8 +23,8 @@ demo: $(READY) ## The main job on a real cluster: build, install, apply one SLMD
 	@$(BIN)/python -m examples.demo
 
 .PHONY: demo-down
-demo-down: $(READY) ## Take the demo's cluster away: processes, mounts, interfaces, firewall rules
-	@$(CLUSTER_PY) down
+demo-down: $(READY) ## Take the demo's cluster away, with all that came with it; of somebody else's, what the demo made in it
+	@$(BIN)/python -m examples.demo down
 
 .PHONY: run
 run: $(READY) ## Without a cluster: serve the demo's model from the same runtime on localhost (SOURCE=, PORT=)
@@ -101,6 +101,10 @@ bench-fetch: $(READY) ## Measure the fetch of 2 GB in 20 files against curl and 
 .PHONY: images
 images: $(READY) ## Build both images
 	@$(CLUSTER_PY) images
+
+.PHONY: kind-node-image
+kind-node-image: $(READY) ## A node image for kind, out of packages alone: where kind's own can't be pulled (docs/install.md)
+	@$(CLUSTER_PY) kind-node-image
 
 .PHONY: cluster-up
 cluster-up: $(READY) ## A cluster for trials: CLUSTER=kubeconfig, else kind, else a single node of real parts

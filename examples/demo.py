@@ -1,4 +1,4 @@
-"""`make demo`: from nothing to tokens on a real cluster, with every step on the screen.
+"""`make demo`: from nothing to tokens on a real cluster, with every step on the screen; `down` takes it away.
 
 Each step looks at what is there before it does anything, so a second run changes nothing that it need not.
 """
@@ -17,12 +17,14 @@ from typing import Any
 import openai
 import yaml
 
-from tests.cluster import Cluster, HarnessError, chart, images, select, tools
+from tests.cluster import Cluster, HarnessError, cache, chart, images, select, tools
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = ROOT / "examples" / "smollm2.yaml"
 NAMESPACE = "demo"
 SYSTEM_NAMESPACE = "slm-operator-system"
+CRD = "slmdeployments.slm-operator.io"
+RELEASE_OF = "meta.helm.sh/release-namespace"
 QUESTION = "What is the capital of France? Answer in one sentence."
 READY_WITHIN = 900.0
 """Seconds; a first fetch over a slow line is the longest part."""
@@ -202,7 +204,7 @@ def ask(url: str, key: str, model: str) -> str:
 def demo() -> None:
     cluster = select()
     with timed() as seconds:
-        tools.ensure(tools.SINGLE_NODE if cluster.kind == "single-node" else (tools.kubernetes, tools.helm))
+        tools.ensure(tools.OF_CLUSTER[cluster.kind])
     headline(
         1, "tools", f"helm, Kubernetes {tools.KUBERNETES} components, llama.cpp wheel  {seconds[0]:.0f} s"
     )
@@ -237,6 +239,22 @@ def demo() -> None:
     )
 
 
+def take_away(cluster: Cluster) -> None:
+    """Take the demo's cluster away; from somebody else's, what the demo made, and the CRD unless others use it."""
+    if cluster.kind == "kubeconfig":
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s")
+        release = ("slm-operator", "--namespace", SYSTEM_NAMESPACE)
+        cluster.helm("uninstall", *release, "--ignore-not-found", "--wait")
+        crd = cluster.kubectl("get", "crd", CRD, "--ignore-not-found", "-o", "json")
+        if crd and json.loads(crd)["metadata"].get("annotations", {}).get(RELEASE_OF) == SYSTEM_NAMESPACE:
+            if cluster.kubectl("get", "slm", "--all-namespaces", "--output", "name"):
+                print(f"{CRD} stays: there are SLMDeployments in other namespaces")
+            else:
+                cluster.kubectl("delete", "crd", CRD)
+        cluster.kubectl("delete", "namespace", SYSTEM_NAMESPACE, "--ignore-not-found", "--timeout=180s")
+    cluster.down()
+
+
 def namespace_manifest() -> dict[str, Any]:
     """The demo's namespace, which refuses pods that don't meet Pod Security `restricted`."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -245,7 +263,8 @@ def namespace_manifest() -> dict[str, Any]:
 
 if __name__ == "__main__":
     try:
-        demo()
+        with cache.lock("demo"):
+            take_away(select()) if sys.argv[1:] == ["down"] else demo()
     except HarnessError as error:
         sys.exit(f"\n{error}")
     except KeyboardInterrupt:

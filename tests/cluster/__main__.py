@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from tests.cluster import cache, images, tools, wheel
+from tests.cluster import cache, images, kind_node_image, tools, wheel
 from tests.cluster.base import Cluster
 from tests.cluster.errors import HarnessError
 from tests.cluster.selection import DEFAULT_NAME, select
@@ -55,10 +55,17 @@ def build_wheel() -> None:
     print(wheel.ensure())
 
 
+def build_kind_node_image() -> None:
+    """Build a node image for kind out of packages alone, and print its name and archive (for KIND_NODE_IMAGE)."""
+    archive, name = kind_node_image.ensure()
+    print(f"{name}  {archive.stat().st_size / 1e6:.0f} MB  {archive}")
+
+
 BUILD_VERBS: dict[str, Callable[[], None]] = {
     "tools": build_tools,
     "images": build_images,
     "wheel": build_wheel,
+    "kind-node-image": build_kind_node_image,
 }
 
 

@@ -5,12 +5,17 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from tests.cluster import cache, host, kind
+from tests.cluster import cache, docker, host
 from tests.cluster.commands import run
 from tests.cluster.errors import HarnessError
 
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+PLUGIN_SINCE = 23
+"""The first Docker client that builds by a plugin."""
+BUILDKIT = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+"""With BuildKit, and an image that is just the image: containerd takes no attestation for a platform."""
 
 
 @dataclass(frozen=True)
@@ -33,39 +38,94 @@ class Build:
         return [*flags, self.context]
 
 
+@dataclass(frozen=True)
 class Docker:
     """Docker with BuildKit; podman understands the same words."""
 
-    pulls = True
+    program: str
+    makes: ClassVar[Mapping[str, str]] = {"archive": "docker"}
+    """What tells its archives from another program's, among the inputs of an artifact."""
 
-    def __init__(self, program: str) -> None:
-        self.program = program
+    def holds(self, name: str) -> bool:
+        """Whether the engine has the image *name*."""
+        return self._succeeds("image", "inspect", name)
+
+    def pulls(self, name: str) -> bool:
+        """Whether the engine has the image *name*, or gets it from its registry."""
+        return self.holds(name) or self._succeeds("pull", "--quiet", name)
+
+    def _succeeds(self, *words: str) -> bool:
+        try:
+            run([self.program, *words])
+        except HarnessError:
+            return False
+        return True
+
+    def take(self, archive: Path, name: str) -> str:
+        """Hold the image *name* in *archive*; the result stands for it in a Containerfile."""
+        if not self.holds(name):
+            run([self.program, "load", "--quiet", "--input", archive])
+        return name
 
     def build(self, build: Build, archive: Path) -> None:
         """Build, and write the image with its name to *archive*."""
+        if self.program == "docker":
+            _require_buildkit()
         proxies: list[str | Path] = []
         for name in PROXIES:
             if os.environ.get(name):
                 proxies += ["--build-arg", name]
-        run([self.program, "build", *proxies, *build.flags()], env={"DOCKER_BUILDKIT": "1"})
+        run([self.program, "build", *proxies, *build.flags()], env=BUILDKIT)
         run([self.program, "save", "--output", archive, build.name])
+        run([self.program, "image", "rm", build.name])  # the archive is what is kept
 
     def publish(self, archive: Path, name: str, target: str) -> None:
         """Push the image *name* in *archive* to a registry as *target*."""
-        run([self.program, "load", "--input", archive])
+        self.take(archive, name)
         run([self.program, "tag", name, target])
-        run([self.program, "push", target])
+        try:
+            run([self.program, "push", target])
+        finally:
+            run([self.program, "image", "rm", target, name])
+
+
+def _require_buildkit() -> None:
+    """Refuse a client without BuildKit: it was part of the command once, and is a plugin since 23.0.
+
+    Raises
+    ------
+    HarnessError
+        The plugin is missing.
+    """
+    client = run(["docker", "version", "--format", "{{.Client.Version}}"])
+    if int(client.partition(".")[0]) < PLUGIN_SINCE:
+        return
+    try:
+        run(["docker", "buildx", "version"])
+    except HarnessError as error:
+        raise HarnessError(
+            "Docker can't build here without its plugin buildx: install the package docker-buildx "
+            "(docker-buildx-plugin where Docker comes from docker.com)"
+        ) from error
 
 
 class Buildah:
     """Buildah without any service, its storage in the cache; base images are archives made here."""
 
-    pulls = False
+    makes: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         storage = cache.root() / "buildah"
         self._words: list[str | Path] = ["buildah", "--root", storage / "root", "--runroot", storage / "run"]
         self._words += ["--storage-driver", "overlay"]
+
+    def pulls(self, name: str) -> bool:
+        """Never: where there is no engine, images are made from packages alone."""
+        return False
+
+    def take(self, archive: Path, name: str) -> str:
+        """Name the image *name* in *archive* as a Containerfile can; it stays where it is."""
+        return f"oci-archive:{archive}"
 
     def build(self, build: Build, archive: Path) -> None:
         """Build, and write the image with its name to *archive*."""
@@ -88,7 +148,7 @@ def choose() -> Docker | Buildah:
     HarnessError
         There is none, and none can be installed.
     """
-    if kind.unavailable() is None:
+    if docker.unavailable() is None:
         return Docker("docker")
     if shutil.which("podman"):
         return Docker("podman")

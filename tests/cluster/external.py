@@ -9,6 +9,8 @@ from tests.cluster.clients import ForwardedClients
 from tests.cluster.errors import HarnessError, NoCluster
 
 REGISTRY = "IMAGE_REGISTRY"
+CLUSTER_WIDE = ("customresourcedefinitions", "clusterroles", "clusterrolebindings", "namespaces")
+"""What the demo and the tests make that belongs to no namespace."""
 
 
 class ExternalCluster(ForwardedClients):
@@ -27,9 +29,27 @@ class ExternalCluster(ForwardedClients):
         return self.kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
 
     def up(self) -> None:
-        """See that it answers."""
+        """See that it answers, and that this user may install the chart.
+
+        Raises
+        ------
+        NoCluster
+            It doesn't, or he may not.
+        """
         if not self.is_up():
             raise NoCluster(f"CLUSTER=kubeconfig, but the cluster of {self.kubeconfig} does not answer")
+        missing = [kind for kind in CLUSTER_WIDE if not self._may_create(kind)]
+        if missing:
+            raise NoCluster(
+                f"CLUSTER=kubeconfig, but the user of {self.kubeconfig} may not create {', '.join(missing)}, "
+                "which the chart installs: ask an administrator of the cluster"
+            )
+
+    def _may_create(self, kind: str) -> bool:
+        try:
+            return self.kubectl("auth", "can-i", "create", kind).strip() == "yes"
+        except HarnessError:
+            return False  # kubectl's code says no, too
 
     def down(self) -> None:
         """Do nothing: it is not ours."""
@@ -46,5 +66,8 @@ class ExternalCluster(ForwardedClients):
                 "registry (host/path) that this machine can push to and the cluster can pull from"
             )
         pushed = f"{registry.rstrip('/')}/{name.rpartition('/')[2]}"
-        builders.choose().publish(archive, name, pushed)
+        try:
+            builders.choose().publish(archive, name, pushed)
+        except HarnessError as error:
+            raise HarnessError(f"{name} can't be pushed to {REGISTRY}={registry}: {error}") from error
         return pushed

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from tests.cluster import Cluster, ControlPlane, NoCluster, select
+from tests.cluster import Cluster, ControlPlane, NoCluster, cache, select
 
 KEEP = "SLM_KEEP_CLUSTER"
 """Set it to leave the cluster of the tests running, to look into it or to start the next run sooner."""
@@ -20,12 +21,14 @@ def control_plane() -> Iterator[ControlPlane]:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A whole cluster for the whole run, apart from the one of the demo."""
-    try:
-        chosen = select("tests")
-        chosen.up()
-    except NoCluster as reason:
-        pytest.skip(str(reason))
-    yield chosen
-    if not os.environ.get(KEEP):
-        chosen.down()
+    """A whole cluster for the whole run, apart from the one of the demo; a second run waits for the first."""
+    with ExitStack() as held:
+        try:
+            chosen = select("tests")
+            held.enter_context(cache.lock(f"tests-on-{chosen.kind}"))
+            chosen.up()
+        except NoCluster as reason:
+            pytest.skip(str(reason))
+        yield chosen
+        if not os.environ.get(KEEP):
+            chosen.down()

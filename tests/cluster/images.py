@@ -3,6 +3,7 @@
 import functools
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements", "operator",
 CA_IN_BUILD = "/run/secrets/ca.crt"
 KEPT = 2
 """Archives of one image that stay in the cache, the newest ones."""
+RECENT = 3600.0
+"""Seconds; another run, of another checkout perhaps, is still to load what is newer."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def _image(name: str) -> Image:
     folder = cache.built(
         "images", name, inputs, build, note="a minute, seconds when only sources changed", gib=2
     )
-    _forget_older(name, folder)
+    forget_older(name, folder)
     repository, _, tag = image_name.rpartition(":")
     return Image(repository, tag, folder / "image.tar")
 
@@ -104,8 +107,10 @@ def _secrets(scratch: Path) -> dict[str, Path]:
     return secrets
 
 
-def _forget_older(name: str, current: Path) -> None:
+def forget_older(name: str, current: Path) -> None:
+    """Remove archives of the image *name* from the cache, but for *current*, the newest and the recent ones."""
     others = [path for path in current.parent.glob(f"{name}-*") if path != current]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in others[KEPT - 1 :]:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.stat().st_mtime < time.time() - RECENT:
+            shutil.rmtree(path, ignore_errors=True)

@@ -99,7 +99,7 @@ class NodePrograms:
         socket = root / node_config.CONTAINERD_SOCKET.lstrip("/")
         wait_until("containerd listens", socket.exists, processes=[containerd])
         archive = self.config / "pause.tar"
-        pause_image.write(tools.pause.path(), archive)
+        pause_image.write(tools.pause.path(), archive, node_config.PAUSE_IMAGE)
         import_image(self.sandbox, archive, node_config.PAUSE_IMAGE)
 
     def _kubelet(self) -> None:

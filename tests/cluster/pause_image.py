@@ -7,7 +7,6 @@ import tarfile
 from pathlib import Path
 
 from tests.cluster.host import architecture
-from tests.cluster.node_config import PAUSE_IMAGE
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644) -> None:
@@ -17,8 +16,8 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int = 0o644)
     archive.addfile(entry, io.BytesIO(content))
 
 
-def write(binary: Path, target: Path) -> None:
-    """Write the image archive *target* that holds *binary* as ``/pause``."""
+def write(binary: Path, target: Path, name: str) -> None:
+    """Write the image archive *target* that holds *binary* as ``/pause`` and is called *name*."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as archive:
         _add(archive, "pause", binary.read_bytes(), 0o755)
@@ -31,7 +30,7 @@ def write(binary: Path, target: Path) -> None:
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         }
     ).encode()
-    manifest = [{"Config": "config.json", "RepoTags": [PAUSE_IMAGE], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     with tarfile.open(target, mode="w") as archive:
         _add(archive, "config.json", config)
         _add(archive, "layer.tar", layer.getvalue())

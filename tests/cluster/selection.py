@@ -2,7 +2,7 @@
 
 import os
 
-from tests.cluster import kind, node
+from tests.cluster import docker, node
 from tests.cluster.base import Cluster
 from tests.cluster.errors import NoCluster
 from tests.cluster.external import ExternalCluster
@@ -37,7 +37,7 @@ def select(name: str = DEFAULT_NAME, *, hermetic: bool = False) -> Cluster:
         raise NoCluster(f"CLUSTER={asked} is unknown: use kubeconfig, kind or single-node, or leave it unset")
     reasons = []
     if asked != "single-node" and not hermetic:
-        why = kind.unavailable()
+        why = docker.unavailable()
         if why is None:
             return KindCluster(name)
         reasons.append(f"kind: {why}")

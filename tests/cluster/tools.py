@@ -30,6 +30,7 @@ KUBERNETES_PROGRAMS = (
     "kube-controller-manager",
     "kube-proxy",
     "kube-scheduler",
+    "kubeadm",
     "kubectl",
     "kubelet",
 )
@@ -146,6 +147,12 @@ ollama = _released(
 
 CONTROL_PLANE = (kubernetes, etcd)
 SINGLE_NODE = (*CONTROL_PLANE, containerd, coredns, pause, helm)
+OF_CLUSTER = {
+    "single-node": SINGLE_NODE,
+    "kind": (kubernetes, helm, kind),
+    "kubeconfig": (kubernetes, helm),
+}
+"""What each kind of cluster is made of or asked by, but for a node image."""
 
 
 def ensure(wanted: tuple[Tool, ...] = SINGLE_NODE) -> None:

@@ -4,19 +4,19 @@ import sys
 
 import pytest
 
-from tests.cluster import NoCluster, kind, node, select
+from tests.cluster import NoCluster, docker, node, select
 
 
 @pytest.fixture(autouse=True)
 def _bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CLUSTER", "KUBECONFIG"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(kind, "unavailable", lambda: "no Docker engine answers")
+    monkeypatch.setattr(docker, "unavailable", lambda: "no Docker engine answers")
     monkeypatch.setattr(node, "unavailable", lambda: "a node of real parts needs root")
 
 
 def test_kind_goes_before_a_node_of_real_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kind, "unavailable", lambda: None)
+    monkeypatch.setattr(docker, "unavailable", lambda: None)
     monkeypatch.setattr(node, "unavailable", lambda: None)
     assert select().kind == "kind"
 

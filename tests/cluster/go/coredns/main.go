@@ -1,5 +1,5 @@
-// Command coredns is CoreDNS with just the plugins that the test cluster's
-// Corefile names. The order of Directives is the order in which they run.
+// Command coredns is CoreDNS with just the plugins that the Corefiles of the
+// test cluster and of kubeadm name. The order of Directives is the order in which they run.
 package main
 
 import (
@@ -12,14 +12,18 @@ import (
 	_ "github.com/coredns/coredns/plugin/forward"
 	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/loop"
+	_ "github.com/coredns/coredns/plugin/metrics"
 	_ "github.com/coredns/coredns/plugin/ready"
+	_ "github.com/coredns/coredns/plugin/reload"
 )
 
 func main() {
 	dnsserver.Directives = []string{
-		"bind", "health", "ready", "errors", "log", "cache", "kubernetes", "loop", "forward",
+		"reload", "bind", "health", "ready", "prometheus", "errors", "log", "loadbalance", "cache", "kubernetes",
+		"loop", "forward",
 	}
 	coremain.Run()
 }

@@ -22,6 +22,8 @@ import (
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubeadm "k8s.io/kubernetes/cmd/kubeadm/app"
+	kubeadmutil "k8s.io/kubernetes/cmd/kubeadm/app/util/errors"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
@@ -33,6 +35,10 @@ func main() {
 		}
 		return
 	}
+	if name == "kubeadm" {
+		kubeadmutil.HandleError(kubeadm.Run())
+		return
+	}
 	programs := map[string]func() *cobra.Command{
 		"kube-apiserver":          apiserver.NewAPIServerCommand,
 		"kube-controller-manager": controllermanager.NewControllerManagerCommand,
@@ -42,7 +48,7 @@ func main() {
 	}
 	build, known := programs[name]
 	if !known {
-		fmt.Fprintf(os.Stderr, "%s is no Kubernetes program; call this binary as kubectl, kubelet or kube-*\n", name)
+		fmt.Fprintf(os.Stderr, "%s is no Kubernetes program; call this binary as kubeadm, kubectl, kubelet or kube-*\n", name)
 		os.Exit(2)
 	}
 	os.Exit(cli.Run(build()))
