@@ -33,7 +33,7 @@ _HOSTED: Final = "a matter of OpenAI's hosted service"
 SAMPLING: Final[Fields] = {
     "temperature": (Use.HONOURED, ""),
     "top_p": (Use.HONOURED, ""),
-    "seed": (Use.HONOURED, "the same request gives the same text while the server is the same; -1: none"),
+    "seed": (Use.HONOURED, "the same draws, see The same text again; -1: none"),
     "stop": (Use.HONOURED, "a string or up to 16; empty ones are none"),
     "frequency_penalty": (Use.HONOURED, ""),
     "presence_penalty": (Use.HONOURED, ""),
