@@ -1,7 +1,7 @@
 """What becomes of a model and an image, told by their names: most are served, and some names stand for what goes wrong.
 
 An image with the tag `bad` can't be pulled. A source with `checksum` in its name never passes its check, one with `crash`
-ends as soon as it serves, one with `never-ready` loads for ever, and one with `oom-600Mi` is killed with a limit below that.
+ends as soon as it serves, one with `never-ready` loads for ever, and one with `oom-650Mi` is killed with a limit below that.
 """
 
 import json

@@ -106,7 +106,7 @@ async def a_rollback(each: World) -> None:
 async def a_lesson(each: World) -> None:
     """A model that is killed for want of memory until it has been given enough, and one that no lesson is enough for."""
     each.cluster.put(
-        slm(model={"name": "m", "source": "https://models.example.com/oom-600Mi.gguf"}, resources=None)
+        slm(model={"name": "m", "source": "https://models.example.com/oom-650Mi.gguf"}, resources=None)
     )
     await each.pause()
     memory = each.cluster.objects[SLM]["status"]["memory"]

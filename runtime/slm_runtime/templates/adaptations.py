@@ -204,7 +204,8 @@ def _written(messages: Messages, text_of: Callable[[list[dict[str, Any]]], str])
     def as_text(message: ChatMessage) -> ChatMessage:
         text = text_of([call["function"] for call in message["tool_calls"]])
         content = f"{message['content']}\n{text}" if message["content"] else text
-        return {"role": "assistant", "content": content}
+        others = {key: value for key, value in message.items() if key != "tool_calls"}
+        return {**others, "content": content}
 
     return [as_text(message) if message.get("tool_calls") else message for message in messages]
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from typing_extensions import override
 
-from slm_runtime.templates.adaptations import join_turns, one_call_each
+from slm_runtime.templates.adaptations import calls_as_text, join_turns, one_call_each
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.renderer import TemplateFailed
 from tests.unit.runtime_api.scripted import LOADED, Inline
@@ -233,3 +233,11 @@ def test_results_follow_their_calls_whatever_their_order() -> None:
         "c",
         "z",
     ]
+
+
+def test_what_led_to_a_call_stays_where_the_call_becomes_text() -> None:
+    thought = {**calls(call("Paris")), "reasoning_content": "Where? There."}
+    (written,) = calls_as_text([thought])
+    assert written["reasoning_content"] == "Where? There."
+    assert "tool_calls" not in written
+    assert '"city":"Paris"' in written["content"]

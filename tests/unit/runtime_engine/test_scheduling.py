@@ -214,10 +214,10 @@ def test_cells_never_exceed_the_plan_and_the_account_is_exact(requests):
 def test_what_is_kept_never_scatters_the_cells_of_what_runs(requests):
     engine = PlacingEngine(UNITS)
     world = World(engine)
-    for number, (wait, which, length, tail, count, client, _, wanted) in enumerate(requests):
+    for number, (wait, which, length, tail, count, client, _, wanted, adapter) in enumerate(requests):
         for _ in range(wait):
             world.step()
-        world.submit(number, [10 + which] * (1 + length) + tail, count, client, wanted)
+        world.submit(number, [10 + which] * (1 + length) + tail, count, client, wanted, adapter)
     world.drain()
     assert engine.scattered == 0
 

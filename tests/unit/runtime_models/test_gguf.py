@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_contract.report import ModelFacts
-from slm_runtime.errors import InvalidModel, ModelError, UnsupportedArchitecture, UnsupportedFormat
+from slm_runtime.errors import InvalidModel, ModelError, UnsupportedFormat
 from slm_runtime.models import gguf as reader
 from slm_runtime.models.facts import model_facts
 from tests.support.gguf import write_tiny_gguf
@@ -143,20 +143,6 @@ def test_other_versions_and_byte_orders_are_unsupported(tiny: bytes) -> None:
         facts_of(b"GGUF" + struct.pack("<I", 1) + tiny[8:])
     with pytest.raises(UnsupportedFormat, match="big-endian"):
         facts_of(b"GGUF" + struct.pack(">I", 3) + tiny[8:])
-
-
-@pytest.mark.parametrize(
-    ("architecture", "more"),
-    [
-        (b"bert", [text(b"bert.attention.causal") + struct.pack("<IB", 7, 0)]),
-        (b"gemma-embedding", []),
-    ],
-    ids=["says so", "is known"],
-)
-def test_an_encoder_is_no_model_to_generate_with(architecture: bytes, more: list[bytes]) -> None:
-    named = text(b"general.architecture") + struct.pack("<I", 8) + text(architecture)
-    with pytest.raises(UnsupportedArchitecture, match="generates no text"):
-        facts_of(header(named, *more, tensors=0))
 
 
 def test_a_file_without_its_last_byte_is_cut_off(tiny: bytes) -> None:
