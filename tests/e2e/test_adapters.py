@@ -1,4 +1,4 @@
-"""A model with two LoRA adapters: fetched beside it, served under their own names, there again while their source is down."""
+"""A model with two LoRA adapters: fetched and served beside it by name, there again while their source is down."""
 
 from pathlib import Path
 
