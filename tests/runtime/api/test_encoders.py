@@ -74,7 +74,9 @@ def test_a_reranker_sorts_documents(tmp_path):
     model = TinyEncoder(tmp_path / "tiny.gguf", "bert", PoolingType.RANK)
     documents = ["word", "a a", "not the word"]
     expected = [model.row([*ids("the"), *ids(text)[1:]])[0] for text in documents]
-    with serving(linked(model.write(), tmp_path), tmp_path / "models", tmp_path, threads=1) as server:
+    with serving(
+        linked(model.write(), tmp_path), tmp_path / "models", tmp_path, context_length=128, threads=1
+    ) as server:
         body = {"model": "tiny", "query": "the", "documents": documents}
         answer = httpx.post(f"{server.base}/v1/rerank", json=body, headers=HEADERS, trust_env=False).json()
         assert [each["index"] for each in answer["results"]] == sorted(range(3), key=lambda i: -expected[i])
