@@ -33,6 +33,8 @@ from tests.support.models import SMOLLM2, smollm2
 pytestmark = pytest.mark.runtime
 
 MIB = 1 << 20
+ROUNDED = 0.005
+"""MiB: llama.cpp's log has two digits."""
 _KV = re.compile(r"llama_kv_cache\S* size = +([\d.]+) MiB")
 _BUFFER = re.compile(r"(RS|compute|output) buffer size = +([\d.]+) MiB")
 
@@ -110,9 +112,10 @@ def test_the_estimate_of_an_encoder_is_llama_cpps_own_sum(
     with accounting(path, encoder=True) as of:
         for context, batch in ((512, 512), (512, 2048), (min(2048, facts.context_length), 512)):
             theirs, ours = of(context, batch_size=batch), estimate(facts, context, batch=batch)
-            theirs["output"] *= max(context, batch) / INPUTS
+            steps = max(context, batch) / INPUTS
+            theirs["output"] *= steps
             assert (ours.kv_cache, ours.recurrent_state, theirs["KV"]) == (0, 0, 0)
-            assert ours.outputs / MIB == pytest.approx(theirs["output"], rel=0.002)
+            assert ours.outputs / MIB == pytest.approx(theirs["output"], abs=ROUNDED * steps)
             assert ours.compute / MIB == pytest.approx(theirs["compute"], rel=0.2)
             assert (ours.total - ours.process) / MIB == pytest.approx(sum(theirs.values()), rel=0.05)
 
@@ -158,7 +161,6 @@ def test_the_estimate_of_an_encoder_is_what_the_processes_take(tmp_path: Path) -
         taken = taken_bytes(server.process.pid) / MIB
     found = estimate(facts, 512)
     print(f"\nencoder: computed {found.total / MIB:.0f} MiB, taken {taken:.0f} MiB")
-    assert found.outputs / MIB > 0.3 * found.total / MIB
     assert found.total / MIB == pytest.approx(taken, rel=0.05)
 
 
