@@ -52,7 +52,7 @@ def web() -> Iterator[WebServer]:
 def site(tmp_path: Path) -> Site:
     places = Places(
         model_dir=tmp_path / "models",
-        claim_dir=tmp_path / "claim",
+        source_dir=tmp_path / "claim",
         signers=tmp_path / "signers.pem",
         identities=tmp_path / "identities.txt",
         plain_dir=tmp_path / "plain",
@@ -226,7 +226,7 @@ def test_what_it_was_made_of_goes_though_the_process_ended_just_then(
 
 
 def test_shards_on_a_claim_become_one_file_and_stay_there(site: Site, tmp_path: Path) -> None:
-    claim = site.places.claim_dir
+    claim = site.places.source_dir
     claim.mkdir()
     write_tiny_gguf(claim / "m.gguf", shard_tensors=8)
     shards = {path.name: path.read_bytes() for path in claim.iterdir()}
