@@ -136,6 +136,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"endpoint": {"trustedProxies": ["10.0.0.1"]}}, "write a range of addresses such as 10.0.0.0/8"),
     ({"endpoint": {"unknownFields": "refuse"}}, 'supported values: "Ignore", "Refuse"'),
+    ({"endpoint": {"idleTimeout": "0s"}}, "write a duration above zero such as 90s"),
+    ({"endpoint": {"idleTimeout": "a while"}}, "write a duration above zero such as 90s"),
     (
         {"endpoint": {"loadBalancerClass": "example.com/internal"}},
         "loadBalancerClass and loadBalancerSourceRanges are for type LoadBalancer",
