@@ -8,11 +8,11 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from slm_contract import kv
 from slm_contract import places as contract
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
+from slm_contract.context import default_context
 from slm_contract.report import ModelFacts, RuntimeReport
 from slm_runtime.engine.launch import launch
 from slm_runtime.engine.messages import AdapterFile, EngineConfig
@@ -23,9 +23,6 @@ from slm_runtime.models.encrypted import PlainVolume
 from slm_runtime.models.folder import FetchedModel, ModelFolder
 from slm_runtime.places import Places
 from slm_runtime.termination import leave
-
-DEFAULT_CONTEXT: Final = 8192
-"""Tokens a request may hold where neither the configuration nor the model asks for less."""
 
 _log = logging.getLogger("slm.serve")
 
@@ -142,6 +139,6 @@ def _kv_cells(config: RuntimeConfig, facts: ModelFacts) -> int | None:
     """None: as many as all requests may need."""
     if config.kv_cache_bytes is None:
         return None
-    context_length = config.context_length or min(facts.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    context_length = config.context_length or default_context(facts)
     of_a_cell = kv.cell_bytes(facts, config.kv_cache_type)
     return kv.cells(context_length, config.parallel, of_a_cell=of_a_cell, limit=config.kv_cache_bytes)

@@ -6,14 +6,11 @@ from typing import Final
 
 from slm_contract import kv
 from slm_contract.config import KVCacheType
+from slm_contract.context import default_context
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import human_bytes
 from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL, Estimate, estimate
 
-DEFAULT_CONTEXT: Final = 8192
-"""Tokens a request may hold where neither the spec nor the model asks for less."""
-ENCODER_CONTEXT: Final = 2048
-"""Likewise of an encoder, whose buffers grow with the longest text that it can be given."""
 LEAST_CONTEXT: Final = 1024
 """An automatic context isn't reduced below this: a shorter one serves nobody."""
 SHORTEST_CONTEXT: Final = 256
@@ -74,8 +71,7 @@ def fit(
             flash_attention=flash_attention,
         )
 
-    most = ENCODER_CONTEXT if facts.encoder else DEFAULT_CONTEXT
-    wanted = context_length or min(facts.context_length or most, most)
+    wanted = context_length or default_context(facts)
     held = _held(facts, kv_type, kv_limit)
     if held is not None and held < wanted:
         if context_length is not None or held < SHORTEST_CONTEXT:

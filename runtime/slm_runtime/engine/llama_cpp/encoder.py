@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from llama_cpp import llama_cpp as native
 
+from slm_contract import context
 from slm_runtime.engine.llama_cpp.batch import Batch
 from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
@@ -16,7 +17,6 @@ from slm_runtime.engine.protocol import EncoderCapabilities, EngineFault, Rows, 
 
 INPUTS: Final = 64
 """In one step."""
-_DEFAULT_CONTEXT: Final = 2048
 _FLOAT: Final = 4
 _RANK: Final = str(native.LLAMA_POOLING_TYPE_RANK)
 _POOLINGS: Final = {
@@ -41,7 +41,7 @@ class LlamaCppEncoder:
                 f"{model.description()} sorts texts into {classes} classes; what is served here scores pairs of texts",
             )
         # Beyond what it was trained for there may be no position to look up.
-        context_length = min(config.context_length or _DEFAULT_CONTEXT, model.trained_context)
+        context_length = min(config.context_length or context.ENCODER, model.trained_context)
         params = encoder_params(config, context_length)
         params.pooling_type = _POOLINGS.get(model.pooling or "", native.LLAMA_POOLING_TYPE_MEAN)
         self._context = model.make_context(params, f"{params.n_batch} tokens")

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from llama_cpp import llama_cpp as native
 
+from slm_contract import context
 from slm_runtime.engine.llama_cpp.adapters import Adapters
 from slm_runtime.engine.llama_cpp.batch import Batch
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
@@ -15,7 +16,6 @@ from slm_runtime.engine.llama_cpp.model import CELL_PADDING, LlamaModel
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.protocol import Capabilities, EngineFault, NoCells, Pooling, Rows, Span
 
-_DEFAULT_CONTEXT: Final = 8192
 _MAX_SEQUENCES: Final = 256
 """llama.cpp's own bound on sequence numbers in a unified store."""
 _TILE: Final = 64
@@ -39,7 +39,7 @@ class LlamaCppEngine:
         config = model.config
         self._model, self.vocabulary = model, model.vocabulary
         self._log = model.log
-        context_length = config.context_length or min(model.trained_context, _DEFAULT_CONTEXT)
+        context_length = config.context_length or min(model.trained_context, context.DEFAULT)
         self._embedding_length = model.embedding_length
         if native.llama_model_has_encoder(model.handle):
             raise model.no_generator()
