@@ -146,8 +146,8 @@ OPERATOR_NOTE = """A real API server, controller manager and scheduler on the sa
 without fsync. Writes are counted in the API server's audit log. The Go peer's column was measured earlier, on a machine of
 the same size."""
 
-SCALE_NOTE = """What holds the event loop longest is a pass of Python's garbage collector; `slm_operator/garbage.py` keeps it from what has
-survived one (with 5,000 SLMDeployments 394 ms before)."""
+SCALE_NOTE = """What holds the event loop longest is a pass of Python's garbage collector;
+`slm_operator/garbage.py` keeps it from what has survived one (394 ms before, with 5,000 SLMDeployments)."""
 
 SIZES = (800, 5000)
 """SLMDeployments of the big clusters that are told of: `python -m bench.operator --size 5000 --nodes 5000`."""
