@@ -15,3 +15,13 @@ def default_context(facts: "ModelFacts") -> int:
     """Tokens a request may hold where nobody says how many."""
     most = ENCODER if facts.encoder else DEFAULT
     return min(facts.context_length or most, most)
+
+
+def longest_context(facts: "ModelFacts") -> int | None:
+    """Tokens that the model was trained for, or that its RoPE scaling reaches; None where its header doesn't say.
+
+    Of an encoder's positions those beyond what it was trained for may be missing.
+    """
+    if facts.encoder:
+        return facts.context_length or None
+    return max(facts.context_length, facts.scaled_context_length or 0) or None

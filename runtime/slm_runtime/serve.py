@@ -12,7 +12,7 @@ from pathlib import Path
 from slm_contract import kv
 from slm_contract import places as contract
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
-from slm_contract.context import default_context
+from slm_contract.context import default_context, longest_context
 from slm_contract.report import ModelFacts, RuntimeReport
 from slm_runtime.engine.launch import launch
 from slm_runtime.engine.messages import AdapterFile, EngineConfig
@@ -87,8 +87,8 @@ def check_context(config: RuntimeConfig, facts: ModelFacts) -> None:
     ------
     ConfigError
     """
-    reach = max(facts.context_length, facts.scaled_context_length or 0)
-    if config.context_length is not None and 0 < reach < config.context_length:
+    reach = longest_context(facts)
+    if reach is not None and config.context_length is not None and reach < config.context_length:
         raise ConfigError(
             f"A context of {config.context_length} tokens is longer than the {reach} that the model was trained for, or "
             "that its RoPE scaling reaches.",

@@ -27,16 +27,6 @@ class Fit:
     """What adds up to what, and what was reduced for it."""
 
 
-def longest_context(facts: ModelFacts) -> int | None:
-    """Tokens that the model was trained for, or that its RoPE scaling reaches; None where its header doesn't say.
-
-    Of an encoder's positions those beyond what it was trained for may be missing.
-    """
-    if facts.encoder:
-        return facts.context_length or None
-    return max(facts.context_length, facts.scaled_context_length or 0) or None
-
-
 def fit(
     facts: ModelFacts,
     *,

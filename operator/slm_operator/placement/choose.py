@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from slm_contract.config import AdapterConfig, ModelConfig
+from slm_contract.context import longest_context
 from slm_contract.report import ModelFacts
 from slm_operator.crd.cache import CacheMode
 from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Engine, FlashAttention, Hardware
 from slm_operator.model.catalog import entry_of
-from slm_operator.model.fit import Fit, fit, longest_context
+from slm_operator.model.fit import Fit, fit
 from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL
 from slm_operator.model.source import says_it_all
 from slm_operator.nodes import Nodes

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_contract.config import KVCacheType
+from slm_contract.context import longest_context
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import (
     human_bytes,
@@ -16,7 +17,7 @@ from slm_operator.crd.quantities import (
     parse_duration,
     parse_quantity,
 )
-from slm_operator.model.fit import LEAST_CONTEXT, fit, longest_context
+from slm_operator.model.fit import LEAST_CONTEXT, fit
 from slm_operator.model.known import parse_fetch_report
 from slm_operator.model.memory import compute_bytes, estimate
 from tests.unit.operator_core.world import SMOLLM2, START
