@@ -202,3 +202,13 @@ class Namespace:
             )
             with client:
                 yield client
+
+    def answers(self, name: str) -> None:
+        """Make sure that tokens come; a model of random weights may end at any of them, unless it is told not to."""
+        with self.client(name) as client:
+            (model,) = client.models.list()
+            answer = client.completions.create(
+                model=model.id, prompt="a", max_tokens=4, extra_body={"ignore_eos": True}
+            )
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == 4

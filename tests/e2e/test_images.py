@@ -157,7 +157,7 @@ def test_a_model_is_served_out_of_its_image(images: Images) -> None:
     model = ns.wait_ready("mounted")["model"]
     assert model["revision"] == digest
     assert model["sha256"] == hashlib.sha256(images.models[0]).hexdigest()
-    answers(ns)
+    ns.answers("mounted")
     (pod,) = ns.pods("mounted")
     (mounted,) = (each["image"] for each in pod["spec"]["volumes"] if "image" in each)
     assert mounted["reference"] == f"{REGISTRY}/team/tiny@{digest}"
@@ -174,7 +174,7 @@ def test_a_model_is_served_out_of_its_image(images: Images) -> None:
     server.go_down()
     try:
         restart(ns)
-        answers(ns)
+        ns.answers("mounted")
     finally:
         server.come_up()
     ns.site.kubectl("delete", "slm", "mounted", "-n", ns.name)
@@ -209,13 +209,6 @@ def restart(ns: Namespace) -> None:
     (pod,) = ns.pods("mounted")
     ns.site.kubectl("delete", "pod", pod["metadata"]["name"], "-n", ns.name)
     ns.wait_ready("mounted")
-
-
-def answers(ns: Namespace) -> None:
-    with ns.client("mounted") as client:
-        answer = client.completions.create(model="tiny", prompt="a", max_tokens=4)
-        assert answer.usage is not None
-        assert answer.usage.completion_tokens == 4
 
 
 def _digest(content: bytes) -> str:

@@ -181,13 +181,13 @@ def test_a_model_is_pinned_and_serves_again_when_its_source_is_gone(stores: Stor
         assert model["revision"] == COMMIT
     if scheme in {"oci", "ollama"}:
         assert model["revision"].startswith("sha256:")
-    answers(ns, name)
+    ns.answers(name)
     (before,) = ns.pods(name)
     stores.server.go_down()
     try:
         ns.site.kubectl("delete", "pod", before["metadata"]["name"], "-n", ns.name)
         ns.wait_ready(name)
-        answers(ns, name)
+        ns.answers(name)
     finally:
         stores.server.come_up()
     assert ns.status(name)["model"]["digest"] == model["digest"]
@@ -209,7 +209,7 @@ def test_a_signed_model_is_accepted_and_one_that_nobody_signed_is_refused(
         wanted["model"] |= {"source": stores.server.url(f"web/{name}.gguf"), "verification": verification}
         ns.apply(name, {**wanted, "cache": {}})
     assert ns.wait_ready("signed")["model"]["signedBy"] == signer.fingerprint
-    answers(ns, "signed")
+    ns.answers("signed")
     ns.wait_reason("tiny", "ModelReady", "SignatureMissing")
     assert not ns.status("tiny").get("readyReplicas")
     ns.site.kubectl("delete", "slm", "signed", "tiny", "-n", ns.name)
@@ -225,7 +225,7 @@ def test_an_encrypted_model_is_served_and_is_in_plain_in_memory_alone(stores: St
     wanted["model"] |= {"source": stores.server.url("web/tiny.gguf.age"), "decryption": decryption}
     ns.apply("sealed", {**wanted, "cache": {}})
     ns.wait_ready("sealed")
-    answers(ns, "sealed")
+    ns.answers("sealed")
     (pod,) = ns.pods("sealed")
     mounted = ns.site.kubectl(
         *("exec", pod["metadata"]["name"], "-n", ns.name, "-c", "serve", "--"),
@@ -240,8 +240,3 @@ def test_an_encrypted_model_is_served_and_is_in_plain_in_memory_alone(stores: St
 def config_map(ns: Namespace, name: str, key: str, text: str) -> None:
     document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {key: text}}
     ns.site.kubectl("apply", "-n", ns.name, "-f", "-", input=json.dumps(document))
-
-
-def answers(ns: Namespace, name: str) -> None:
-    with ns.client(name) as client:
-        assert client.completions.create(model="tiny", prompt="a", max_tokens=4).usage.completion_tokens == 4  # type: ignore[union-attr]
