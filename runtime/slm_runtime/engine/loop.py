@@ -50,11 +50,6 @@ class StepLoop:
         self._scheduler = Scheduler(engine.capabilities, policy)
         self._generations: dict[int, GenerationState] = {}
         self._readings: dict[int, Reading] = {}
-        self._compute = {
-            Wanted.NEXT_TOKEN: engine.step,
-            Wanted.HIDDEN_STATES: engine.embed,
-            Wanted.LOGITS: engine.score,
-        }
         self._ended: deque[float] = deque(maxlen=64)
         """When the latest requests of this busy time ended: what the speed of the queue is measured by."""
         self._totals = Stats(kv_cells=engine.capabilities.cells or 0)
@@ -177,7 +172,7 @@ class StepLoop:
                 self._totals.cached_tokens += sequence.cached_tokens
             self._send(Started([sequence.request for sequence in plan.started]))
         try:
-            return self._compute[plan.wanted](plan.spans), self._clock() - began
+            return self._engine.step(plan.spans, plan.wanted.output), self._clock() - began
         except NoCells:
             if not self._scheduler.retreat():
                 self._fail(plan.sequences, output)
@@ -196,8 +191,8 @@ class StepLoop:
         start = 0
         for span, sequence in zip(plan.spans, plan.sequences, strict=True):
             reading = self._readings[sequence.request]
-            reading.add(sequence, span.position, rows[start : start + len(span.tokens)])
-            start += len(span.tokens)
+            reading.add(sequence, span.position, rows[start : start + span.rows])
+            start += span.rows
             if sequence.remaining == 0:
                 self._scheduler.finish(sequence)
                 reading.end()

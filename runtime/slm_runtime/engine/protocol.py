@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows: TypeAlias = NDArray[np.float32]
-"""Shape (rows, vocabulary)."""
+"""As of Output."""
 
 Tokens: TypeAlias = "array[int]"
 """Type code `i`: token ids that numpy can view without copying."""
@@ -31,6 +31,15 @@ class EngineFault(Exception):
 
 class NoCells(Exception):  # a state to react to, not a fault
     """The step found no room for its tokens. Nothing has changed; a smaller one may succeed."""
+
+
+class Output(Enum):
+    """What the rows of a step are."""
+
+    LOGITS = auto()
+    """What the model thinks of the token after: shape (rows, vocabulary)."""
+    HIDDEN_STATES = auto()
+    """The last ones: shape (rows, embedding length). They are asked of all tokens of a span."""
 
 
 class Pooling(Enum):
@@ -59,10 +68,10 @@ class Capabilities:
     cell_unit: int = 1
     """Of `cells`: those of a sequence are placed, and computed fastest, in units of so many, while there are whole ones."""
     embedding_tokens: int = 0
-    """Tokens whose hidden states one step can give; 0: there are no embeddings."""
+    """Rows of hidden states that one step can give; 0: there are no embeddings."""
     pooling: Pooling = Pooling.MEAN
     scored_tokens: int = 0
-    """Tokens whose logits one step can give; 0: the engine scores no prompts."""
+    """Rows of logits that one step can give beyond one a sequence; 0: the engine scores no prompts."""
     mixed: bool = True
     """Prompts and single tokens go together in one step."""
     prefill_rows: int | None = None
@@ -129,8 +138,8 @@ class Span:
     sequence: int
     position: int
     tokens: Tokens
-    logits: bool
-    """Whether a row of logits is wanted: that of the last token."""
+    rows: int = 0
+    """Its last so many tokens give a row each."""
     adapter: int = 0
     """What its tokens go through, counted from 1; 0: the model alone. It is the same in all spans of a step, and in all
     steps of a sequence."""
@@ -181,25 +190,11 @@ class Engine(Protocol):
     @property
     def vocabulary(self) -> Vocabulary: ...
 
-    def step(self, spans: Sequence[Span]) -> Rows:
-        """Take the spans in and return a row of logits for each that wants one, in their order.
+    def step(self, spans: Sequence[Span], output: Output = Output.LOGITS) -> Rows:
+        """Take the spans in and return the rows that they want, in their order.
 
         The rows belong to the engine; they may be written to, and hold until the next step.
         Raises NoCells, or EngineFault.
-        """
-        ...
-
-    def embed(self, spans: Sequence[Span]) -> Rows:
-        """Take the spans in like `step`, and return the last hidden state of every token, in their order.
-
-        Shape (tokens, embedding length), of at most `embedding_tokens`. Raises NoCells, or EngineFault.
-        """
-        ...
-
-    def score(self, spans: Sequence[Span]) -> Rows:
-        """Take the spans in like `step`, and return a row of logits for every token, in their order.
-
-        At most `scored_tokens` of them. Raises NoCells, or EngineFault.
         """
         ...
 

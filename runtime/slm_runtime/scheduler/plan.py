@@ -4,7 +4,7 @@ from array import array
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from slm_runtime.engine.protocol import Span, Tokens
+from slm_runtime.engine.protocol import Output, Span, Tokens
 from slm_runtime.scheduler.cells import Run
 
 
@@ -53,6 +53,10 @@ class Wanted(Enum):
     """Of each of its tokens; when these are taken in, it ends."""
     LOGITS = auto()
     """Likewise."""
+
+    @property
+    def output(self) -> Output:
+        return Output.HIDDEN_STATES if self is Wanted.HIDDEN_STATES else Output.LOGITS
 
 
 @dataclass(slots=True, eq=False)
@@ -128,4 +132,4 @@ class Plan:
     @property
     def rows(self) -> list[Sequence]:
         """Of sequences that generate: one for each row of logits, in their order."""
-        return [sequence for span, sequence in zip(self.spans, self.sequences, strict=True) if span.logits]
+        return [sequence for span, sequence in zip(self.spans, self.sequences, strict=True) if span.rows]

@@ -178,7 +178,7 @@ class Scheduler:
 
     def _learn(self, plan: Plan, seconds: float) -> None:
         """Adjust how much of prompts goes into a step, above all into one in which others generate."""
-        taken = sum(len(span.tokens) for span in plan.spans if len(span.tokens) > 1 or not span.logits)
+        taken = sum(len(span.tokens) for span in plan.spans if len(span.tokens) > 1 or not span.rows)
         if taken:
             bearable = taken / max(seconds, 1e-6) * self._policy.longest_seconds
             self._bearable_tokens = max(1, round(min(bearable, self._capabilities.step_tokens)))
@@ -349,6 +349,6 @@ class Scheduler:
             sequence=sequence.placed.number,
             position=sequence.computed,
             tokens=sequence.next_tokens(count),
-            logits=count == sequence.remaining,
+            rows=(count == sequence.remaining) if sequence.generates else count,
             adapter=sequence.adapter,
         )

@@ -9,11 +9,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from slm_runtime.engine.messages import EngineConfig, Loaded, LoadFailed, MemoryBreakdown
 from slm_runtime.engine.process import main
-from slm_runtime.engine.protocol import Capabilities, Engine, EngineFault, Rows, Span
+from slm_runtime.engine.protocol import Capabilities, Engine, EngineFault, Output, Rows, Span
 from tests.unit.runtime_engine.playing import VOCABULARY, Letters, PlayedEngine
 
 
@@ -38,13 +39,13 @@ class Fragile(PlayedEngine):
         super().__init__(capabilities)
         self.vocabulary = Vocabulary()
 
-    def step(self, spans: list[Span]) -> Rows:
+    def step(self, spans: Sequence[Span], output: Output = Output.LOGITS) -> Rows:
         prompts = [token for span in spans for token in span.tokens]
         if 64 in prompts:
             os.kill(os.getpid(), signal.SIGKILL)
         if 65 in prompts:
             raise EngineFault("the accelerator is gone")
-        return super().step(spans)
+        return super().step(spans, output)
 
 
 def load(config: EngineConfig) -> tuple[Engine, Loaded] | LoadFailed:

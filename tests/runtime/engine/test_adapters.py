@@ -17,7 +17,7 @@ from slm_runtime.engine.messages import (
     Sampling,
     ScoreRequest,
 )
-from slm_runtime.engine.protocol import Span
+from slm_runtime.engine.protocol import Output, Span
 from slm_runtime.engine.supervisor import EngineSupervisor
 from tests.support.gguf import TinyLora, write_tiny_gguf
 
@@ -43,29 +43,33 @@ def engine(make_engine, tiny, adapters):
 
 @pytest.fixture
 def merged(make_engine, tmp_path):
-    def logits(changes, compute="step"):
+    def logits(changes, rows=1, output=Output.LOGITS):
         path = write_tiny_gguf(tmp_path / "merged.gguf", changes=changes)
         engine = make_engine(path, parallel=2, batch_size=64, threads=1)
-        rows = computed(engine, 0, compute)
+        rows = computed(engine, 0, rows, output)
         engine.close()
         return rows
 
     return logits
 
 
-def computed(engine, adapter, compute="step", tokens=TOKENS):
+def computed(engine, adapter, rows=1, output=Output.LOGITS, tokens=TOKENS):
     engine.cut(0, 0)
-    part = tokens if compute == "step" else tokens[:30]
-    return getattr(engine, compute)([Span(0, 0, array("i", part), True, adapter)]).copy()
+    part = tokens if rows == 1 else tokens[:rows]
+    return engine.step([Span(0, 0, array("i", part), rows, adapter)], output).copy()
 
 
-@pytest.mark.parametrize("compute", ["step", "score", "embed"])
-def test_an_adapter_gives_what_the_merged_weights_give(engine, merged, compute):
-    expected = [merged(changes, compute) for changes in (None, FIRST.changes(), SECOND.changes(scale=0.5))]
+@pytest.mark.parametrize(
+    ("rows", "output"), [(1, Output.LOGITS), (30, Output.LOGITS), (30, Output.HIDDEN_STATES)]
+)
+def test_an_adapter_gives_what_the_merged_weights_give(engine, merged, rows, output):
+    expected = [
+        merged(changes, rows, output) for changes in (None, FIRST.changes(), SECOND.changes(scale=0.5))
+    ]
     # In turns, so that each comes after each other one.
     for adapter in (0, 1, 2, 0, 2, 1, 0):
         np.testing.assert_allclose(
-            computed(engine, adapter, compute), expected[adapter], rtol=1e-3, atol=2e-3
+            computed(engine, adapter, rows, output), expected[adapter], rtol=1e-3, atol=2e-3
         )
     assert np.abs(expected[0] - expected[1]).max() > 0.1
     assert np.abs(expected[1] - expected[2]).max() > 0.1

@@ -11,7 +11,7 @@ import pytest
 from gguf import PoolingType
 
 from slm_runtime.engine.llama_cpp.failing import LoadError
-from slm_runtime.engine.protocol import NoCells, Pooling, Span
+from slm_runtime.engine.protocol import NoCells, Output, Pooling, Span
 from tests.support.gguf import write_tiny_gguf
 
 pytestmark = pytest.mark.runtime
@@ -33,8 +33,12 @@ def empty(request):
             engine.cut(number, 0)
 
 
-def span(sequence, position, tokens, *, logits=True):
-    return Span(sequence, position, array("i", tokens), logits)
+def span(sequence, position, tokens, *, rows=1):
+    return Span(sequence, position, array("i", tokens), rows)
+
+
+def whole(sequence, position, tokens):
+    return span(sequence, position, tokens, rows=len(tokens))
 
 
 def prefill(engine, sequence, tokens):
@@ -96,7 +100,7 @@ def test_a_bounded_cache_holds_one_request_at_least(make_engine, tiny):
 
 def test_chunks_give_what_the_whole_gives(engine):
     whole = prefill(engine, 0, TOKENS)
-    engine.step([span(1, 0, TOKENS[:7], logits=False)])
+    engine.step([span(1, 0, TOKENS[:7], rows=0)])
     chunked = engine.step([span(1, 7, TOKENS[7:])])[0]
     np.testing.assert_allclose(chunked, whole, atol=1e-3)
 
@@ -104,7 +108,7 @@ def test_chunks_give_what_the_whole_gives(engine):
 def test_rows_come_in_the_order_of_the_spans(engine):
     alone = [prefill(engine, 0, TOKENS[:n]) for n in (5, 9) if engine.cut(0, 0) is None]
     engine.cut(0, 0)
-    rows = engine.step([span(2, 0, TOKENS[:9]), span(3, 0, TOKENS[:3], logits=False), span(0, 0, TOKENS[:5])])
+    rows = engine.step([span(2, 0, TOKENS[:9]), span(3, 0, TOKENS[:3], rows=0), span(0, 0, TOKENS[:5])])
     assert rows.shape == (2, engine.vocabulary.size)
     np.testing.assert_allclose(rows[0], alone[1], atol=1e-3)
     np.testing.assert_allclose(rows[1], alone[0], atol=1e-3)
@@ -128,7 +132,7 @@ def test_a_cut_sequence_goes_on_from_the_cut(engine):
 def test_full_is_said_and_changes_nothing(engine):
     for sequence in range(4):
         for start in range(0, 512, 64):
-            engine.step([span(sequence, start, [20] * 64, logits=False)])
+            engine.step([span(sequence, start, [20] * 64, rows=0)])
     with pytest.raises(NoCells):
         engine.step([span(0, 512, [20])])
     engine.cut(3, 500)
@@ -280,26 +284,29 @@ def test_attention_in_runs_is_attention(make_engine, tiny):
 
 
 def test_hidden_states_come_for_every_token_and_leave_logits_as_they_were(engine):
-    whole = prefill(engine, 0, TOKENS)
+    logits = prefill(engine, 0, TOKENS)
     tokens = TOKENS[:20]
-    states = engine.embed([span(1, 0, tokens)]).copy()
+    states = engine.step([whole(1, 0, tokens)], Output.HIDDEN_STATES).copy()
     assert states.shape == (20, engine.info.embedding_length)
-    chunked = [engine.embed([span(2, start, tokens[start : start + 10])]).copy() for start in (0, 10)]
+    chunked = [
+        engine.step([whole(2, start, tokens[start : start + 10])], Output.HIDDEN_STATES).copy()
+        for start in (0, 10)
+    ]
     np.testing.assert_allclose(np.concatenate(chunked), states, atol=1e-3)
     assert np.abs(states).sum(axis=1).all()
-    np.testing.assert_allclose(engine.step([span(3, 0, TOKENS)])[0], whole, atol=1e-3)
+    np.testing.assert_allclose(engine.step([span(3, 0, TOKENS)])[0], logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside another"])
 def test_scores_are_the_logits_after_each_token(engine, others):
     tokens = TOKENS[:20]
     one_by_one = [engine.step([span(0, place, [token])])[0].copy() for place, token in enumerate(tokens)]
-    beside = [span(3, 0, TOKENS[5:10])] * others
-    rows = engine.score([*beside, span(1, 0, tokens[:15])]).copy()[5 * others :]
-    rest = engine.score([span(1, 15, tokens[15:])]).copy()
+    beside = [whole(3, 0, TOKENS[5:10])] * others
+    rows = engine.step([*beside, whole(1, 0, tokens[:15])]).copy()[5 * others :]
+    rest = engine.step([span(1, 15, tokens[15:], rows=3)]).copy()
     # Rounding differs with the tokens of a step.
-    assert rest.shape == (5, engine.vocabulary.size)
-    np.testing.assert_allclose(np.concatenate([rows, rest]), one_by_one, atol=5e-3)
+    assert rest.shape == (3, engine.vocabulary.size)
+    np.testing.assert_allclose(np.concatenate([rows, rest]), [*one_by_one[:15], *one_by_one[17:]], atol=5e-3)
     np.testing.assert_allclose(
         engine.step([span(1, 20, TOKENS[20:])])[0], prefill(engine, 2, TOKENS), atol=5e-3
     )
@@ -307,7 +314,7 @@ def test_scores_are_the_logits_after_each_token(engine, others):
 
 def test_a_step_gives_as_many_rows_as_it_promises(engine):
     most = engine.capabilities.scored_tokens
-    assert engine.score([span(0, 0, [20] * most)]).shape == (most, engine.vocabulary.size)
+    assert engine.step([whole(0, 0, [20] * most)]).shape == (most, engine.vocabulary.size)
 
 
 def test_text_round_trips(engine):

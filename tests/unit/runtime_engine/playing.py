@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from slm_runtime.engine.protocol import Capabilities, NoCells, Rows, Span
+from slm_runtime.engine.protocol import Capabilities, NoCells, Output, Rows, Span
 
 LETTERS = 61
 VOCABULARY = 66
@@ -74,26 +74,14 @@ class PlayedEngine:
             return sum(len(cells) for cells in self.held.values())
         return len({identity for cells in self.held.values() for identity, _ in cells})
 
-    def embed(self, spans: Sequence[Span]) -> Rows:
-        """Of each token its number and its place."""
-        assert sum(len(span.tokens) for span in spans) <= self.capabilities.embedding_tokens
-        self.step(spans)
-        pairs = [(token, span.position + i) for span in spans for i, token in enumerate(span.tokens)]
-        return np.array(pairs, np.float32)
-
-    def score(self, spans: Sequence[Span]) -> Rows:
-        assert sum(len(span.tokens) for span in spans) <= self.capabilities.scored_tokens
-        self.step(spans)
-        held = [[token for _, token in self.held[span.sequence]] for span in spans]
-        prefixes = [
-            (all_[:end], span.adapter)
-            for all_, span in zip(held, spans, strict=True)
-            for end in range(span.position + 1, len(all_) + 1)
-        ]
-        return np.array([row_of(*prefix) for prefix in prefixes], np.float32)
-
-    def step(self, spans: Sequence[Span]) -> Rows:
+    def step(self, spans: Sequence[Span], output: Output = Output.LOGITS) -> Rows:
+        """A hidden state is the token's number and its place."""
         can = self.capabilities
+        if output is Output.HIDDEN_STATES:
+            assert all(span.rows == len(span.tokens) for span in spans)
+            assert sum(span.rows for span in spans) <= can.embedding_tokens
+        else:
+            assert sum(span.rows for span in spans if span.rows > 1) <= can.scored_tokens
         assert spans
         assert len({span.sequence for span in spans}) == len(spans) <= can.rows
         assert sum(len(span.tokens) for span in spans) <= can.step_tokens
@@ -116,9 +104,11 @@ class PlayedEngine:
             for token in span.tokens:
                 cells.append((self._place(cells), token))
             assert len(cells) <= can.context_length
-            if span.logits:
-                rows.append(row_of([token for _, token in cells], span.adapter))
-        return np.array(rows, np.float32).reshape(len(rows), VOCABULARY)
+            held = [token for _, token in cells]
+            for end in range(len(held) - span.rows + 1, len(held) + 1):
+                state = np.array([held[end - 1], end - 1], np.float32)
+                rows.append(state if output is Output.HIDDEN_STATES else row_of(held[:end], span.adapter))
+        return np.array(rows)
 
     def _place(self, cells: list[tuple[int, int]]) -> int:
         """The identity of the next cell of a sequence that holds these."""

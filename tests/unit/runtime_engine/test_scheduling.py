@@ -94,13 +94,8 @@ class World:
             else:
                 self.engine.cut(operation.sequence, operation.length)
         if plan.spans:
-            compute = {
-                Wanted.NEXT_TOKEN: self.engine.step,
-                Wanted.HIDDEN_STATES: self.engine.embed,
-                Wanted.LOGITS: self.engine.score,
-            }[plan.wanted]
             try:
-                rows = compute(plan.spans)
+                rows = self.engine.step(plan.spans, plan.wanted.output)
             except NoCells:
                 assert self.scheduler.retreat()
             else:

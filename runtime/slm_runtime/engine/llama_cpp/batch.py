@@ -32,8 +32,8 @@ class Batch:
             logits=self._logits.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
         )
 
-    def fill(self, spans: Sequence[Span], *, every: bool = False) -> int:
-        """Returns how many rows of logits they want, or are to have: one for every token."""
+    def fill(self, spans: Sequence[Span]) -> int:
+        """Returns how many rows they want."""
         start = rows = 0
         for span in spans:
             end = start + len(span.tokens)
@@ -44,10 +44,9 @@ class Batch:
                 self._position[start:end] = self._offsets[: end - start]
                 self._position[start:end] += span.position
             self._sequence[start:end] = span.sequence
-            self._logits[start:end] = every
-            if span.logits:
-                self._logits[end - 1] = 1
-                rows += 1
+            self._logits[start:end] = 0
+            self._logits[end - span.rows : end] = 1
+            rows += span.rows
             start = end
         self.native.n_tokens = start
-        return start if every else rows
+        return rows

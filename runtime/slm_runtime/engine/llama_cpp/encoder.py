@@ -56,7 +56,7 @@ class LlamaCppEncoder:
         self.info = model.describe(self.capabilities, parallel=INPUTS, cells=0, outputs=outputs)
 
     def encode(self, inputs: Sequence[Tokens]) -> Rows:
-        self._batch.fill([Span(place, 0, tokens, False) for place, tokens in enumerate(inputs)], every=True)
+        self._batch.fill([Span(place, 0, tokens, len(tokens)) for place, tokens in enumerate(inputs)])
         began = time.monotonic()
         code = native.llama_encode(self._context, self._batch.native)
         threads = self._governor.stepped(began, time.monotonic())

@@ -14,7 +14,7 @@ from slm_runtime.engine.llama_cpp.batch import Batch
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.model import CELL_PADDING, LlamaModel
 from slm_runtime.engine.messages import EngineConfig
-from slm_runtime.engine.protocol import Capabilities, EngineFault, NoCells, Pooling, Rows, Span
+from slm_runtime.engine.protocol import Capabilities, EngineFault, NoCells, Output, Pooling, Rows, Span
 
 _MAX_SEQUENCES: Final = 256
 """llama.cpp's own bound on sequence numbers in a unified store."""
@@ -81,24 +81,17 @@ class LlamaCppEngine:
             self.capabilities, parallel=config.parallel, cells=native.llama_n_ctx(self._context)
         )
 
-    def step(self, spans: Sequence[Span]) -> Rows:
+    def step(self, spans: Sequence[Span], output: Output = Output.LOGITS) -> Rows:
         rows = self._batch.fill(spans)
-        self._decode(spans[0].adapter)
-        return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
-
-    def embed(self, spans: Sequence[Span]) -> Rows:
-        rows = self._batch.fill(spans, every=True)
+        if output is Output.LOGITS:
+            self._decode(spans[0].adapter)
+            return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
         native.llama_set_embeddings(self._context, True)
         try:
             self._decode(spans[0].adapter)
         finally:
             native.llama_set_embeddings(self._context, False)
         return self._rows(native.llama_get_embeddings, rows, self._embedding_length)
-
-    def score(self, spans: Sequence[Span]) -> Rows:
-        rows = self._batch.fill(spans, every=True)
-        self._decode(spans[0].adapter)
-        return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
 
     def copy(self, source: int, target: int, length: int) -> None:
         native.llama_memory_seq_cp(self._memory, source, target, 0, length)
