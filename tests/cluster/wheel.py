@@ -23,7 +23,7 @@ CMAKE_FLAGS = (
     "-DGGML_NATIVE=OFF",  # what this machine's CPU advertises is not what the next one has
     "-DGGML_BACKEND_DL=ON",
     "-DGGML_CPU_ALL_VARIANTS=ON",
-    "-DLLAVA_BUILD=OFF",
+    "-DMTMD_VIDEO=OFF",  # it would run ffmpeg
     "-DLLAMA_OPENSSL=OFF",
 )
 _PATCHES = Path(__file__).with_name("patches")
