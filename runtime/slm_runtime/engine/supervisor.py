@@ -1,34 +1,22 @@
-"""Starts the engine process, speaks with it, and starts it anew when it dies or was put to rest. Implements EngineClient."""
+"""The life of the engine process: started, started anew when it died, put to rest, ended. Implements EngineClient."""
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import random
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from slm_runtime.engine.apart import Apart
-from slm_runtime.engine.client import (
-    DeadlineExceeded,
-    EngineBusy,
-    EngineDied,
-    EngineError,
-    EngineState,
-    EngineUnavailable,
-    RequestRefused,
-)
+from slm_runtime.engine.client import DeadlineExceeded, EngineError, EngineState, EngineUnavailable
 from slm_runtime.engine.connection import EngineProcess
 from slm_runtime.engine.launch import ENGINE_COMMAND, Launched, launch
+from slm_runtime.engine.mailbox import Mailbox, Question
 from slm_runtime.engine.messages import (
-    Accepted,
-    Busy,
     Cancel,
-    ChoiceFinished,
-    Delta,
     Detokenize,
     Detokenized,
     Embed,
@@ -44,11 +32,9 @@ from slm_runtime.engine.messages import (
     Rank,
     Ranked,
     RankRequest,
-    Refused,
     Score,
     Scored,
     ScoreRequest,
-    Started,
     Stats,
     StepOutput,
     Submit,
@@ -64,8 +50,7 @@ _BACKOFF_SECONDS: Final = 0.5
 _RELOAD_SECONDS: Final = 300.0
 """A model that was loaded before and takes longer now hangs. The first load is kubelet's to bound."""
 
-Question = Embed | Rank | Score | Tokenize | Detokenize
-Answer = Embedded | Ranked | Scored | Tokenized | Detokenized
+_Answer = TypeVar("_Answer")
 
 
 class EngineSupervisor:
@@ -116,9 +101,7 @@ class EngineSupervisor:
         self._supervision: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         """Set, and replaced, with each change of state."""
-        self._ids = itertools.count(1)
-        self._generations: dict[int, PendingGeneration] = {}
-        self._answers: dict[int, asyncio.Future[Answer]] = {}
+        self._mailbox = Mailbox(self._send)
         self._last_sign = time.monotonic()
 
     @property
@@ -154,7 +137,7 @@ class EngineSupervisor:
 
     @property
     def stalled_seconds(self) -> float:
-        if self._state not in ("Ready", "Closing") or not (self._generations or self._answers):
+        if self._state not in ("Ready", "Closing") or self._mailbox.empty:
             return 0.0
         return time.monotonic() - self._last_sign
 
@@ -177,56 +160,37 @@ class EngineSupervisor:
     async def generate(self, request: GenerateRequest) -> PendingGeneration:
         self._require_engine()
         self._wake()
-        generation = PendingGeneration(next(self._ids), request, self._cancelled)
         self._note_work()
-        self._generations[generation.id] = generation
-        if self._state == "Ready":
-            self._submit(generation)
-        else:
-            self._watch_deadline(generation)
+        generation = self._mailbox.add(request, engine=self._state == "Ready")
         try:
             await generation.accepted
         except asyncio.CancelledError:
             generation.cancel()
             raise
         except EngineError:
-            self._generations.pop(generation.id, None)
+            self._mailbox.drop(generation)
             # It holds the error, which holds this frame: a prompt of megabytes would stay until the collector comes.
             del generation
             raise
         return generation
 
     async def embed(self, request: EmbedRequest) -> Embedded:
-        answer = await self._ask(Embed(next(self._ids), request), request.deadline)
-        if not isinstance(answer, Embedded):
-            raise TypeError(f"the engine answered with {type(answer).__name__}")
-        return answer
+        return await self._ask(Embed(self._mailbox.next_id(), request), Embedded, request.deadline)
 
     async def rank(self, request: RankRequest) -> Ranked:
-        answer = await self._ask(Rank(next(self._ids), request), request.deadline)
-        if not isinstance(answer, Ranked):
-            raise TypeError(f"the engine answered with {type(answer).__name__}")
-        return answer
+        return await self._ask(Rank(self._mailbox.next_id(), request), Ranked, request.deadline)
 
     async def score(self, request: ScoreRequest) -> Scored:
-        answer = await self._ask(Score(next(self._ids), request), request.deadline)
-        if not isinstance(answer, Scored):
-            raise TypeError(f"the engine answered with {type(answer).__name__}")
-        return answer
+        return await self._ask(Score(self._mailbox.next_id(), request), Scored, request.deadline)
 
     async def tokenize(
         self, text: str, *, add_special: bool = False, parse_special: bool = True
     ) -> list[int]:
-        answer = await self._ask(Tokenize(next(self._ids), text, add_special, parse_special))
-        if not isinstance(answer, Tokenized):
-            raise TypeError(f"the engine answered with {type(answer).__name__}")
-        return answer.tokens
+        question = Tokenize(self._mailbox.next_id(), text, add_special, parse_special)
+        return (await self._ask(question, Tokenized)).tokens
 
     async def detokenize(self, tokens: list[int]) -> str:
-        answer = await self._ask(Detokenize(next(self._ids), tokens))
-        if not isinstance(answer, Detokenized):
-            raise TypeError(f"the engine answered with {type(answer).__name__}")
-        return answer.text
+        return (await self._ask(Detokenize(self._mailbox.next_id(), tokens), Detokenized)).text
 
     async def close(self) -> None:
         if self._state != "Failed":
@@ -235,7 +199,7 @@ class EngineSupervisor:
             self._supervision.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._supervision
-        self._lose_requests("the server is shutting down", waiting=True)
+        self._mailbox.lose("the server is shutting down", waiting=True)
 
     async def _supervise(self) -> None:
         while True:
@@ -243,7 +207,7 @@ class EngineSupervisor:
             # What was counted stays; what ran or waited is gone with the process.
             self._before = self._stats = _add(self._stats, Stats())
             if self._state in ("Failed", "Closing"):
-                self._lose_requests(self._failure or how or "the server is shutting down", waiting=True)
+                self._mailbox.lose(self._failure or how or "the server is shutting down", waiting=True)
                 return
             if how is None:
                 while self._state == "Unloaded":
@@ -258,7 +222,7 @@ class EngineSupervisor:
             if self._info is not None:
                 self._set_state("Restarting")
             self._restarts += 1
-            self._lose_requests(self._failure, waiting=False)
+            self._mailbox.lose(self._failure, waiting=False)
             await asyncio.sleep(self._backoff * 2 ** (self._deaths - 1) * random.uniform(0.75, 1.25))  # noqa: S311
 
     async def _live(self) -> str | None:
@@ -304,7 +268,7 @@ class EngineSupervisor:
         """What the process has, as things stand, until it is ended from here; None: no end in sight."""
         now = time.monotonic()
         if self._state == "Ready":
-            if self._keep_alive is None or self._generations or self._answers:
+            if self._keep_alive is None or not self._mailbox.empty:
                 return self._keep_alive
             return self._last_sign + self._keep_alive - now
         if self._state == "Closing" or self._info is None:
@@ -319,134 +283,42 @@ class EngineSupervisor:
     def _fail(self, message: str) -> None:
         self._failure = message
         self._set_state("Failed")
-        self._lose_requests(message, waiting=True)
-
-    def _lose_requests(self, message: str, *, waiting: bool) -> None:
-        """The process is gone, and with it all that it was sent, since it may have died of any of that.
-
-        `waiting`: what waits for the next process is lost too.
-        """
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(EngineDied(message))
-        self._answers.clear()
-        for generation in list(self._generations.values()):
-            if waiting or generation.sent:
-                del self._generations[generation.id]
-                generation.lose(message)
-
-    def _watch_deadline(self, generation: PendingGeneration) -> None:
-        """While there is no engine that could."""
-        deadline = generation.request.deadline
-        if deadline is None:
-            return
-
-        def expire() -> None:
-            self._generations.pop(generation.id, None)
-            generation.expire("the deadline passed while the engine was being started")
-
-        generation.expiry = asyncio.get_running_loop().call_later(max(0, deadline - time.monotonic()), expire)
+        self._mailbox.lose(message, waiting=True)
 
     def _receive(self, message: FromEngine) -> None:
         self._last_sign = time.monotonic()
         match message:
-            case StepOutput():
-                self._step(message)
-            case Started():
-                for identity in message.ids:
-                    if generation := self._generations.get(identity):
-                        generation.started = True
-            case Accepted():
-                if generation := self._generations.get(message.id):
-                    generation.accept(message.prompt_tokens)
-            case Refused():
-                self._refuse(
-                    message.id, RequestRefused(message.message, param=message.param, code=message.code)
-                )
-            case Busy():
-                text = (
-                    f"the server is busy: {message.waiting} requests are waiting already; "
-                    f"try again in {message.retry_after:.1f} s"
-                )
-                self._refuse(
-                    message.id, EngineBusy(text, retry_after=message.retry_after, waiting=message.waiting)
-                )
-            case Embedded() | Ranked() | Scored() | Tokenized() | Detokenized():
-                if isinstance(message, Embedded | Ranked | Scored):
-                    self._deaths = 0
-                answer = self._answers.pop(message.id, None)
-                if answer is not None and not answer.done():
-                    answer.set_result(message)
             case Loaded():
                 self._info = message
                 if self._state != "Closing":
                     self._set_state("Ready")
-                    self._submit_waiting()
+                    self._mailbox.submit_waiting()
             case LoadFailed():
                 self._failure_reason = message.reason
                 self._fail(message.message)
             case Fault():
                 self._fault = message.message
+            case _:
+                if self._mailbox.receive(message):
+                    self._deaths = 0
+                if isinstance(message, StepOutput) and message.stats is not None:
+                    self._stats = _add(self._before, message.stats)
+                    if self._process is not None:
+                        self._apart.keep_off(self._process.pid)
 
-    def _step(self, output: StepOutput) -> None:
-        events: list[Delta | ChoiceFinished] = [*output.deltas, *output.choices]
-        for event in events:
-            if generation := self._generations.get(event.id):
-                generation.give(event)
-        for finished in output.finished:
-            self._deaths = 0
-            if generation := self._generations.pop(finished.id, None):
-                generation.give(finished)
-        if output.stats is not None:
-            self._stats = _add(self._before, output.stats)
-            if self._process is not None:
-                self._apart.keep_off(self._process.pid)
-
-    def _submit_waiting(self) -> None:
-        """What came while there was no process; what the last one had is gone from the list."""
-        for generation in self._generations.values():
-            if generation.expiry is not None:
-                generation.expiry.cancel()
-                generation.expiry = None
-            self._submit(generation)
-
-    def _submit(self, generation: PendingGeneration) -> None:
-        generation.sent = True
-        self._send(Submit(generation.id, generation.request))
-
-    def _refuse(self, identity: int, error: EngineError) -> None:
-        if generation := self._generations.pop(identity, None):
-            generation.refuse(error)
-        answer = self._answers.pop(identity, None)
-        if answer is not None and not answer.done():
-            answer.set_exception(error)
-
-    def _cancelled(self, identity: int) -> None:
-        if self._generations.pop(identity, None) is not None:
-            self._send(Cancel(identity))
-
-    async def _ask(self, question: Question, deadline: float | None = None) -> Answer:
+    async def _ask(self, question: Question, kind: type[_Answer], deadline: float | None = None) -> _Answer:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
             async with asyncio.timeout(left):
-                return await self._answer(question)
+                self._require_engine()
+                await self.ready()
+                self._note_work()
+                answer = await self._mailbox.ask(question)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the engine was through with it") from None
-
-    async def _answer(self, question: Question) -> Answer:
-        self._require_engine()
-        await self.ready()
-        self._note_work()
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._answers[question.id] = answer
-        self._send(question)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            self._send(Cancel(question.id))
-            raise
-        finally:
-            self._answers.pop(question.id, None)
+        if not isinstance(answer, kind):
+            raise TypeError(f"the engine answered with {type(answer).__name__}")
+        return answer
 
     def _require_engine(self) -> None:
         if self._state in ("Failed", "Closing"):
@@ -456,7 +328,7 @@ class EngineSupervisor:
 
     def _note_work(self) -> None:
         """An engine that was idle gave no sign; it owes one from now on."""
-        if not (self._generations or self._answers):
+        if self._mailbox.empty:
             self._last_sign = time.monotonic()
 
     def _send(self, message: Submit | Cancel | Question) -> None:

@@ -326,7 +326,7 @@ async def running(
 
 async def until(true: Callable[[], bool]) -> None:
     """Wait for a state of the world that something in the background brings about."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
