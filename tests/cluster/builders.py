@@ -11,7 +11,6 @@ from tests.cluster import cache, docker, host
 from tests.cluster.commands import run
 from tests.cluster.errors import HarnessError
 
-PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 PLUGIN_SINCE = 23
 """The first Docker client that builds by a plugin."""
 BUILDKIT = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
@@ -92,11 +91,11 @@ class Docker:
     def _build(self, build: Build, *options: str) -> None:
         if self.program == "docker":
             _require_buildkit()
-        proxies: list[str | Path] = []
-        for name in PROXIES:
-            if os.environ.get(name):
-                proxies += ["--build-arg", name]
-        run([self.program, "build", *proxies, *options, *build.flags()], env=BUILDKIT)
+        proxies = host.proxies_of_builds()
+        arguments = [
+            f"--build-arg={name}" for name in proxies
+        ]  # by name: a password stays out of process lists
+        run([self.program, "build", *arguments, *options, *build.flags()], env={**BUILDKIT, **proxies})
 
     def publish(self, archive: Path, name: str, target: str) -> None:
         """Push the image *name* in *archive* to a registry as *target*."""
