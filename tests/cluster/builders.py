@@ -87,6 +87,8 @@ class Docker:
     def export(self, build: Build, folder: Path) -> None:
         """Build, and lay the image's files into *folder*; no image stays."""
         self._build(build, "--output", f"type=local,dest={folder}")
+        if self.holds(build.name):  # podman makes one beside the files
+            run([self.program, "image", "rm", build.name])
 
     def _build(self, build: Build, *options: str) -> None:
         if self.program == "docker":
