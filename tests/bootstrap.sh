@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the virtual environment: what the Makefile needs before any Python of ours can run.
 #
-#   bootstrap.sh --which-python     prints the newest Python >= 3.11 on the PATH
+#   bootstrap.sh --which-python     prints a Python >= 3.11 that is on the PATH, or that uv knows of
 #   bootstrap.sh PYTHON VENV        installs the pinned dependencies, the built llama-cpp-python wheel and this checkout
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,6 +14,7 @@ which_python() {
       return
     fi
   done
+  if command -v uv >/dev/null; then uv python find --no-project '>=3.11' 2>/dev/null || true; fi
 }
 
 if [ "${1:-}" = --which-python ]; then which_python; exit; fi
@@ -33,11 +34,14 @@ install_packages() { # what is missing, said before it is done
   DEBIAN_FRONTEND=noninteractive apt-get "${patient[@]}" install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+if [ -z "$python" ] && command -v uv >/dev/null; then
+  echo "No Python 3.11 or newer was found: uv installs one"
+  uv python install --quiet 3.12
+  python=$(which_python)
+fi
 missing=()
 [ -n "$python" ] || missing+=(python3 python3-venv python3-dev)
 [ -z "$python" ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-command -v g++ >/dev/null || missing+=(g++)
-command -v git >/dev/null || missing+=(git)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 install_packages "${missing[@]}"
 [ -n "$python" ] || python=$(which_python)

@@ -11,11 +11,22 @@ from tests.cluster import cache, docker, host
 from tests.cluster.commands import run
 from tests.cluster.errors import HarnessError
 
-PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 PLUGIN_SINCE = 23
 """The first Docker client that builds by a plugin."""
 BUILDKIT = {"DOCKER_BUILDKIT": "1", "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
 """With BuildKit, and an image that is just the image: containerd takes no attestation for a platform."""
+
+
+CA_IN_BUILD = "/run/secrets/ca.crt"
+
+
+def secrets(folder: Path) -> dict[str, Path]:
+    """Pip's settings, written into *folder*, and the authorities of this machine: for a build alone."""
+    index = host.host_index()
+    configuration = folder / "pip.conf"
+    configuration.write_text(index.pip_conf(CA_IN_BUILD))
+    ca_bundle = {} if index.ca_bundle is None else {"ca.crt": index.ca_bundle}
+    return {"pip.conf": configuration, **ca_bundle}
 
 
 @dataclass(frozen=True)
@@ -69,15 +80,24 @@ class Docker:
 
     def build(self, build: Build, archive: Path) -> None:
         """Build, and write the image with its name to *archive*."""
-        if self.program == "docker":
-            _require_buildkit()
-        proxies: list[str | Path] = []
-        for name in PROXIES:
-            if os.environ.get(name):
-                proxies += ["--build-arg", name]
-        run([self.program, "build", *proxies, *build.flags()], env=BUILDKIT)
+        self._build(build)
         run([self.program, "save", "--output", archive, build.name])
         run([self.program, "image", "rm", build.name])  # the archive is what is kept
+
+    def export(self, build: Build, folder: Path) -> None:
+        """Build, and lay the image's files into *folder*; no image stays."""
+        self._build(build, "--output", f"type=local,dest={folder}")
+        if self.holds(build.name):  # podman makes one beside the files
+            run([self.program, "image", "rm", build.name])
+
+    def _build(self, build: Build, *options: str) -> None:
+        if self.program == "docker":
+            _require_buildkit()
+        proxies = host.proxies_of_builds()
+        arguments = [
+            f"--build-arg={name}" for name in proxies
+        ]  # by name: a password stays out of process lists
+        run([self.program, "build", *arguments, *options, *build.flags()], env={**BUILDKIT, **proxies})
 
     def publish(self, archive: Path, name: str, target: str) -> None:
         """Push the image *name* in *archive* to a registry as *target*."""
@@ -140,6 +160,13 @@ class Buildah:
         run([*self._words, "push", name, f"docker://{target}"])
 
 
+def engine() -> Docker | None:
+    """What builds here as it is, by any user: Docker where its engine answers, else podman."""
+    if docker.unavailable() is None:
+        return Docker("docker")
+    return Docker("podman") if shutil.which("podman") else None
+
+
 def choose() -> Docker | Buildah:
     """The first program that can build here; buildah is installed where there is none and root asks.
 
@@ -148,10 +175,9 @@ def choose() -> Docker | Buildah:
     HarnessError
         There is none, and none can be installed.
     """
-    if docker.unavailable() is None:
-        return Docker("docker")
-    if shutil.which("podman"):
-        return Docker("podman")
+    found = engine()
+    if found is not None:
+        return found
     if os.geteuid() != 0:
         raise HarnessError("no program here can build images: start Docker, or install podman, or be root")
     host.require(host.IMAGE_PACKAGES)

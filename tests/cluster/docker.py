@@ -84,6 +84,12 @@ def require_space(gib: float) -> None:
         )
 
 
+def short_of_memory(gib: float) -> str | None:
+    """What is said where the engine's machine has less than *gib* GiB of memory; None where it has as much."""
+    has: float = info()["MemTotal"] / 2**30
+    return None if has >= gib else f"Docker's machine has {has:.1f} GiB of memory, {gib:g} are wanted"
+
+
 def remove_images(prefix: str) -> None:
     """Remove what the engine holds of images whose names begin with *prefix*, but for those in use."""
     names = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).split()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies_environment
 
 from tests.cluster.commands import run
@@ -104,6 +104,23 @@ def never_proxy(address: str) -> None:
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys([*known, address]))
 
 
+def _reachable(proxy: str) -> bool:
+    """Whether others than this machine itself find *proxy*: not so one on its loopback."""
+    return _parts(proxy).hostname not in {None, *LOOPBACK}
+
+
+def _parts(proxy: str) -> SplitResult:
+    return urlsplit(proxy if "://" in proxy else f"//{proxy}")
+
+
+def proxies_of_builds() -> dict[str, str]:
+    """This machine's, as variables for what runs in an image's build: apt reads the names in small letters alone."""
+    found = getproxies_environment()
+    ways = {f"{scheme}_proxy": found.get(scheme, "") for scheme in ("http", "https")}
+    ways = {name: proxy for name, proxy in ways.items() if _reachable(proxy)}
+    return {**ways, "no_proxy": found.get("no", "")} if ways else {}
+
+
 def proxies() -> dict[str, str]:
     """This machine's, as environment variables for pods.
 
@@ -115,8 +132,7 @@ def proxies() -> dict[str, str]:
     ways = {}
     for scheme in ("http", "https"):
         proxy = found.get(scheme, "")
-        parts = urlsplit(proxy if "://" in proxy else f"//{proxy}")
-        if parts.hostname and parts.hostname not in LOOPBACK and parts.password is None:
+        if _reachable(proxy) and _parts(proxy).password is None:
             ways[f"{scheme.upper()}_PROXY"] = proxy
     direct = [each for each in found.get("no", "").split(",") if each]
     return {**ways, "NO_PROXY": ",".join([*direct, ".svc", ".cluster.local"])} if ways else {}

@@ -8,15 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import cache, host, wheel
+from tests.cluster import cache, wheel
 from tests.cluster.base_image import base
-from tests.cluster.builders import Build, choose
+from tests.cluster.builders import Build, choose, secrets
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = "slm-operator.io"
 CONTAINERFILES = {"slm-operator": "operator/Containerfile", "slm-runtime": "runtime/Containerfile"}
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements", "operator", "runtime")
-CA_IN_BUILD = "/run/secrets/ca.crt"
 KEPT = 2
 """Archives of one image that stay in the cache, the newest ones."""
 RECENT = 3600.0
@@ -84,8 +83,8 @@ def _image(name: str) -> Image:
             (context / "dist").mkdir()
             for built in wheels:
                 shutil.copy2(built, context / "dist")
-            secrets = _secrets(Path(scratch))
-            request = Build(context / containerfile, context, image_name, {"BASE_IMAGE": base_image}, secrets)
+            arguments = {"BASE_IMAGE": base_image}
+            request = Build(context / containerfile, context, image_name, arguments, secrets(Path(scratch)))
             builder.build(request, folder / "image.tar")
 
     folder = cache.built(
@@ -94,17 +93,6 @@ def _image(name: str) -> Image:
     forget_older(name, folder)
     repository, _, tag = image_name.rpartition(":")
     return Image(repository, tag, folder / "image.tar")
-
-
-def _secrets(scratch: Path) -> dict[str, Path]:
-    """Pip's settings and the authorities of this machine, for the build alone."""
-    index = host.host_index()
-    configuration = scratch / "pip.conf"
-    configuration.write_text(index.pip_conf(CA_IN_BUILD))
-    secrets = {"pip.conf": configuration}
-    if index.ca_bundle is not None:
-        secrets["ca.crt"] = index.ca_bundle
-    return secrets
 
 
 def forget_older(name: str, current: Path) -> None:

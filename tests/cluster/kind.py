@@ -1,10 +1,12 @@
 """A cluster by kind, where a Docker engine answers."""
 
 import contextlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.cluster import cache, docker, images, kind_config, kind_node_image, tools
 from tests.cluster.base import Kind
@@ -17,17 +19,19 @@ from tests.cluster.progress import say, step
 PREFIX = "slm-"
 """Begins the name of every cluster of ours."""
 NODE_GIB = 5.0
+WORKER_GIB = 3.0
 PROXY = "/lib/systemd/systemd-socket-proxyd"
 CONNECTIONS = 4096
 
 
 class KindCluster(Clients):
-    """One kind node, named after the cluster."""
+    """A kind node, named after the cluster, that runs all pods; or, with *workers*, these beside it that do."""
 
     kind: Kind = "kind"
 
-    def __init__(self, name: str = "demo") -> None:
+    def __init__(self, name: str = "demo", *, workers: int = 0) -> None:
         self.name = f"{PREFIX}{name}"
+        self.workers = workers
         self.node_name = f"{self.name}-control-plane"
         self.folder = cache.root() / "kind" / name
         self.kubeconfig = self.folder / "kubeconfig"
@@ -58,12 +62,13 @@ class KindCluster(Clients):
             if self.name in self._clusters():
                 say(f"  an earlier run left an unfinished {self.name}: cleaning up first")
             self._delete()
-            docker.require_space(NODE_GIB)
+            docker.require_space(NODE_GIB + self.workers * WORKER_GIB)
             node_image = kind_node_image.name()
-            config = kind_config.write(self.folder, node_image)
+            config = kind_config.write(self.folder, node_image, self.workers)
             with step(f"starting {self.name} with kind, node image {node_image}"):
                 try:
                     self._kind("create", "cluster", "--name", self.name, "--config", config, "--wait", "180s")
+                    self._join_pod_networks()
                 except BaseException:
                     self._delete()
                     raise
@@ -87,11 +92,20 @@ class KindCluster(Clients):
                 docker.remove_images(f"{images.REGISTRY}/")
             say("  Docker keeps what it pulled, and its build cache (`docker builder prune` empties it)")
 
+    @contextlib.contextmanager
+    def lost(self, node: str) -> Iterator[None]:
+        """Freeze *node* with all that runs there, as seen from outside a machine that is gone, until the block ends."""
+        run(["docker", "pause", node])
+        try:
+            yield
+        finally:
+            run(["docker", "unpause", node])
+
     def is_up(self) -> bool:
         return self.kubeconfig.exists() and self.name in self._clusters() and self.answers()
 
     def load_image(self, archive: Path, name: str) -> str:
-        """Load *archive* into the node's containerd, unless that has the image *name*.
+        """Load *archive* into each node's containerd, unless that has the image *name*.
 
         Raises
         ------
@@ -121,6 +135,14 @@ class KindCluster(Clients):
             # A pattern, since a socket that nobody came through has no service.
             self._in_node("systemctl", "stop", f"{unit}.*")
 
+    def _join_pod_networks(self) -> None:
+        """Let each node know the way to the others' pods: kind's own image does so by itself, ours knows its own alone."""
+        ways = [_way(node) for node in json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]]
+        for node, _, _ in ways:
+            for other, pods, address in ways:
+                if other != node:
+                    self._in_node("ip", "route", "replace", pods, "via", address, node=node)
+
     def _pass_on(self, target: str) -> tuple[str, int]:
         """Let the node's systemd listen on a published port and pass connections on; answer its unit and the port.
 
@@ -135,8 +157,8 @@ class KindCluster(Clients):
                 return unit, node_port
         raise HarnessError(f"no way to {target}: all of the node's {len(kind_config.PORTS)} ports are in use")
 
-    def _in_node(self, *words: str) -> str:
-        return run(["docker", "exec", self.node_name, *words])
+    def _in_node(self, *words: str, node: str | None = None) -> str:
+        return run(["docker", "exec", node or self.node_name, *words])
 
     def _succeeds(self, *words: str) -> bool:
         try:
@@ -146,8 +168,11 @@ class KindCluster(Clients):
         return True
 
     def _has_image(self, name: str) -> bool:
-        listed = self._in_node("ctr", "--namespace", "k8s.io", "images", "list", "-q", f'name=="{name}"')
-        return bool(listed.strip())
+        listed = ("ctr", "--namespace", "k8s.io", "images", "list", "-q", f'name=="{name}"')
+        return all(self._in_node(*listed, node=node).strip() for node in self._nodes())
+
+    def _nodes(self) -> list[str]:
+        return self._kind("get", "nodes", "--name", self.name).split()
 
     def _kind(self, *words: str | Path) -> str:
         # A network of its own: kind's common one would stay behind, and might be somebody else's.
@@ -164,3 +189,9 @@ class KindCluster(Clients):
         if self.name in networks:
             run(["docker", "network", "rm", self.name])
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _way(node: Mapping[str, Any]) -> tuple[str, str, str]:
+    """PURE: a Node's name, the range of its pods' addresses, and its own address."""
+    addresses = {each["type"]: each["address"] for each in node["status"]["addresses"]}
+    return node["metadata"]["name"], node["spec"]["podCIDR"], addresses["InternalIP"]

@@ -16,7 +16,7 @@ REQUESTS = {"cpu": "10m"}
 """kubeadm reserves most of one CPU for them; a machine of two would have little left for models."""
 
 
-def write(folder: Path, node_image: str) -> Path:
+def write(folder: Path, node_image: str, workers: int = 0) -> Path:
     """Write the configuration, and what the node shares with this machine, into *folder*."""
     shared = folder / SHARED
     (shared / "patches").mkdir(parents=True, exist_ok=True)
@@ -24,7 +24,7 @@ def write(folder: Path, node_image: str) -> Path:
     for target, patch in patches().items():
         (shared / "patches" / f"{target}+strategic.json").write_text(json.dumps(patch))
     path = folder / "kind.json"
-    path.write_text(json.dumps(config(node_image, shared)))
+    path.write_text(json.dumps(config(node_image, shared, workers)))
     return path
 
 
@@ -39,8 +39,8 @@ def _requests(container: str) -> dict[str, Any]:
     return {"spec": {"containers": [{"name": container, "resources": {"requests": REQUESTS}}]}}
 
 
-def config(node_image: str, shared: Path) -> dict[str, Any]:
-    """PURE: one node of *node_image*, whose API server logs into the folder *shared*."""
+def config(node_image: str, shared: Path, workers: int = 0) -> dict[str, Any]:
+    """PURE: a node of *node_image* whose API server logs into the folder *shared*, and *workers* beside it."""
     api_server = {
         "extraArgs": {
             "audit-policy-file": f"{IN_NODE}/policy.json",
@@ -67,5 +67,5 @@ def config(node_image: str, shared: Path) -> dict[str, Any]:
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "featureGates": {"ImageVolume": True},  # beta in 1.34, off by default
         "kubeadmConfigPatches": [json.dumps(patch) for patch in kubeadm],
-        "nodes": [node],
+        "nodes": [node, *({"role": "worker", "image": node_image} for _ in range(workers))],
     }

@@ -7,6 +7,7 @@ The same wheel serves the virtual environment and the image.
 
 import os
 import re
+import shutil
 import sys
 import sysconfig
 import tarfile
@@ -14,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.cluster import cache, host
+from tests.cluster import builders, cache, host
+from tests.cluster.base_image import base
 from tests.cluster.commands import run
 
 PINNED = Path(__file__).resolve().parents[2] / "requirements" / "llama-cpp-python.txt"
@@ -30,6 +32,8 @@ _PATCHES = Path(__file__).with_name("patches")
 MENDED = (_PATCHES / "amx.patch",)
 """What llama.cpp can't run without; the peers that are measured beside ours get it too."""
 PATCHES = (*MENDED, _PATCHES / "prefix.patch", _PATCHES / "encoder.patch", _PATCHES / "attention.patch")
+
+STAGE = Path(__file__).with_name("wheel_stage") / "Containerfile"
 
 
 def _pip(*words: str | Path) -> list[str | Path]:
@@ -76,11 +80,38 @@ def ensure() -> Path:
 
 
 def _build(folder: Path) -> None:
-    host.require(host.COMPILER_PACKAGES)
-    env = {
+    engine = builders.engine()
+    if engine is not None:
+        _build_in_stage(engine, folder)
+    else:
+        _build_here(folder)
+
+
+def _environment() -> dict[str, str]:
+    return {
         "CMAKE_ARGS": " ".join(CMAKE_FLAGS),
         "CMAKE_BUILD_PARALLEL_LEVEL": str(len(os.sched_getaffinity(0))),
     }
+
+
+def _build_in_stage(engine: builders.Docker, folder: Path) -> None:
+    """Compile in a container: against the C library of the image that gets the wheel, and without a compiler here."""
+    base_image = base(engine)
+    with TemporaryDirectory(dir=folder) as scratch:
+        context = Path(scratch) / "context"
+        (context / "patches").mkdir(parents=True)
+        shutil.copy2(sdist(), context / "sources.tar.gz")
+        for number, patch in enumerate(PATCHES):
+            shutil.copy2(patch, context / "patches" / f"{number:02}.patch")
+        arguments = {"BASE_IMAGE": base_image, **_environment()}
+        secrets = builders.secrets(Path(scratch))
+        engine.export(
+            builders.Build(STAGE, context, f"llama-cpp-python:{VERSION}", arguments, secrets), folder
+        )
+
+
+def _build_here(folder: Path) -> None:
+    host.require(host.COMPILER_PACKAGES)
     with TemporaryDirectory(dir=folder) as sources:
         tree = unpack(Path(sources), PATCHES)
-        run(_pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, tree), env=env)
+        run(_pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, tree), env=_environment())

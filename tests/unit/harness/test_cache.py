@@ -1,6 +1,7 @@
 """What was built once is complete, or isn't there."""
 
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -63,3 +64,21 @@ def test_a_hash_of_files_knows_names_and_contents(tmp_path: Path) -> None:
     one.write_text("b")
     two.write_text("a")
     assert both != cache.digest_of_files([one, two], tmp_path)
+
+
+def test_a_second_run_waits_for_the_first_and_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    held: list[str] = []
+
+    def second() -> None:
+        with cache.lock("cluster"):
+            held.append("second")
+
+    waiting = Thread(target=second)
+    with cache.lock("cluster"):
+        waiting.start()
+        said = ""
+        while "waiting: another run holds cluster" not in said:
+            said += capfd.readouterr().err
+        held.append("first")
+    waiting.join()
+    assert held == ["first", "second"]

@@ -82,3 +82,9 @@ def test_the_disk_of_another_machine_is_not_looked_at(
 ) -> None:
     _engine(tmp_path, """echo '{"DockerRootDir": "/nowhere/docker"}'""", monkeypatch)
     docker.require_space(1e6)
+
+
+def test_a_machine_with_little_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _engine(tmp_path, f"""echo '{{"MemTotal": {4 << 30}}}'""", monkeypatch)
+    assert docker.short_of_memory(4) is None
+    assert docker.short_of_memory(8) == "Docker's machine has 4.0 GiB of memory, 8 are wanted"

@@ -6,7 +6,7 @@ from urllib.request import proxy_bypass_environment
 
 import pytest
 
-from tests.cluster.host import PythonIndex, host_index, never_proxy, proxies
+from tests.cluster.host import PythonIndex, host_index, never_proxy, proxies, proxies_of_builds
 
 
 def test_settings_become_pips_variables() -> None:
@@ -77,3 +77,15 @@ def test_what_is_reached_directly_is_asked_directly(monkeypatch: pytest.MonkeyPa
     never_proxy("10.213.1.2")
     assert os.environ["no_proxy"] == "*"
     assert proxies() == {}
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_builds_get_the_proxies_that_they_can_reach_by_the_names_that_apt_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert proxies_of_builds() == {}
+    monkeypatch.setenv("HTTP_PROXY", "http://localhost:3128")
+    assert proxies_of_builds() == {}
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:word@proxy.corp:3128")
+    monkeypatch.setenv("NO_PROXY", ".corp")
+    assert proxies_of_builds() == {"https_proxy": "http://user:word@proxy.corp:3128", "no_proxy": ".corp"}

@@ -25,6 +25,12 @@ def test_every_published_port_is_on_this_machines_loopback(tmp_path: Path) -> No
     assert len({each["containerPort"] for each in node["extraPortMappings"]}) == len(kind_config.PORTS)
 
 
+def test_workers_stand_beside_the_control_plane(tmp_path: Path) -> None:
+    first, *others = kind_config.config("node:1", tmp_path, workers=2)["nodes"]
+    assert first["role"] == "control-plane"
+    assert others == [{"role": "worker", "image": "node:1"}] * 2
+
+
 def test_scripts_become_programs_and_other_files_do_not(tmp_path: Path) -> None:
     source, target = tmp_path / "module", tmp_path / "image"
     (source / "bin").mkdir(parents=True)
