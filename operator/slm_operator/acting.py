@@ -1,7 +1,7 @@
 """Carries a plan out, step by step, each with its precondition; what the API server refuses comes back as data."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from logging import getLogger
 
 from slm_operator.cluster import errors
@@ -21,7 +21,7 @@ class Actor:
         self._store = store
 
     async def act(self, key: Key, plan: Plan) -> tuple[Refusal, ...]:
-        """Carry the plan out: what others need, then all the rest at once, and deletes only where nothing was refused.
+        """Carry the plan out in rounds, the steps of each side by side; deletes only where nothing was refused.
 
         One refused child keeps only those from being written that need it.
 
@@ -32,12 +32,10 @@ class Actor:
         TerminatingError
             The namespace is going.
         """
-        writes = [step for step in plan.steps if not isinstance(step, Delete)]
-        needed = frozenset[ChildRef]().union(*(step.needs for step in writes))
-        refusals = await self._together(key, [step for step in writes if step.ref in needed])
-        missing = {refusal.ref for refusal in refusals}
-        rest = [step for step in writes if step.ref not in needed and not step.needs & missing]
-        refusals += await self._together(key, rest)
+        refusals: list[Refusal] = []
+        for steps in rounds(step for step in plan.steps if not isinstance(step, Delete)):
+            missing = {refusal.ref for refusal in refusals}
+            refusals += await self._together(key, [step for step in steps if not step.needs & missing])
         if not refusals:
             refusals = await self._together(key, [step for step in plan.steps if isinstance(step, Delete)])
         return tuple(refusals)
@@ -124,6 +122,21 @@ class Actor:
         except errors.MissingError:
             return
         self._store.found_in_the_way(key, resource, live)
+
+
+def rounds(writes: Iterable[Step]) -> tuple[list[Step], ...]:
+    """What others need, those that need something, and what nobody waits for.
+
+    The last come last although nothing keeps them: an API server takes about as long to give a Service its address as to
+    make a Deployment, and beside each other both take twice that; it is the Deployment that pods wait for.
+    """
+    steps = list(writes)
+    needed = frozenset[ChildRef]().union(*(step.needs for step in steps))
+    return (
+        [step for step in steps if step.ref in needed],
+        [step for step in steps if step.ref not in needed and step.needs],
+        [step for step in steps if step.ref not in needed and not step.needs],
+    )
 
 
 def _refusal(ref: ChildRef, error: errors.ClusterError) -> Refusal:

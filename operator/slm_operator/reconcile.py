@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from logging import getLogger
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from slm_operator.acting import Actor
 from slm_operator.cluster import errors
@@ -43,6 +43,9 @@ from slm_operator.store import Change, Key, Store
 from slm_operator.waking import Waker
 
 log = getLogger(__name__)
+
+ACTED_SETTLE: Final = 0.5
+"""Seconds from a write to the status that tells of it: what the cluster answers at once, be it pods or a quota, is in it."""
 
 Result = Literal["gone", "rest", "acted", "reported", "refused", "retry", "error"]
 """How a reconcile ended, for the metrics."""
@@ -144,7 +147,7 @@ class Reconciler:
             self._contest.fought(key, decision.contested)
             refusals = await self._actor.act(key, decision.plan)
             if not refusals and lane is Lane.ACT:
-                self._queue.add(key, Lane.REPORT)
+                self._queue.add_after(key, ACTED_SETTLE)
                 return "acted"
             snapshot = self._observe(key)
             if snapshot is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.apiserver.api import PATHS, Api, Document
-from tests.apiserver.operator import SETTINGS, Audit, Operator, slm, until
+from tests.apiserver.operator import PATIENCE, SETTINGS, Audit, Operator, slm, until
 from tests.apiserver.proxy import Fault, Proxy
 from tests.cluster import ControlPlane
 from tests.sim.ends import normal
@@ -178,7 +178,7 @@ def _revived(operator: Operator) -> bool:
 
 def rest(proxy: Proxy, operator: Operator) -> None:
     """Return when a running operator has written nothing for a while."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     asked, since = len(proxy.writes), time.monotonic()
     while time.monotonic() - since < QUIET:
         time.sleep(0.1)

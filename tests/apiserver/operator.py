@@ -48,7 +48,11 @@ def slm(name: str, namespace: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-def until(what: str, holds: Callable[[], Any], seconds: float = 60) -> Any:
+PATIENCE = 180
+"""Seconds for what has to come, however busy the machine: a process that starts took 60 beside six others."""
+
+
+def until(what: str, holds: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """Wait for something that has to become true; returns what it answered."""
     deadline = time.monotonic() + seconds
     while not (answer := holds()):
@@ -105,7 +109,12 @@ class Operator:
 
     def start(self, *, acting: bool = True) -> None:
         self.launch()
-        until("the operator acts", lambda: self.state() == "acting" if acting else self.state())
+        try:
+            until("the operator acts", lambda: self.state() == "acting" if acting else self.state())
+        except AssertionError:
+            # Nobody else would end it: it would take its share of the machine from all that follow.
+            self.kill()
+            raise
 
     def state(self) -> str | None:
         """What /readyz says; None while nobody answers. It has to be running."""
@@ -139,7 +148,7 @@ class Operator:
     def wait(self) -> int:
         """Until it ends by itself; returns the exit code."""
         assert self._process is not None
-        code = self._process.wait(timeout=60)
+        code = self._process.wait(timeout=PATIENCE)
         self._process = None
         return code
 
@@ -155,7 +164,11 @@ class Operator:
         if self._process is None:
             return 0
         self._process.send_signal(number)
-        code = self._process.wait(timeout=30)
+        try:
+            code = self._process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise
         self._process = None
         return code
 

@@ -142,15 +142,27 @@ async def test_text_arrives_as_it_is(client: KubernetesClient, namespace: str, t
     assert applied["data"] == {"posted": text, "applied": text}
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {
+            "z": {"image": "runtime:1", "empty": {}},
+            "text": '<é & 🤖> \u2028 \x7f \t\n\x01 "\\',
+            "numbers": [1, 98_000_000_000],
+        },
+        {"z": [0.1, 2.0, 1e-5, 1e-7, 3e16], "none": None, "B": True, "a🤖": 1, "aé": 2, "a\uffee": 3},
+        {"back": "\b", "feed": "\f", "path": "C:\\b"},
+    ],
+)
 async def test_a_revision_can_be_written_again(
-    client: KubernetesClient, plane: ControlPlane, namespace: str
+    client: KubernetesClient, plane: ControlPlane, namespace: str, data: dict[str, Any]
 ) -> None:
     """Its data never change, and API servers compare them byte by byte with what comes back to them."""
     revision = {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": {"name": "a", "namespace": namespace},
-        "data": {"z": {"image": "runtime:1", "text": "<é & 🤖>"}, "numbers": [1, 2.5, 98_000_000_000]},
+        "data": data,
         "revision": 1,
     }
     made = await client.create(revision)

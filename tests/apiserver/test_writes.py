@@ -29,13 +29,9 @@ def test_create_edit_and_rest(
     wait_ready(plane, namespace, "a")
     created = audit.settled(namespace)
     show("create", created)
-    assert created == {
-        "controllerrevisions": 1,
-        "deployments": 1,
-        "services": 1,
-        "secrets": 1,
-        "slmdeployments/status": 2,
-    }
+    # A pod that is ready at once is in the first status.
+    assert created.pop("slmdeployments/status") <= 2
+    assert created == {"controllerrevisions": 1, "deployments": 1, "services": 1, "secrets": 1}
 
     audit = Audit(plane)
     apply(slm("a", namespace, runtime={"contextLength": 1024}))

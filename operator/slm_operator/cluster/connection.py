@@ -3,9 +3,12 @@
 import os
 from typing import Any
 
+import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from typing_extensions import override
 
 USER_AGENT = "slm-operator"
 """Names the operator's requests in the API server's audit log."""
@@ -44,7 +47,40 @@ async def load(kubeconfig: str | None = None) -> Configuration:
 def api_client(configuration: Configuration, connections: int) -> ApiClient:
     """A client with a pool of its own: at most ``connections`` requests at once."""
     configuration.connection_pool_maxsize = connections
-    return ApiClient(configuration)
+    client = ApiClient(configuration)
+    client.rest_client = _AsGiven(configuration)
+    return client
+
+
+class _AsGiven(RESTClientObject):  # type: ignore[misc]
+    """Sends bodies as they are given: the client library writes JSON anew, in which other bytes mean the same."""
+
+    @override
+    async def request(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        post_params: object = None,
+        _request_timeout: aiohttp.ClientTimeout | None = None,
+    ) -> RESTResponse:
+        if self.pool_manager is None:
+            self.pool_manager = self._create_pool_manager()
+        way = {
+            "proxy": self.proxy,
+            "proxy_headers": self.proxy_headers,
+            "server_hostname": self.configuration.tls_server_name,
+        }
+        response = await self.pool_manager.request(
+            method,
+            url,
+            headers=headers,
+            data=body,
+            timeout=_request_timeout,
+            **{name: given for name, given in way.items() if given},
+        )
+        return RESTResponse(response)
 
 
 async def bearer_token(configuration: Any) -> str | None:

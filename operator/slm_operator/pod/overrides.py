@@ -1,6 +1,5 @@
 """`spec.podTemplate` over a rendered pod template: the user's fields beside the operator's, never in their place."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -26,8 +25,8 @@ def overridden(template: Mapping[str, Any], resource: SLMDeployment, settings: S
     Templates of Jobs get all but the spread, which is one of replicas.
     """
     wanted = resource.spec.pod_template or PodTemplate()
-    result = copy.deepcopy(dict(template))
-    metadata, spec = result["metadata"], result["spec"]
+    metadata, spec = {**template["metadata"]}, {**template["spec"]}
+    result = {**template, "metadata": metadata, "spec": spec}
     _merge_below(metadata, "labels", {key: each for key, each in wanted.labels.items() if not _owned(key)})
     _merge_below(
         metadata, "annotations", {key: each for key, each in wanted.annotations.items() if not _owned(key)}

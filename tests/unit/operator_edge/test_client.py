@@ -100,6 +100,21 @@ async def test_what_is_one_entry_already_is_not_written():
     assert [each[0] for each in asked] == ["GET", "GET"]
 
 
+@pytest.mark.parametrize(
+    ("data", "content"),
+    [
+        ({"b": "<é & 🤖>", "a": [1, None, {}]}, "application/json"),
+        ({"scale": 0.5}, "application/yaml"),
+        ({"text": "\b"}, "application/yaml"),
+    ],
+)
+async def test_a_revision_is_sent_as_api_servers_write_it_where_that_is_known(data, content):
+    revision = {**child("ControllerRevision", 0), "apiVersion": "apps/v1", "data": data, "revision": 1}
+    async with server(revision) as (client, asked):
+        await client.create(revision)
+    assert (asked[0][3], asked[0][4]) == (revision, content)
+
+
 async def test_the_status_is_a_subresource():
     async with server(slm(7)) as (client, asked):
         await client.apply_status(slm(3, status={"ready": True}))

@@ -16,7 +16,7 @@ from slm_operator.snapshot import Apply, ChildRef, Create, Decision, Delete, Pla
 from slm_operator.store import Store
 from tests.sim.cluster import MemoryCluster, Ref, Write
 from tests.sim.loop import simulate, wall_clock
-from tests.sim.world import Faults, World
+from tests.sim.world import Faults, Gate, World
 from tests.unit.operator_edge.objects import KEY, SETTINGS, child, slm
 
 SLM = Ref("SLMDeployment", "demo", "a")
@@ -80,6 +80,77 @@ def test_children_are_written_before_the_status_and_nothing_twice():
         await each.settle()
         assert by_operator(each) == [("create", "Secret"), ("create", "Service"), ("status", "SLMDeployment")]
         await each.stop()
+
+    simulate(scenario())
+
+
+def test_what_the_cluster_answers_at_once_is_in_the_first_status():
+    def core(snapshot: Snapshot) -> Decision:
+        decision = Core()(snapshot)
+        live = snapshot.children.get(ChildRef("Service", "a"), {})
+        return Decision(decision.plan, {**decision.status, "address": live.get("status", {}).get("address")})
+
+    async def scenario():
+        each = World(SETTINGS, core, cluster=schemaless())
+        await each.start()
+        each.cluster.put(slm(0))
+        await asyncio.sleep(0.3)
+        each.cluster.change(SERVICE, lambda document: document.update(status={"address": "192.0.2.1"}))
+        await each.settle()
+        assert by_operator(each) == [("create", "Secret"), ("create", "Service"), ("status", "SLMDeployment")]
+        assert each.cluster.objects[SLM]["status"]["address"] == "192.0.2.1"
+        await each.stop()
+
+    simulate(scenario())
+
+
+def in_need(snapshot: Snapshot) -> Decision:
+    """Wants a Service, and a budget that needs a Secret and a ConfigMap."""
+    uid = snapshot.resource["metadata"]["uid"]
+    children = {
+        kind: child(kind, 0, owner=uid, spec={})
+        for kind in ("Service", "PodDisruptionBudget", "ConfigMap", "Secret")
+    }
+    for each in children.values():
+        for key in ("uid", "resourceVersion"):
+            del each["metadata"][key]
+    needs = {"PodDisruptionBudget": frozenset({ChildRef("ConfigMap", "a"), ChildRef("Secret", "a")})}
+    steps = tuple(
+        Create(each, needs.get(kind, frozenset()))
+        for kind, each in children.items()
+        if ChildRef(kind, "a") not in snapshot.children
+    )
+    return Decision(Plan(steps), {"refused": [each.ref.kind for each in snapshot.refusals]})
+
+
+@pytest.mark.parametrize(
+    ("refused", "made"),
+    [
+        ("", ["ConfigMap", "Secret", "PodDisruptionBudget", "Service"]),
+        ("ConfigMap", ["Secret", "Service"]),
+        ("PodDisruptionBudget", ["ConfigMap", "Secret", "Service"]),
+        ("Service", ["ConfigMap", "Secret", "PodDisruptionBudget"]),
+    ],
+)
+def test_what_is_waited_for_is_written_first_and_a_refusal_keeps_only_what_needs_it(refused, made):
+    async def scenario():
+        cluster, store = schemaless(), Store()
+        world = World(SETTINGS, in_need, cluster=cluster)
+        error = errors.ForbiddenError("exceeded quota")
+        world.faults.refuse = lambda _verb, ref: error if ref.kind == refused else None
+        store.observe(SLM_DEPLOYMENT, cluster.put(slm(0)))
+        reconciler = Reconciler(
+            cluster=Gate(world),
+            store=store,
+            queue=WorkQueue(),
+            settings=SETTINGS,
+            decide=in_need,
+            clock=wall_clock,
+        )
+        await reconciler.reconcile(KEY, Lane.ACT)
+        assert [event.ref.kind for event in cluster.history if event.type == "ADDED"][1:] == made
+        if refused:
+            assert cluster.objects[SLM]["status"] == {"refused": [refused]}
 
     simulate(scenario())
 
