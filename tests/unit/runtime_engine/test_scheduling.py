@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slm_runtime.engine.protocol import Capabilities, NoCells, Rows
-from slm_runtime.scheduler.plan import Copy, Plan, Sequence, Wanted, tokens_of
+from slm_runtime.engine.protocol import Capabilities, NoCells, Rows, SnapshotSizes
+from slm_runtime.scheduler.plan import Plan, Sequence, Wanted, carry_out, tokens_of
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
 from tests.unit.runtime_engine.playing import PlacingEngine, PlayedEngine, next_token, row_of
 
@@ -28,6 +28,14 @@ WHOLE = replace(UNIFIED, sequences=4, partial_removal=False)
 NO_COPY = replace(UNIFIED, rows=3, sequences=3, cells=None, prefix_copy=False)
 UNITS = replace(UNIFIED, cells=1024, cell_unit=16)
 FEW_UNITS = replace(TIGHT, cell_unit=16)
+RECURRENT = replace(WHOLE, snapshots=SnapshotSizes(fixed=100, token=1), snapshot_room=700)
+WINDOWED = replace(
+    WHOLE,
+    cells=256,
+    snapshots=SnapshotSizes(fixed=9, token=1, window_token=3, window=30),
+    snapshot_room=400,
+)
+NO_CELLS_SAVED = replace(RECURRENT, cells=None, rows=3, sequences=3)
 ALL = {
     "unified": UNIFIED,
     "tight": TIGHT,
@@ -36,6 +44,9 @@ ALL = {
     "no copy": NO_COPY,
     "units": UNITS,
     "few units": FEW_UNITS,
+    "recurrent": RECURRENT,
+    "windowed": WINDOWED,
+    "rows saved": NO_CELLS_SAVED,
 }
 
 
@@ -88,11 +99,7 @@ class World:
 
     def step(self) -> None:
         plan = self.scheduler.plan()
-        for operation in plan.operations:
-            if isinstance(operation, Copy):
-                self.engine.copy(operation.source, operation.target, operation.length)
-            else:
-                self.engine.cut(operation.sequence, operation.length)
+        carry_out(plan.operations, self.engine)
         if plan.spans:
             try:
                 rows = self.engine.step(plan.spans, plan.wanted.output)
@@ -103,12 +110,8 @@ class World:
                 self.scheduler.advance(plan, self.pace(sum(len(span.tokens) for span in plan.spans)))
                 self.take(plan, rows)
         # What is still to be carried out isn't freed in the engine yet.
-        pending = self.scheduler.plan().operations if not self.open else []
-        for operation in pending:
-            if isinstance(operation, Copy):
-                self.engine.copy(operation.source, operation.target, operation.length)
-            else:
-                self.engine.cut(operation.sequence, operation.length)
+        if not self.open:
+            carry_out(self.scheduler.plan().operations, self.engine)
 
     def take(self, plan: Plan, rows: Rows) -> None:
         assert {sequence.wanted for sequence in plan.sequences} == {plan.wanted}
@@ -273,6 +276,86 @@ def test_choices_of_one_request_share_its_prefill_however_short():
         world.step()
     computed = sum(len(span.tokens) for step in world.engine.steps for span in step)
     assert computed == 10 + 3 + 4
+
+
+SAVING = {name: ALL[name] for name in ("recurrent", "windowed", "rows saved")}
+
+
+def computed(world: World) -> int:
+    return sum(len(span.tokens) for step in world.engine.steps for span in step)
+
+
+@pytest.mark.parametrize("capabilities", SAVING.values(), ids=SAVING)
+def test_choices_of_a_model_that_can_t_be_cut_share_their_prompt(capabilities):
+    """By one snapshot, before the last token: each choice takes that in by itself, for the logits of its own."""
+    world = World(PlayedEngine(capabilities))
+    choices = [Sequence(0, choice, "", tokens_of([7, 8] * 20), 42) for choice in range(3)]
+    for choice in choices:
+        world.scheduler.submit(choice)
+    world.open = dict(enumerate(choices))
+    while world.open:
+        world.step()
+    assert computed(world) == 39 + 3 + 3
+    assert [choice.cached_tokens for choice in choices] == [0, 39, 39]
+    assert all(list(c.tokens) == [7, 8] * 20 + alone([7, 8] * 20, 2) for c in choices)
+
+
+@pytest.mark.parametrize("capabilities", SAVING.values(), ids=SAVING)
+def test_what_two_prompts_share_is_saved_where_they_part(capabilities):
+    """Nothing tells where a system prompt ends but the second that begins with it."""
+    world = World(PlayedEngine(capabilities))
+    system = list(range(3, 63))
+    for number in range(4):
+        world.submit(number, [*system, 3 + number, *[9] * number, 8], 4)
+        world.drain()
+    assert [world.finished[n].cached_tokens for n in range(4)] == [0, 0, 60, 60]
+
+
+@pytest.mark.parametrize("capabilities", SAVING.values(), ids=SAVING)
+def test_simultaneous_prompts_of_a_model_that_can_t_be_cut_share_what_they_begin_with(capabilities):
+    world = World(PlayedEngine(capabilities))
+    system = list(range(3, 63))
+    for number in range(3):
+        world.submit(number, [*system, 3 + number, 9, 9], 4)
+    world.drain()
+    assert computed(world) == 60 + 3 * 3 + 3 * 3
+    assert [world.finished[n].cached_tokens for n in range(3)] == [0, 60, 60]
+
+
+def test_what_ended_last_goes_on_without_a_snapshot_and_what_ended_before_with_one():
+    world = World(PlayedEngine(replace(RECURRENT, rows=2, sequences=2)))
+    ended = [world.submit(number, [3 + number] * 40, 20) for number in range(4)]
+    world.drain()
+    saved = set(world.engine.saved)
+    world.submit(8, [*ended[3].tokens, 6, 6], 1)
+    world.drain()
+    assert world.finished[8].cached_tokens == 59
+    assert set(world.engine.saved) == saved
+    world.submit(9, [*ended[0].tokens, 6, 6], 1)
+    world.drain()
+    assert world.finished[9].cached_tokens == 59
+
+
+def test_snapshots_that_were_of_use_outlast_others():
+    world = World(PlayedEngine(RECURRENT))
+    system = list(range(3, 63))
+    for number in range(40):
+        world.submit(number, [*system, 3 + number, 9, 9], 2)
+        world.submit(100 + number, [5 + number] * 50, 2)
+        world.drain()
+    assert len(world.engine.saved) > 1
+    assert all(world.finished[number].cached_tokens == 60 for number in range(2, 40))
+
+
+def test_what_is_too_large_to_be_saved_is_waited_for_by_nobody():
+    world = World(PlayedEngine(replace(RECURRENT, snapshot_room=130)))
+    for number in range(3):
+        world.submit(number, [7] * 90 + [8 + number], 2)
+    world.step()
+    assert [len(step) for step in world.engine.steps] == [1]
+    world.drain()
+    assert not world.engine.saved
+    assert len(world.finished) == 3
 
 
 def test_a_conversation_goes_on_where_it_ended():
