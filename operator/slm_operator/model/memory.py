@@ -96,9 +96,9 @@ def recurrent_bytes(facts: ModelFacts, parallel: int) -> int:
     return parallel * facts.recurrent_elements * FLOAT
 
 
-def output_bytes(facts: ModelFacts, parallel: int) -> int:
+def output_bytes(facts: ModelFacts, sequences: int) -> int:
     """A row of logits a sequence, where the engine hands them out."""
-    return parallel * facts.vocab_size * FLOAT
+    return sequences * facts.vocab_size * FLOAT
 
 
 def snapshot_bytes(
@@ -188,6 +188,7 @@ def estimate(
     if facts.encoder:
         return _encoder_estimate(facts, context_length, kv_type, batch, flash_attention=flash_attention)
     cells = kv.cells(facts, kv_type, context_length, parallel, batch, limit=kv_limit)
+    windowed = kv.windowed(facts, cells, parallel, batch) is not None
     return Estimate(
         context_length=context_length,
         parallel=parallel,
@@ -197,7 +198,7 @@ def estimate(
         kv_cache=int(kv.cache_bytes(facts, kv_type, cells, parallel, batch)),
         recurrent_state=recurrent_bytes(facts, parallel),
         compute=compute_bytes(facts, cells, parallel, batch, flash_attention=flash_attention),
-        outputs=output_bytes(facts, parallel),
+        outputs=output_bytes(facts, kv.windows(parallel) if windowed else parallel),
         process=PROCESS_BYTES + facts.vocab_size * (VOCABULARY_BYTES + CONSTRAINT_BYTES),
         snapshots=snapshot_bytes(facts, kv_type, context_length, cells, parallel, batch),
         plain=facts.size_bytes if facts.encrypted else 0,

@@ -55,10 +55,7 @@ class LlamaCppEngine:
             raise model.no_generator()
         # They come before the context: its graphs have room for those that are there.
         self._adapters = Adapters(model.handle, config, model.log)
-        recurrent = native.llama_model_is_recurrent(model.handle) or native.llama_model_is_hybrid(
-            model.handle
-        )
-        window: int = 0 if recurrent else native.llama_model_n_swa(model.handle)
+        recurrent, window = _recurrent(model.handle), window_of(model.handle)
         self._context = model.make_context(
             context_params(config, context_length, window),
             f"{config.parallel} x {context_length} tokens ({config.kv_cache_type})",
@@ -189,13 +186,22 @@ class LlamaCppEngine:
         return np.ctypeslib.as_array((ctypes.c_float * (rows * size)).from_address(first)).reshape(rows, size)
 
 
+def window_of(model: Any) -> int:
+    """Tokens that a model's windowed blocks see; 0: it has none, or keeps a state beside them."""
+    return 0 if _recurrent(model) else int(native.llama_model_n_swa(model))
+
+
+def _recurrent(model: Any) -> bool:
+    return bool(native.llama_model_is_recurrent(model) or native.llama_model_is_hybrid(model))
+
+
 def context_params(config: EngineConfig, context_length: int, window: int) -> Any:
     """All that decides how much memory a context takes.
 
     Parameters
     ----------
     window
-        Tokens that the model's windowed blocks see; 0: it has none.
+        As of `window_of`.
     """
     params = native.llama_context_default_params()
     cells = max(config.kv_cells or context_length * config.parallel, context_length)
