@@ -1,4 +1,4 @@
-"""How long a KV cache is, and what is kept beside it: one rule for the side that computes its memory and the side that makes it."""
+"""How long a KV cache is, and what is kept beside it: one rule for who computes its memory and who makes it."""
 
 from typing import Final
 

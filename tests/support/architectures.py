@@ -448,9 +448,7 @@ MODELS: Final[dict[str, Model]] = {
 """By architecture: a model that people run, with the numbers of its published configuration."""
 
 TINY: Final[dict[str, Model]] = {
-    "gemma3": Model(
-        "gemma3", 0, 64, 6, _gemma3, 4096, 2, 1, 32, 128, more={"attention.sliding_window": 64}
-    ),
+    "gemma3": Model("gemma3", 0, 64, 6, _gemma3, 4096, 2, 1, 32, 128, more={"attention.sliding_window": 64}),
     "lfm2": Model(
         "lfm2",
         0,

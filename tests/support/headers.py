@@ -1,7 +1,7 @@
 """GGUF files of many architectures.
 
-Those with the metadata and tensors of real models have none of their weights: llama.cpp loads them without memory. The file is
-sparse: as long as the model's, and as large on disk as its header. Tiny ones are whole, and can be computed with.
+Those with the metadata and tensors of real models have none of their weights: llama.cpp loads them without memory. The file
+is sparse: as long as the model's, and as large on disk as its header. Tiny ones are whole, and can be computed with.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,8 +1,8 @@
 """How much memory a model takes, computed from its header.
 
 The formulas follow llama.cpp at the commit that the runtime carries, set up as the runtime does it: one unified KV cache of
-`parallel` sequences, padded to 256 cells, sliding windows kept only as far as they reach, flash attention, a step's tokens in
-one graph. What depends on the architecture is already counted in the header's facts. Bytes throughout.
+`parallel` sequences, padded to 256 cells, sliding windows only as far as they reach, flash attention, a step's tokens in one
+graph. What depends on the architecture is already counted in the header's facts. Bytes throughout.
 """
 
 from dataclasses import dataclass

@@ -137,6 +137,7 @@ class EncoderCapabilities:
     """An input is a pair of texts, and its row their score; else a text and its vector."""
 
     adapters: int = 0
+    snapshot_room: int = 0
 
     @property
     def generates(self) -> bool:

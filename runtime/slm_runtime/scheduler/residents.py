@@ -63,9 +63,7 @@ class Residents:
         self._operations.clear()
         return taken
 
-    def match(
-        self, tokens: Tokens, limit: int, adapter: int
-    ) -> tuple[Resident | Snapshot | None, int]:
+    def match(self, tokens: Tokens, limit: int, adapter: int) -> tuple[Resident | Snapshot | None, int]:
         """Who holds the longest prefix of `tokens`, as that adapter made it, and how much of it may be used."""
         best: Resident | Snapshot | None = None
         length = 0

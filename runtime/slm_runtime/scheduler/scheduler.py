@@ -303,8 +303,10 @@ class Scheduler:
             sequence.cached_tokens = min(sequence.resident.length, sequence.prompt_tokens)
 
     def _borders(self, sequence: Sequence, limit: int) -> set[int]:
-        """Where others may want what it holds, and nothing can be cut there later: the end of its prompt, for another choice or
-        turn, and where others parted from it before."""
+        """Where others may want what it holds, and nothing can be cut there later.
+
+        That is the end of its prompt, for another choice or turn, and where others parted from it before.
+        """
         if not self._residents.saves:
             return set()
         return {self._residents.known(sequence.tokens, limit, sequence.adapter), sequence.prompt_tokens - 1}

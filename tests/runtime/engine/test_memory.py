@@ -121,7 +121,9 @@ def test_the_estimate_of_an_encoder_is_llama_cpps_own_sum(
             assert (ours.kv_cache, ours.recurrent_state, theirs["KV"]) == (0, 0, 0)
             assert ours.outputs / MIB == pytest.approx(theirs["output"], abs=ROUNDED * steps)
             assert ours.compute / MIB == pytest.approx(theirs["compute"], rel=0.2)
-            assert (ours.total - ours.process - ours.snapshots) / MIB == pytest.approx(sum(theirs.values()), rel=0.05)
+            assert (ours.total - ours.process - ours.snapshots) / MIB == pytest.approx(
+                sum(theirs.values()), rel=0.05
+            )
 
 
 def test_llama_cpp_takes_shards_for_one_model(tmp_path: Path, accounting: Any) -> None:

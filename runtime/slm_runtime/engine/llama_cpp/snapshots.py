@@ -49,12 +49,18 @@ class SequenceStates:
 
     def _state(self, sequence: int, flags: int) -> _State:
         state = np.empty(self._size(sequence, flags), np.uint8)
-        if native.llama_state_seq_get_data_ext(self._context, _bytes(state), len(state), sequence, flags) == 0:
+        if (
+            native.llama_state_seq_get_data_ext(self._context, _bytes(state), len(state), sequence, flags)
+            == 0
+        ):
             raise EngineFault(f"llama.cpp can't save what sequence {sequence} holds")
         return state
 
     def _set(self, sequence: int, state: _State, flags: int) -> None:
-        if native.llama_state_seq_set_data_ext(self._context, _bytes(state), len(state), sequence, flags) == 0:
+        if (
+            native.llama_state_seq_set_data_ext(self._context, _bytes(state), len(state), sequence, flags)
+            == 0
+        ):
             raise EngineFault(f"llama.cpp can't restore what sequence {sequence} shall hold")
 
 
