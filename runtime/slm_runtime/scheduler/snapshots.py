@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from slm_runtime.engine.protocol import Capabilities, Tokens
 from slm_runtime.scheduler.plan import Forget, Operation, Resident, Save
+
+_MOST: Final = 256
+"""Each is compared with each new prompt."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,14 +31,11 @@ class Snapshots:
         self._sizes, self._room = capabilities.snapshots, capabilities.snapshot_room
         self._operations = operations
         self._kept: dict[int, Snapshot] = {}
+        self._bytes = 0
         self._next = 0
 
     def __iter__(self) -> Iterator[Snapshot]:
         return iter(self._kept.values())
-
-    @property
-    def bytes(self) -> int:
-        return sum(each.bytes for each in self)
 
     def size(self, length: int) -> int | None:
         """Bytes of a snapshot of so many tokens; None: there is no room for that, or nothing can be saved."""
@@ -51,16 +52,18 @@ class Snapshots:
         if same is not None:
             same.used = max(same.used, used)
             return
-        while self.bytes + size > self._room:
+        while self._bytes + size > self._room or len(self._kept) >= _MOST:
             oldest = min(self, key=lambda each: each.used)
             if oldest.used > used:
                 return
             self._forget(oldest)
         snapshot = Snapshot(self._next, tokens, resident.adapter, size, used)
         self._next += 1
+        self._bytes += size
         self._kept[snapshot.number] = snapshot
         self._operations.append(Save(resident.number, snapshot.number))
 
     def _forget(self, snapshot: Snapshot) -> None:
         del self._kept[snapshot.number]
+        self._bytes -= snapshot.bytes
         self._operations.append(Forget(snapshot.number))
