@@ -1,6 +1,7 @@
 """Tiny models of architectures whose sequences can't be cut: the real library, what it saves, and what shares it."""
 
 import random
+import tracemalloc
 from array import array
 
 import numpy as np
@@ -75,6 +76,30 @@ def test_it_goes_on_from_a_snapshot_as_if_nothing_had_been(engine):
     engine.forget(0)
     row = read(engine, 0, [*SYSTEM, *OTHER], start=len(SYSTEM))
     np.testing.assert_allclose(row, whole, atol=LEAST_DIFFERENCE)
+
+
+def test_a_copied_sequence_and_its_source_go_on_apart(engine):
+    """They share what they hold until either is past it."""
+    wholes = [read(engine, 0, [*SYSTEM, *rest]) for rest in (OTHER, LONG[:400]) if engine.cut(0, 0) is None]
+    engine.cut(0, 0)
+    read(engine, 0, SYSTEM)
+    engine.copy(0, 3, len(SYSTEM))
+    rows = [
+        read(engine, number, [*SYSTEM, *rest], start=len(SYSTEM))
+        for number, rest in ((3, OTHER), (0, LONG[:400]))
+    ]
+    np.testing.assert_allclose(rows, wholes, atol=LEAST_DIFFERENCE)
+
+
+def test_a_snapshot_takes_what_it_is_counted_for(engine):
+    read(engine, 0, SYSTEM)
+    tracemalloc.start()
+    engine.save(0, 0)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken == pytest.approx(engine.capabilities.snapshots.of(len(SYSTEM)), abs=2048)
+    assert engine.info.memory.snapshots == engine.capabilities.snapshot_room > taken
+    engine.forget(0)
 
 
 def test_all_sequences_reach_the_whole_context_side_by_side(engine):
