@@ -183,6 +183,8 @@ class MemoryUse(ContractModel):
     kv_cache: int
     compute: int
     resident: int
+    snapshots: int = 0
+    """At most, of copies by which prefixes are shared where sequences can't be cut."""
 
 
 class Performance(ContractModel):

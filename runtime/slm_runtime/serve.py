@@ -140,5 +140,11 @@ def _kv_cells(config: RuntimeConfig, facts: ModelFacts) -> int | None:
     if config.kv_cache_bytes is None:
         return None
     context_length = config.context_length or default_context(facts)
-    of_a_cell = kv.cell_bytes(facts, config.kv_cache_type)
-    return kv.cells(context_length, config.parallel, of_a_cell=of_a_cell, limit=config.kv_cache_bytes)
+    return kv.cells(
+        facts,
+        config.kv_cache_type,
+        context_length,
+        config.parallel,
+        config.batch_size,
+        limit=config.kv_cache_bytes,
+    )

@@ -139,7 +139,10 @@ def _lfm2(model: Model, block: int) -> Tensors:
     yield from _feed_forward(model)
 
 
-def _mamba(model: Model, *, heads: int, inner: int, state: int, groups: int) -> Tensors:
+def _mamba(model: Model) -> Tensors:
+    heads, inner, state, groups = (
+        model.more[f"ssm.{key}"] for key in ("time_step_rank", "inner_size", "state_size", "group_count")
+    )
     convolved = inner + 2 * groups * state
     yield "ssm_in.weight", (model.embedding, inner + convolved + heads)
     yield "ssm_conv1d.weight", (4, convolved)
@@ -153,7 +156,7 @@ def _mamba(model: Model, *, heads: int, inner: int, state: int, groups: int) -> 
 
 def _mamba2(model: Model, _block: int) -> Tensors:
     yield from _norms(model, "attn_norm")
-    yield from _mamba(model, heads=80, inner=5120, state=128, groups=1)
+    yield from _mamba(model)
 
 
 def _granite_hybrid(model: Model, block: int) -> Tensors:
@@ -161,7 +164,7 @@ def _granite_hybrid(model: Model, block: int) -> Tensors:
     if model.kv_heads_of(block):
         yield from _attention(model, block)
     else:
-        yield from _mamba(model, heads=64, inner=4096, state=128, groups=1)
+        yield from _mamba(model)
     yield from _feed_forward(model)
 
 
@@ -170,7 +173,7 @@ def _falcon_h1(model: Model, block: int) -> Tensors:
     yield from _norms(model, "attn_norm")
     yield "ffn_norm", (model.embedding,)
     yield from _attention(model, block)
-    yield from _mamba(model, heads=24, inner=1536, state=128, groups=1)
+    yield from _mamba(model)
     yield from _feed_forward(model)
 
 
@@ -180,7 +183,7 @@ def _qwen35(model: Model, block: int) -> Tensors:
     if block % 4 == 3:
         yield from _attention(model, block, query=2, norms=True)
     else:
-        heads, state = 16, 128
+        heads, state = model.more["ssm.time_step_rank"], model.more["ssm.state_size"]
         yield "attn_qkv.weight", (model.embedding, 3 * heads * state)
         yield "attn_gate.weight", (model.embedding, heads * state)
         yield "ssm_conv1d.weight", (4, 3 * heads * state)
@@ -443,3 +446,52 @@ MODELS: Final[dict[str, Model]] = {
     ),
 }
 """By architecture: a model that people run, with the numbers of its published configuration."""
+
+TINY: Final[dict[str, Model]] = {
+    "gemma3": Model("gemma3", 0, 64, 6, _gemma3, 4096, 2, 1, 32, 128, more={"attention.sliding_window": 64}),
+    "lfm2": Model(
+        "lfm2",
+        0,
+        64,
+        4,
+        _lfm2,
+        4096,
+        2,
+        _some(4, 1, (2,)),
+        feed_forward=128,
+        outputs=("token_embd_norm.weight",),
+        more={"shortconv.l_cache": 3},
+    ),
+    "mamba2": Model("mamba2", 0, 64, 2, _mamba2, 4096, more=_ssm(inner=128, state=16, heads=4)),
+    "granitehybrid": Model(
+        "granitehybrid",
+        0,
+        64,
+        4,
+        _granite_hybrid,
+        4096,
+        2,
+        _some(4, 1, (1,)),
+        feed_forward=128,
+        more=_ssm(inner=128, state=16, heads=4),
+    ),
+    "qwen35": Model(
+        "qwen35",
+        0,
+        64,
+        4,
+        _qwen35,
+        4096,
+        2,
+        1,
+        32,
+        128,
+        more={
+            **_ssm(inner=64, state=16, heads=4, groups=4),
+            "full_attention_interval": 4,
+            "rope.dimension_sections": (6, 6, 4, 0),
+            "rope.dimension_count": 32,
+        },
+    ),
+}
+"""The same architectures, of a size that a test can compute with; the vocabulary is the file's."""

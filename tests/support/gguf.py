@@ -74,19 +74,7 @@ def write_tiny_gguf(
     writer.add_rope_dimension_count(head)
     writer.add_layer_norm_rms_eps(1e-5)
     tokens = vocabulary.tokens
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("llama" if pre is None else "gpt2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(vocabulary.types)
-    if pre is None:
-        writer.add_token_scores(vocabulary.scores)
-    else:
-        writer.add_tokenizer_pre(pre)
-        writer.add_token_merges(vocabulary.merges)
-    writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(tokens.index(b"<|im_end|>"))
-    writer.add_add_bos_token(True)
+    _add_vocabulary(writer, vocabulary, pre)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     writer.add_tensor("token_embd.weight", matrix(len(tokens), embedding))
@@ -116,6 +104,30 @@ def write_tiny_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return writer.format_shard_names(path)[0]
+
+
+def add_sentence_pieces(writer: GGUFWriter) -> int:
+    """Write the tiny model's tokenizer, and return how many tokens it has."""
+    vocabulary = _sentence_pieces()
+    _add_vocabulary(writer, vocabulary, None)
+    return len(vocabulary.tokens)
+
+
+def _add_vocabulary(writer: GGUFWriter, vocabulary: "_Vocabulary", pre: str | None) -> None:
+    tokens = vocabulary.tokens
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("llama" if pre is None else "gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(vocabulary.types)
+    if pre is None:
+        writer.add_token_scores(vocabulary.scores)
+    else:
+        writer.add_tokenizer_pre(pre)
+        writer.add_token_merges(vocabulary.merges)
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(tokens.index(b"<|im_end|>"))
+    writer.add_add_bos_token(True)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,18 @@
-"""GGUF files with the metadata and tensors of real models, and none of their weights: llama.cpp loads them without memory.
+"""GGUF files of many architectures.
 
-The file is sparse: as long as the model's, and as large on disk as its header.
+Those with the metadata and tensors of real models have none of their weights: llama.cpp loads them without memory. The file
+is sparse: as long as the model's, and as large on disk as its header. Tiny ones are whole, and can be computed with.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, quant_shape_to_byte_shape
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, quant_shape_to_byte_shape
+
+from tests.support.gguf import CHATML, add_sentence_pieces
 
 Tensors = Iterator[tuple[str, tuple[int, ...]]]
 ALIGNMENT: Final = 32
@@ -101,6 +104,36 @@ def write_header(path: Path, model: Model, kind: GGMLQuantizationType = GGMLQuan
     with path.open("r+b") as file:
         file.truncate(start + size)
     return path
+
+
+def write_tiny(path: Path, model: Model, seed: int = 0) -> Path:
+    """Write all of a model whose numbers are drawn, with the tiny model's tokenizer and chat template."""
+    writer = GGUFWriter(path, model.architecture)
+    writer.add_name(model.architecture)
+    writer.add_file_type(LlamaFileType.ALL_F32)
+    writer.add_chat_template(CHATML)
+    whole = replace(model, vocabulary=add_sentence_pieces(writer))
+    for key, value in whole.metadata().items():
+        if key != "vocab_size":
+            _add(writer, f"{model.architecture}.{key}", value)
+    random = np.random.default_rng(seed)
+    for name, shape in whole.tensors():
+        writer.add_tensor(name, _drawn(name, shape[::-1], random))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _drawn(
+    name: str, shape: tuple[int, ...], random: np.random.Generator
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    if "norm" in name or name.endswith("ssm_d"):
+        return np.ones(shape, np.float32)
+    if name.endswith("ssm_a"):
+        return np.full(shape, -1, np.float32)  # what a state forgets with each token
+    return random.normal(0, 1.6 / np.sqrt(shape[-1]), shape).astype(np.float32)
 
 
 def _add(writer: GGUFWriter, key: str, value: Any) -> None:

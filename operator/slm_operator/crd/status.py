@@ -195,6 +195,8 @@ class MemoryStatus(ApiModel):
     """Bytes of the KV cache, of all sequences."""
     recurrent_state: Bytes | None = None
     """Bytes of the states that hybrid and recurrent models keep, of all sequences."""
+    snapshots: Bytes | None = None
+    """Bytes of the copies by which prefixes are shared where sequences can't be cut; none of other models."""
     compute: Bytes | None = None
     """Bytes of the engine's compute buffers."""
     outputs: Bytes | None = None

@@ -62,10 +62,11 @@ def fit(
         )
 
     wanted = context_length or default_context(facts)
-    held = _held(facts, kv_type, kv_limit)
+    held = None if kv_limit is None else kv.held(facts, kv_type, kv_limit, parallel, batch)
     if held is not None and held < wanted:
         if context_length is not None or held < SHORTEST_CONTEXT:
-            return Fit(at(wanted), fits=False, explanation=_too_small(facts, kv_type, wanted, held))
+            needed = kv.cache_bytes(facts, kv_type, kv.padded(wanted), parallel, batch)
+            return Fit(at(wanted), fits=False, explanation=_too_small(wanted, held, int(needed)))
         wanted = held
     full = at(wanted)
     if available is None or full.request <= available:
@@ -108,14 +109,7 @@ def _largest(at: Callable[[int], Estimate], least: int, wanted: int, available: 
     return at(low * kv.PADDING)
 
 
-def _held(facts: ModelFacts, kv_type: KVCacheType, limit: int | None) -> int | None:
-    """Tokens that a bounded KV cache holds; None: as many as there are."""
-    of_a_cell = kv.cell_bytes(facts, kv_type)
-    return None if limit is None or not of_a_cell else kv.held(limit, of_a_cell)
-
-
-def _too_small(facts: ModelFacts, kv_type: KVCacheType, wanted: int, held: int) -> str:
-    needed = int(kv.padded(wanted) * kv.cell_bytes(facts, kv_type))
+def _too_small(wanted: int, held: int, needed: int) -> str:
     return (
         f"runtime.kvCacheMemory holds {held} tokens, and one request may take {wanted}, "
         f"which need {human_bytes(needed)}"

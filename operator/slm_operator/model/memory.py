@@ -1,8 +1,8 @@
 """How much memory a model takes, computed from its header.
 
 The formulas follow llama.cpp at the commit that the runtime carries, set up as the runtime does it: one unified KV cache of
-`parallel` sequences, padded to 256 cells, windows kept at full length, flash attention, a step's tokens in one graph. What
-depends on the architecture is already counted in the header's facts. Bytes throughout.
+`parallel` sequences, padded to 256 cells, sliding windows only as far as they reach, flash attention, a step's tokens in one
+graph. What depends on the architecture is already counted in the header's facts. Bytes throughout.
 """
 
 from dataclasses import dataclass
@@ -46,13 +46,15 @@ class Estimate:
     compute: int
     outputs: int
     process: int
+    snapshots: int = 0
+    """Room for copies of what sequences hold, where these can't be cut: prefixes are shared by them."""
     plain: int = 0
     """An encrypted model's file in plain, which lies in memory beside the weights that are made of it."""
 
     @property
     def total(self) -> int:
         engine = self.weights + self.kv_cache + self.recurrent_state + self.compute + self.outputs
-        return engine + self.process + self.plain
+        return engine + self.snapshots + self.process + self.plain
 
     @property
     def headroom(self) -> int:
@@ -74,6 +76,8 @@ class Estimate:
             parts.append(f"KV cache {human_bytes(self.kv_cache)} ({tokens}, {self.kv_type.value})")
         if self.recurrent_state:
             parts.append(f"recurrent state {human_bytes(self.recurrent_state)} ({self.parallel} sequences)")
+        if self.snapshots:
+            parts.append(f"snapshots {human_bytes(self.snapshots)}")
         parts += [
             f"compute {human_bytes(self.compute)}",
             f"outputs {human_bytes(self.outputs)}",
@@ -92,9 +96,19 @@ def recurrent_bytes(facts: ModelFacts, parallel: int) -> int:
     return parallel * facts.recurrent_elements * FLOAT
 
 
-def output_bytes(facts: ModelFacts, parallel: int) -> int:
+def output_bytes(facts: ModelFacts, sequences: int) -> int:
     """A row of logits a sequence, where the engine hands them out."""
-    return parallel * facts.vocab_size * FLOAT
+    return sequences * facts.vocab_size * FLOAT
+
+
+def snapshot_bytes(
+    facts: ModelFacts, kv_type: KVCacheType, context_length: int, cells: int, parallel: int, batch: int
+) -> int:
+    """Room for snapshots; none where sequences can be cut."""
+    if not facts.recurrent_elements and kv.windowed(facts, cells, parallel, batch) is None:
+        return 0
+    usual = min(context_length, kv.USUAL_TOKENS)
+    return kv.snapshot_room(kv.state_bytes(facts, kv_type, usual), parallel)
 
 
 def compute_bytes(
@@ -111,7 +125,8 @@ def compute_bytes(
     if not flash_attention and kv.kv_elements(facts):
         attention = 5 * max(facts.head_count * facts.key_length, facts.embedding_length)
         elements = max(elements, attention + facts.head_count * cells)
-    mask = _masks(facts) * tokens * cells * (2 if flash_attention else FLOAT)
+    seen = sum(_reaches(facts, cells, kv.windowed(facts, cells, parallel, batch)))
+    mask = tokens * seen * (2 if flash_attention else FLOAT)
     logits = (rows * facts.vocab_size + (rows + tokens) * facts.embedding_length) * FLOAT
     state = recurrent_bytes(facts, parallel) // max(facts.recurrent_blocks, 1)
     return max(elements * tokens * FLOAT + mask, logits) + state
@@ -126,10 +141,11 @@ def _activations(facts: ModelFacts) -> int:
     )
 
 
-def _masks(facts: ModelFacts) -> int:
-    """One for each reach of attention: all cells, the window."""
+def _reaches(facts: ModelFacts, cells: int, window_cells: int | None) -> list[int]:
+    """Cells that attention looks at: of blocks that see everything, and of those that see a window. Each has a mask."""
     whole, window = kv.kv_elements(facts) - facts.window_kv_elements, facts.window_kv_elements
-    return (whole > 0) + (window > 0)
+    reaches = [cells] if whole else []
+    return [*reaches, window_cells or cells] if window else reaches
 
 
 def encoder_tokens(context_length: int, batch: int) -> int:
@@ -171,19 +187,20 @@ def estimate(
     """
     if facts.encoder:
         return _encoder_estimate(facts, context_length, kv_type, batch, flash_attention=flash_attention)
-    of_a_cell = kv.cell_bytes(facts, kv_type)
-    cells = kv.cells(context_length, parallel, of_a_cell=of_a_cell, limit=kv_limit)
+    cells = kv.cells(facts, kv_type, context_length, parallel, batch, limit=kv_limit)
+    windowed = kv.windowed(facts, cells, parallel, batch) is not None
     return Estimate(
         context_length=context_length,
         parallel=parallel,
         kv_type=kv_type,
         kv_cells=cells,
         weights=facts.weights_bytes,
-        kv_cache=int(cells * of_a_cell),
+        kv_cache=int(kv.cache_bytes(facts, kv_type, cells, parallel, batch)),
         recurrent_state=recurrent_bytes(facts, parallel),
         compute=compute_bytes(facts, cells, parallel, batch, flash_attention=flash_attention),
-        outputs=output_bytes(facts, parallel),
+        outputs=output_bytes(facts, kv.windows(parallel) if windowed else parallel),
         process=PROCESS_BYTES + facts.vocab_size * (VOCABULARY_BYTES + CONSTRAINT_BYTES),
+        snapshots=snapshot_bytes(facts, kv_type, context_length, cells, parallel, batch),
         plain=facts.size_bytes if facts.encrypted else 0,
     )
 

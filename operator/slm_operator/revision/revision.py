@@ -32,6 +32,8 @@ class FittedMemory(Kept):
     weights: int | None = None
     kv_cache: int | None = None
     recurrent_state: int | None = None
+    snapshots: int | None = None
+    """None: there are none, or an earlier version's revision."""
     compute: int | None = None
     outputs: int | None = None
     process: int | None = None
@@ -54,7 +56,9 @@ class FittedMemory(Kept):
             )
             if each is not None
         ]
-        return int(parse_quantity(self.request)) - sum(known) if len(known) == _PARTS else None
+        if len(known) < _PARTS:
+            return None
+        return int(parse_quantity(self.request)) - sum(known) - (self.snapshots or 0)
 
 
 class Revision(Kept):

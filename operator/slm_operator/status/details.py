@@ -166,6 +166,7 @@ def memory(view: View) -> MemoryStatus | None:
         weights=given.weights,
         kv_cache=given.kv_cache,
         recurrent_state=given.recurrent_state,
+        snapshots=given.snapshots,
         compute=given.compute,
         outputs=given.outputs,
         process=given.process,

@@ -117,6 +117,7 @@ class Wanted:
             weights=total.weights,
             kv_cache=total.kv_cache,
             recurrent_state=total.recurrent_state,
+            snapshots=total.snapshots or None,
             compute=total.compute,
             outputs=total.outputs,
             process=total.process,

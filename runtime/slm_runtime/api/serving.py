@@ -277,6 +277,7 @@ class Serving:
                 kv_cache=info.memory.kv_cache,
                 compute=info.memory.compute,
                 resident=info.memory.resident,
+                snapshots=info.memory.snapshots,
             ),
             performance=self.performance,
             failure=self.failure(),

@@ -21,7 +21,7 @@ from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedRank
 from slm_runtime.engine.protocol import Engine, NoCells, Rows
 from slm_runtime.engine.reading import Reading
 from slm_runtime.engine.scoring import ScoringState
-from slm_runtime.scheduler.plan import Copy, Plan, Sequence, Wanted
+from slm_runtime.scheduler.plan import Plan, Sequence, Wanted, carry_out
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
 
 _STATS_SECONDS: Final = 0.25
@@ -156,11 +156,7 @@ class StepLoop:
 
     def _carry_out(self, plan: Plan, output: StepOutput) -> tuple[Rows | None, float]:
         """The rows of what was wanted, if the step was carried out; and the engine's seconds."""
-        for operation in plan.operations:
-            if isinstance(operation, Copy):
-                self._engine.copy(operation.source, operation.target, operation.length)
-            else:
-                self._engine.cut(operation.sequence, operation.length)
+        carry_out(plan.operations, self._engine)
         if not plan.spans:
             return None, 0.0
         began = self._clock()

@@ -219,6 +219,8 @@ class MemoryBreakdown(Value):
     kv_cache: int
     compute: int
     resident: int
+    snapshots: int = 0
+    """At most, of copies by which prefixes are shared."""
 
 
 class Loaded(Message, kw_only=True):

@@ -52,6 +52,21 @@ class Pooling(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotSizes:
+    """Bytes that a snapshot takes."""
+
+    fixed: int
+    token: int
+    """Of each."""
+    window_token: int = 0
+    """Of each of the last ones, `window` of them."""
+    window: int = 0
+
+    def of(self, length: int) -> int:
+        return self.fixed + self.token * length + self.window_token * min(length, self.window)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """What the scheduler may ask of an engine."""
 
@@ -80,7 +95,12 @@ class Capabilities:
     """Prompt tokens cost least in multiples of so many."""
     prefix_copy: bool = True
     partial_removal: bool = True
-    """A sequence can be cut anywhere; False: only freed or copied whole (recurrent and hybrid models)."""
+    """A sequence can be cut anywhere; False: only freed, copied whole, or saved as it is (recurrent and hybrid models, and
+    those that keep no more than a sliding window)."""
+    snapshots: SnapshotSizes | None = None
+    """None: nothing can be saved."""
+    snapshot_room: int = 0
+    """Bytes of all snapshots together."""
     adapters: int = 0
     """Sets of weights beside the model's own: a step goes through one of them, or none."""
 
@@ -117,6 +137,7 @@ class EncoderCapabilities:
     """An input is a pair of texts, and its row their score; else a text and its vector."""
 
     adapters: int = 0
+    snapshot_room: int = 0
 
     @property
     def generates(self) -> bool:
@@ -205,6 +226,16 @@ class Engine(Protocol):
     def cut(self, sequence: int, length: int) -> None:
         """Keep the first `length` positions only; 0 frees the sequence."""
         ...
+
+    def save(self, sequence: int, snapshot: int) -> None:
+        """Keep a copy of what `sequence`, which can be in a step, holds, under a number that is free."""
+        ...
+
+    def restore(self, snapshot: int, sequence: int) -> None:
+        """Let `sequence`, which is empty and can be in a step, hold what was saved."""
+        ...
+
+    def forget(self, snapshot: int) -> None: ...
 
     def close(self) -> None: ...
 

@@ -1,10 +1,11 @@
 """What the scheduler hands out, and what it keeps of each choice of each request."""
 
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from slm_runtime.engine.protocol import Output, Span, Tokens
+from slm_runtime.engine.protocol import Engine, Output, Span, Tokens
 from slm_runtime.scheduler.cells import Run
 
 
@@ -25,7 +26,44 @@ class Cut:
     length: int
 
 
-Operation = Copy | Cut
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Keep a copy of what a sequence holds."""
+
+    sequence: int
+    snapshot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Let the empty sequence `target` hold what was saved."""
+
+    snapshot: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    snapshot: int
+
+
+Operation = Copy | Cut | Save | Restore | Forget
+
+
+def carry_out(operations: Iterable[Operation], engine: Engine) -> None:
+    """In their order. Raises EngineFault."""
+    for operation in operations:
+        match operation:
+            case Copy():
+                engine.copy(operation.source, operation.target, operation.length)
+            case Cut():
+                engine.cut(operation.sequence, operation.length)
+            case Save():
+                engine.save(operation.sequence, operation.snapshot)
+            case Restore():
+                engine.restore(operation.snapshot, operation.target)
+            case Forget():
+                engine.forget(operation.snapshot)
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +117,8 @@ class Sequence:
     leader: "Sequence | None" = None
     """Whose prefill it waits for, to share it."""
     leader_length: int = 0
+    borders: set[int] = field(default_factory=set)
+    """Lengths at which what the engine holds of it is saved: no step takes in more than up to the next one."""
     cached_tokens: int = 0
     """Of the prompt, spared when it first took part."""
     started: bool = False
@@ -99,6 +139,11 @@ class Sequence:
     def remaining(self) -> int:
         """Tokens that the engine has yet to take in; 1 while it generates."""
         return len(self.tokens) - self.computed
+
+    @property
+    def ahead(self) -> int:
+        """Of the remaining tokens, those up to the next border."""
+        return min((b for b in self.borders if b > self.computed), default=len(self.tokens)) - self.computed
 
     @property
     def placed(self) -> Resident:

@@ -2,7 +2,7 @@
 
 Only the numbers below `rows` can take part in a step. Where cells are shared, moving a kept sequence to a
 higher number costs nothing, so the low ones are freed that way; where each number is a row of its own, a
-kept row is used in place.
+kept row is used in place. Where sequences can't be cut, a prefix is shared by a snapshot of it, if there is one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,8 @@ import numpy as np
 
 from slm_runtime.engine.protocol import Capabilities, Tokens
 from slm_runtime.scheduler.cells import CellLedger
-from slm_runtime.scheduler.plan import Copy, Cut, Operation, Resident
+from slm_runtime.scheduler.plan import Copy, Cut, Operation, Resident, Restore
+from slm_runtime.scheduler.snapshots import Snapshot, Snapshots
 
 
 def common_prefix(left: Tokens, right: Tokens, limit: int) -> int:
@@ -34,6 +35,7 @@ class Residents:
         self._by_number: dict[int, Resident] = {}
         self._parking = range(capabilities.rows, capabilities.sequences)
         self._operations: list[Operation] = []
+        self._snapshots = Snapshots(capabilities, self._operations)
         self._clock = 0
 
     def __iter__(self) -> Iterator[Resident]:
@@ -57,24 +59,51 @@ class Residents:
         return self._ledger.taken + sum(self._ledger.growth(r.end, cells) for r, cells in growth)
 
     def take_operations(self) -> list[Operation]:
-        taken, self._operations = self._operations, []
+        taken = self._operations.copy()
+        self._operations.clear()
         return taken
 
-    def match(self, tokens: Tokens, limit: int, adapter: int) -> tuple[Resident | None, int]:
+    def match(self, tokens: Tokens, limit: int, adapter: int) -> tuple[Resident | Snapshot | None, int]:
         """Who holds the longest prefix of `tokens`, as that adapter made it, and how much of it may be used."""
-        best, length = None, 0
+        best: Resident | Snapshot | None = None
+        length = 0
         if not self._capabilities.prefix_copy:
             return best, length
         for resident in (each for each in self if each.adapter == adapter):
             common = common_prefix(resident.tokens, tokens, min(limit, resident.length))
             if common > length and (self._capabilities.partial_removal or common == resident.length):
                 best, length = resident, common
+        for snapshot in (each for each in self._snapshots if each.adapter == adapter):
+            size = len(snapshot.tokens)
+            if length < size <= limit and common_prefix(snapshot.tokens, tokens, size) == size:
+                best, length = snapshot, size
         return best, length
+
+    def known(self, tokens: Tokens, limit: int, adapter: int) -> int:
+        """How much of `tokens`, at most `limit`, others begin with too that are held or were saved, usable or not."""
+        held = [each.tokens[: each.length] for each in self if each.adapter == adapter]
+        saved = [each.tokens for each in self._snapshots if each.adapter == adapter]
+        return max((common_prefix(each, tokens, limit) for each in held + saved), default=0)
+
+    @property
+    def saves(self) -> bool:
+        """Whether prefixes are shared by snapshots of them."""
+        return self._capabilities.snapshots is not None
+
+    def can_save(self, length: int) -> bool:
+        return self._snapshots.size(length) is not None
+
+    def save(self, resident: Resident) -> None:
+        """Keep a copy of what it holds now."""
+        self._clock += 1
+        self._snapshots.save(resident, self._clock)
 
     def open(self, tokens: Tokens, limit: int, adapter: int) -> Resident:
         """A running resident for `tokens`, which holds the longest prefix that there is, at most `limit`."""
         self._clock += 1
         source, length = self.match(tokens, limit, adapter)
+        if isinstance(source, Snapshot):
+            return self._restored(source, tokens)
         if source is not None and not source.running and self._in_place(source, length):
             self._shorten(source, length)
             source.tokens, source.running, source.used = tokens, True, self._clock
@@ -118,6 +147,20 @@ class Residents:
         self.drop(oldest)
         return True
 
+    def _restored(self, snapshot: Snapshot, tokens: Tokens) -> Resident:
+        """A running resident that holds what was saved, if there are cells for it; else it holds nothing."""
+        snapshot.used = self._clock
+        number, length = self._free_row(None), len(snapshot.tokens)
+        resident = Resident(number, tokens, snapshot.adapter, used=self._clock)
+        self._by_number[number] = resident
+        cells = self._capabilities.cells
+        while cells is not None and self._ledger.used + length > cells:
+            if not self.evict():
+                return resident
+        self._operations.append(Restore(snapshot.number, number))
+        self.grow(resident, length)
+        return resident
+
     def _shorten(self, resident: Resident, length: int) -> None:
         if length < resident.length and resident.end is not None:
             self._operations.append(Cut(resident.number, length))
@@ -144,6 +187,7 @@ class Residents:
         number = oldest.number
         parked = self._free_parking(wanted)
         if parked is None:
+            self._snapshots.save(oldest, oldest.used)
             self.drop(oldest)
         else:
             self._operations += [Copy(number, parked, oldest.length), Cut(number, 0)]

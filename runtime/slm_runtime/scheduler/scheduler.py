@@ -10,8 +10,8 @@ from slm_runtime.scheduler.plan import Plan, Sequence, Wanted
 from slm_runtime.scheduler.residents import Residents, common_prefix
 from slm_runtime.scheduler.waiting import FairQueue
 
-_WORTH_WAITING: Final = 32
-"""Tokens: a prefix that another is about to compute is waited for if it spares at least these."""
+_WORTH_SHARING: Final = 32
+"""Tokens: a prefix that another is about to compute is waited for if it spares at least these, and so it is saved."""
 
 _SEQUENCE_BYTES: Final = 1024
 _TOKEN_BYTES: Final = 4
@@ -151,6 +151,8 @@ class Scheduler:
             count = len(span.tokens)
             generated = span.position >= sequence.prompt_tokens
             self._residents.grow(sequence.placed, count)
+            if sequence.computed in sequence.borders:
+                self._residents.save(sequence.placed)
             self._waiting.charge(
                 sequence.client, count * (_GENERATED_WEIGHT if generated else _PROMPT_WEIGHT)
             )
@@ -263,13 +265,13 @@ class Scheduler:
         if self._capabilities.prefill_rows is not None:
             prompts = prompts[: self._capabilities.prefill_rows]
         oldest = min(prompts, key=lambda s: s.arrival)
-        reserved = min(oldest.remaining, max(1, room // 4))
+        reserved = min(oldest.ahead, max(1, room // 4))
         shares: list[tuple[Sequence, int]] = []
         for sequence in sorted(prompts, key=lambda s: (s.remaining, s.arrival)):
             if sequence is oldest:
-                count, reserved = min(sequence.remaining, room), 0
+                count, reserved = min(sequence.ahead, room), 0
             else:
-                count = min(sequence.remaining, room - reserved)
+                count = min(sequence.ahead, room - reserved)
             if count > 0:
                 shares.append((sequence, count))
                 room -= count
@@ -288,13 +290,26 @@ class Scheduler:
         leader, promised = self._best_promise(sequence, limit)
         if leader is not None:
             same_request = leader.request == sequence.request
-            if promised - held >= (1 if same_request else _WORTH_WAITING):
+            if promised - held >= (1 if same_request else _WORTH_SHARING):
                 sequence.leader, sequence.leader_length = leader, promised
+                if self._residents.saves:
+                    leader.borders.add(promised)
                 return
         sequence.leader = None
+        borders = self._borders(sequence, limit)
         sequence.resident = self._residents.open(sequence.tokens, limit, sequence.adapter)
+        sequence.borders |= {b for b in borders if b - sequence.computed >= _WORTH_SHARING}
         if not sequence.started:
             sequence.cached_tokens = min(sequence.resident.length, sequence.prompt_tokens)
+
+    def _borders(self, sequence: Sequence, limit: int) -> set[int]:
+        """Where others may want what it holds, and nothing can be cut there later.
+
+        That is the end of its prompt, for another choice or turn, and where others parted from it before.
+        """
+        if not self._residents.saves:
+            return set()
+        return {self._residents.known(sequence.tokens, limit, sequence.adapter), sequence.prompt_tokens - 1}
 
     def _leads(self, sequence: Sequence) -> bool:
         """Whether the one that it waits for is still on its way."""
@@ -308,13 +323,13 @@ class Scheduler:
 
     def _best_promise(self, sequence: Sequence, limit: int) -> tuple[Sequence | None, int]:
         best, length = None, 0
-        if not (self._capabilities.prefix_copy and self._capabilities.partial_removal):
-            return best, length
+        copies = self._capabilities.prefix_copy and self._capabilities.partial_removal
         for other in self._running:
             same = other.generates and other.adapter == sequence.adapter
             if same and other.resident is not None and other.remaining > 1:
                 common = common_prefix(other.tokens, sequence.tokens, limit)
-                if common > max(length, other.computed):
+                shared = copies or self._residents.can_save(common)
+                if shared and common > max(length, other.computed):
                     best, length = other, common
         return best, length
 

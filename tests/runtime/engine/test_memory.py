@@ -17,7 +17,7 @@ from slm_contract.report import ModelFacts
 from slm_operator.model.memory import Estimate, estimate
 from slm_runtime.engine.llama_cpp.backends import load_backends
 from slm_runtime.engine.llama_cpp.encoder import INPUTS, encoder_params
-from slm_runtime.engine.llama_cpp.engine import context_params
+from slm_runtime.engine.llama_cpp.engine import context_params, window_of
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.fetching.inspect import inspect_file
@@ -57,7 +57,11 @@ def accounting(caplog: pytest.LogCaptureFixture) -> Any:
         def of(context_length: int, **fields: Any) -> dict[str, float]:
             caplog.clear()
             config = EngineConfig(model_path=str(path), **fields)
-            params = (encoder_params if encoder else context_params)(config, context_length)
+            params = (
+                encoder_params(config, context_length)
+                if encoder
+                else context_params(config, context_length, window_of(model))
+            )
             context = native.llama_init_from_model(model, params)
             assert context, caplog.text
             native.llama_free(context)
@@ -85,7 +89,7 @@ def assert_is(theirs: dict[str, float], ours: Estimate) -> None:
     assert ours.recurrent_state / MIB == pytest.approx(theirs.get("RS", 0), abs=0.02)
     assert ours.outputs / MIB == pytest.approx(theirs["output"], abs=0.02)
     assert ours.compute / MIB == pytest.approx(theirs["compute"], rel=0.2, abs=12)
-    assert (ours.total - ours.process) / MIB == pytest.approx(sum(theirs.values()), rel=0.05)
+    assert (ours.total - ours.process - ours.snapshots) / MIB == pytest.approx(sum(theirs.values()), rel=0.05)
 
 
 @pytest.mark.parametrize("architecture", [name for name in MODELS if name not in ENCODERS])
@@ -117,7 +121,9 @@ def test_the_estimate_of_an_encoder_is_llama_cpps_own_sum(
             assert (ours.kv_cache, ours.recurrent_state, theirs["KV"]) == (0, 0, 0)
             assert ours.outputs / MIB == pytest.approx(theirs["output"], abs=ROUNDED * steps)
             assert ours.compute / MIB == pytest.approx(theirs["compute"], rel=0.2)
-            assert (ours.total - ours.process) / MIB == pytest.approx(sum(theirs.values()), rel=0.05)
+            assert (ours.total - ours.process - ours.snapshots) / MIB == pytest.approx(
+                sum(theirs.values()), rel=0.05
+            )
 
 
 def test_llama_cpp_takes_shards_for_one_model(tmp_path: Path, accounting: Any) -> None:

@@ -118,9 +118,18 @@ def test_every_part_of_the_sum_is_said() -> None:
     assert found.recurrent_state == 2 * 18 * 280_576 * 4
     assert found.outputs == 2 * 49152 * 4
     assert found.request == found.total + found.headroom
-    for part in ("weights", "KV cache", "recurrent state", "compute", "outputs", "process", "of headroom"):
-        assert part in found.explanation
-    assert "recurrent" not in estimate(FACTS, 4096).explanation
+    parts = (
+        "weights",
+        "KV cache",
+        "recurrent state",
+        "snapshots",
+        "compute",
+        "outputs",
+        "process",
+        "of headroom",
+    )
+    assert all(part in found.explanation for part in parts)
+    assert not any(part in estimate(FACTS, 4096).explanation for part in ("recurrent", "snapshots"))
 
 
 def test_a_hybrids_context_costs_what_its_attention_keeps() -> None:
@@ -129,6 +138,51 @@ def test_a_hybrids_context_costs_what_its_attention_keeps() -> None:
     hybrid = whole.model_copy(update={"kv_elements": 8 * 8 * 256, "recurrent_elements": 1 << 20})
     per_token = [estimate(each, 4096, parallel=1).kv_cache / 4096 / 1024 for each in (whole, hybrid)]
     assert per_token == [128, 32]
+
+
+WINDOWED = FACTS.model_copy(
+    update={"kv_elements": 18 * 512, "window_kv_elements": 15 * 512, "sliding_window": 512}
+)
+"""Gemma 3 270M's attention."""
+
+
+def test_windows_are_counted_as_far_as_they_reach_and_snapshots_beside_them() -> None:
+    """Five windows of 512 tokens and a step of 512 in fifteen blocks, four contexts in three."""
+    found = estimate(WINDOWED, 8192, parallel=4)
+    assert found.kv_cells == 4 * 8192
+    assert found.kv_cache == (15 * (5 * 512 + 512) + 3 * 4 * 8192) * 512 * 2
+    assert found.snapshots == 64 * MIB, "two of 512 and 1024 tokens are less"
+    assert found.kv_cache < estimate(FACTS.model_copy(update={"kv_elements": 18 * 512}), 8192).kv_cache / 4
+
+
+def test_snapshots_have_room_for_every_other_sequence_s() -> None:
+    hybrid = FACTS.model_copy(update={"kv_elements": 4096, "recurrent_elements": 20 * MIB})
+    one = 1024 * 4096 * 2 + 20 * MIB * 4
+    assert [estimate(hybrid, 8192, parallel=count).snapshots for count in (1, 4, 5)] == [
+        one,
+        2 * one,
+        3 * one,
+    ]
+
+
+@pytest.mark.parametrize(("context", "parallel"), [(1024, 4), (512, 16)])
+def test_a_window_that_is_as_long_as_the_context_is_kept_whole(context: int, parallel: int) -> None:
+    found = estimate(WINDOWED, context, parallel=parallel)
+    assert found.kv_cache == context * parallel * 18 * 512 * 2
+    assert found.snapshots == 0
+
+
+def test_a_bound_of_the_kv_cache_holds_more_tokens_where_windows_are_short() -> None:
+    free = estimate(WINDOWED, 8192, parallel=4)
+    bound = estimate(WINDOWED, 8192, parallel=4, kv_limit=free.kv_cache - 3 * 512 * 2 * 256)
+    assert bound.kv_cells == free.kv_cells - 256
+    assert bound.kv_cache == free.kv_cache - 3 * 512 * 2 * 256
+    # Too few for windows to be worth it: all blocks are as long.
+    assert estimate(WINDOWED, 8192, parallel=4, kv_limit=20 * MIB).kv_cells == 8192
+    short = estimate(WINDOWED, 1024, parallel=4, kv_limit=20 * MIB)
+    assert (short.kv_cells, short.kv_cache) == (1024, 1024 * 18 * 512 * 2)
+    everything = WINDOWED.model_copy(update={"window_kv_elements": 18 * 512})
+    assert estimate(everything, 8192, parallel=4, kv_limit=60 * MIB).kv_cells == 4 * 8192
 
 
 def test_an_earlier_versions_report_is_counted_as_it_was() -> None:

@@ -328,7 +328,7 @@ def test_status_has_a_line_for_each_part_of_the_memory() -> None:
     world.finish_job("inspect", SMOLLM2.model_copy(update=hybrid))
     world.settle()
     memory = world.status["memory"]
-    parts = ("weights", "kvCache", "recurrentState", "compute", "outputs", "process", "headroom")
+    parts = ("weights", "kvCache", "recurrentState", "snapshots", "compute", "outputs", "process", "headroom")
     assert sum(memory[part] for part in parts) == parse_quantity(memory["request"])
     assert memory["recurrentState"] == 4 * 18 * 280_576 * 4
 

@@ -1,7 +1,8 @@
 """A deterministic engine with real key/value semantics: what comes next depends on every token that a sequence holds.
 
 It checks what the scheduler may get wrong: positions that don't follow, numbers out of range, more cells, rows or tokens
-than it has, copies onto what isn't empty, cuts where it can't cut, what went through one adapter used for another.
+than it has, copies onto what isn't empty, cuts where it can't cut, what went through one adapter used for another,
+snapshots of what can't be saved, that nobody saved, or of more bytes than there is room for.
 """
 
 import zlib
@@ -64,6 +65,8 @@ class PlayedEngine:
         """By sequence: its cells, each an identity and a token."""
         self.made: dict[int, int] = {}
         """By sequence: the adapter that all of it went through."""
+        self.saved: dict[int, tuple[list[int], int]] = {}
+        """By snapshot: its tokens, and the adapter that they went through."""
         self.steps: list[list[Span]] = []
         self._refuse = refuse
         self._cells = 0
@@ -131,6 +134,29 @@ class PlayedEngine:
         assert length == 0 or self.capabilities.partial_removal
         assert length <= len(self.held.get(sequence, []))
         self.held[sequence] = self.held.get(sequence, [])[:length]
+
+    def save(self, sequence: int, snapshot: int) -> None:
+        can = self.capabilities
+        assert can.snapshots is not None
+        assert 0 <= sequence < can.rows
+        assert self.held[sequence]
+        assert snapshot not in self.saved
+        self.saved[snapshot] = ([token for _, token in self.held[sequence]], self.made[sequence])
+        assert sum(can.snapshots.of(len(tokens)) for tokens, _ in self.saved.values()) <= can.snapshot_room
+
+    def restore(self, snapshot: int, sequence: int) -> None:
+        can = self.capabilities
+        assert 0 <= sequence < can.rows
+        assert not self.held.get(sequence)
+        tokens, self.made[sequence] = self.saved[snapshot]
+        assert can.cells is None or self.cells_used + len(tokens) <= can.cells
+        cells: list[tuple[int, int]] = []
+        self.held[sequence] = cells
+        for token in tokens:
+            cells.append((self._place(cells), token))
+
+    def forget(self, snapshot: int) -> None:
+        del self.saved[snapshot]
 
     def close(self) -> None:
         self.held.clear()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slm_runtime.engine.protocol import Capabilities, NoCells, Rows
-from slm_runtime.scheduler.plan import Copy, Plan, Sequence, Wanted, tokens_of
+from slm_runtime.engine.protocol import Capabilities, NoCells, Rows, SnapshotSizes
+from slm_runtime.scheduler.plan import Plan, Sequence, Wanted, carry_out, tokens_of
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
 from tests.unit.runtime_engine.playing import PlacingEngine, PlayedEngine, next_token, row_of
 
@@ -28,6 +28,14 @@ WHOLE = replace(UNIFIED, sequences=4, partial_removal=False)
 NO_COPY = replace(UNIFIED, rows=3, sequences=3, cells=None, prefix_copy=False)
 UNITS = replace(UNIFIED, cells=1024, cell_unit=16)
 FEW_UNITS = replace(TIGHT, cell_unit=16)
+RECURRENT = replace(WHOLE, snapshots=SnapshotSizes(fixed=100, token=1), snapshot_room=700)
+WINDOWED = replace(
+    WHOLE,
+    cells=256,
+    snapshots=SnapshotSizes(fixed=9, token=1, window_token=3, window=30),
+    snapshot_room=400,
+)
+NO_CELLS_SAVED = replace(RECURRENT, cells=None, rows=3, sequences=3)
 ALL = {
     "unified": UNIFIED,
     "tight": TIGHT,
@@ -36,6 +44,9 @@ ALL = {
     "no copy": NO_COPY,
     "units": UNITS,
     "few units": FEW_UNITS,
+    "recurrent": RECURRENT,
+    "windowed": WINDOWED,
+    "rows saved": NO_CELLS_SAVED,
 }
 
 
@@ -88,11 +99,7 @@ class World:
 
     def step(self) -> None:
         plan = self.scheduler.plan()
-        for operation in plan.operations:
-            if isinstance(operation, Copy):
-                self.engine.copy(operation.source, operation.target, operation.length)
-            else:
-                self.engine.cut(operation.sequence, operation.length)
+        carry_out(plan.operations, self.engine)
         if plan.spans:
             try:
                 rows = self.engine.step(plan.spans, plan.wanted.output)
@@ -103,12 +110,8 @@ class World:
                 self.scheduler.advance(plan, self.pace(sum(len(span.tokens) for span in plan.spans)))
                 self.take(plan, rows)
         # What is still to be carried out isn't freed in the engine yet.
-        pending = self.scheduler.plan().operations if not self.open else []
-        for operation in pending:
-            if isinstance(operation, Copy):
-                self.engine.copy(operation.source, operation.target, operation.length)
-            else:
-                self.engine.cut(operation.sequence, operation.length)
+        if not self.open:
+            carry_out(self.scheduler.plan().operations, self.engine)
 
     def take(self, plan: Plan, rows: Rows) -> None:
         assert {sequence.wanted for sequence in plan.sequences} == {plan.wanted}

@@ -1,23 +1,36 @@
 """The Engine protocol on llama.cpp: one model, one context, one unified key/value store."""
 
 import ctypes
+import logging
 import time
+from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from llama_cpp import llama_cpp as native
 
-from slm_contract import context
+from slm_contract import context, kv
 from slm_runtime.engine.llama_cpp.adapters import Adapters
 from slm_runtime.engine.llama_cpp.batch import Batch
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.model import CELL_PADDING, LlamaModel
+from slm_runtime.engine.llama_cpp.snapshots import SequenceStates, sizes_of
 from slm_runtime.engine.messages import EngineConfig
-from slm_runtime.engine.protocol import Capabilities, EngineFault, NoCells, Output, Pooling, Rows, Span
+from slm_runtime.engine.protocol import (
+    Capabilities,
+    EngineFault,
+    NoCells,
+    Output,
+    Pooling,
+    Rows,
+    SnapshotSizes,
+    Span,
+)
 
-_MAX_SEQUENCES: Final = 256
-"""llama.cpp's own bound on sequence numbers in a unified store."""
+log = logging.getLogger(__name__)
+
 _TILE: Final = 64
 _WHOLE_TOKENS: Final = 32
 """Tokens whose hidden states or logits one step can give: each costs a row of logits in the compute buffer."""
@@ -45,23 +58,29 @@ class LlamaCppEngine:
             raise model.no_generator()
         # They come before the context: its graphs have room for those that are there.
         self._adapters = Adapters(model.handle, config, model.log)
+        recurrent, window = _recurrent(model.handle), window_of(model.handle)
         self._context = model.make_context(
-            context_params(config, context_length),
+            context_params(config, context_length, window),
             f"{config.parallel} x {context_length} tokens ({config.kv_cache_type})",
         )
         self._memory = native.llama_get_memory(self._context)
         if not self._memory:
             raise model.no_generator()
-        recurrent = native.llama_model_is_recurrent(model.handle) or native.llama_model_is_hybrid(
-            model.handle
-        )
-        outputs = min(_outputs(config), native.llama_n_batch(self._context))
+        step_tokens: int = native.llama_n_batch(self._context)
+        # What the library made, not what was asked for: not every model with a window has a cache for it.
+        self._window = window if self._log.window_cells < native.llama_n_ctx(self._context) else None
+        self._longest = 0
+        if self._window is not None:
+            self._longest = (self._log.window_cells - step_tokens) // config.parallel
+        whole = recurrent or self._window is not None
+        self._states = SequenceStates(self._context)
+        outputs = min(_outputs(config), step_tokens)
         pooling = _POOLINGS.get(model.pooling)
         self.capabilities = Capabilities(
             context_length=context_length,
-            sequences=config.parallel if recurrent else _MAX_SEQUENCES,
+            sequences=config.parallel if whole else kv.MOST_SEQUENCES,
             rows=config.parallel,
-            step_tokens=native.llama_n_batch(self._context),
+            step_tokens=step_tokens,
             cells=native.llama_n_ctx(self._context),
             cell_unit=_TILE,
             embedding_tokens=0 if recurrent or pooling is None else outputs,
@@ -71,12 +90,15 @@ class LlamaCppEngine:
             # it, and less than half a tile is computed token by token.
             mixed=self._log.layers[0] > 0,
             prompt_grain=_TILE,
-            partial_removal=not recurrent,
+            partial_removal=not whole,
             adapters=len(config.adapters),
         )
         self._governor = ThreadGovernor(model.threads, time.monotonic())
         self._computing = model.threads
-        self._batch = Batch(self.capabilities.step_tokens)
+        self._batch = Batch(step_tokens)
+        if whole and (sizes := self._measured()):
+            room = kv.snapshot_room(sizes.of(min(context_length, kv.USUAL_TOKENS)), config.parallel)
+            self.capabilities = replace(self.capabilities, snapshots=sizes, snapshot_room=room)
         self.info = model.describe(
             self.capabilities, parallel=config.parallel, cells=native.llama_n_ctx(self._context)
         )
@@ -84,11 +106,11 @@ class LlamaCppEngine:
     def step(self, spans: Sequence[Span], output: Output = Output.LOGITS) -> Rows:
         rows = self._batch.fill(spans)
         if output is Output.LOGITS:
-            self._decode(spans[0].adapter)
+            self._decode(spans)
             return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
         native.llama_set_embeddings(self._context, True)
         try:
-            self._decode(spans[0].adapter)
+            self._decode(spans)
         finally:
             native.llama_set_embeddings(self._context, False)
         return self._rows(native.llama_get_embeddings, rows, self._embedding_length)
@@ -100,12 +122,44 @@ class LlamaCppEngine:
         if not native.llama_memory_seq_rm(self._memory, sequence, length, -1):
             raise EngineFault(f"llama.cpp can't cut sequence {sequence} at {length}")
 
+    def save(self, sequence: int, snapshot: int) -> None:
+        self._states.save(sequence, snapshot)
+
+    def restore(self, snapshot: int, sequence: int) -> None:
+        self._states.restore(snapshot, sequence)
+
+    def forget(self, snapshot: int) -> None:
+        self._states.forget(snapshot)
+
     def close(self) -> None:
         native.llama_free(self._context)
         self._model.close()
 
-    def _decode(self, adapter: int) -> None:
-        self._adapters.use(self._context, adapter)
+    def _measured(self) -> SnapshotSizes | None:
+        """What snapshots take, as the library has it; None: what it restores isn't what it saved."""
+        sizes = []
+        for position in range(2):
+            self.step([Span(0, position, array("i", [0]))])
+            sizes.append(self._states.sizes(0))
+        found: object
+        try:
+            self.save(0, 0)
+            self.cut(0, 0)
+            self.restore(0, 0)
+            self.forget(0)
+            found = self._states.sizes(0), native.llama_memory_seq_pos_max(self._memory, 0)
+        except EngineFault as fault:
+            found = fault
+        self.cut(0, 0)
+        if found == (sizes[1], 1):
+            return sizes_of(sizes[0], sizes[1], self._window)
+        log.warning(
+            "prefixes aren't shared, for llama.cpp restores of this model not what it saved: %s", found
+        )
+        return None
+
+    def _decode(self, spans: Sequence[Span]) -> None:
+        self._adapters.use(self._context, spans[0].adapter)
         began = time.monotonic()
         code = native.llama_decode(self._context, self._batch.native)
         threads = self._governor.stepped(began, time.monotonic())
@@ -118,6 +172,15 @@ class LlamaCppEngine:
             raise EngineFault(
                 f"llama_decode returned {code}: {' '.join(self._log.errors) or 'no reason given'}"
             )
+        if self._window is not None:
+            for span in spans:
+                self._shorten(span.sequence)
+
+    def _shorten(self, sequence: int) -> None:
+        """So that all sequences find cells for their windows, however long each of them is."""
+        first = native.llama_memory_seq_pos_min(self._memory, sequence)
+        if native.llama_memory_seq_pos_max(self._memory, sequence) - first >= self._longest:
+            self._states.shorten(sequence)
 
     def _rows(self, get: Callable[[Any], Any], rows: int, size: int) -> Rows:
         """A view of the library's own output."""
@@ -129,14 +192,32 @@ class LlamaCppEngine:
         return np.ctypeslib.as_array((ctypes.c_float * (rows * size)).from_address(first)).reshape(rows, size)
 
 
-def context_params(config: EngineConfig, context_length: int) -> Any:
-    """All that decides how much memory a context takes."""
+def window_of(model: Any) -> int:
+    """Tokens that a model's windowed blocks see; 0: it has none, or keeps a state beside them."""
+    return 0 if _recurrent(model) else int(native.llama_model_n_swa(model))
+
+
+def _recurrent(model: Any) -> bool:
+    return bool(native.llama_model_is_recurrent(model) or native.llama_model_is_hybrid(model))
+
+
+def context_params(config: EngineConfig, context_length: int, window: int) -> Any:
+    """All that decides how much memory a context takes.
+
+    Parameters
+    ----------
+    window
+        As of `window_of`.
+    """
     params = native.llama_context_default_params()
     cells = max(config.kv_cells or context_length * config.parallel, context_length)
     params.n_ctx = -(-cells // CELL_PADDING) * CELL_PADDING
     params.n_batch = max(config.batch_size, config.parallel)
     params.n_ubatch = params.n_batch
     params.n_seq_max = config.parallel
+    if kv.window_cells(params.n_ctx, window, config.parallel, config.batch_size) is not None:
+        params.swa_full = False
+        params.n_seq_max = kv.windows(config.parallel)
     params.n_outputs_max = _outputs(config)
     params.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     params.kv_unified = True

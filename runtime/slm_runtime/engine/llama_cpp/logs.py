@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import re
+import sys
 from collections import deque
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ _BUFFER: Final = re.compile(
     r"(?P<device>\S+)\s+(?P<kind>model|LoRA|KV|RS|compute|output) buffer size =\s*(?P<mib>[\d.]+) MiB"
 )
 _OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers")
+_WINDOW_CELLS: Final = re.compile(r"creating +SWA KV cache, size = (\d+) cells")
 _FLASH_ATTENTION: Final = re.compile(
     r"flash_attn\s+= (enabled|disabled)|Flash Attention (enabled|not supported)"
 )
@@ -34,6 +36,8 @@ class NativeLog:
         """By kind: model, LoRA, KV, RS, compute, output."""
         self.layers = (0, 0)
         """Offloaded, and all that could be."""
+        self.window_cells = sys.maxsize
+        """Of the cache that only windowed blocks have, where there is one."""
         self.flash_attention = False
         """As it is, whatever was asked for."""
         self.errors: deque[str] = deque(maxlen=8)
@@ -52,6 +56,8 @@ class NativeLog:
             self.bytes[kind] = self.bytes.get(kind, 0) + round(float(match["mib"]) * 2**20)
         if offloaded := _OFFLOADED.search(line):
             self.layers = (int(offloaded[1]), int(offloaded[2]))
+        if made := _WINDOW_CELLS.search(line):
+            self.window_cells = int(made[1])
         if decided := _FLASH_ATTENTION.search(line):
             self.flash_attention = "enabled" in decided.groups()
         if any(chatter in line for chatter in _CHATTER):

@@ -107,6 +107,7 @@ class LlamaModel:
                 kv_cache=sizes.get("KV", 0) + sizes.get("RS", 0),
                 compute=sizes.get("compute", 0) + max(sizes.get("output", 0), outputs),
                 resident=resident_bytes(),
+                snapshots=can.snapshot_room,
             ),
             load_seconds=time.monotonic() - self._started,
             generates=can.generates,
