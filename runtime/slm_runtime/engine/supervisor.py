@@ -41,6 +41,7 @@ from slm_runtime.engine.messages import (
     Loaded,
     LoadFailed,
     LoadFailureReason,
+    Prompt,
     Rank,
     Ranked,
     RankRequest,
@@ -215,9 +216,10 @@ class EngineSupervisor:
         return answer
 
     async def tokenize(
-        self, text: str, *, add_special: bool = False, parse_special: bool = True
+        self, prompt: str | Prompt, *, add_special: bool = False, parse_special: bool = True
     ) -> list[int]:
-        answer = await self._ask(Tokenize(next(self._ids), text, add_special, parse_special))
+        parts: Prompt = [prompt] if isinstance(prompt, str) else prompt
+        answer = await self._ask(Tokenize(next(self._ids), parts, add_special, parse_special))
         if not isinstance(answer, Tokenized):
             raise TypeError(f"the engine answered with {type(answer).__name__}")
         return answer.tokens

@@ -4,7 +4,7 @@ from array import array
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from slm_runtime.engine.protocol import Output, Span, Tokens
+from slm_runtime.engine.protocol import Medium, Output, Span, Tokens
 from slm_runtime.scheduler.cells import Run
 
 
@@ -73,6 +73,8 @@ class Sequence:
     wanted: Wanted = Wanted.NEXT_TOKEN
     adapter: int = 0
     """As of Span."""
+    media: tuple[Medium, ...] = ()
+    """Those in the prompt, in their order."""
     prompt_tokens: int = field(init=False)
     arrival: int = 0
     resident: Resident | None = None
@@ -99,6 +101,28 @@ class Sequence:
     def remaining(self) -> int:
         """Tokens that the engine has yet to take in; 1 while it generates."""
         return len(self.tokens) - self.computed
+
+    @property
+    def medium(self) -> Medium | None:
+        """What the next position is a part of."""
+        return self._medium_at(self.computed)
+
+    @property
+    def stretch(self) -> int:
+        """Of the remaining tokens, those that may go into one step: up to where a medium begins, or ends."""
+        computed = self.computed
+        borders = (border for each in self.media for border in (each.start, each.end) if border > computed)
+        return min(next(borders, len(self.tokens)), len(self.tokens)) - computed
+
+    def whole(self, length: int) -> int:
+        """So many positions, or fewer: a medium that they would end in is left out."""
+        medium = self._medium_at(length)
+        return length if medium is None else medium.start
+
+    def _medium_at(self, position: int) -> Medium | None:
+        if not self.media or position >= self.media[-1].end:
+            return None
+        return next((each for each in self.media if each.start <= position < each.end), None)
 
     @property
     def placed(self) -> Resident:

@@ -11,7 +11,7 @@ import numpy as np
 
 from slm_runtime.engine.protocol import Capabilities, Tokens
 from slm_runtime.scheduler.cells import CellLedger
-from slm_runtime.scheduler.plan import Copy, Cut, Operation, Resident
+from slm_runtime.scheduler.plan import Copy, Cut, Operation, Resident, Sequence
 
 
 def common_prefix(left: Tokens, right: Tokens, limit: int) -> int:
@@ -60,27 +60,29 @@ class Residents:
         taken, self._operations = self._operations, []
         return taken
 
-    def match(self, tokens: Tokens, limit: int, adapter: int) -> tuple[Resident | None, int]:
-        """Who holds the longest prefix of `tokens`, as that adapter made it, and how much of it may be used."""
+    def match(self, sequence: Sequence, limit: int) -> tuple[Resident | None, int]:
+        """Who holds the longest prefix of its tokens, as its adapter made it, and how much of it may be used."""
         best, length = None, 0
         if not self._capabilities.prefix_copy:
             return best, length
-        for resident in (each for each in self if each.adapter == adapter):
-            common = common_prefix(resident.tokens, tokens, min(limit, resident.length))
+        for resident in (each for each in self if each.adapter == sequence.adapter):
+            common = common_prefix(resident.tokens, sequence.tokens, min(limit, resident.length))
+            common = sequence.whole(common)
             if common > length and (self._capabilities.partial_removal or common == resident.length):
                 best, length = resident, common
         return best, length
 
-    def open(self, tokens: Tokens, limit: int, adapter: int) -> Resident:
-        """A running resident for `tokens`, which holds the longest prefix that there is, at most `limit`."""
+    def open(self, sequence: Sequence, limit: int) -> Resident:
+        """A running resident for its tokens, which holds the longest prefix that there is, at most `limit`."""
         self._clock += 1
-        source, length = self.match(tokens, limit, adapter)
+        tokens = sequence.tokens
+        source, length = self.match(sequence, limit)
         if source is not None and not source.running and self._in_place(source, length):
             self._shorten(source, length)
             source.tokens, source.running, source.used = tokens, True, self._clock
             return source
         number = self._free_row(source)
-        resident = Resident(number, tokens, adapter, used=self._clock)
+        resident = Resident(number, tokens, sequence.adapter, used=self._clock)
         self._by_number[number] = resident
         if source is not None and source.end is not None:
             source.used = self._clock

@@ -44,6 +44,8 @@ class _Kind(NamedTuple):
     wanted: Wanted
     prompt: bool
     """Where prompts and single tokens don't mix."""
+    media: bool
+    """What goes in next is an image's, or a part of one."""
 
 
 class Scheduler:
@@ -69,7 +71,7 @@ class Scheduler:
         }
         """In one step, of sequences of which each token's own is wanted."""
         adapters = range(capabilities.adapters + 1)
-        self._turns = [_Kind(*kind) for kind in product(adapters, Wanted, (True, False))]
+        self._turns = [_Kind(*kind) for kind in product(adapters, Wanted, (True, False), (True, False))]
         """Whose step was longest ago comes first."""
         self._adapter = 0
         """Of the last step."""
@@ -92,7 +94,10 @@ class Scheduler:
     def waiting_bytes(self) -> int:
         """About what the sequences that wait take of memory."""
         tokens = {id(s.tokens): len(s.tokens) for s in self._waiting}
-        return _SEQUENCE_BYTES * len(self._waiting) + _TOKEN_BYTES * sum(tokens.values())
+        media = {id(each.content): each.content.size for s in self._waiting for each in s.media}
+        return (
+            _SEQUENCE_BYTES * len(self._waiting) + _TOKEN_BYTES * sum(tokens.values()) + sum(media.values())
+        )
 
     @property
     def cells_used(self) -> int:
@@ -216,6 +221,8 @@ class Scheduler:
             return []
         turn = self._turn({self._kind(s) for s in settled})
         taking_part = [s for s in settled if self._kind(s) == turn]
+        if turn.media:
+            taking_part = _encoded(taking_part)
         if turn.wanted is Wanted.NEXT_TOKEN:
             return self._choose_generating(
                 taking_part, any(s.generates and s.remaining == 1 for s in settled)
@@ -239,8 +246,9 @@ class Scheduler:
         return turn
 
     def _kind(self, sequence: Sequence) -> _Kind:
+        media = sequence.medium is not None
         prompt = not self._capabilities.mixed and sequence.generates and sequence.remaining > 1
-        return _Kind(sequence.adapter, sequence.wanted, prompt)
+        return _Kind(sequence.adapter, sequence.wanted, prompt, media)
 
     def _choose_generating(self, sequences: list[Sequence], streaming: bool) -> list[tuple[Sequence, int]]:
         """Single tokens come first. `streaming`: some sequence, one of these or not, waits for its next one."""
@@ -263,13 +271,16 @@ class Scheduler:
         if self._capabilities.prefill_rows is not None:
             prompts = prompts[: self._capabilities.prefill_rows]
         oldest = min(prompts, key=lambda s: s.arrival)
-        reserved = min(oldest.remaining, max(1, room // 4))
+        reserved = min(oldest.stretch, max(1, room // 4))
         shares: list[tuple[Sequence, int]] = []
         for sequence in sorted(prompts, key=lambda s: (s.remaining, s.arrival)):
+            stretch = sequence.stretch
             if sequence is oldest:
-                count, reserved = min(sequence.remaining, room), 0
+                count, reserved = min(stretch, room), 0
             else:
-                count = min(sequence.remaining, room - reserved)
+                count = min(stretch, room - reserved)
+            if count < stretch and self._capabilities.whole_media and sequence.medium is not None:
+                count = 0 if shares else stretch
             if count > 0:
                 shares.append((sequence, count))
                 room -= count
@@ -281,10 +292,10 @@ class Scheduler:
             return
         if not sequence.generates:
             # Something of each of its tokens is wanted, so none can be spared.
-            sequence.resident = self._residents.open(sequence.tokens, 0, sequence.adapter)
+            sequence.resident = self._residents.open(sequence, 0)
             return
         limit = len(sequence.tokens) - 1
-        _, held = self._residents.match(sequence.tokens, limit, sequence.adapter)
+        _, held = self._residents.match(sequence, limit)
         leader, promised = self._best_promise(sequence, limit)
         if leader is not None:
             same_request = leader.request == sequence.request
@@ -292,7 +303,7 @@ class Scheduler:
                 sequence.leader, sequence.leader_length = leader, promised
                 return
         sequence.leader = None
-        sequence.resident = self._residents.open(sequence.tokens, limit, sequence.adapter)
+        sequence.resident = self._residents.open(sequence, limit)
         if not sequence.started:
             sequence.cached_tokens = min(sequence.resident.length, sequence.prompt_tokens)
 
@@ -351,4 +362,11 @@ class Scheduler:
             tokens=sequence.next_tokens(count),
             rows=(count == sequence.remaining) if sequence.generates else count,
             adapter=sequence.adapter,
+            medium=sequence.medium,
         )
+
+
+def _encoded(sequences: list[Sequence]) -> list[Sequence]:
+    """Those whose medium needs only to be taken in; where there is none, one whose medium is to be encoded first."""
+    ready = [s for s in sequences if s.medium is not None and s.medium.content.ready]
+    return ready or [min(sequences, key=lambda s: (s.remaining, s.arrival))]
