@@ -46,8 +46,7 @@ def write_tiny_gguf(
 
     With `shard_tensors` it is split into shards of so many tensors beside `path`, and the first one's path is returned.
     With a sliding window it is a Gemma 3, whose layers differ; with the name of a pre-tokenizer, `pre`, its tokens are byte
-    pairs, which that one finds the words for. `control` are tokens of a meaning beside those that it has. `changes` are added
-    to its tensors.
+    pairs, which that one finds the words for. `control` are more tokens of a meaning; `changes` are added to its tensors.
     """
     embedding, heads, kv_heads, feed_forward = 64, 2, 1, 128
     head = embedding // heads
