@@ -74,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=SOURCE",
         help="a LoRA adapter, a GGUF file or a URI, and the name that clients ask for; may be given several times",
     )
+    serve.add_argument(
+        "--projector",
+        type=Path,
+        metavar="FILE",
+        help="the GGUF file (mmproj) with which the model sees images",
+    )
     serve.add_argument("--name", help="the name that clients ask for; default: the file's")
     serve.add_argument("--host", help="the address to listen on; default: 127.0.0.1")
     serve.add_argument("--port", type=port, help="of the APIs; default: 8080")
@@ -158,7 +164,7 @@ def _serve(options: argparse.Namespace, places: Places) -> int:
         return serve(config_from_environment(), _moved(options, places))
     from slm_runtime.local import fetch_local, local_adapter, local_config, local_places
 
-    places = _moved(options, local_places(places))
+    places = replace(_moved(options, local_places(places)), projector=options.projector)
     settings = {
         "adapters": [local_adapter(each) for each in options.adapter] if options.adapter else None,
         "context_length": options.context_length,

@@ -5,7 +5,7 @@ invalid UTF-8, cut inside characters: what streaming has to cope with.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -38,6 +38,7 @@ def write_tiny_gguf(
     pooling: PoolingType | None = None,
     architecture: str = "llama",
     pre: str | None = None,
+    control: Sequence[str] = (),
     shard_tensors: int = 0,
     changes: Mapping[str, Matrix] | None = None,
 ) -> Path:
@@ -45,11 +46,11 @@ def write_tiny_gguf(
 
     With `shard_tensors` it is split into shards of so many tensors beside `path`, and the first one's path is returned.
     With a sliding window it is a Gemma 3, whose layers differ; with the name of a pre-tokenizer, `pre`, its tokens are byte
-    pairs, which that one finds the words for. `changes` are added to its tensors.
+    pairs, which that one finds the words for. `control` are more tokens of a meaning; `changes` are added to its tensors.
     """
     embedding, heads, kv_heads, feed_forward = 64, 2, 1, 128
     head = embedding // heads
-    vocabulary = _sentence_pieces() if pre is None else _bytepairs()
+    vocabulary = _sentence_pieces(control) if pre is None else _bytepairs()
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int) -> Matrix:
@@ -61,6 +62,8 @@ def write_tiny_gguf(
         writer.add_sliding_window(sliding_window)
         writer.add_key_length(head)
         writer.add_value_length(head)
+    if architecture == "qwen2vl":
+        writer.add_rope_dimension_sections([4, 6, 6, 0])
     if pooling is not None:
         writer.add_pooling_type(pooling)
     writer.add_name(name)
@@ -187,19 +190,20 @@ class _Vocabulary:
 _CONTROL = [b"<s>", b"</s>", b"<|im_start|>", b"<|im_end|>"]
 
 
-def _sentence_pieces() -> _Vocabulary:
+def _sentence_pieces(more: Sequence[str] = ()) -> _Vocabulary:
+    control = [*_CONTROL, *(each.encode() for each in more)]
     letters = ["▁", *(chr(c) for c in range(33, 127)), "\n"]
     pieces = list(dict.fromkeys([*letters, *("▁" + word for word in WORDS.split())]))
     tokens = [
         b"<unk>",
-        *_CONTROL,
+        *control,
         *(b"<0x%02X>" % byte for byte in range(256)),
         *(p.encode() for p in pieces),
     ]
-    scores = [0.0] * (1 + len(_CONTROL) + 256) + [-float(rank) for rank in range(len(pieces))]
+    scores = [0.0] * (1 + len(control) + 256) + [-float(rank) for rank in range(len(pieces))]
     types = [
         int(TokenType.UNKNOWN),
-        *[int(TokenType.CONTROL)] * len(_CONTROL),
+        *[int(TokenType.CONTROL)] * len(control),
         *[int(TokenType.BYTE)] * 256,
         *[int(TokenType.NORMAL)] * len(pieces),
     ]

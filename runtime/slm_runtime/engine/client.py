@@ -18,6 +18,7 @@ from slm_runtime.engine.messages import (
     GenerateRequest,
     Loaded,
     LoadFailureReason,
+    Prompt,
     Ranked,
     RankRequest,
     Scored,
@@ -165,7 +166,7 @@ class EngineClient(Protocol):
         ...
 
     async def tokenize(
-        self, text: str, *, add_special: bool = False, parse_special: bool = True
+        self, prompt: str | Prompt, *, add_special: bool = False, parse_special: bool = True
     ) -> list[int]: ...
 
     async def detokenize(self, tokens: list[int]) -> str: ...

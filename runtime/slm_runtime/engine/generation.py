@@ -57,6 +57,7 @@ class GenerationState:
                 tokens=prepared.tokens,
                 limit=prepared.limit,
                 adapter=prepared.request.adapter,
+                media=prepared.media,
             )
             for index in range(prepared.request.n)
         ]

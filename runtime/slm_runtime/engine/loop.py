@@ -18,7 +18,7 @@ from slm_runtime.engine.messages import (
     StepOutput,
 )
 from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedRanking, PreparedScoring, Sound
-from slm_runtime.engine.protocol import Engine, NoCells, Rows
+from slm_runtime.engine.protocol import Engine, MediumFailed, NoCells, Rows, Unfinished
 from slm_runtime.engine.reading import Reading
 from slm_runtime.engine.scoring import ScoringState
 from slm_runtime.scheduler.plan import Plan, Sequence, Wanted, carry_out
@@ -171,8 +171,14 @@ class StepLoop:
             return self._engine.step(plan.spans, plan.wanted.output), self._clock() - began
         except NoCells:
             if not self._scheduler.retreat():
-                self._fail(plan.sequences, output)
-            return None, self._clock() - began
+                self._fail(
+                    plan.sequences, "the engine found no room for even one more token of this request", output
+                )
+        except MediumFailed as error:
+            self._fail(plan.sequences, str(error), output)
+        except Unfinished:
+            pass
+        return None, self._clock() - began
 
     def _choose(self, sequences: Iterable[Sequence], rows: Rows, output: StepOutput) -> None:
         now = self._clock()
@@ -197,8 +203,7 @@ class StepLoop:
                 self._ended.append(self._clock())
                 self._send(reading.result())
 
-    def _fail(self, sequences: list[Sequence], output: StepOutput) -> None:
-        message = "the engine found no room for even one more token of this request"
+    def _fail(self, sequences: list[Sequence], message: str, output: StepOutput) -> None:
         for sequence in sequences:
             if sequence.generates:
                 self._scheduler.finish(sequence)

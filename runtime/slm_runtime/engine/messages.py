@@ -41,6 +41,8 @@ class EngineConfig(Message, kw_only=True):
     model_path: str
     own_adapters: list[AdapterFile] = []
     """A part of the model: all goes through them, whatever else it goes through."""
+    projector: str | None = None
+    """The file (`mmproj`) with which the model sees images; None: it sees none."""
     adapters: list[AdapterFile] = []
     context_length: int | None = None
     """Tokens a request may hold, prompt and completion together; None: as trained, capped at 8192."""
@@ -99,11 +101,22 @@ class Constraint(Value):
     """
 
 
+class Picture(msgspec.Struct):
+    """An image as it was sent: JPEG, PNG, WebP or GIF. Not an array, which tokens are."""
+
+    data: bytes
+    name: str
+    """Where in the client's request it is."""
+
+
+Prompt = list[str | list[int] | Picture]
+"""Parts: text, tokenized in the engine process, token ids as they are, or images."""
+
+
 class GenerateRequest(Value, kw_only=True):
     """One prompt, `n` choices that share its prefill."""
 
-    prompt: list[str | list[int]]
-    """Parts: text, tokenized in the engine process, or token ids as they are."""
+    prompt: Prompt
     max_tokens: int | None = None
     """None: until the context is full."""
     n: int = 1
@@ -199,7 +212,7 @@ class Rank(Message):
 
 class Tokenize(Message):
     id: int
-    text: str
+    prompt: Prompt
     add_special: bool = False
     parse_special: bool = True
 
@@ -257,9 +270,11 @@ class Loaded(Message, kw_only=True):
     memory: MemoryBreakdown
     load_seconds: float
     generates: bool = True
-    """What it can be asked for; likewise the next two."""
+    """What it can be asked for; likewise the next three."""
     embeds: bool = True
     ranks: bool = False
+    sees: bool = False
+    """Images in prompts."""
 
 
 LoadFailureReason = Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]
@@ -431,6 +446,7 @@ class Scored(Message):
 class Tokenized(Message):
     id: int
     tokens: list[int]
+    """Negative numbers stand for what images take."""
 
 
 class Detokenized(Message):

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from slm_runtime.engine.messages import (
@@ -10,6 +10,8 @@ from slm_runtime.engine.messages import (
     Embed,
     EmbedRequest,
     GenerateRequest,
+    Picture,
+    Prompt,
     Rank,
     RankRequest,
     Refused,
@@ -17,8 +19,18 @@ from slm_runtime.engine.messages import (
     Score,
     ScoreRequest,
     Submit,
+    Tokenize,
+    Tokenized,
 )
-from slm_runtime.engine.protocol import Capabilities, EncoderCapabilities, Tokens, Vocabulary
+from slm_runtime.engine.protocol import (
+    Capabilities,
+    EncoderCapabilities,
+    MediaReader,
+    Medium,
+    MediumInvalid,
+    Tokens,
+    Vocabulary,
+)
 from slm_runtime.sampling.constraint import GrammarMatcher, Grammars, InvalidConstraint
 from slm_runtime.scheduler.plan import tokens_of
 
@@ -40,6 +52,8 @@ class Prepared:
     limit: int
     """Tokens, prompt included, at which each choice must end."""
     matcher: GrammarMatcher | None
+    media: tuple[Medium, ...] = ()
+    """As of Sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +100,14 @@ class _TooLong(Exception):
 class Preparer:
     """Tokenizes, checks and compiles, on threads that don't step. Constraints are compiled by one thread only."""
 
-    def __init__(self, vocabulary: Vocabulary, capabilities: Capabilities | EncoderCapabilities) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        capabilities: Capabilities | EncoderCapabilities,
+        media: MediaReader | None = None,
+    ) -> None:
         self._vocabulary = vocabulary
+        self._media = media
         self._can = capabilities
         self._context_length = capabilities.context_length
         self._adapters = capabilities.adapters
@@ -106,10 +126,10 @@ class Preparer:
             self._check_adapter(request.adapter)
             _check_request(request)
             _check_sampling(request.sampling, self._vocabulary.size)
-            tokens = self._prompt(request)
+            tokens, media = self._prompt(request)
             limit = min(self._limit(request, len(tokens)), len(tokens) + _answer_room(request))
             matcher = self._grammars.compile(request.constraint) if request.constraint else None
-            return Prepared(submit.id, request, tokens_of(tokens), limit, matcher)
+            return Prepared(submit.id, request, tokens_of(tokens), limit, matcher, media)
         except _Invalid as error:
             return Refused(submit.id, str(error), error.param)
         except InvalidConstraint as error:
@@ -160,11 +180,27 @@ class Preparer:
             return Refused(rank.id, str(error), "documents", "context_length_exceeded")
         return PreparedRanking(rank.id, request, inputs)
 
-    def encode(self, parts: list[str | list[int]], *, add_special: bool, parse_special: bool) -> list[int]:
+    def prepare_tokens(self, tokenize: Tokenize) -> Tokenized | Refused:
+        try:
+            tokens, _ = self._encode(
+                tokenize.prompt, add_special=tokenize.add_special, parse_special=tokenize.parse_special
+            )
+        except _Invalid as error:
+            return Refused(tokenize.id, str(error), error.param)
+        except _TooLong as error:
+            return Refused(tokenize.id, str(error), "prompt", "context_length_exceeded")
+        return Tokenized(tokenize.id, tokens)
+
+    def _encode(
+        self, parts: Prompt, *, add_special: bool, parse_special: bool
+    ) -> tuple[list[int], tuple[Medium, ...]]:
         tokens: list[int] = []
+        media: list[Medium] = []
         for part in parts:
             if isinstance(part, str):
                 tokens += self._vocabulary.tokenize(part, parse_special=parse_special)
+            elif isinstance(part, Picture):
+                self._see(part, tokens, media)
             else:
                 for token in part:
                     if not 0 <= token < self._vocabulary.size:
@@ -172,7 +208,41 @@ class Preparer:
                             "prompt", f"token {token} isn't one of the model's {self._vocabulary.size} tokens"
                         )
                 tokens += part
-        return self._vocabulary.add_special(tokens) if add_special else tokens
+        if not add_special:
+            return tokens, tuple(media)
+        whole = self._vocabulary.add_special(tokens)
+        before = whole.index(tokens[0]) if media else 0
+        return whole, tuple(replace(each, start=each.start + before) for each in media)
+
+    def _see(self, picture: Picture, tokens: list[int], media: list[Medium]) -> None:
+        """Append what a picture takes in a prompt."""
+        if self._media is None:
+            raise _Invalid(picture.name, "this model sees no images: it has no projector")
+        try:
+            parts = self._media.read(picture.data)
+        except MediumInvalid as error:
+            raise _Invalid(picture.name, f"the image at {picture.name} can't be read: {error}") from None
+        for part in parts:
+            if isinstance(part, list):
+                tokens += part
+            else:
+                media.append(Medium(len(tokens), len(part.tokens), part.content))
+                tokens += part.tokens
+        self._glance_at(tokens)
+
+    def _glance_at(self, tokens: list[int]) -> None:
+        """Refuse more images than can fit, without the time that reading all of them would take."""
+        if len(tokens) >= self._context_length:
+            raise _TooLong(
+                f"the prompt's images, and the text before them, have {len(tokens)} tokens or more, and exceed the context "
+                f"length of {self._context_length}: send fewer or smaller images, or raise the context length of the "
+                "deployment"
+            )
+
+    def encode(self, parts: list[str | list[int]], *, add_special: bool, parse_special: bool) -> list[int]:
+        """Tokens of what has no images."""
+        tokens, _ = self._encode([*parts], add_special=add_special, parse_special=parse_special)
+        return tokens
 
     def _check_adapter(self, adapter: int) -> None:
         if not 0 <= adapter <= self._adapters:
@@ -180,7 +250,7 @@ class Preparer:
                 "adapter", f"adapter {adapter} isn't one of the {self._adapters} that the engine has"
             )
 
-    def _glance(self, parts: Sequence[str | list[int]], what: str) -> None:
+    def _glance(self, parts: Sequence[str | list[int] | Picture], what: str) -> None:
         """Refuse what can't fit, without the seconds that reading it would take."""
         characters = sum(len(part) for part in parts if isinstance(part, str))
         if characters > CHARACTERS_A_TOKEN * self._context_length:
@@ -272,14 +342,16 @@ class Preparer:
             raise _Invalid("prompt", "the prompt is empty; this model needs at least one token to begin with")
         return [self._vocabulary.bos]
 
-    def _prompt(self, request: GenerateRequest) -> list[int]:
+    def _prompt(self, request: GenerateRequest) -> tuple[list[int], tuple[Medium, ...]]:
         if request.keep_on_overflow is None:
             self._glance(request.prompt, "the prompt")
-        tokens = self._begun(
-            self.encode(request.prompt, add_special=request.add_special, parse_special=request.parse_special)
+        tokens, media = self._encode(
+            request.prompt, add_special=request.add_special, parse_special=request.parse_special
         )
+        tokens = self._begun(tokens)
         most = self._context_length - 1
-        if len(tokens) > most and request.keep_on_overflow is not None:
+        # Where there are images, none of them may be cut.
+        if len(tokens) > most and request.keep_on_overflow is not None and not media:
             keep = min(max(0, request.keep_on_overflow), most // 2)
             # Half of what remains is left for the answer, or the next token would overflow again.
             recent = max(1, (self._context_length - keep) // 2)
@@ -289,7 +361,7 @@ class Preparer:
                 f"the prompt has {len(tokens)} tokens, and exceeds the context length of {self._context_length}, of which "
                 "at least one must be left for the answer: shorten it, or raise the context length of the deployment"
             )
-        return tokens
+        return tokens, media
 
     def _limit(self, request: GenerateRequest, prompt: int) -> int:
         if request.max_tokens is None:

@@ -31,6 +31,8 @@ from slm_runtime.engine.messages import (
     Loaded,
     LoadFailed,
     Message,
+    Picture,
+    Prompt,
     Rank,
     Refused,
     Score,
@@ -101,7 +103,9 @@ def main(descriptor: int, load: Load | None = None) -> int:
         return 1
     engine, info = loaded
     inbox: Inbox = queue.SimpleQueue()
-    reader = Reader(channel, inbox, Preparer(engine.vocabulary, engine.capabilities), engine.vocabulary)
+    media = None if isinstance(engine, Encoder) else engine.media
+    preparer = Preparer(engine.vocabulary, engine.capabilities, media)
+    reader = Reader(channel, inbox, preparer, engine.vocabulary)
     threading.stack_size(TOKENIZING_STACK_BYTES)
     threading.Thread(target=reader.run, args=(early,), name="reader", daemon=True).start()
     loop = loop_of(engine, channel.send, first.queue_limit)
@@ -243,10 +247,7 @@ class Reader:
                 case Score():
                     return self._preparer.prepare_scoring(message)
                 case Tokenize():
-                    tokens = self._preparer.encode(
-                        [message.text], add_special=message.add_special, parse_special=message.parse_special
-                    )
-                    return Tokenized(message.id, tokens)
+                    return self._preparer.prepare_tokens(message)
         except Exception as error:
             log.exception("request %d can't be prepared", message.id)
             return Refused(message.id, f"this request can't be prepared: {error}")
@@ -256,13 +257,18 @@ def is_heavy(message: Work) -> bool:
     """Whether it may take longer than others should have to wait."""
     match message:
         case Submit():
-            return message.request.constraint is not None or _length(message.request.prompt) > _HEAVY_TEXT
+            return message.request.constraint is not None or _is_heavy(message.request.prompt)
         case Embed() | Score():
             return _length(message.request.inputs) > _HEAVY_TEXT
         case Rank():
             return _length(message.request.queries) + _length(message.request.documents) > _HEAVY_TEXT
         case Tokenize():
-            return len(message.text) > _HEAVY_TEXT
+            return _is_heavy(message.prompt)
+
+
+def _is_heavy(prompt: Prompt) -> bool:
+    texts = [part for part in prompt if not isinstance(part, Picture)]
+    return len(texts) < len(prompt) or _length(texts) > _HEAVY_TEXT
 
 
 def _length(parts: Sequence[str | list[int]]) -> int:

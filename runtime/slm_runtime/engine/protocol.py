@@ -33,6 +33,18 @@ class NoCells(Exception):  # a state to react to, not a fault
     """The step found no room for its tokens. Nothing has changed; a smaller one may succeed."""
 
 
+class Unfinished(Exception):  # likewise
+    """The step went into work that it isn't through with, as what a medium is encoded to. Others may have their turn."""
+
+
+class MediumFailed(Exception):
+    """The medium of the step can't be encoded; nothing else is wrong."""
+
+
+class MediumInvalid(Exception):
+    """What was sent is no medium that the engine can read. A sentence for people."""
+
+
 class Output(Enum):
     """What the rows of a step are."""
 
@@ -103,6 +115,10 @@ class Capabilities:
     """Bytes of all snapshots together."""
     adapters: int = 0
     """Sets of weights beside the model's own: a step goes through one of them, or none."""
+    media: bool = False
+    """Images can be part of a prompt. They don't go into one step with tokens."""
+    whole_media: bool = False
+    """All positions of a medium go into one step, since each of them sees all others."""
 
     @property
     def generates(self) -> bool:
@@ -138,6 +154,7 @@ class EncoderCapabilities:
 
     adapters: int = 0
     snapshot_room: int = 0
+    media: bool = False
 
     @property
     def generates(self) -> bool:
@@ -152,6 +169,37 @@ class EncoderCapabilities:
         return False
 
 
+class Encodable(Protocol):
+    """What an engine makes the hidden states of a medium's positions from."""
+
+    @property
+    def ready(self) -> bool:
+        """It is encoded: a step takes it in at once; else steps work on that first, and are Unfinished."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes of memory before it is encoded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """Positions of a sequence that hold no tokens, but an image or a part of one.
+
+    In the sequence's tokens there are numbers in their place that no token has: negative ones, which follow from the
+    content, so that whatever compares prompts compares pictures too.
+    """
+
+    start: int
+    length: int
+    content: Encodable
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Tokens of one sequence in one step; they follow what the sequence already holds."""
@@ -164,6 +212,8 @@ class Span:
     adapter: int = 0
     """What its tokens go through, counted from 1; 0: the model alone. It is the same in all spans of a step, and in all
     steps of a sequence."""
+    medium: Medium | None = None
+    """What its tokens stand for: a medium of which they are a part. All spans of a step have one, or none has."""
 
 
 class Vocabulary(Protocol):
@@ -202,8 +252,28 @@ class Vocabulary(Protocol):
     def is_special(self, token: int) -> bool: ...
 
 
+@dataclass(frozen=True, slots=True)
+class MediumPart:
+    """A medium, or a part of one, that is yet to be given its place."""
+
+    tokens: list[int]
+    """The numbers that stand for its positions."""
+    content: Encodable
+
+
+class MediaReader(Protocol):
+    """What images become in a prompt. Its methods may be called from another thread than the one that steps."""
+
+    def read(self, data: bytes) -> list[list[int] | MediumPart]:
+        """Take a file apart: what is to be encoded, and tokens around that, as the model was trained with them.
+
+        Raises MediumInvalid.
+        """
+        ...
+
+
 class Engine(Protocol):
-    """One loaded model. All methods belong to the thread that steps, but for those of `vocabulary`."""
+    """One loaded model. All methods belong to the thread that steps, but for those of `vocabulary` and `media`."""
 
     @property
     def capabilities(self) -> Capabilities: ...
@@ -211,11 +281,14 @@ class Engine(Protocol):
     @property
     def vocabulary(self) -> Vocabulary: ...
 
+    @property
+    def media(self) -> MediaReader | None: ...
+
     def step(self, spans: Sequence[Span], output: Output = Output.LOGITS) -> Rows:
         """Take the spans in and return the rows that they want, in their order.
 
         The rows belong to the engine; they may be written to, and hold until the next step.
-        Raises NoCells, or EngineFault.
+        Raises NoCells, Unfinished, MediumFailed, or EngineFault.
         """
         ...
 

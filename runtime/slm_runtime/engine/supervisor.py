@@ -29,6 +29,7 @@ from slm_runtime.engine.messages import (
     Loaded,
     LoadFailed,
     LoadFailureReason,
+    Prompt,
     Rank,
     Ranked,
     RankRequest,
@@ -184,9 +185,10 @@ class EngineSupervisor:
         return await self._ask(Score(self._mailbox.next_id(), request), Scored, request.deadline)
 
     async def tokenize(
-        self, text: str, *, add_special: bool = False, parse_special: bool = True
+        self, prompt: str | Prompt, *, add_special: bool = False, parse_special: bool = True
     ) -> list[int]:
-        question = Tokenize(self._mailbox.next_id(), text, add_special, parse_special)
+        parts: Prompt = [prompt] if isinstance(prompt, str) else prompt
+        question = Tokenize(self._mailbox.next_id(), parts, add_special, parse_special)
         return (await self._ask(question, Tokenized)).tokens
 
     async def detokenize(self, tokens: list[int]) -> str:

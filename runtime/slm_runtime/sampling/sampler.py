@@ -1,6 +1,7 @@
 """The chain from a row of logits to a token, for one sequence. Neighbours in the batch have no part in it."""
 
 import random
+from array import array
 from typing import Final, Protocol
 
 import numpy as np
@@ -67,6 +68,8 @@ class Sampler:
                 np.fromiter(params.logit_bias.values(), np.float32),
             )
         self._penalties = Penalties(params) if Penalties.wanted(params) else None
+        if self._penalties is not None:
+            prompt = array("i", (token for token in prompt if token >= 0))  # the rest stands for media
         if self._penalties is not None and params.penalize_prompt:
             for token in prompt if params.penalty_window < 0 else prompt[-params.penalty_window :]:
                 self._penalties.add(token)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from slm_runtime.engine.protocol import Engine, Output, Span, Tokens
+from slm_runtime.engine.protocol import Engine, Medium, Output, Span, Tokens
 from slm_runtime.scheduler.cells import Run
 
 
@@ -111,6 +111,8 @@ class Sequence:
     wanted: Wanted = Wanted.NEXT_TOKEN
     adapter: int = 0
     """As of Span."""
+    media: tuple[Medium, ...] = ()
+    """Those in the prompt, in their order."""
     prompt_tokens: int = field(init=False)
     arrival: int = 0
     resident: Resident | None = None
@@ -141,9 +143,27 @@ class Sequence:
         return len(self.tokens) - self.computed
 
     @property
+    def medium(self) -> Medium | None:
+        """What the next position is a part of."""
+        return self._medium_at(self.computed)
+
+    @property
     def ahead(self) -> int:
-        """Of the remaining tokens, those up to the next border."""
-        return min((b for b in self.borders if b > self.computed), default=len(self.tokens)) - self.computed
+        """Of the remaining tokens, those that may go into one step: up to a border, or where a medium begins or ends."""
+        computed = self.computed
+        borders = (border for each in self.media for border in (each.start, each.end) if border > computed)
+        saved = (border for border in self.borders if border > computed)
+        return min(len(self.tokens), next(borders, len(self.tokens)), *saved) - computed
+
+    def whole(self, length: int) -> int:
+        """So many positions, or fewer: a medium that they would end in is left out."""
+        medium = self._medium_at(length)
+        return length if medium is None else medium.start
+
+    def _medium_at(self, position: int) -> Medium | None:
+        if not self.media or position >= self.media[-1].end:
+            return None
+        return next((each for each in self.media if each.start <= position < each.end), None)
 
     @property
     def placed(self) -> Resident:

@@ -11,7 +11,7 @@ import numpy as np
 
 from slm_runtime.engine.protocol import Capabilities, Tokens
 from slm_runtime.scheduler.cells import CellLedger
-from slm_runtime.scheduler.plan import Copy, Cut, Operation, Resident, Restore
+from slm_runtime.scheduler.plan import Copy, Cut, Operation, Resident, Restore, Sequence
 from slm_runtime.scheduler.snapshots import Snapshot, Snapshots
 
 
@@ -63,27 +63,29 @@ class Residents:
         self._operations.clear()
         return taken
 
-    def match(self, tokens: Tokens, limit: int, adapter: int) -> tuple[Resident | Snapshot | None, int]:
-        """Who holds the longest prefix of `tokens`, as that adapter made it, and how much of it may be used."""
+    def match(self, sequence: Sequence, limit: int) -> tuple[Resident | Snapshot | None, int]:
+        """Who holds the longest prefix of its tokens, as its adapter made it, and how much of it may be used."""
         best: Resident | Snapshot | None = None
         length = 0
         if not self._capabilities.prefix_copy:
             return best, length
-        for resident in (each for each in self if each.adapter == adapter):
-            common = common_prefix(resident.tokens, tokens, min(limit, resident.length))
+        for resident in (each for each in self if each.adapter == sequence.adapter):
+            common = common_prefix(resident.tokens, sequence.tokens, min(limit, resident.length))
+            common = sequence.whole(common)
             if common > length and (self._capabilities.partial_removal or common == resident.length):
                 best, length = resident, common
-        for snapshot in (each for each in self._snapshots if each.adapter == adapter):
+        for snapshot in (each for each in self._snapshots if each.adapter == sequence.adapter):
             size = len(snapshot.tokens)
-            if length < size <= limit and common_prefix(snapshot.tokens, tokens, size) == size:
+            if length < size <= limit and common_prefix(snapshot.tokens, sequence.tokens, size) == size:
                 best, length = snapshot, size
         return best, length
 
-    def known(self, tokens: Tokens, limit: int, adapter: int) -> int:
-        """How much of `tokens`, at most `limit`, others begin with too that are held or were saved, usable or not."""
-        held = [each.tokens[: each.length] for each in self if each.adapter == adapter]
-        saved = [each.tokens for each in self._snapshots if each.adapter == adapter]
-        return max((common_prefix(each, tokens, limit) for each in held + saved), default=0)
+    def known(self, sequence: Sequence, limit: int) -> int:
+        """How much of its tokens, at most `limit`, others begin with too that are held or were saved, usable or not."""
+        held = [each.tokens[: each.length] for each in self if each.adapter == sequence.adapter]
+        saved = [each.tokens for each in self._snapshots if each.adapter == sequence.adapter]
+        known = max((common_prefix(each, sequence.tokens, limit) for each in held + saved), default=0)
+        return sequence.whole(known)
 
     @property
     def saves(self) -> bool:
@@ -98,10 +100,11 @@ class Residents:
         self._clock += 1
         self._snapshots.save(resident, self._clock)
 
-    def open(self, tokens: Tokens, limit: int, adapter: int) -> Resident:
-        """A running resident for `tokens`, which holds the longest prefix that there is, at most `limit`."""
+    def open(self, sequence: Sequence, limit: int) -> Resident:
+        """A running resident for its tokens, which holds the longest prefix that there is, at most `limit`."""
         self._clock += 1
-        source, length = self.match(tokens, limit, adapter)
+        tokens = sequence.tokens
+        source, length = self.match(sequence, limit)
         if isinstance(source, Snapshot):
             return self._restored(source, tokens)
         if source is not None and not source.running and self._in_place(source, length):
@@ -109,7 +112,7 @@ class Residents:
             source.tokens, source.running, source.used = tokens, True, self._clock
             return source
         number = self._free_row(source)
-        resident = Resident(number, tokens, adapter, used=self._clock)
+        resident = Resident(number, tokens, sequence.adapter, used=self._clock)
         self._by_number[number] = resident
         if source is not None and source.end is not None:
             source.used = self._clock

@@ -44,6 +44,8 @@ class _Kind(NamedTuple):
     wanted: Wanted
     prompt: bool
     """Where prompts and single tokens don't mix."""
+    media: bool
+    """What goes in next is an image's, or a part of one."""
 
 
 class Scheduler:
@@ -69,7 +71,7 @@ class Scheduler:
         }
         """In one step, of sequences of which each token's own is wanted."""
         adapters = range(capabilities.adapters + 1)
-        self._turns = [_Kind(*kind) for kind in product(adapters, Wanted, (True, False))]
+        self._turns = [_Kind(*kind) for kind in product(adapters, Wanted, (True, False), (True, False))]
         """Whose step was longest ago comes first."""
         self._adapter = 0
         """Of the last step."""
@@ -92,7 +94,10 @@ class Scheduler:
     def waiting_bytes(self) -> int:
         """About what the sequences that wait take of memory."""
         tokens = {id(s.tokens): len(s.tokens) for s in self._waiting}
-        return _SEQUENCE_BYTES * len(self._waiting) + _TOKEN_BYTES * sum(tokens.values())
+        media = {id(each.content): each.content.size for s in self._waiting for each in s.media}
+        return (
+            _SEQUENCE_BYTES * len(self._waiting) + _TOKEN_BYTES * sum(tokens.values()) + sum(media.values())
+        )
 
     @property
     def cells_used(self) -> int:
@@ -218,6 +223,8 @@ class Scheduler:
             return []
         turn = self._turn({self._kind(s) for s in settled})
         taking_part = [s for s in settled if self._kind(s) == turn]
+        if turn.media:
+            taking_part = _encoded(taking_part)
         if turn.wanted is Wanted.NEXT_TOKEN:
             return self._choose_generating(
                 taking_part, any(s.generates and s.remaining == 1 for s in settled)
@@ -241,8 +248,9 @@ class Scheduler:
         return turn
 
     def _kind(self, sequence: Sequence) -> _Kind:
+        media = sequence.medium is not None
         prompt = not self._capabilities.mixed and sequence.generates and sequence.remaining > 1
-        return _Kind(sequence.adapter, sequence.wanted, prompt)
+        return _Kind(sequence.adapter, sequence.wanted, prompt, media)
 
     def _choose_generating(self, sequences: list[Sequence], streaming: bool) -> list[tuple[Sequence, int]]:
         """Single tokens come first. `streaming`: some sequence, one of these or not, waits for its next one."""
@@ -268,10 +276,13 @@ class Scheduler:
         reserved = min(oldest.ahead, max(1, room // 4))
         shares: list[tuple[Sequence, int]] = []
         for sequence in sorted(prompts, key=lambda s: (s.remaining, s.arrival)):
+            ahead = sequence.ahead
             if sequence is oldest:
-                count, reserved = min(sequence.ahead, room), 0
+                count, reserved = min(ahead, room), 0
             else:
-                count = min(sequence.ahead, room - reserved)
+                count = min(ahead, room - reserved)
+            if count < ahead and self._capabilities.whole_media and sequence.medium is not None:
+                count = 0 if shares else ahead
             if count > 0:
                 shares.append((sequence, count))
                 room -= count
@@ -283,10 +294,10 @@ class Scheduler:
             return
         if not sequence.generates:
             # Something of each of its tokens is wanted, so none can be spared.
-            sequence.resident = self._residents.open(sequence.tokens, 0, sequence.adapter)
+            sequence.resident = self._residents.open(sequence, 0)
             return
         limit = len(sequence.tokens) - 1
-        _, held = self._residents.match(sequence.tokens, limit, sequence.adapter)
+        _, held = self._residents.match(sequence, limit)
         leader, promised = self._best_promise(sequence, limit)
         if leader is not None:
             same_request = leader.request == sequence.request
@@ -297,7 +308,7 @@ class Scheduler:
                 return
         sequence.leader = None
         borders = self._borders(sequence, limit)
-        sequence.resident = self._residents.open(sequence.tokens, limit, sequence.adapter)
+        sequence.resident = self._residents.open(sequence, limit)
         sequence.borders |= {b for b in borders if b - sequence.computed >= _WORTH_SHARING}
         if not sequence.started:
             sequence.cached_tokens = min(sequence.resident.length, sequence.prompt_tokens)
@@ -309,7 +320,7 @@ class Scheduler:
         """
         if not self._residents.saves:
             return set()
-        return {self._residents.known(sequence.tokens, limit, sequence.adapter), sequence.prompt_tokens - 1}
+        return {self._residents.known(sequence, limit), sequence.whole(sequence.prompt_tokens - 1)}
 
     def _leads(self, sequence: Sequence) -> bool:
         """Whether the one that it waits for is still on its way."""
@@ -327,7 +338,7 @@ class Scheduler:
         for other in self._running:
             same = other.generates and other.adapter == sequence.adapter
             if same and other.resident is not None and other.remaining > 1:
-                common = common_prefix(other.tokens, sequence.tokens, limit)
+                common = sequence.whole(common_prefix(other.tokens, sequence.tokens, limit))
                 shared = copies or self._residents.can_save(common)
                 if shared and common > max(length, other.computed):
                     best, length = other, common
@@ -366,4 +377,11 @@ class Scheduler:
             tokens=sequence.next_tokens(count),
             rows=(count == sequence.remaining) if sequence.generates else count,
             adapter=sequence.adapter,
+            medium=sequence.medium,
         )
+
+
+def _encoded(sequences: list[Sequence]) -> list[Sequence]:
+    """Those whose medium needs only to be taken in; where there is none, one whose medium is to be encoded first."""
+    ready = [s for s in sequences if s.medium is not None and s.medium.content.ready]
+    return ready or [min(sequences, key=lambda s: (s.remaining, s.arrival))]

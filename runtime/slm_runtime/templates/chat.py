@@ -55,6 +55,10 @@ class ChatFormat:
     """Where the template looks for tools: in its variable, at the system message; else they are taught."""
     system: str | None = None
     """For conversations that bring no system message."""
+    typed: bool = False
+    """The template takes a message's content as a list of parts only."""
+    sees: bool = False
+    """The model takes images: marks in the text stand for them."""
     problem: str | None = None
     """Why no conversation can be rendered at all."""
 
@@ -68,21 +72,25 @@ class ChatFormat:
             template=template,
             tool_template=prompt.template or info.chat_templates.get("tool_use", template),
             variables={"bos_token": info.bos_text, "eos_token": info.eos_text},
+            sees=info.sees,
         )
         try:
-            await plain._render([{"role": "user", "content": _PROBE}])
-            tools = await plain._tool_style()
-            needed = await plain._needed([_PROBE_TOOL]) if tools == "variable" else ()
-            return replace(
-                plain,
-                tools=tools,
-                adaptations=await plain._needed(None),
-                tool_adaptations=tuple(in_own_words(adapt, plain.tool_template) for adapt in needed),
-                system=prompt.system,
-            )
+            return await replace(plain, typed=await plain._wants_parts()).probed(prompt.system)
         except TemplateFailed as error:
             whose = "The model's chat template" if prompt.template is None else "spec.model.prompt.template"
             return replace(plain, system=prompt.system, problem=f"{whose} can't be used: {error.message}")
+
+    async def probed(self, system: str | None) -> Self:
+        """Find out what the template understands beside plain turns."""
+        tools = await self._tool_style()
+        needed = await self._needed([_PROBE_TOOL]) if tools == "variable" else ()
+        return replace(
+            self,
+            tools=tools,
+            adaptations=await self._needed(None),
+            tool_adaptations=tuple(in_own_words(adapt, self.tool_template) for adapt in needed),
+            system=system,
+        )
 
     async def prompt(
         self,
@@ -116,7 +124,7 @@ class ChatFormat:
     ) -> str:
         context = {
             **self.variables,
-            "messages": messages,
+            "messages": [_with_parts(message) for message in messages] if self.typed else messages,
             **dict.fromkeys(_TOOL_VARIABLES, tools),
             "add_generation_prompt": True,
             **(variables or {}),
@@ -125,6 +133,12 @@ class ChatFormat:
         if switch is not None:
             context = {**dict.fromkeys(_THINKING, switch), **context}
         return await self.renderer.render(self.tool_template if tools else self.template, context)
+
+    async def _wants_parts(self) -> bool:
+        asked = {"role": "user", "content": _PROBE}
+        if _PROBE in await self._render([asked]):
+            return False
+        return await self._shows((_PROBE,), [_with_parts(asked)])
 
     async def _tool_style(self) -> ToolStyle:
         user = {"role": "user", "content": "x"}
@@ -157,6 +171,10 @@ class ChatFormat:
                 raise
             return False
         return all(word in prompt for word in words)
+
+
+def _with_parts(message: ChatMessage) -> ChatMessage:
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
 
 
 def _with_tools_at_system(messages: Messages, tools: list[dict[str, Any]]) -> Messages:

@@ -32,6 +32,7 @@ from slm_runtime.engine.messages import (
     Loaded,
     LoadFailureReason,
     MemoryBreakdown,
+    Prompt,
     Ranked,
     RankRequest,
     RequestFinished,
@@ -244,10 +245,11 @@ class ScriptedEngine:
         chosen = [TokenLogprob(place, piece, -float(place)) for place, piece in enumerate(rest, 1)]
         return ScoredInput(first, [TokenLogprobs(one, [one] * request.top) for one in chosen])
 
-    async def tokenize(self, text: str, **_: Any) -> list[int]:
+    async def tokenize(self, prompt: str | Prompt, **_: Any) -> list[int]:
         if self.script.refuse is not None:
             raise self.script.refuse
-        return list(text.encode())
+        parts = [prompt] if isinstance(prompt, str) else prompt
+        return [byte for part in parts if isinstance(part, str) for byte in part.encode()]
 
     async def detokenize(self, tokens: list[int]) -> str:
         if self.script.refuse is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from slm_runtime.engine.protocol import Capabilities, NoCells, Output, Rows, Span
+from slm_runtime.engine.protocol import Capabilities, NoCells, Output, Rows, Span, Unfinished
 
 LETTERS = 61
 VOCABULARY = 66
@@ -55,12 +55,26 @@ def next_token(held: Sequence[int], adapter: int = 0) -> int:
     return 3 + zlib.crc32(array("i", held).tobytes(), adapter) % LETTERS
 
 
+class PlayedPicture:
+    """Takes so many steps to be encoded."""
+
+    size = 100
+
+    def __init__(self, steps: int = 0) -> None:
+        self.steps = steps
+
+    @property
+    def ready(self) -> bool:
+        return self.steps == 0
+
+
 class PlayedEngine:
     """See Engine. `refuse` says of each step whether it finds no cells, whatever the account says."""
 
     def __init__(self, capabilities: Capabilities, refuse: Callable[[], bool] = lambda: False) -> None:
         self.capabilities = capabilities
         self.vocabulary = Letters()
+        self.media = None
         self.held: dict[int, list[tuple[int, int]]] = {}
         """By sequence: its cells, each an identity and a token."""
         self.made: dict[int, int] = {}
@@ -90,6 +104,7 @@ class PlayedEngine:
         assert sum(len(span.tokens) for span in spans) <= can.step_tokens
         assert len({span.adapter for span in spans}) == 1
         assert 0 <= spans[0].adapter <= can.adapters
+        self._look_at(spans)
         prompts = [span for span in spans if len(span.tokens) > 1]
         assert can.prefill_rows is None or len(prompts) <= can.prefill_rows
         assert can.mixed or not prompts or len(prompts) == len(spans)
@@ -113,6 +128,26 @@ class PlayedEngine:
                 rows.append(state if output is Output.HIDDEN_STATES else row_of(held[:end], span.adapter))
         return np.array(rows)
 
+    def _look_at(self, spans: Sequence[Span]) -> None:
+        """Media go into steps of their own; what is negative stands for one."""
+        assert len({span.medium is None for span in spans}) == 1
+        for span in spans:
+            assert all((token < 0) == (span.medium is not None) for token in span.tokens)
+            if span.medium is not None:
+                end = span.position + len(span.tokens)
+                assert span.medium.start <= span.position < end <= span.medium.end
+                assert not self.capabilities.whole_media or len(span.tokens) == span.medium.length
+                if not span.medium.content.ready:
+                    assert len(spans) == 1
+                    assert isinstance(span.medium.content, PlayedPicture)
+                    span.medium.content.steps -= 1
+                    raise Unfinished
+
+    def _parted(self, sequence: int, length: int) -> bool:
+        """Whether the first so many cells end within a medium: two of them have tokens between them here."""
+        around = [token for _, token in self.held.get(sequence, [])[max(0, length - 1) : length + 1]]
+        return length > 0 and len(around) == 2 and all(token < 0 for token in around)
+
     def _place(self, cells: list[tuple[int, int]]) -> int:
         """The identity of the next cell of a sequence that holds these."""
         self._cells += 1
@@ -122,6 +157,7 @@ class PlayedEngine:
         assert 0 <= target < self.capabilities.sequences
         assert not self.held.get(target)
         assert self.capabilities.prefix_copy
+        assert not self._parted(source, length)
         assert length == len(self.held[source]) or self.capabilities.partial_removal
         cells = self.held[source][:length]
         assert len(cells) == length
@@ -133,6 +169,7 @@ class PlayedEngine:
     def cut(self, sequence: int, length: int) -> None:
         assert length == 0 or self.capabilities.partial_removal
         assert length <= len(self.held.get(sequence, []))
+        assert not self._parted(sequence, length)
         self.held[sequence] = self.held.get(sequence, [])[:length]
 
     def save(self, sequence: int, snapshot: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from slm_runtime.api.anthropic.requests import Block, MessageParam
+from slm_runtime.api.conversation.pictures import Content, Sent
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.templates.messages import ChatMessage
 
@@ -45,25 +46,48 @@ def _system(system: str | list[Block] | None) -> str:
 
 def _said(role: str, blocks: list[Block], where: str, called: dict[str, str]) -> Iterator[ChatMessage]:
     """What a user's message says, and the results in it, in their order."""
-    texts: list[str] = []
+    content = Content()
     results = 0
     for index, block in enumerate(blocks):
         if block.type != "tool_result":
-            texts += _texts([block], where, index)
+            _add(content, block, f"{where}[{index}]")
             continue
-        if said := _joined(texts):
-            yield {"role": role, "content": said}
-        texts = []
+        if not content.empty:
+            yield {"role": role, **content.fields()}
+        content = Content()
         results += 1
-        content = [Block("text", block.content)] if isinstance(block.content, str) else block.content or []
+        inner = [Block("text", block.content)] if isinstance(block.content, str) else block.content or []
+        result = Content()
+        for place, each in enumerate(inner):
+            _add(result, each, f"{where}[{index}].content[{place}]")
         yield {
             "role": "tool",
-            "content": _joined(_texts(content, f"{where}[{index}].content")),
+            **result.fields(),
             "tool_call_id": block.tool_use_id,
             "name": called.get(block.tool_use_id, ""),
         }
-    if (said := _joined(texts)) or not results:
-        yield {"role": role, "content": said}
+    if not content.empty or not results:
+        yield {"role": role, **content.fields()}
+
+
+def _add(content: Content, block: Block, where: str) -> None:
+    if block.type == "image":
+        content.show(_image(block.source or {}, where))
+    elif text := _text(block, where):
+        content.say(text)
+
+
+def _image(source: dict[str, Any], where: str) -> Sent:
+    kind, data = source.get("type"), source.get("data")
+    if kind == "base64" and isinstance(data, str):
+        return Sent(data, where, uri=False)
+    if kind == "url" and isinstance(url := source.get("url"), str):
+        return Sent(url, where)
+    raise BadRequest(
+        f"{where}: an image's source must be of type base64, with its data.",
+        param=where,
+        code="invalid_image",
+    )
 
 
 def _assistant(blocks: list[Block], where: str) -> ChatMessage:
@@ -98,7 +122,7 @@ def _text(block: Block, where: str) -> str:
     if block.type == "document" and (block.source or {}).get("type") == "text":
         return str((block.source or {}).get("data", ""))
     raise BadRequest(
-        f"{where}: a block of type {block.type[:50]!r} can't be read here: the model takes text. Leave it out.",
+        f"{where}: a block of type {block.type[:50]!r} can't be read here: send text, and images where the model sees any.",
         param=where,
         code="unsupported_content",
     )

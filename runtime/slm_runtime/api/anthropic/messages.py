@@ -22,7 +22,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     served = serving.require_model(wanted.model)
     turn = await _turn(serving, wanted)
     request = GenerateRequest(
-        prompt=[turn.prompt],
+        prompt=turn.prompt,
         max_tokens=wanted.max_tokens or serving.parameters.max_tokens,
         sampling=wanted.sampling().sampling(serving.parameters),
         stop=serving.stop_strings(wanted.stops()),

@@ -2,8 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
+from slm_runtime.api.answering import api_error
 from slm_runtime.api.conversation.turn import Turn
 from slm_runtime.api.serving import Serving
+from slm_runtime.engine.client import RequestRefused
 from slm_runtime.engine.messages import CHARACTERS_A_TOKEN
 from slm_runtime.templates.messages import ChatMessage
 
@@ -53,10 +55,17 @@ def _since(messages: list[ChatMessage], start: int) -> list[ChatMessage]:
 
 
 async def _fits(serving: Serving, turn: Turn, tokens: int) -> bool:
+    texts = [part for part in turn.prompt if isinstance(part, str)]
+    seen = len(texts) < len(turn.prompt)
     # A token stands for a byte at least, but for those that are put at the beginning and the end.
-    if len(turn.prompt.encode()) + 2 <= tokens:
+    if not seen and sum(len(text.encode()) for text in texts) + 2 <= tokens:
         return True
-    if len(turn.prompt) > CHARACTERS_A_TOKEN * tokens:
+    if sum(map(len, texts)) > CHARACTERS_A_TOKEN * tokens:
         return False
-    held = await serving.engine.tokenize(turn.prompt, add_special=True, parse_special=True)
+    try:
+        held = await serving.engine.tokenize(turn.prompt, add_special=True, parse_special=True)
+    except RequestRefused as error:
+        if error.code != "context_length_exceeded":
+            raise api_error(error, {}) from error
+        return False
     return len(held) <= tokens

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from slm_runtime.api.conversation.parsing import OutputParser
+from slm_runtime.api.conversation.pictures import put_in, taken_out
 from slm_runtime.api.conversation.prompt import render_chat
 from slm_runtime.api.conversation.schema import encoded, inside, schema_text
 from slm_runtime.api.conversation.thoughts import thoughts
 from slm_runtime.api.conversation.tool_formats import EITHER, FORCED, tool_formats
 from slm_runtime.api.http.problems import BadRequest
-from slm_runtime.engine.messages import Constraint
+from slm_runtime.engine.messages import Constraint, Prompt
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.messages import ChatMessage
 
@@ -32,7 +33,7 @@ class ToolChoice:
 
 @dataclass(frozen=True)
 class Turn:
-    prompt: str
+    prompt: Prompt
     constraint: Constraint | None
     show_special: bool
     """Some families mark their calls or their reasoning with special tokens."""
@@ -63,6 +64,9 @@ async def prepare_turn(
     ------
     BadRequest
     """
+    messages, images = taken_out(messages)
+    if images and not chat.sees:
+        raise _sees_nothing(next(iter(images.values())).name)
     if choice.mode == "none":
         tools = []
     forced = _forced(tools, choice)
@@ -80,16 +84,25 @@ async def prepare_turn(
     if thinks is not None and (constraint is not None or begun):
         prompt = f"{prompt.rstrip()}\n\n{thinks.end}\n\n" if thinking else prompt + thinks.answer
         thinks, thinking = None, False
-    prompt += begun
+    whole = put_in(prompt + begun, images)
     if forced is not None:
-        return Turn(prompt, forced, False, lambda: OutputParser((FORCED,)), {"constraint": "tools"})
+        return Turn(whole, forced, False, lambda: OutputParser((FORCED,)), {"constraint": "tools"})
     formats = (EITHER,) if either else tool_formats(chat) if tools else ()
     offered = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
     return Turn(
-        prompt,
+        whole,
         constraint,
         bool(tools) or thinks is not None,
         lambda: OutputParser(formats, offered, thinks=thinks, thinking=thinking, parallel=choice.parallel),
+    )
+
+
+def _sees_nothing(name: str) -> BadRequest:
+    return BadRequest(
+        f"This model sees no images, and there is one at '{name}': it is served without a projector (spec.model.projector). "
+        "Send text.",
+        param=name,
+        code="unsupported_content",
     )
 
 

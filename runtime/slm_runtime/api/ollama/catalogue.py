@@ -178,8 +178,8 @@ def _capabilities(serving: Serving, chat: ChatFormat) -> list[str]:
     """
     if not serving.engine.info.generates:
         return ["embedding"] if serving.engine.info.embeds else []
-    calls, reasons = bool(known_formats(chat)), thinks(chat)
-    return ["completion", *(["tools"] if calls else []), *(["thinking"] if reasons else [])]
+    able = {"vision": chat.sees, "tools": bool(known_formats(chat)), "thinking": thinks(chat)}
+    return ["completion", *(name for name, is_so in able.items() if is_so)]
 
 
 def _short(count: int | None) -> str:

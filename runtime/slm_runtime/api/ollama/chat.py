@@ -14,7 +14,13 @@ from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.ollama.ndjson import Lines
 from slm_runtime.api.ollama.options import parse_format
-from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
+from slm_runtime.api.ollama.requests import (
+    GeneratingRequest,
+    answer_load,
+    parse,
+    remember_keep_alive,
+    shown,
+)
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.messages import GenerateRequest
 from slm_runtime.templates.messages import ChatMessage
@@ -37,21 +43,19 @@ class OllamaMessage(msgspec.Struct):
     role: str
     content: str | None = None
     thinking: str | None = None
-    images: list[Any] | None = None
+    images: list[str] | None = None
     tool_calls: list[Called] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
-    def to_chat(self) -> ChatMessage:
-        if self.images:
-            raise BadRequest("this model takes text, no images", param="messages")
+    def to_chat(self, where: str) -> ChatMessage:
         role = self.role.lower()
         if role not in _ROLES:
             raise BadRequest(
                 f"message role {self.role[:50]!r} is unknown; it is one of {', '.join(_ROLES)}",
                 param="messages",
             )
-        message: ChatMessage = {"role": role, "content": self.content or ""}
+        message: ChatMessage = {"role": role, **shown(self.images, self.content or "", f"{where}.").fields()}
         if self.thinking:
             message["reasoning_content"] = self.thinking
         if self.tool_name is not None:
@@ -111,13 +115,13 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         variables=wanted.template_variables(chat),
         continues=True,
     )
-    messages = [message.to_chat() for message in wanted.messages]
+    messages = [message.to_chat(f"messages[{index}]") for index, message in enumerate(wanted.messages)]
     if wanted.truncate is False:
         turn = await prepare(messages)
     else:
         turn = await newest_turns(serving, messages, prepare, options.max_tokens)
     request = GenerateRequest(
-        prompt=[turn.prompt],
+        prompt=turn.prompt,
         max_tokens=options.max_tokens,
         sampling=options.sampling(),
         stop=options.stop_strings,

@@ -1,6 +1,6 @@
 """POST /api/generate."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import Meta
 
@@ -13,7 +13,13 @@ from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.ollama import gotemplate
 from slm_runtime.api.ollama.ndjson import Lines
 from slm_runtime.api.ollama.options import parse_format
-from slm_runtime.api.ollama.requests import GeneratingRequest, answer_load, parse, remember_keep_alive
+from slm_runtime.api.ollama.requests import (
+    GeneratingRequest,
+    answer_load,
+    parse,
+    remember_keep_alive,
+    shown,
+)
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.messages import GenerateRequest
 from slm_runtime.templates.chat import ChatFormat
@@ -28,7 +34,7 @@ class Generate(GeneratingRequest, kw_only=True):
     template: str | None = None
     raw: bool | None = None
     context: list[Annotated[int, Meta(ge=0, le=2**31 - 1)]] | None = None
-    images: list[Any] | None = None
+    images: list[str] | None = None
 
     def check(self) -> None:
         """Refuse what can't be done.
@@ -37,8 +43,8 @@ class Generate(GeneratingRequest, kw_only=True):
         ------
         BadRequest
         """
-        if self.images:
-            raise BadRequest("this model takes text, no images", param="images")
+        if self.images and (self.raw or self.template or self.context):
+            raise BadRequest("images take the model's own template, and no context", param="images")
         if self.suffix:
             raise BadRequest(f"{self.model} does not support insert", param="suffix")
         if self.raw and (self.template or self.system or self.context):
@@ -56,11 +62,15 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         await answer_load(serving, exchange, "generate", wanted.model, keep_alive)
         return
     turn = await _turn(wanted, chat)
-    tokens = await serving.engine.tokenize(turn.prompt, add_special=not wanted.context, parse_special=True)
-    tokens = [*(wanted.context or []), *tokens]
+    prompt, tokens = turn.prompt, None
+    if not wanted.images:
+        # Images have no tokens that a client could send back.
+        told = await serving.engine.tokenize(turn.prompt, add_special=not wanted.context, parse_special=True)
+        tokens = [*(wanted.context or []), *told]
+        prompt = [tokens]
     request = GenerateRequest(
-        prompt=[tokens],
-        add_special=False,
+        prompt=prompt,
+        add_special=tokens is None,
         max_tokens=options.max_tokens,
         sampling=options.sampling(),
         stop=options.stop_strings,
@@ -71,7 +81,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         show_special=turn.show_special,
         keep_on_overflow=wanted.keep_on_overflow(options),
     )
-    context = None if wanted.raw else tokens[:]
+    context = None if wanted.raw or tokens is None else tokens[:]
     answer = Lines(
         "generate", wanted.model, turn.parser(), hide_thinking=wanted.think is False, context=context
     )
@@ -84,8 +94,8 @@ async def _turn(wanted: Generate, chat: ChatFormat) -> Turn:
     if wanted.raw or wanted.template:
         if wanted.template:
             prompt = gotemplate.render(wanted.template, wanted.system or chat.system or "", prompt)
-        return Turn(prompt, constraint, False, OutputParser)
-    messages = [{"role": "user", "content": prompt}]
+        return Turn([prompt], constraint, False, OutputParser)
+    messages = [{"role": "user", **shown(wanted.images, prompt, "").fields()}]
     if wanted.system:
         messages.insert(0, {"role": "system", "content": wanted.system})
     return await prepare_turn(

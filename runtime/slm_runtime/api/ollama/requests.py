@@ -4,6 +4,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from slm_runtime.api.conversation.pictures import Content, Sent
 from slm_runtime.api.conversation.thoughts import thoughts
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
@@ -96,6 +97,15 @@ async def parse(exchange: Exchange, kind: type[_Request]) -> _Request:
         raise BadRequest(f"invalid request: {where}{sentence}", param=param) from None
     except RecursionError:
         raise BadRequest("invalid request: nested too deeply") from None
+
+
+def shown(images: list[str] | None, text: str, where: str) -> Content:
+    """A message of images and a text: as Ollama, these come first."""
+    content = Content()
+    for index, image in enumerate(images or []):
+        content.show(Sent(image, f"{where}images[{index}]", uri=False))
+    content.say(text)
+    return content
 
 
 def remember_keep_alive(serving: Serving, given: float | str | None) -> float | None:

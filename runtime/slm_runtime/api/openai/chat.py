@@ -100,7 +100,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         continues=bool(wanted.continue_final_message),
     )
     request = GenerateRequest(
-        prompt=[turn.prompt],
+        prompt=turn.prompt,
         max_tokens=wanted.max_completion_tokens or wanted.max_tokens or serving.parameters.max_tokens,
         n=wanted.n or 1,
         sampling=wanted.sampling(serving.parameters),

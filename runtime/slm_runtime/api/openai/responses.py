@@ -142,7 +142,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         turn = await prepare(messages)
     sampling = SamplingFields(temperature=wanted.temperature, top_p=wanted.top_p).sampling(serving.parameters)
     request = GenerateRequest(
-        prompt=[turn.prompt],
+        prompt=turn.prompt,
         max_tokens=max_tokens,
         sampling=sampling,
         stop=serving.stop_strings(None),

@@ -5,20 +5,14 @@ from typing import Any, Literal
 import msgspec
 
 from slm_runtime.api.http.problems import BadRequest
-from slm_runtime.api.openai.conversation import TEXTS, FunctionCall, Message, ToolCall, to_chat
+from slm_runtime.api.openai.conversation import ContentPart, FunctionCall, Message, ToolCall, to_chat
 from slm_runtime.api.openai.fields import invalid
 from slm_runtime.templates.messages import ChatMessage
 
 
-class Part(msgspec.Struct):
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
 class MessageItem(msgspec.Struct):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None
+    content: str | list[ContentPart] | None
 
 
 class CallItem(msgspec.Struct):
@@ -28,7 +22,7 @@ class CallItem(msgspec.Struct):
 
 
 class ResultItem(msgspec.Struct):
-    output: str | list[Part] | None = None
+    output: str | list[ContentPart] | None = None
     call_id: str | None = None
 
 
@@ -47,7 +41,7 @@ def conversation(given: str | list[dict[str, Any]], instructions: str | None) ->
             _append(messages, item, f"input[{index}]")
     if not any(message.role != "system" for message in messages):
         raise BadRequest("'input' must hold at least one message.", param="input")
-    return to_chat(messages)
+    return to_chat(messages, "input")
 
 
 def _append(messages: list[Message], item: dict[str, Any], where: str) -> None:
@@ -55,12 +49,12 @@ def _append(messages: list[Message], item: dict[str, Any], where: str) -> None:
     try:
         if kind == "message":
             message = msgspec.convert(item, MessageItem)
-            messages.append(Message(message.role, _text(message.content, where)))
+            messages.append(Message(message.role, message.content or ""))
         elif kind == "function_call":
             _append_call(messages, msgspec.convert(item, CallItem))
         elif kind == "function_call_output":
             result = msgspec.convert(item, ResultItem)
-            messages.append(Message("tool", _text(result.output, where), tool_call_id=result.call_id))
+            messages.append(Message("tool", result.output or "", tool_call_id=result.call_id))
         elif kind == "item_reference":
             raise BadRequest(
                 f"'{where}' refers to an item of an earlier response, but nothing is stored here: send the items "
@@ -83,19 +77,3 @@ def _append_call(messages: list[Message], item: CallItem) -> None:
     turn = messages[-1]
     turn.tool_calls = turn.tool_calls or []
     turn.tool_calls.append(ToolCall(FunctionCall(item.name, item.arguments), item.call_id))
-
-
-def _text(content: str | list[Part] | None, where: str) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    texts = []
-    for part in content:
-        text = part.refusal if part.type == "refusal" else part.text if part.type in TEXTS else None
-        if text is None:
-            raise BadRequest(
-                f"A content part of type {part.type[:50]!r} can't be read here: the model takes text.",
-                param=where,
-                code="unsupported_content",
-            )
-        texts.append(text)
-    return "\n".join(texts)

@@ -12,6 +12,7 @@ from slm_runtime.engine.llama_cpp.batch import Batch
 from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.model import LlamaModel
+from slm_runtime.engine.llama_cpp.positions import Positions
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.protocol import EncoderCapabilities, EngineFault, Rows, Span, Tokens
 
@@ -56,7 +57,9 @@ class LlamaCppEncoder:
         self.info = model.describe(self.capabilities, parallel=INPUTS, cells=0, outputs=outputs)
 
     def encode(self, inputs: Sequence[Tokens]) -> Rows:
-        self._batch.fill([Span(place, 0, tokens, len(tokens)) for place, tokens in enumerate(inputs)])
+        self._batch.fill(
+            [Span(place, 0, tokens, len(tokens)) for place, tokens in enumerate(inputs)], Positions()
+        )
         began = time.monotonic()
         code = native.llama_encode(self._context, self._batch.native)
         threads = self._governor.stepped(began, time.monotonic())

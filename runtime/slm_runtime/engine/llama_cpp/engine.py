@@ -6,16 +6,17 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from llama_cpp import llama_cpp as native
 
 from slm_contract import context, kv
 from slm_runtime.engine.llama_cpp.adapters import Adapters
-from slm_runtime.engine.llama_cpp.batch import Batch
+from slm_runtime.engine.llama_cpp.batch import Batch, MediaBatch
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.model import CELL_PADDING, LlamaModel
+from slm_runtime.engine.llama_cpp.positions import Positions
 from slm_runtime.engine.llama_cpp.snapshots import SequenceStates, sizes_of
 from slm_runtime.engine.messages import EngineConfig
 from slm_runtime.engine.protocol import (
@@ -30,6 +31,9 @@ from slm_runtime.engine.protocol import (
 )
 
 log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from slm_runtime.engine.llama_cpp.projector import Projector
 
 _TILE: Final = 64
 _WHOLE_TOKENS: Final = 32
@@ -73,8 +77,10 @@ class LlamaCppEngine:
         if self._window is not None:
             self._longest = (self._log.window_cells - step_tokens) // config.parallel
         whole = recurrent or self._window is not None
-        self._states = SequenceStates(self._context)
+        self._positions = Positions()
+        self._states = SequenceStates(self._context, self._positions)
         outputs = min(_outputs(config), step_tokens)
+        self.media = _projector(model, context_length, step_tokens)
         pooling = _POOLINGS.get(model.pooling)
         self.capabilities = Capabilities(
             context_length=context_length,
@@ -92,35 +98,47 @@ class LlamaCppEngine:
             prompt_grain=_TILE,
             partial_removal=not whole,
             adapters=len(config.adapters),
+            media=self.media is not None,
+            whole_media=self.media is not None and self.media.whole,
         )
         self._governor = ThreadGovernor(model.threads, time.monotonic())
         self._computing = model.threads
         self._batch = Batch(step_tokens)
+        self._media_batch = MediaBatch(step_tokens, self.media.width, self.media.axes) if self.media else None
         if whole and (sizes := self._measured()):
             room = kv.snapshot_room(sizes.of(min(context_length, kv.USUAL_TOKENS)), config.parallel)
             self.capabilities = replace(self.capabilities, snapshots=sizes, snapshot_room=room)
         self.info = model.describe(
-            self.capabilities, parallel=config.parallel, cells=native.llama_n_ctx(self._context)
+            self.capabilities,
+            parallel=config.parallel,
+            cells=native.llama_n_ctx(self._context),
+            buffers=self.media.buffers if self.media else 0,
         )
 
     def step(self, spans: Sequence[Span], output: Output = Output.LOGITS) -> Rows:
-        rows = self._batch.fill(spans)
+        if spans[0].medium is not None:
+            return self._take_in(spans)
+        rows = self._batch.fill(spans, self._positions)
         if output is Output.LOGITS:
-            self._decode(spans)
+            self._decode(self._batch, spans)
             return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
         native.llama_set_embeddings(self._context, True)
         try:
-            self._decode(spans)
+            self._decode(self._batch, spans)
         finally:
             native.llama_set_embeddings(self._context, False)
         return self._rows(native.llama_get_embeddings, rows, self._embedding_length)
 
     def copy(self, source: int, target: int, length: int) -> None:
-        native.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        end = self._positions.of(source, length)
+        native.llama_memory_seq_cp(self._memory, source, target, 0, end)
+        self._positions.copied(source, target, length)
 
     def cut(self, sequence: int, length: int) -> None:
-        if not native.llama_memory_seq_rm(self._memory, sequence, length, -1):
+        end = self._positions.of(sequence, length)
+        if not native.llama_memory_seq_rm(self._memory, sequence, end, -1):
             raise EngineFault(f"llama.cpp can't cut sequence {sequence} at {length}")
+        self._positions.cut(sequence, length)
 
     def save(self, sequence: int, snapshot: int) -> None:
         self._states.save(sequence, snapshot)
@@ -132,6 +150,8 @@ class LlamaCppEngine:
         self._states.forget(snapshot)
 
     def close(self) -> None:
+        if self.media is not None:
+            self.media.close()
         native.llama_free(self._context)
         self._model.close()
 
@@ -158,10 +178,31 @@ class LlamaCppEngine:
         )
         return None
 
-    def _decode(self, spans: Sequence[Span]) -> None:
+    def _take_in(self, spans: Sequence[Span]) -> Rows:
+        """The spans are parts of media: in the place of tokens, the model gets what these are encoded to."""
+        if self.media is None or self._media_batch is None:
+            raise TypeError("an engine without a projector takes no media")
+        encodings = [self.media.encoding(span) for span in spans]
+        encoded = [self.media.rows(encoding) for encoding in encodings]
+        grids = [encoding.part.grid for encoding in encodings]
+        rows = self._media_batch.fill(spans, grids, encoded, self._positions)
+        native.llama_set_causal_attn(self._context, not self.media.whole)
+        try:
+            self._decode(self._media_batch, spans)
+        finally:
+            native.llama_set_causal_attn(self._context, True)
+        for span, encoding in zip(spans, encodings, strict=True):
+            end = span.position + len(span.tokens)
+            if span.medium is not None and end == span.medium.end:
+                part = encoding.part
+                self._positions.took(span.sequence, end, part.tokens - part.positions)
+                encoding.rows = None
+        return self._rows(native.llama_get_logits, rows, self.vocabulary.size)
+
+    def _decode(self, batch: Batch | MediaBatch, spans: Sequence[Span]) -> None:
         self._adapters.use(self._context, spans[0].adapter)
         began = time.monotonic()
-        code = native.llama_decode(self._context, self._batch.native)
+        code = native.llama_decode(self._context, batch.native)
         threads = self._governor.stepped(began, time.monotonic())
         if threads != self._computing:
             native.llama_set_n_threads(self._context, threads, threads)
@@ -190,6 +231,16 @@ class LlamaCppEngine:
         if first is None:
             raise EngineFault("llama.cpp has no output for a step that asked for some")
         return np.ctypeslib.as_array((ctypes.c_float * (rows * size)).from_address(first)).reshape(rows, size)
+
+
+def _projector(model: LlamaModel, context_length: int, step_tokens: int) -> "Projector | None":
+    path = model.config.projector
+    if path is None:
+        return None
+    # Its library takes a while to load, and most models need none.
+    from slm_runtime.engine.llama_cpp.projector import Projector
+
+    return Projector(model, path, context_length, step_tokens)
 
 
 def window_of(model: Any) -> int:

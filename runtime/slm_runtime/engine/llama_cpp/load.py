@@ -12,4 +12,6 @@ def load(config: EngineConfig) -> LlamaCppEngine | LlamaCppEncoder:
     model = LlamaModel(config)
     if model.encodes and (config.adapters or config.own_adapters):
         raise LoadError("InvalidModel", f"{model.description()} is an encoder, which takes no adapters")
+    if model.encodes and config.projector:
+        raise LoadError("InvalidModel", f"{model.description()} is an encoder, which sees no images")
     return LlamaCppEncoder(model) if model.encodes else LlamaCppEngine(model)

@@ -14,6 +14,7 @@ log = logging.getLogger("llama.cpp")
 _BUFFER: Final = re.compile(
     r"(?P<device>\S+)\s+(?P<kind>model|LoRA|KV|RS|compute|output) buffer size =\s*(?P<mib>[\d.]+) MiB"
 )
+_PROJECTOR: Final = re.compile(r"load_hparams: model size:\s+(?P<mib>[\d.]+) MiB")
 _OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers")
 _WINDOW_CELLS: Final = re.compile(r"creating +SWA KV cache, size = (\d+) cells")
 _FLASH_ATTENTION: Final = re.compile(
@@ -33,7 +34,7 @@ class NativeLog:
 
     def __init__(self) -> None:
         self.bytes: dict[str, int] = {}
-        """By kind: model, LoRA, KV, RS, compute, output."""
+        """By kind: model, projector, LoRA, KV, RS, compute, output."""
         self.layers = (0, 0)
         """Offloaded, and all that could be."""
         self.window_cells = sys.maxsize
@@ -42,9 +43,9 @@ class NativeLog:
         """As it is, whatever was asked for."""
         self.errors: deque[str] = deque(maxlen=8)
         self._part = ""
-        callback = native.llama_log_callback(self._write)
-        _CALLED.append(callback)
-        native.llama_log_set(callback, ctypes.c_void_p(0))
+        self.callback = native.llama_log_callback(self._write)
+        _CALLED.append(self.callback)
+        native.llama_log_set(self.callback, ctypes.c_void_p(0))
 
     def _write(self, level: int, text: bytes, _user: Any) -> None:
         self._part += text.decode(errors="replace")
@@ -54,6 +55,8 @@ class NativeLog:
         for match in _BUFFER.finditer(line):
             kind = match["kind"]
             self.bytes[kind] = self.bytes.get(kind, 0) + round(float(match["mib"]) * 2**20)
+        if projector := _PROJECTOR.search(line):
+            self.bytes["projector"] = round(float(projector["mib"]) * 2**20)
         if offloaded := _OFFLOADED.search(line):
             self.layers = (int(offloaded[1]), int(offloaded[2]))
         if made := _WINDOW_CELLS.search(line):

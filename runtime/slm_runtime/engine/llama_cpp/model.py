@@ -68,7 +68,13 @@ class LlamaModel:
         return LoadError("UnsupportedArchitecture", f"{self.description()} generates no text token by token")
 
     def describe(
-        self, can: Capabilities | EncoderCapabilities, *, parallel: int, cells: int, outputs: int = 0
+        self,
+        can: Capabilities | EncoderCapabilities,
+        *,
+        parallel: int,
+        cells: int,
+        outputs: int = 0,
+        buffers: int = 0,
     ) -> Loaded:
         """Describe what was loaded.
 
@@ -76,6 +82,8 @@ class LlamaModel:
         ----------
         outputs
             Bytes that the output buffer is yet to grow to.
+        buffers
+            Bytes beside the library's own, at their most.
         """
         config, vocabulary, sizes = self.config, self.vocabulary, self.log.bytes
         offloaded, total = self.log.layers
@@ -103,9 +111,9 @@ class LlamaModel:
             layers_total=total or native.llama_model_n_layer(self.handle) + 1,
             flash_attention=self.log.flash_attention,
             memory=MemoryBreakdown(
-                weights=sizes.get("model", 0) + sizes.get("LoRA", 0),
+                weights=sum(sizes.get(kind, 0) for kind in ("model", "projector", "LoRA")),
                 kv_cache=sizes.get("KV", 0) + sizes.get("RS", 0),
-                compute=sizes.get("compute", 0) + max(sizes.get("output", 0), outputs),
+                compute=sizes.get("compute", 0) + max(sizes.get("output", 0), outputs) + buffers,
                 resident=resident_bytes(),
                 snapshots=can.snapshot_room,
             ),
@@ -113,6 +121,7 @@ class LlamaModel:
             generates=can.generates,
             embeds=can.embeds,
             ranks=can.ranks,
+            sees=can.media,
         )
 
     def close(self) -> None:

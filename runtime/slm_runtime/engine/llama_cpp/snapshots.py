@@ -11,6 +11,7 @@ import numpy as np
 from llama_cpp import llama_cpp as native
 from numpy.typing import NDArray
 
+from slm_runtime.engine.llama_cpp.positions import Positions, Skips
 from slm_runtime.engine.protocol import EngineFault, SnapshotSizes
 
 _WHOLE: Final = native.LLAMA_STATE_SEQ_FLAGS_NONE
@@ -23,15 +24,18 @@ _State = NDArray[np.uint8]
 class SequenceStates:
     """Saves and restores sequences of one context."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, positions: Positions) -> None:
         self._context = context
-        self._saved: dict[int, _State] = {}
+        self._positions = positions
+        self._saved: dict[int, tuple[_State, Skips]] = {}
 
     def save(self, sequence: int, snapshot: int) -> None:
-        self._saved[snapshot] = self._state(sequence, _WHOLE)
+        self._saved[snapshot] = self._state(sequence, _WHOLE), self._positions.saved(sequence)
 
     def restore(self, snapshot: int, sequence: int) -> None:
-        self._set(sequence, self._saved[snapshot], _WHOLE)
+        state, skips = self._saved[snapshot]
+        self._set(sequence, state, _WHOLE)
+        self._positions.restored(sequence, skips)
 
     def forget(self, snapshot: int) -> None:
         del self._saved[snapshot]
