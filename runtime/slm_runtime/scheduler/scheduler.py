@@ -309,18 +309,22 @@ class Scheduler:
         sequence.leader = None
         borders = self._borders(sequence, limit)
         sequence.resident = self._residents.open(sequence, limit)
-        sequence.borders |= {b for b in borders if b - sequence.computed >= _WORTH_SHARING}
+        sequence.borders |= {
+            border for border, worth in borders.items() if border - sequence.computed >= worth
+        }
         if not sequence.started:
             sequence.cached_tokens = min(sequence.resident.length, sequence.prompt_tokens)
 
-    def _borders(self, sequence: Sequence, limit: int) -> set[int]:
-        """Where others may want what it holds, and nothing can be cut there later.
+    def _borders(self, sequence: Sequence, limit: int) -> dict[int, int]:
+        """Where others may want what it holds, and nothing can be cut there later; and of how many tokens that is worth it.
 
-        That is the end of its prompt, for another choice or turn, and where others parted from it before.
+        That is the end of its prompt, for another choice or turn, of each picture, for another question about it, and where
+        others parted from it before.
         """
         if not self._residents.saves:
-            return set()
-        return {self._residents.known(sequence, limit), sequence.whole(sequence.prompt_tokens - 1)}
+            return {}
+        known = {self._residents.known(sequence, limit), sequence.whole(sequence.prompt_tokens - 1)}
+        return dict.fromkeys(known, _WORTH_SHARING) | {each.end: 1 for each in sequence.media}
 
     def _leads(self, sequence: Sequence) -> bool:
         """Whether the one that it waits for is still on its way."""

@@ -200,9 +200,12 @@ def test_a_second_question_about_a_picture_computes_nothing_of_it(driven):
     other = driven.ask(["look: ", Picture(picture(2), "x"), " what is it?"])
     told = driven.preparer.prepare_tokens(Tokenize(1, seen, add_special=True))
     assert cached(first) == 0
-    assert cached(again) >= len(told.tokens)
+    start, *_, end = (place for place, token in enumerate(told.tokens) if token < 0)
+    # What can't be cut was saved where the picture ends; it is followed by a few tokens of its own.
+    cuts = driven.engine.capabilities.partial_removal
+    assert cached(again) >= (len(told.tokens) if cuts else end + 1)
     assert cached(fresh) > cached(again)
-    assert cached(other) == next(index for index, token in enumerate(told.tokens) if token < 0)
+    assert cached(other) == (start if cuts else 0)
     assert other.first != first.first
 
 
@@ -212,7 +215,7 @@ def test_what_was_kept_is_as_good_as_what_is_computed(driven, make_engine, tmp_p
     one, two = Picture(picture(1), "x"), Picture(picture(2, width=60, height=24), "y")
     driven.ask(["a ", one, " b c d e", two, " f"])
     kept = driven.ask(["a ", one, " b c d g", two, " h"])
-    assert cached(kept) > 10
+    assert cached(kept) >= 8
     engine = make_engine(
         tmp_path / "model.gguf",
         projector=str(tmp_path / "mmproj.gguf"),
