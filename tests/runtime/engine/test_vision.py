@@ -204,7 +204,7 @@ def test_a_second_question_about_a_picture_computes_nothing_of_it(driven):
     # What can't be cut was saved where the picture ends; it is followed by a few tokens of its own.
     cuts = driven.engine.capabilities.partial_removal
     assert cached(again) >= (len(told.tokens) if cuts else end + 1)
-    assert cached(fresh) > cached(again)
+    assert cached(fresh) > cached(again) - (not cuts)
     assert cached(other) == (start if cuts else 0)
     assert other.first != first.first
 
