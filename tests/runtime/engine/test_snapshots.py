@@ -78,6 +78,17 @@ def test_it_goes_on_from_a_snapshot_as_if_nothing_had_been(engine):
     np.testing.assert_allclose(row, whole, atol=LEAST_DIFFERENCE)
 
 
+def test_the_same_prompt_again_gives_the_same_logits_to_the_last_bit(engine):
+    """It goes on from just before its last token, which was taken in by itself the first time too."""
+    read(engine, 0, SYSTEM)
+    engine.save(0, 0)
+    first = read(engine, 0, [*SYSTEM, 33], start=len(SYSTEM))
+    engine.cut(0, 0)
+    engine.restore(0, 0)
+    engine.forget(0)
+    np.testing.assert_array_equal(read(engine, 0, [*SYSTEM, 33], start=len(SYSTEM)), first)
+
+
 def test_a_copied_sequence_and_its_source_go_on_apart(engine):
     """They share what they hold until either is past it."""
     wholes = [read(engine, 0, [*SYSTEM, *rest]) for rest in (OTHER, LONG[:400]) if engine.cut(0, 0) is None]
