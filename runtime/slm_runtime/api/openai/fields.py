@@ -70,7 +70,7 @@ SAMPLING: Final[Fields] = {
 CHAT: Final[Fields] = {
     **SAMPLING,
     "model": (Use.HONOURED, ""),
-    "messages": (Use.HONOURED, "text; images and audio are refused"),
+    "messages": (Use.HONOURED, "text, and images where the model sees any, see Images; audio is refused"),
     "max_tokens": (Use.HONOURED, "-1: what the deployment or the context allows"),
     "max_completion_tokens": (Use.HONOURED, "wins over max_tokens"),
     "logprobs": (Use.HONOURED, ""),
@@ -147,7 +147,7 @@ EMBEDDING: Final[Fields] = {
 
 RESPONSE: Final[Fields] = {
     "model": (Use.HONOURED, ""),
-    "input": (Use.HONOURED, "text, messages, function calls and their outputs"),
+    "input": (Use.HONOURED, "text, messages with their images, function calls and their outputs"),
     "instructions": (Use.HONOURED, ""),
     "max_output_tokens": (Use.HONOURED, ""),
     "temperature": (Use.HONOURED, ""),

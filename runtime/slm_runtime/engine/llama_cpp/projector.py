@@ -34,7 +34,7 @@ _MOST_TOKENS: Final = 1024
 _FEWEST_TOKENS: Final = 256
 """What an image may take at most, where its own size decides: more take minutes on a CPU."""
 _SLICE_SECONDS: Final = 0.05
-"""For so long, and an operation of the graph or a few, those that generate wait for an image at a time."""
+"""For so long, and to the end of an operation of the graph, those that generate wait for an image at a time."""
 _MARKER: Final = b"<__media__>"
 """Where libmtmd puts a picture in a text; no text of a client's is ever given to it."""
 
@@ -168,8 +168,9 @@ class Projector:
             self._sliced.begin(lambda: self._encode(wanted))
         try:
             self._sliced.work(_SLICE_SECONDS)
-        except MediumInvalid as error:
-            raise MediumFailed(f"an image can't be encoded: {error}") from None
+        except Exception as error:
+            # One image must not end all requests, whatever is wrong with it.
+            raise MediumFailed(f"an image can't be encoded: {error}") from error
         finally:
             if not self._sliced.running:
                 self._under_way = None

@@ -1,18 +1,16 @@
 """A long native computation in slices: it goes on only while the thread that steps lets it.
 
 Two computations at once would each wait for the other's threads at every barrier, so the one that may wait does. It stops
-between two of its graph's operations, where the library asks a callback of ours.
+between two of its graph's operations, where the library asks a callback of ours. To be asked after each of them was
+measured to cost nothing (a vision encoder of 384 numbers a patch and 256 patches: 54 ms of CPU with and without).
 """
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from llama_cpp import llama_cpp as native
-
-_STRIDE: Final = 8
-"""Operations of the graph between two looks at the clock: a barrier more for each."""
 
 
 class Sliced:
@@ -20,8 +18,7 @@ class Sliced:
 
     def __init__(self) -> None:
         self.callback: Any = native.ggml_backend_sched_eval_callback(self._between)
-        """For the library, which calls it before each operation, and after those that it was told to."""
-        self._asked = 0
+        """For the library, which calls it before each operation, and after it where that was asked for."""
         self._until = 0.0
         self._go = threading.Semaphore(0)
         self._rest = threading.Semaphore(0)
@@ -55,10 +52,7 @@ class Sliced:
         self._rest.release()
 
     def _between(self, _tensor: Any, asks: bool, _user: Any) -> bool:
-        if asks:
-            self._asked += 1
-            return self._asked % _STRIDE == 0
-        if self._running and time.monotonic() >= self._until:
+        if not asks and self._running and time.monotonic() >= self._until:
             self._rest.release()
             self._go.acquire()
         return True
