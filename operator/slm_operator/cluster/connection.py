@@ -65,14 +65,14 @@ class _AsGiven(RESTClientObject):  # type: ignore[misc]
         post_params: object = None,
         _request_timeout: aiohttp.ClientTimeout | None = None,
     ) -> RESTResponse:
-        if self.pool_manager is None:
-            self.pool_manager = self._create_pool_manager()
+        pool: aiohttp.ClientSession = self.pool_manager or self._create_pool_manager()
+        self.pool_manager = pool
         way = {
             "proxy": self.proxy,
             "proxy_headers": self.proxy_headers,
             "server_hostname": self.configuration.tls_server_name,
         }
-        response = await self.pool_manager.request(
+        response = await pool.request(
             method,
             url,
             headers=headers,
