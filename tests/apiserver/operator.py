@@ -107,10 +107,10 @@ class Operator:
                 [sys.executable, "-m", "slm_operator"], env=self._environ, stdout=log, stderr=log, cwd=ROOT
             )
 
-    def start(self, *, acting: bool = True) -> None:
+    def start(self, *, acting: bool = True, seconds: float = PATIENCE) -> None:
         self.launch()
         try:
-            until("the operator acts", lambda: self.state() == "acting" if acting else self.state())
+            until("the operator acts", lambda: self.state() == "acting" if acting else self.state(), seconds)
         except AssertionError:
             # Nobody else would end it: it would take its share of the machine from all that follow.
             self.kill()

@@ -12,11 +12,21 @@ from typing import Any
 import pytest
 
 from tests.apiserver.api import Api, Document
-from tests.apiserver.operator import until
+from tests.apiserver.operator import Operator, until
 from tests.apiserver.proxy import DROPPED, KILL_BEFORE, Proxy, refused
 from tests.cluster import ControlPlane
 
 pytestmark = pytest.mark.apiserver
+
+
+def test_an_operator_that_does_not_come_is_ended(plane: ControlPlane, tmp_path: Path) -> None:
+    with Proxy(plane.kubeconfig, tmp_path) as proxy:
+        nowhere = proxy.kubeconfig
+    operator = Operator(plane, tmp_path, kubeconfig=nowhere)
+    with pytest.raises(AssertionError, match="the operator acts: not within"):
+        operator.start(seconds=1)
+    with pytest.raises(AssertionError):
+        operator.pid  # noqa: B018 - there is none any more
 
 
 class Client:

@@ -55,6 +55,8 @@ def api_client(configuration: Configuration, connections: int) -> ApiClient:
 class _AsGiven(RESTClientObject):  # type: ignore[misc]
     """Sends bodies as they are given: the client library writes JSON anew, in which other bytes mean the same."""
 
+    pool_manager: aiohttp.ClientSession | None
+
     @override
     async def request(
         self,
@@ -65,14 +67,13 @@ class _AsGiven(RESTClientObject):  # type: ignore[misc]
         post_params: object = None,
         _request_timeout: aiohttp.ClientTimeout | None = None,
     ) -> RESTResponse:
-        if self.pool_manager is None:
-            self.pool_manager = self._create_pool_manager()
+        pool = self.pool_manager = self.pool_manager or self._create_pool_manager()
         way = {
             "proxy": self.proxy,
             "proxy_headers": self.proxy_headers,
             "server_hostname": self.configuration.tls_server_name,
         }
-        response = await self.pool_manager.request(
+        response = await pool.request(
             method,
             url,
             headers=headers,
