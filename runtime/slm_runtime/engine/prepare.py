@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from slm_runtime.engine.messages import (
@@ -40,6 +40,8 @@ class Prepared:
     limit: int
     """Tokens, prompt included, at which each choice must end."""
     matcher: GrammarMatcher | None
+    foretold: list[int] = field(default_factory=list)
+    """What the answer is likely to be, in part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Preparer:
             tokens = self._prompt(request)
             limit = min(self._limit(request, len(tokens)), len(tokens) + _answer_room(request))
             matcher = self._grammars.compile(request.constraint) if request.constraint else None
-            return Prepared(submit.id, request, tokens_of(tokens), limit, matcher)
+            return Prepared(submit.id, request, tokens_of(tokens), limit, matcher, self._foretold(request))
         except _Invalid as error:
             return Refused(submit.id, str(error), error.param)
         except InvalidConstraint as error:
@@ -173,6 +175,12 @@ class Preparer:
                         )
                 tokens += part
         return self._vocabulary.add_special(tokens) if add_special else tokens
+
+    def _foretold(self, request: GenerateRequest) -> list[int]:
+        """As much as can come true."""
+        text = request.foretold[: CHARACTERS_A_TOKEN * self._context_length]
+        tokens = self._vocabulary.tokenize(text, parse_special=False) if text else []
+        return tokens[: self._context_length]
 
     def _check_adapter(self, adapter: int) -> None:
         if not 0 <= adapter <= self._adapters:

@@ -256,7 +256,10 @@ def is_heavy(message: Work) -> bool:
     """Whether it may take longer than others should have to wait."""
     match message:
         case Submit():
-            return message.request.constraint is not None or _length(message.request.prompt) > _HEAVY_TEXT
+            return (
+                message.request.constraint is not None
+                or _length(message.request.prompt) + len(message.request.foretold) > _HEAVY_TEXT
+            )
         case Embed() | Score():
             return _length(message.request.inputs) > _HEAVY_TEXT
         case Rank():

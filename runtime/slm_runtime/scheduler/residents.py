@@ -76,7 +76,7 @@ class Residents:
         self._clock += 1
         source, length = self.match(tokens, limit, adapter)
         if source is not None and not source.running and self._in_place(source, length):
-            self._shorten(source, length)
+            self.shorten(source, length)
             source.tokens, source.running, source.used = tokens, True, self._clock
             return source
         number = self._free_row(source)
@@ -118,7 +118,8 @@ class Residents:
         self.drop(oldest)
         return True
 
-    def _shorten(self, resident: Resident, length: int) -> None:
+    def shorten(self, resident: Resident, length: int) -> None:
+        """Let it hold no more than so much."""
         if length < resident.length and resident.end is not None:
             self._operations.append(Cut(resident.number, length))
             resident.end = self._ledger.cut(resident.end, resident.length, length)
