@@ -7,16 +7,18 @@ from typing import Final
 
 SIZES: Final = (1, 3, 7, 15, 31)
 """Tokens that a draft may have: with the one before it, what kernels take at a time."""
-_GUESSED_SHARE: Final = 0.25
-"""Of a token's own time, what one more is thought to cost as long as it was never measured: little, so that it will be."""
+_GUESSED_SHARE: Final = 0.5
+"""Of the time that a step without drafts takes a stream, what a drafted token is thought to cost: little, as long as that
+was never measured, so that it will be."""
 _WORTH: Final = 1.05
 """What has to be gained."""
 _FRESH: Final = 64
 """Steps after which one without drafts shows anew what these are compared with."""
-_FORGOTTEN: Final = 2000
+_FORGOTTEN: Final = 200
 """Steps in which half of what was measured is believed no more: it may have been a bad moment."""
-_NEWEST: Final = 0.3
-"""What the last measurement counts for."""
+_SLOWER: Final = 0.3
+"""What a measurement counts for that is above the ones before; one below them counts alone, for nothing makes a step faster
+than it is, and much makes it slower."""
 
 
 @dataclass(slots=True)
@@ -48,22 +50,26 @@ class Pace:
         self._steps += 1
         if not drafted:
             known = streams == self._streams and self._plain > 0
-            self._plain += (seconds - self._plain) * (_NEWEST if known else 1)
+            self._plain = _settled(self._plain, seconds) if known else seconds
             self._streams, self._age = streams, 0
             return
         if not self.knows(streams):
             return
         self._age += 1
         ratio, key = seconds / self._plain, (len(streams), _size(drafted))
-        known_cost = self._costs.get(key)
-        if known_cost is not None:
-            ratio = known_cost.ratio + (ratio - known_cost.ratio) * _NEWEST
-        self._costs[key] = _Cost(ratio, self._steps)
+        before = self._costs.get(key)
+        self._costs[key] = _Cost(_settled(before.ratio, ratio) if before else ratio, self._steps)
 
     def cost(self, streams: int, drafted: int) -> float:
         """How many times as long as without drafts a step is thought to take."""
-        guessed = 1 + _GUESSED_SHARE * _size(drafted) / streams
-        measured = self._costs.get((streams, _size(drafted)))
+        size = _size(drafted)
+        shares = [
+            (measured.ratio - 1) / other
+            for other in SIZES
+            if other < size and (measured := self._costs.get((streams, other))) is not None
+        ]
+        guessed = 1 + max(0.0, min([_GUESSED_SHARE / streams, *shares])) * size
+        measured = self._costs.get((streams, size))
         if measured is None:
             return guessed
         believed = math.exp2((measured.step - self._steps) / _FORGOTTEN)
@@ -96,6 +102,10 @@ class Pace:
                 if pace > best:
                     best, chosen = pace, sizes[:]
         return chosen
+
+
+def _settled(before: float, now: float) -> float:
+    return now if now < before else before + (now - before) * _SLOWER
 
 
 def _size(drafted: int) -> int:
