@@ -185,6 +185,8 @@ class RuntimeConfig(ContractModel):
     """None: the quota of the cgroup or the cores of one memory node, whichever is smaller."""
     flash_attention: bool | None = None
     """None: where the engine can."""
+    speculation: bool | None = None
+    """Whether to guess ahead what comes next; None: where the engine can, and it pays."""
     prompt: PromptConfig | None = None
     """None: what the model itself brings."""
     keep_alive_seconds: float | None = Field(default=None, ge=1)

@@ -92,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
         help="of the engine; default: the cores that this process may use, of one memory node",
     )
     serve.add_argument("--kv-cache-type", choices=["f16", "q8_0", "q4_0"])
+    serve.add_argument(
+        "--speculation", choices=["Auto", "Off"], help="guess ahead what comes next, where it pays"
+    )
     commands.add_parser("bench", help="measure the runtime; `slm-runtime bench --help` lists what")
     return top
 
@@ -171,6 +174,7 @@ def _serve(options: argparse.Namespace, places: Places) -> int:
         "parallel": options.parallel,
         "threads": options.threads,
         "kv_cache_type": options.kv_cache_type,
+        "speculation": False if options.speculation == "Off" else None,
     }
     source = options.source or options.model.resolve().as_uri()
     config = local_config(

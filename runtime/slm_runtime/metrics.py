@@ -41,6 +41,12 @@ class _EngineCollector(Collector):
             names.PREFIX_TOKENS, "Prompt tokens that the prefix cache spared.", stats.cached_tokens
         )
         yield CounterMetricFamily(
+            names.DRAFTED_TOKENS, "Tokens guessed ahead of their step.", stats.drafted_tokens
+        )
+        yield CounterMetricFamily(
+            names.ACCEPTED_TOKENS, "Guessed tokens that came true.", stats.accepted_tokens
+        )
+        yield CounterMetricFamily(
             names.PREEMPTIONS, "Sequences that had to give way to older ones.", stats.preemptions
         )
         yield CounterMetricFamily(names.STEPS, "Steps of the engine.", stats.steps)

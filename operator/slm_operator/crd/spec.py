@@ -157,6 +157,11 @@ class FlashAttention(StrEnum):
     DISABLED = "Disabled"
 
 
+class Speculation(StrEnum):
+    AUTO = "Auto"
+    OFF = "Off"
+
+
 class EnvironmentVariable(ApiModel):
     name: Annotated[
         str,
@@ -225,6 +230,10 @@ class Runtime(ApiModel):
     flash_attention: FlashAttention = FlashAttention.AUTO
     """Attention without its large intermediate results: less memory, and faster with a long context. `Auto`: where the
     engine can."""
+    speculation: Speculation = Speculation.AUTO
+    """Whether what comes next is guessed from the prompt and the text so far, and several tokens are checked in a step: the
+    same text, sooner where it repeats what is there (edits, quotations, JSON). `Auto`: where the engine can, and while it
+    pays; `Off`: never."""
     gpu_layers: (
         Annotated[
             int,

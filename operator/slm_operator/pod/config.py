@@ -6,7 +6,7 @@ from slm_contract.config import HardwareConfig, ModelConfig, PromptConfig, Promp
 from slm_operator.crd.prompt import Prompt
 from slm_operator.crd.quantities import parse_duration, parse_quantity
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.crd.spec import FlashAttention
+from slm_operator.crd.spec import FlashAttention, Speculation
 from slm_operator.revision.revision import Revision
 
 _DEFAULTS: Final = RuntimeConfig(model=ModelConfig(name="-", source="-"))
@@ -39,6 +39,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         batch_size=spec.runtime.batch_size or _DEFAULTS.batch_size,
         threads=spec.runtime.threads,
         flash_attention=_FLASH_ATTENTION[spec.runtime.flash_attention],
+        speculation=False if spec.runtime.speculation is Speculation.OFF else None,
         prompt=None if spec.model.prompt is None else _prompt(spec.model.prompt),
         keep_alive_seconds=None if keep_alive is None else max(1.0, parse_duration(keep_alive)),
         allowed_origins=None if cors is None else cors.allowed_origins,

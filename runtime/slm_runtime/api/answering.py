@@ -269,6 +269,8 @@ def together(ends: list[RequestFinished]) -> RequestFinished:
         prompt_tokens=sum(one.prompt_tokens for one in used),
         cached_tokens=sum(one.cached_tokens for one in used),
         completion_tokens=sum(one.completion_tokens for one in used),
+        accepted_tokens=sum(one.accepted_tokens for one in used),
+        rejected_tokens=sum(one.rejected_tokens for one in used),
     )
     return replace(ends[-1], usage=usage)
 

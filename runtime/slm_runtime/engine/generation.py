@@ -18,6 +18,7 @@ from slm_runtime.engine.protocol import Rows, Vocabulary
 from slm_runtime.sampling.constraint import GrammarMatcher, InvalidConstraint
 from slm_runtime.sampling.sampler import Sampler
 from slm_runtime.sampling.text import TextStream
+from slm_runtime.scheduler.drafting import Drafter
 from slm_runtime.scheduler.plan import Sequence
 
 _log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class GenerationState:
         self._completion_tokens = 0
         self._message: str | None = None
         self._matcher = prepared.matcher
+        self._foretold = prepared.foretold
+        self._accepted = self._rejected = 0
         sequences = [
             Sequence(
                 request=prepared.id,
@@ -115,6 +118,11 @@ class GenerationState:
             return False
         return True
 
+    def drafted(self, count: int, accepted: int) -> None:
+        """So many tokens were guessed, and so many of them came true."""
+        self._accepted += accepted
+        self._rejected += count - accepted
+
     def end(
         self,
         index: int,
@@ -137,7 +145,13 @@ class GenerationState:
         first_token = now if self._first_token is None else self._first_token
         return RequestFinished(
             id=self.id,
-            usage=Usage(self._first.prompt_tokens, self._first.cached_tokens, self._completion_tokens),
+            usage=Usage(
+                self._first.prompt_tokens,
+                self._first.cached_tokens,
+                self._completion_tokens,
+                self._accepted if self._foretold else 0,
+                self._rejected if self._foretold else 0,
+            ),
             timings=Timings(first_step - self._submitted, first_token - first_step, now - first_token),
             message=self._message,
         )
@@ -159,4 +173,11 @@ class GenerationState:
             matcher=choice.matcher,
             top_logprobs=self.request.logprobs,
         )
+        if self.request.sampling.seed is None:
+            # Whether guesses pay is measured, so that no two runs compute alike: what has a seed is to come out the same.
+            choice.sequence.drafter = Drafter(
+                choice.sequence.prompt_tokens,
+                self._foretold,
+                None if choice.matcher is None else choice.matcher.forced,
+            )
         return choice.sampler

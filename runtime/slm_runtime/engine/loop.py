@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from slm_runtime.engine.embedding import EmbeddingState
@@ -126,7 +126,7 @@ class StepLoop:
         if rows is not None:
             self._scheduler.advance(plan, engine_seconds)
             if plan.wanted is Wanted.NEXT_TOKEN:
-                self._choose(plan.rows, rows, output)
+                self._choose(plan, rows, output)
             else:
                 self._collect(plan, rows)
             self._totals.steps += 1
@@ -180,14 +180,28 @@ class StepLoop:
             pass
         return None, self._clock() - began
 
-    def _choose(self, sequences: Iterable[Sequence], rows: Rows, output: StepOutput) -> None:
-        now = self._clock()
-        for sequence, row in zip(sequences, rows, strict=True):
-            self._totals.generated_tokens += 1
+    def _choose(self, plan: Plan, rows: Rows, output: StepOutput) -> None:
+        now, start = self._clock(), 0
+        for span, sequence, draft in zip(plan.spans, plan.sequences, plan.drafts, strict=True):
+            own, start = rows[start : start + span.rows], start + span.rows
+            if not span.rows:
+                continue
             generation = self._generations[sequence.request]
-            if generation.choose(sequence, row, now, output):
+            ended, accepted = False, 0
+            for place, row in enumerate(own):
+                self._totals.generated_tokens += 1
+                ended = generation.choose(sequence, row, now, output)
+                if ended or place == len(draft) or sequence.tokens[-1] != draft[place]:
+                    break
+                accepted += 1
+            self._totals.drafted_tokens += len(draft)
+            self._totals.accepted_tokens += accepted
+            generation.drafted(len(draft), accepted)
+            if ended:
                 self._scheduler.finish(sequence)
                 self._finish(generation, output)
+            elif draft:
+                self._scheduler.verified(sequence)
 
     def _collect(self, plan: Plan, rows: Rows) -> None:
         start = 0

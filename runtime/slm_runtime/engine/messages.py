@@ -60,6 +60,8 @@ class EngineConfig(Message, kw_only=True):
     provider: str = "cpu"
     gpu_layers: int = 0
     """Layers to offload; -1 is all."""
+    speculation: bool = True
+    """Guess what sequences go on with, where the engine can take it back and it pays."""
     queue_limit: int = 128
     """Requests that may wait; more are refused with a time to come back."""
 
@@ -138,6 +140,8 @@ class GenerateRequest(Value, kw_only=True):
     constraint: Constraint | None = None
     adapter: int = 0
     """What the answer goes through; 0: the model alone."""
+    foretold: str = ""
+    """What the answer is likely to be, in part: it comes faster if it is."""
     keep_on_overflow: int | None = None
     """None: a prompt too long is refused; k: its first k tokens stay, the oldest of the rest go (Ollama)."""
     require_room: bool = False
@@ -362,6 +366,9 @@ class Usage(Value):
     """Prompt tokens whose prefill was spared."""
     completion_tokens: int
     """Of all choices."""
+    accepted_tokens: int = 0
+    """Of what the client foretold, if it did; likewise the next one."""
+    rejected_tokens: int = 0
 
 
 class Timings(Value):
@@ -401,6 +408,9 @@ class Stats(Value):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    """Guessed ahead of the step that computed them; of them, those that came true are the next."""
+    accepted_tokens: int = 0
     preemptions: int = 0
     engine_seconds: float = 0
     """Inside the engine's own step."""

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from slm_runtime.engine.messages import (
@@ -54,6 +54,8 @@ class Prepared:
     matcher: GrammarMatcher | None
     media: tuple[Medium, ...] = ()
     """As of Sequence."""
+    foretold: list[int] = field(default_factory=list)
+    """What the answer is likely to be, in part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,9 @@ class Preparer:
             tokens, media = self._prompt(request)
             limit = min(self._limit(request, len(tokens)), len(tokens) + _answer_room(request))
             matcher = self._grammars.compile(request.constraint) if request.constraint else None
-            return Prepared(submit.id, request, tokens_of(tokens), limit, matcher, media)
+            return Prepared(
+                submit.id, request, tokens_of(tokens), limit, matcher, media, self._foretold(request)
+            )
         except _Invalid as error:
             return Refused(submit.id, str(error), error.param)
         except InvalidConstraint as error:
@@ -243,6 +247,12 @@ class Preparer:
         """Tokens of what has no images."""
         tokens, _ = self._encode([*parts], add_special=add_special, parse_special=parse_special)
         return tokens
+
+    def _foretold(self, request: GenerateRequest) -> list[int]:
+        """As much as can come true."""
+        text = request.foretold[: CHARACTERS_A_TOKEN * self._context_length]
+        tokens = self._vocabulary.tokenize(text, parse_special=False) if text else []
+        return tokens[: self._context_length]
 
     def _check_adapter(self, adapter: int) -> None:
         if not 0 <= adapter <= self._adapters:

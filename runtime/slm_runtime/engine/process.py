@@ -257,7 +257,11 @@ def is_heavy(message: Work) -> bool:
     """Whether it may take longer than others should have to wait."""
     match message:
         case Submit():
-            return message.request.constraint is not None or _is_heavy(message.request.prompt)
+            return (
+                message.request.constraint is not None
+                or len(message.request.foretold) > _HEAVY_TEXT
+                or _is_heavy(message.request.prompt)
+            )
         case Embed() | Score():
             return _length(message.request.inputs) > _HEAVY_TEXT
         case Rank():

@@ -99,6 +99,9 @@ class Capabilities:
     pooling: Pooling = Pooling.MEAN
     scored_tokens: int = 0
     """Rows of logits that one step can give beyond one a sequence; 0: the engine scores no prompts."""
+    draft_rows: int = 0
+    """Rows of logits that one step can give where sequences have more than one, for tokens that were only guessed; 0: none
+    has. What was guessed wrong is cut."""
     mixed: bool = True
     """Prompts and single tokens go together in one step."""
     prefill_rows: int | None = None

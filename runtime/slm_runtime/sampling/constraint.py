@@ -125,6 +125,10 @@ class GrammarMatcher:
             )
         return mask
 
+    def forced(self) -> list[int]:
+        """What has to come next, if there is only one way to go on."""
+        return list(self._matcher.compute_ff_tokens())
+
     @property
     def complete(self) -> bool:
         """Whether nothing may follow any more."""

@@ -7,6 +7,7 @@ from enum import Enum, auto
 
 from slm_runtime.engine.protocol import Engine, Medium, Output, Span, Tokens
 from slm_runtime.scheduler.cells import Run
+from slm_runtime.scheduler.drafting import Drafter
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,8 @@ class Sequence:
     """Of the prompt, spared when it first took part."""
     started: bool = False
     """Whether it ever took part in a step."""
+    drafter: Drafter | None = None
+    """Guesses what comes next; None: it goes token by token."""
 
     def __post_init__(self) -> None:
         self.prompt_tokens = len(self.tokens)
@@ -189,12 +192,9 @@ class Plan:
     spans: list[Span]
     sequences: list[Sequence]
     """One for each span."""
+    drafts: list[Tokens]
+    """One for each span: what its tokens end with that was only guessed. It has a row for the token before, and for each."""
     started: list[Sequence]
     """Those that take part for the first time."""
     wanted: Wanted
     """By each of its sequences."""
-
-    @property
-    def rows(self) -> list[Sequence]:
-        """Of sequences that generate: one for each row of logits, in their order."""
-        return [sequence for span, sequence in zip(self.spans, self.sequences, strict=True) if span.rows]

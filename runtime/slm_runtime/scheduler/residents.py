@@ -108,7 +108,7 @@ class Residents:
         if isinstance(source, Snapshot):
             return self._restored(source, tokens)
         if source is not None and not source.running and self._in_place(source, length):
-            self._shorten(source, length)
+            self.shorten(source, length)
             source.tokens, source.running, source.used = tokens, True, self._clock
             return source
         number = self._free_row(source)
@@ -164,7 +164,8 @@ class Residents:
         self.grow(resident, length)
         return resident
 
-    def _shorten(self, resident: Resident, length: int) -> None:
+    def shorten(self, resident: Resident, length: int) -> None:
+        """Let it hold no more than so much."""
         if length < resident.length and resident.end is not None:
             self._operations.append(Cut(resident.number, length))
             resident.end = self._ledger.cut(resident.end, resident.length, length)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, NamedTuple
 
-from slm_runtime.engine.protocol import Capabilities, Span
-from slm_runtime.scheduler.plan import Plan, Sequence, Wanted
+from slm_runtime.engine.protocol import Capabilities, Span, Tokens
+from slm_runtime.scheduler.pace import SIZES, Pace
+from slm_runtime.scheduler.plan import Plan, Sequence, Wanted, tokens_of
 from slm_runtime.scheduler.residents import Residents, common_prefix
 from slm_runtime.scheduler.waiting import FairQueue
 
@@ -78,7 +79,10 @@ class Scheduler:
         self._adapter_seconds = 0.0
         """For how long that has been so."""
         self._short = False
-        """Since the last step that was carried out, one was not: nobody new comes in."""
+        """Since the last step that was carried out, one was not: nobody new comes in, and nothing is guessed."""
+        self._pace = Pace()
+        self._drafted = 0
+        """Tokens of the step planned last that are guesses."""
         self.preemptions = 0
 
     @property
@@ -138,10 +142,16 @@ class Scheduler:
         started = [sequence for sequence, _ in chosen if not sequence.started]
         for sequence in started:
             sequence.started = True
+        drafts = self._draft(chosen)
+        self._drafted = sum(map(len, drafts))
         return Plan(
             operations=self._residents.take_operations(),
-            spans=[self._span(sequence, count) for sequence, count in chosen],
+            spans=[
+                self._span(sequence, count, draft)
+                for (sequence, count), draft in zip(chosen, drafts, strict=True)
+            ],
             sequences=[sequence for sequence, _ in chosen],
+            drafts=drafts,
             started=started,
             wanted=chosen[0][0].wanted if chosen else Wanted.NEXT_TOKEN,
         )
@@ -152,6 +162,8 @@ class Scheduler:
         self._short = False
         self._adapter_seconds += seconds
         self._learn(plan, seconds)
+        if plan.wanted is Wanted.NEXT_TOKEN and all(sequence.remaining == 1 for sequence in plan.sequences):
+            self._pace.saw(_streams(plan.sequences), self._drafted, seconds)
         for span, sequence in zip(plan.spans, plan.sequences, strict=True):
             count = len(span.tokens)
             generated = span.position >= sequence.prompt_tokens
@@ -168,7 +180,13 @@ class Scheduler:
         False: one sequence is left, with one token, and nothing kept; there is nothing to give.
         """
         self._short = True
+        if self._drafted:
+            return True
         return self._residents.evict() or self._give_way()
+
+    def verified(self, sequence: Sequence) -> None:
+        """What came true of its draft is among its tokens, with the one after it: the engine forgets the rest."""
+        self._residents.shorten(sequence.placed, len(sequence.tokens) - 1)
 
     def finish(self, sequence: Sequence) -> None:
         """It has ended; what the engine holds of it may serve others."""
@@ -176,6 +194,7 @@ class Scheduler:
         self._short = False
         self._waiting.finish(sequence.client)
         if sequence.resident is not None:
+            self._residents.shorten(sequence.resident, len(sequence.tokens))
             if sequence.wanted is Wanted.HIDDEN_STATES:
                 # No prompt begins with a text that was embedded: kept, thousands of them would drive out what is of use.
                 self._residents.drop(sequence.resident)
@@ -185,7 +204,11 @@ class Scheduler:
 
     def _learn(self, plan: Plan, seconds: float) -> None:
         """Adjust how much of prompts goes into a step, above all into one in which others generate."""
-        taken = sum(len(span.tokens) for span in plan.spans if len(span.tokens) > 1 or not span.rows)
+        taken = sum(
+            len(span.tokens)
+            for span, draft in zip(plan.spans, plan.drafts, strict=True)
+            if not draft and (len(span.tokens) > 1 or not span.rows)
+        )
         if taken:
             bearable = taken / max(seconds, 1e-6) * self._policy.longest_seconds
             self._bearable_tokens = max(1, round(min(bearable, self._capabilities.step_tokens)))
@@ -358,6 +381,33 @@ class Scheduler:
             pass
         return self._residents.used + sum(count for _, count in chosen) <= total
 
+    def _draft(self, chosen: list[tuple[Sequence, int]]) -> list[Tokens]:
+        """What each of them is guessed to go on with, as far as that pays; nothing while anybody else waits for anything."""
+        nothing = [tokens_of([]) for _ in chosen]
+        sequences = [sequence for sequence, _ in chosen]
+        room = min(self._capabilities.draft_rows, self._step_tokens) - len(chosen)
+        busy = len(self._waiting) or any(
+            not s.generates or s.resident is None or s.remaining > 1 for s in self._running
+        )
+        if room < 1 or busy or self._short or all(s.drafter is None for s in sequences):
+            return nothing
+        guesses = [self._guess(sequence, min(room, SIZES[-1])) for sequence in sequences]
+        if not self._pace.knows(_streams(sequences)):
+            return nothing
+        sizes = self._pace.best([(len(tokens), likely) for tokens, likely in guesses], room)
+        if not any(sizes) or not self._make_room(
+            [(sequence, 1 + size) for sequence, size in zip(sequences, sizes, strict=True)]
+        ):
+            return nothing
+        return [tokens[:size] for (tokens, _), size in zip(guesses, sizes, strict=True)]
+
+    def _guess(self, sequence: Sequence, most: int) -> tuple[Tokens, float]:
+        # With each step comes one token more than was guessed right.
+        most = min(most, sequence.limit - len(sequence.tokens) - 1)
+        if sequence.drafter is None or most < 1:
+            return tokens_of([]), 0.0
+        return sequence.drafter.guess(sequence.tokens, most)
+
     def _give_way(self) -> bool:
         """Stop the youngest and let it wait again, with what it has; alone, it goes on in smaller steps."""
         placed = [s for s in self._running if s.resident is not None]
@@ -374,12 +424,12 @@ class Scheduler:
         return True
 
     @staticmethod
-    def _span(sequence: Sequence, count: int) -> Span:
+    def _span(sequence: Sequence, count: int, draft: Tokens) -> Span:
         return Span(
             sequence=sequence.placed.number,
             position=sequence.computed,
-            tokens=sequence.next_tokens(count),
-            rows=(count == sequence.remaining) if sequence.generates else count,
+            tokens=sequence.next_tokens(count) + draft,
+            rows=(count == sequence.remaining) + len(draft) if sequence.generates else count,
             adapter=sequence.adapter,
             medium=sequence.medium,
         )
@@ -389,3 +439,7 @@ def _encoded(sequences: list[Sequence]) -> list[Sequence]:
     """Those whose medium needs only to be taken in; where there is none, one whose medium is to be encoded first."""
     ready = [s for s in sequences if s.medium is not None and s.medium.content.ready]
     return ready or [min(sequences, key=lambda s: (s.remaining, s.arrival))]
+
+
+def _streams(sequences: list[Sequence]) -> tuple[int, ...]:
+    return tuple(sequence.arrival for sequence in sequences)

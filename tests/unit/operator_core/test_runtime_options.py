@@ -42,6 +42,7 @@ def test_what_the_engine_runs_with_reaches_it() -> None:
     assert config.kv_cache_bytes == 1 << 30
     assert told(runtime={"kvCacheMemory": "0"}).kv_cache_bytes == 1, "as little as one request takes"
     assert told(runtime={"flashAttention": "Enabled"}).flash_attention is True
+    assert told(runtime={"speculation": "Off"}).speculation is False
     assert told(endpoint={"cors": {"allowedOrigins": ["https://a"]}}).allowed_origins == ("https://a",)
     assert told(endpoint={"idleTimeout": "1h5m"}).idle_seconds == 3900
     assert told(endpoint={"unknownFields": "Refuse"}).unknown_fields == "Refuse"
@@ -64,6 +65,7 @@ def test_what_is_not_written_is_not_told() -> None:
     for name in (
         "prompt",
         "flashAttention",
+        "speculation",
         "keepAlive",
         "allowedOrigins",
         "kvCacheBytes",
@@ -80,6 +82,7 @@ def test_what_is_not_written_is_not_told() -> None:
         {"model": with_prompt(system="Be brief.")},
         {"runtime": {"flashAttention": "Disabled"}},
         {"runtime": {"keepAlive": "10m"}},
+        {"runtime": {"speculation": "Off"}},
         {"endpoint": {"cors": {"allowedOrigins": ["*"]}}},
         {"endpoint": {"idleTimeout": "1h5m"}},
         {"endpoint": {"unknownFields": "Refuse"}},

@@ -105,7 +105,16 @@ class PlayedEngine:
         assert len({span.adapter for span in spans}) == 1
         assert 0 <= spans[0].adapter <= can.adapters
         self._look_at(spans)
-        prompts = [span for span in spans if len(span.tokens) > 1]
+        drafted = [span for span in spans if span.rows > 1]
+        if (
+            output is Output.LOGITS
+            and can.draft_rows
+            and all(span.rows == len(span.tokens) for span in spans)
+        ):
+            assert not drafted or sum(span.rows for span in spans) <= can.draft_rows
+            prompts = []
+        else:
+            prompts = [span for span in spans if len(span.tokens) > 1]
         assert can.prefill_rows is None or len(prompts) <= can.prefill_rows
         assert can.mixed or not prompts or len(prompts) == len(spans)
         new = sum(len(span.tokens) for span in spans)

@@ -1,5 +1,6 @@
 """The step loop on the deterministic engine: what it sends for requests that only read their inputs."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,7 @@ from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScor
 from slm_runtime.engine.protocol import Capabilities, Pooling, Tokens
 from slm_runtime.sampling.logprobs import logprobs
 from slm_runtime.scheduler.plan import tokens_of
-from tests.unit.runtime_engine.playing import Letters, PlayedEngine, row_of
+from tests.unit.runtime_engine.playing import Letters, PlayedEngine, next_token, row_of
 
 CAPABILITIES = Capabilities(
     context_length=200,
@@ -48,7 +49,9 @@ class World:
         self.sent: list[Message] = []
         coming = iter(refusals)
         self.engine = PlayedEngine(replace(CAPABILITIES, **capabilities), refuse=lambda: next(coming, False))
-        self.loop = StepLoop(self.engine, self.sent.append, queue_limit=8)
+        ticks = itertools.count()
+        # Each step takes as long as any other.
+        self.loop = StepLoop(self.engine, self.sent.append, queue_limit=8, clock=lambda: next(ticks) / 1000)
 
     def score(self, identity: int, *inputs: Tokens, top: int = 2) -> None:
         self.loop.score(PreparedScoring(identity, ScoreRequest(inputs=[], top=top), list(inputs)))
@@ -199,3 +202,78 @@ def test_scores_come_beside_a_generation_and_leave_its_text_alone():
         return "".join(delta.text for output in outputs for delta in output.deltas)
 
     assert text(LONG, SHORT) == text()
+
+
+class Answered:
+    """What a request was answered, alone on a loop, step by step."""
+
+    def __init__(self, request: GenerateRequest, tokens: int = 60, foretold: int = 0) -> None:
+        """`foretold`: of how many tokens it is known that they come, but for every ninth."""
+        held = list(SHORT)
+        for _ in range(foretold):
+            held.append(next_token(held))
+        guesses = [token if place % 9 else 3 for place, token in enumerate(held[len(SHORT) :], 1)]
+        world = World(draft_rows=16)
+        world.loop.submit(Prepared(1, request, SHORT, len(SHORT) + tokens, None, foretold=guesses))
+        world.drain()
+        outputs = [message for message in world.sent if isinstance(message, StepOutput)]
+        deltas = [delta for output in outputs for delta in output.deltas]
+        self.steps = len(world.engine.steps)
+        self.text = ["".join(d.text for d in deltas if d.choice == choice) for choice in range(request.n)]
+        deltas.sort(key=lambda delta: delta.choice)
+        self.tokens = [token for delta in deltas for token in delta.tokens]
+        self.logprobs = [each for delta in deltas for each in delta.logprobs or ()]
+        self.choices = sorted(
+            (choice for output in outputs for choice in output.choices), key=lambda choice: choice.choice
+        )
+        (self.finished,) = [finished for output in outputs for finished in output.finished]
+        self.stats = next(output.stats for output in reversed(outputs) if output.stats is not None)
+        self.held = world.engine.cells_used
+
+    def outcome(self) -> tuple[object, ...]:
+        return self.text, self.tokens, self.logprobs, self.choices, self.finished.usage.completion_tokens
+
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GenerateRequest(prompt=[], sampling=GREEDY),
+        GenerateRequest(prompt=[], sampling=GREEDY, logprobs=2),
+        GenerateRequest(
+            prompt=[], sampling=Sampling(temperature=0, repeat_penalty=1.3, presence_penalty=0.2)
+        ),
+        GenerateRequest(prompt=[], sampling=Sampling(temperature=0, logit_bias={7: 0.5})),
+        GenerateRequest(prompt=[], sampling=GREEDY, n=3),
+    ],
+    ids=["greedy", "logprobs", "penalties", "bias", "three choices"],
+)
+def test_a_text_is_the_same_with_drafts_and_comes_in_fewer_steps(request_):
+    plain, drafted = Answered(request_), Answered(request_, foretold=60)
+    assert drafted.outcome() == plain.outcome()
+    assert drafted.stats.generated_tokens == plain.stats.generated_tokens == 60 * request_.n
+    assert drafted.stats.accepted_tokens > 0
+    assert drafted.steps < plain.steps
+    used = drafted.finished.usage
+    assert used.accepted_tokens == drafted.stats.accepted_tokens
+    assert used.rejected_tokens == drafted.stats.drafted_tokens - used.accepted_tokens
+    assert plain.finished.usage.accepted_tokens == plain.finished.usage.rejected_tokens == 0
+    assert drafted.held == plain.held
+
+
+def test_a_stop_within_a_draft_ends_the_text_there():
+    whole = Answered(GenerateRequest(prompt=[], sampling=GREEDY))
+    for cut in range(20, 40):
+        stop = whole.text[0][cut : cut + 3]
+        for request in (
+            GenerateRequest(prompt=[], sampling=GREEDY, stop=[stop]),
+            GenerateRequest(prompt=[], sampling=GREEDY, stop_tokens=[whole.tokens[cut]]),
+        ):
+            assert Answered(request, foretold=60).outcome() == Answered(request).outcome()
+
+
+def test_nothing_is_guessed_of_what_has_a_seed():
+    answered = Answered(GenerateRequest(prompt=[], sampling=Sampling(temperature=0, seed=7)), foretold=60)
+    assert answered.stats.drafted_tokens == 0

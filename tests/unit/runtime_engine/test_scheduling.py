@@ -6,11 +6,20 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
-from slm_runtime.engine.protocol import Capabilities, Medium, NoCells, Rows, SnapshotSizes, Unfinished
+from slm_runtime.engine.protocol import Capabilities, Medium, NoCells, Rows, SnapshotSizes, Tokens, Unfinished
+from slm_runtime.scheduler.drafting import Drafter
 from slm_runtime.scheduler.plan import Plan, Sequence, Wanted, carry_out, tokens_of
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
-from tests.unit.runtime_engine.playing import PlacingEngine, PlayedEngine, PlayedPicture, next_token, row_of
+from tests.unit.runtime_engine.playing import (
+    LETTERS,
+    PlacingEngine,
+    PlayedEngine,
+    PlayedPicture,
+    next_token,
+    row_of,
+)
 
 UNIFIED = Capabilities(
     context_length=200,
@@ -25,6 +34,8 @@ UNIFIED = Capabilities(
 TIGHT = replace(UNIFIED, cells=256)
 ROWS = replace(UNIFIED, sequences=4, cells=None, mixed=False, prefill_rows=1)
 WHOLE = replace(UNIFIED, sequences=4, partial_removal=False)
+DRAFTS = replace(UNIFIED, draft_rows=24, mixed=False)
+TIGHT_DRAFTS = replace(TIGHT, draft_rows=24, cell_unit=16)
 NO_COPY = replace(UNIFIED, rows=3, sequences=3, cells=None, prefix_copy=False)
 UNITS = replace(UNIFIED, cells=1024, cell_unit=16)
 FEW_UNITS = replace(TIGHT, cell_unit=16)
@@ -47,6 +58,8 @@ ALL = {
     "recurrent": RECURRENT,
     "windowed": WINDOWED,
     "rows saved": NO_CELLS_SAVED,
+    "drafts": DRAFTS,
+    "drafts in little room": TIGHT_DRAFTS,
 }
 
 
@@ -64,6 +77,22 @@ def whole(prompt: list[int], wanted: Wanted, adapter: int = 0) -> list[list[floa
     return [row_of(prompt[:end], adapter).tolist() for end in range(1, len(prompt) + 1)]
 
 
+class Seer(Drafter):
+    """Guesses right, but for every fifth token."""
+
+    def __init__(self, adapter: int) -> None:
+        super().__init__(0)
+        self._adapter = adapter
+
+    @override
+    def guess(self, tokens: Tokens, most: int) -> tuple[Tokens, float]:
+        held = list(tokens)
+        for _ in range(most):
+            right = next_token(held, self._adapter)
+            held.append(right if len(held) % 5 else 3 + right % LETTERS)
+        return tokens_of(held[len(tokens) :]), 0.9
+
+
 @dataclass
 class World:
     """Drives a scheduler as the step loop does."""
@@ -76,6 +105,10 @@ class World:
     open: dict[int, Sequence] = field(default_factory=dict)
     collected: dict[int, list[list[float]]] = field(default_factory=dict)
     """Of sequences of which each token's own is wanted."""
+    foreseeing: bool = False
+    """Whether drafts are made, of which most come true."""
+    accepted: int = 0
+    """Tokens of drafts that came true."""
     turns: list[Wanted] = field(default_factory=list)
     """Of the steps that were carried out."""
     unfinished: int = 0
@@ -95,6 +128,8 @@ class World:
     ) -> Sequence:
         limit = len(prompt) + count * (wanted is Wanted.NEXT_TOKEN)
         sequence = Sequence(request, 0, client, tokens_of(prompt), limit, wanted, adapter)
+        if self.foreseeing:
+            sequence.drafter = Seer(adapter)
         self.open[request] = sequence
         self.scheduler.submit(sequence)
         return sequence
@@ -120,10 +155,7 @@ class World:
     def take(self, plan: Plan, rows: Rows) -> None:
         assert {sequence.wanted for sequence in plan.sequences} == {plan.wanted}
         if plan.wanted is Wanted.NEXT_TOKEN:
-            for sequence, row in zip(plan.rows, rows, strict=True):
-                sequence.tokens.append(int(row.argmax()))
-                if len(sequence.tokens) == sequence.limit:
-                    self.end(sequence)
+            self.verify(plan, rows)
             return
         given = rows.tolist()
         for span, sequence in zip(plan.spans, plan.sequences, strict=True):
@@ -132,6 +164,20 @@ class World:
             if sequence.remaining == 0:
                 self.end(sequence)
         assert not given
+
+    def verify(self, plan: Plan, rows: Rows) -> None:
+        chosen = [int(row.argmax()) for row in rows]
+        for span, sequence, draft in zip(plan.spans, plan.sequences, plan.drafts, strict=True):
+            own = [chosen.pop(0) for _ in range(span.rows)]
+            right = next((n for n, guess in enumerate(draft) if own[n] != guess), len(draft))
+            self.accepted += right
+            sequence.tokens.extend(own[: right + 1])
+            assert len(sequence.tokens) <= sequence.limit
+            if len(sequence.tokens) == sequence.limit:
+                self.end(sequence)
+            elif draft:
+                self.scheduler.verified(sequence)
+        assert not chosen
 
     def end(self, sequence: Sequence) -> None:
         self.scheduler.finish(sequence)
@@ -169,7 +215,10 @@ requests = st.lists(
 def test_every_request_gets_what_it_would_get_alone(capabilities, requests, shortages):
     # Steps refused in a row; halving a step of 64 tokens more often than that ends at nothing.
     refusals = iter([refused for count in shortages for refused in [*[True] * count, False]])
-    world = World(PlayedEngine(capabilities, refuse=lambda: next(refusals, False)))
+    world = World(
+        PlayedEngine(capabilities, refuse=lambda: next(refusals, False)),
+        foreseeing=capabilities.draft_rows > 0,
+    )
     systems = [[10 + which] + [11 + (7 * i + which) % 40 for i in range(120)] for which in range(3)]
     cancelled: dict[int, int] = {}
     clock = 0
@@ -590,3 +639,56 @@ def test_a_picture_that_is_known_is_not_computed_again():
         world.drain()
     assert world.finished[1].cached_tokens == 10 + 30 + 1
     assert world.unfinished == 2
+
+
+def test_what_is_guessed_right_comes_in_fewer_steps():
+    world = World(PlayedEngine(DRAFTS), foreseeing=True)
+    world.submit(0, [5] * 20, 100)
+    world.drain()
+    assert list(world.finished[0].tokens) == [5] * 20 + alone([5] * 20, 100)
+    assert len(world.engine.steps) + world.accepted == 100
+    assert world.accepted > 70
+    assert world.scheduler.cells_used == world.engine.cells_used
+
+
+def test_what_an_ended_sequence_was_guessed_to_go_on_with_isn_t_kept_for_others():
+    world = World(PlayedEngine(DRAFTS), foreseeing=True)
+    first = world.submit(0, [5] * 20, 50)
+    world.drain()
+    world.submit(1, [*first.tokens, 6, 6], 3)
+    world.drain()
+    assert world.finished[1].cached_tokens in (69, 70)
+    assert list(world.finished[1].tokens[72:]) == alone([*first.tokens, 6, 6], 3)
+
+
+def test_while_others_wait_nothing_is_guessed():
+    world = World(PlayedEngine(DRAFTS), foreseeing=True)
+    for number in range(8):
+        world.submit(number, [5 + number] * 20, 40)
+    while len(world.open) > 4:
+        world.step()
+        assert len(world.open) <= 4 or all(span.rows <= 1 for span in world.engine.steps[-1])
+    world.drain()
+    assert world.accepted > 0
+
+
+def test_where_a_step_of_more_tokens_takes_as_much_longer_nothing_is_guessed():
+    world = World(PlayedEngine(DRAFTS), foreseeing=True, pace=lambda tokens: 0.01 * tokens)
+    world.submit(0, [5] * 20, 150)
+    world.drain()
+    drafted = sum(len(step[0].tokens) > 1 for step in world.engine.steps[1:])
+    assert 0 < drafted <= 5, "each size is measured once"
+
+
+def test_a_shortage_costs_the_guesses_and_nothing_that_is_kept():
+    shortage = iter([False] * 4 + [True])
+    world = World(PlayedEngine(DRAFTS, refuse=lambda: next(shortage, False)), foreseeing=True)
+    world.submit(0, [9] * 30, 2)
+    world.drain()
+    kept = world.scheduler.cells_cached
+    world.submit(1, [5] * 20, 30)
+    for _ in range(3):
+        world.step()
+    assert world.scheduler.cells_cached == kept
+    world.drain()
+    assert list(world.finished[1].tokens[20:]) == alone([5] * 20, 30)

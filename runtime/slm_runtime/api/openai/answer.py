@@ -18,8 +18,8 @@ def usage(used: Usage, reasoning_tokens: int = 0) -> dict[str, Any]:
         "completion_tokens_details": {
             "reasoning_tokens": reasoning_tokens,
             "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
+            "accepted_prediction_tokens": used.accepted_tokens,
+            "rejected_prediction_tokens": used.rejected_tokens,
         },
     }
 

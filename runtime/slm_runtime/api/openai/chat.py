@@ -4,6 +4,7 @@ import secrets
 import time
 from typing import Annotated, Any, ClassVar, Final, Literal
 
+import msgspec
 from msgspec import Meta
 from typing_extensions import override
 
@@ -17,7 +18,7 @@ from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import ApiError, BadRequest
 from slm_runtime.api.openai import fields, tooling
 from slm_runtime.api.openai.answer import chat_logprobs, usage
-from slm_runtime.api.openai.conversation import Message, to_chat
+from slm_runtime.api.openai.conversation import ContentPart, Message, to_chat
 from slm_runtime.api.openai.requests import read
 from slm_runtime.api.openai.sampling import Positive, SamplingFields
 from slm_runtime.api.openai.structured import ResponseFormat, constraint
@@ -32,6 +33,19 @@ _PARAMS: Final = {
 """The engine's names for what it refuses, in this endpoint's words."""
 
 
+class Prediction(msgspec.Struct):
+    """What the answer is likely to be, in large parts."""
+
+    content: str | list[ContentPart]
+    type: Literal["content"] = "content"
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text or "" for part in self.content)
+
+
 class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     model: str
     messages: list[Message]
@@ -41,6 +55,7 @@ class ChatRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     modalities: list[Literal["text"]] | None = None
+    prediction: Prediction | None = None
     tools: tooling.Tools | None = None
     tool_choice: tooling.Choice | None = None
     parallel_tool_calls: bool | None = None
@@ -108,6 +123,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         stop_tokens=wanted.stop_token_ids or [],
         ignore_eos=bool(wanted.ignore_eos),
         logprobs=wanted.logprob_count(),
+        foretold=wanted.prediction.text if wanted.prediction else "",
         most_logprobs=None if wanted.stream else LOGPROBS,
         constraint=turn.constraint,
         adapter=served.adapter,

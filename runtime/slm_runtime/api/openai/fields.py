@@ -94,7 +94,10 @@ CHAT: Final[Fields] = {
     "prompt_cache_key": (Use.NO_EFFECT, "the prefix cache finds shared prefixes by itself"),
     "prompt_cache_retention": (Use.NO_EFFECT, "likewise"),
     "prompt_cache_options": (Use.NO_EFFECT, "likewise"),
-    "prediction": (Use.NO_EFFECT, "a hint for speed"),
+    "prediction": (
+        Use.HONOURED,
+        "what agrees with it comes faster, where the engine speculates; usage tells how many tokens",
+    ),
     "reasoning_effort": (
         Use.HONOURED,
         "where the model's chat template has such a setting; none: no thinking",

@@ -92,6 +92,7 @@ class LlamaCppEngine:
             embedding_tokens=0 if recurrent or pooling is None else outputs,
             pooling=pooling or Pooling.MEAN,
             scored_tokens=outputs,
+            draft_rows=outputs if config.speculation and not recurrent else 0,
             # On a CPU, attention works on tiles of prompt tokens. A single token in one of them costs as much as all of
             # it, and less than half a tile is computed token by token.
             mixed=self._log.layers[0] > 0,
