@@ -25,10 +25,17 @@ def models(wide_site: Site) -> Iterator[Models]:
         yield models
 
 
-def nodes(ns: Namespace, name: str, component: str = "runtime") -> set[str]:
-    """Where the pods of the SLMDeployment *name* run: those that serve, or those that pull."""
-    wanted = f"app.kubernetes.io/instance={name},app.kubernetes.io/component={component}"
+def nodes(ns: Namespace, name: str) -> set[str]:
+    """Where the pods run that serve the SLMDeployment *name*."""
+    wanted = f"app.kubernetes.io/instance={name},app.kubernetes.io/component=runtime"
     return {pod["spec"]["nodeName"] for pod in ns.site.list("pods", ns.name, "-l", wanted)}
+
+
+def pulls(ns: Namespace, name: str) -> dict[str, str]:
+    """Where the pods of the Jobs ran that pulled for *name*: events outlive them."""
+    scheduled = ns.site.list("events", ns.name, "--field-selector=reason=Scheduled")
+    pods = {each["involvedObject"]["name"]: each["message"].rpartition(" ")[2] for each in scheduled}
+    return {pod: node for pod, node in pods.items() if pod.startswith(f"{name}-pull-")}
 
 
 @contextmanager
@@ -123,10 +130,11 @@ def test_the_next_model_is_pulled_where_the_volume_is(models: Models, tmp_path: 
     with disk(ns):
         models.apply("one", cache=cache)
         ns.wait_ready("one")
-        before = nodes(ns, "one")
+        (before,), earlier = nodes(ns, "one"), pulls(ns, "one")
         models.apply("one", cache=cache, model={"source": models.source.url("next.gguf")})
         ns.wait_ready("one")
         ns.answers("one")
-        assert len(before) == 1
-        assert nodes(ns, "one") == nodes(ns, "one", "pull") == before
+        later = [node for pod, node in pulls(ns, "one").items() if pod not in earlier]
+        assert later == [before]
+        assert nodes(ns, "one") == {before}
         ns.site.kubectl("delete", "slm", "one", "-n", ns.name)
