@@ -42,6 +42,7 @@ class EngineConfig(Message, kw_only=True):
     own_adapters: list[AdapterFile] = []
     """A part of the model: all goes through them, whatever else it goes through."""
     adapters: list[AdapterFile] = []
+    projector: str | None = None
     context_length: int | None = None
     """Tokens a request may hold, prompt and completion together; None: as trained, capped at 8192."""
     parallel: int = 4
