@@ -46,13 +46,21 @@ class Estimate:
     compute: int
     outputs: int
     process: int
+    projector_weights: int = 0
+    projector_compute: int = 0
+    """While the largest picture is encoded."""
     plain: int = 0
     """An encrypted model's file in plain, which lies in memory beside the weights that are made of it."""
 
     @property
+    def projector(self) -> int | None:
+        """Of what pictures are read with; None: nothing is."""
+        return self.projector_weights + self.projector_compute or None
+
+    @property
     def total(self) -> int:
         engine = self.weights + self.kv_cache + self.recurrent_state + self.compute + self.outputs
-        return engine + self.process + self.plain
+        return engine + self.process + (self.projector or 0) + self.plain
 
     @property
     def headroom(self) -> int:
@@ -79,6 +87,11 @@ class Estimate:
             f"outputs {human_bytes(self.outputs)}",
             f"process {human_bytes(self.process)}",
         ]
+        if self.projector is not None:
+            parts.append(
+                f"projector {human_bytes(self.projector)} (weights {human_bytes(self.projector_weights)}, "
+                f"a picture {human_bytes(self.projector_compute)})"
+            )
         if self.plain:
             parts.append(f"decrypted file {human_bytes(self.plain)}")
         return (
@@ -132,6 +145,12 @@ def _masks(facts: ModelFacts) -> int:
     return (whole > 0) + (window > 0)
 
 
+def picture_bytes(projector: ModelFacts) -> int:
+    """The compute buffer in which the largest picture is encoded."""
+    told = projector.projector
+    return 0 if told is None else told.compute_elements * FLOAT
+
+
 def encoder_tokens(context_length: int, batch: int) -> int:
     """Tokens that an encoder's buffers are made for: it reads the longest text in one step."""
     return max(context_length, batch, ENCODER_INPUTS)
@@ -161,6 +180,7 @@ def estimate(
     kv_limit: int | None = None,
     batch: int = DEFAULT_BATCH,
     flash_attention: bool = True,
+    projector: ModelFacts | None = None,
 ) -> Estimate:
     """Memory of one replica that runs with just these numbers.
 
@@ -168,6 +188,8 @@ def estimate(
     ----------
     kv_limit
         Bytes that the KV cache is held to, as far as one request has room; None: no bound.
+    projector
+        What pictures are read with; None: nothing.
     """
     if facts.encoder:
         return _encoder_estimate(facts, context_length, kv_type, batch, flash_attention=flash_attention)
@@ -184,6 +206,8 @@ def estimate(
         compute=compute_bytes(facts, cells, parallel, batch, flash_attention=flash_attention),
         outputs=output_bytes(facts, parallel),
         process=PROCESS_BYTES + facts.vocab_size * (VOCABULARY_BYTES + CONSTRAINT_BYTES),
+        projector_weights=0 if projector is None else projector.weights_bytes,
+        projector_compute=0 if projector is None else picture_bytes(projector),
         plain=facts.size_bytes if facts.encrypted else 0,
     )
 
