@@ -37,6 +37,15 @@ class Quantization(StrEnum):
     Q3_K_M = "Q3_K_M"
 
 
+class Part(StrEnum):
+    """What of a source is brought, where it isn't the model."""
+
+    PROJECTOR = "Projector"
+    """The projector that the source names."""
+    OWN_PROJECTOR = "OwnProjector"
+    """The projector beside the model that the source names."""
+
+
 class EngineName(StrEnum):
     LLAMA_CPP = "LlamaCpp"
 
@@ -88,11 +97,15 @@ class ModelConfig(ContractModel):
     mounted: Literal[True] | None = None
     """True: what is pinned is an image, and lies in the pod where :data:`~slm_contract.places.SOURCE_DIR` is; None: it is
     fetched, or its scheme says where it lies."""
+    part: Part | None = None
+    """None: the model itself, or an adapter."""
 
     @property
     def key(self) -> str:
         """What is asked for: 16 hex digits that name source, checksum and quantization, and what is asked of a signature."""
         asked = f"{self.source}\n{self.sha256 or ''}"
+        if self.part is not None:
+            asked += f"\n{self.part.value}"
         if self.quantization is not None:
             asked += f"\n{self.quantization.value}"
         if self.verification is not None:
@@ -170,6 +183,8 @@ class RuntimeConfig(ContractModel):
     model: ModelConfig
     adapters: tuple[AdapterConfig, ...] | None = Field(default=None, max_length=16)
     """By names of their own; None: none."""
+    projector: ModelConfig | None = None
+    """What pictures are read with; None: the model reads text alone."""
     engine: EngineName = EngineName.LLAMA_CPP
     hardware: HardwareConfig = HardwareConfig()
     context_length: int | None = Field(default=None, ge=128)
@@ -204,6 +219,12 @@ class RuntimeConfig(ContractModel):
     """After SIGTERM: seconds without a new request after which none is accepted any more; half of the grace at most."""
     grace_seconds: float = Field(default=60, ge=0)
     """After SIGTERM: how long running requests may take to finish, drain included."""
+
+    @property
+    def companions(self) -> tuple[ModelConfig, ...]:
+        """What is brought and kept as the model is, and served with it: the adapters, then the projector."""
+        projector = () if self.projector is None else (self.projector,)
+        return (*(self.adapters or ()), *projector)
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:

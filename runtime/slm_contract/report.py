@@ -63,12 +63,28 @@ class Origin(ContractModel):
     """In the source's order; as many as a termination message holds."""
 
 
+class ProjectorFacts(ContractModel):
+    """What the header of a projector says: a vision encoder, and what makes its picture a model's input."""
+
+    kind: str
+    """As llama.cpp names it."""
+    output_length: int | None = None
+    """The embedding length of the model that it belongs to; None: the header doesn't tell."""
+    image_size: int
+    """Pixels of a picture's side, as it is encoded; of the largest, where they differ."""
+    patch_size: int
+    compute_elements: int
+    """Numbers that exist at once while the largest picture is encoded."""
+
+
 class ModelFacts(ContractModel):
     """What the header of a model says; enough to compute its memory before a pod exists."""
 
     format: Literal["GGUF"] = "GGUF"
     adapter: bool | None = None
     """True: LoRA weights for a model of the architecture that is named; what isn't theirs is 0."""
+    projector: ProjectorFacts | None = None
+    """What a projector is told by; what isn't its is 0. None: it is none."""
     own_adapters: tuple[str, ...] | None = None
     """Files of the model that are LoRA adapters and a part of it; their size counts as weights. None: there are none."""
     file_name: str
@@ -123,6 +139,11 @@ class ModelFacts(ContractModel):
     """All that the model consists of, the first is what an engine opens; as many as a termination message holds."""
     origin: Origin | None = None
     """What it was derived from; None: it is as its source has it."""
+
+    @property
+    def kind(self) -> Literal["model", "adapter", "projector"]:
+        """What its file is."""
+        return "adapter" if self.adapter else "projector" if self.projector else "model"
 
     @property
     def source_bytes(self) -> int:
@@ -201,6 +222,8 @@ class RuntimeReport(ContractModel):
     command: Literal["fetch", "serve"]
     phase: Literal["Fetching", "Loading", "Ready", "Draining", "Failed"]
     model: ModelFacts | None = None
+    projector: ModelFacts | None = None
+    """What pictures are read with."""
     context_length: int | None = None
     """Tokens a request may hold, as the engine really runs."""
     download: Download | None = None

@@ -125,7 +125,7 @@ def _fetch(places: Places) -> int:
 
     try:
         config = config_from_environment()
-        return fetch_command(config.model, Site(places), config.adapters or ())
+        return fetch_command(config.model, Site(places), config.companions)
     except RuntimeFailure as failure:
         leave(FetchReport(command="fetch", failure=failure.to_failure()), places.termination_message)
         raise
@@ -136,7 +136,7 @@ def _hold(places: Places) -> int:
 
     config = config_from_environment()
     with ExitStack() as stack:
-        for each in (config.model, *(config.adapters or ())):
+        for each in (config.model, *config.companions):
             folder = ModelFolder(places.model_dir, each)
             stack.enter_context(folder.served())
             folder.require()

@@ -68,7 +68,7 @@ def fetch_local(config: RuntimeConfig, places: Places) -> None:
     ------
     RuntimeFailure
     """
-    for each in (config.model, *(config.adapters or ())):
+    for each in (config.model, *config.companions):
         if each.source.startswith("file://"):
             _link(each, Path(unquote(urlsplit(each.source).path)), places)
         else:

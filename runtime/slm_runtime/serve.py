@@ -43,7 +43,7 @@ def main(config: RuntimeConfig, places: Places | None = None) -> int:
 def _serve(config: RuntimeConfig, places: Places) -> int:
     with contextlib.ExitStack() as stack:
         fetched = []
-        for each in (config.model, *(config.adapters or ())):
+        for each in (config.model, *config.companions):
             folder = ModelFolder(places.model_dir, each)
             stack.enter_context(folder.served())
             fetched.append(folder.require())
@@ -51,14 +51,14 @@ def _serve(config: RuntimeConfig, places: Places) -> int:
 
 
 def _serve_model(
-    config: RuntimeConfig, places: Places, model: FetchedModel, adapters: Sequence[FetchedModel]
+    config: RuntimeConfig, places: Places, model: FetchedModel, companions: Sequence[FetchedModel]
 ) -> int:
     config = config.model_copy(update={"prompt": prompt_of(config.prompt, model.prompt)})
     check_context(config, model.facts)
     plain = PlainVolume(places.plain_dir, places.identities)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
-    engine = engine_config(config, model, plain.path(model), [plain.path(each) for each in adapters])
+    engine = engine_config(config, model, plain.path(model), [plain.path(each) for each in companions])
     if places.projector is not None:
         engine.projector = str(places.projector)
     launched = launch(engine)
@@ -73,7 +73,8 @@ def _serve_model(
     serving = Serving(
         config=config,
         model=model.facts,
-        adapters=[each.facts for each in adapters],
+        adapters=[each.facts for each in companions[: len(config.adapters or ())]],
+        projector=None if config.projector is None else companions[-1].facts,
         engine=supervisor,
         keys=keys,
         local=places.local,
@@ -114,17 +115,18 @@ def _said(model: PromptConfig | PromptParameters) -> dict[str, object]:
 
 
 def engine_config(
-    config: RuntimeConfig, model: FetchedModel, path: Path, adapters: Sequence[Path]
+    config: RuntimeConfig, model: FetchedModel, path: Path, companions: Sequence[Path]
 ) -> EngineConfig:
-    """`path`: of the model's file in plain; `adapters`: those of `config.adapters`, in their order."""
+    """`path`: of the model's file in plain; `companions`: those of `config.companions`, in their order."""
+    named = config.adapters or ()
     return EngineConfig(
         engine="LlamaCpp",
         model_path=str(path),
         own_adapters=[AdapterFile(str(model.beside(each))) for each in model.facts.own_adapters or ()],
         adapters=[
-            AdapterFile(str(file), adapter.scale)
-            for file, adapter in zip(adapters, config.adapters or (), strict=True)
+            AdapterFile(str(file), adapter.scale) for file, adapter in zip(companions, named, strict=False)
         ],
+        projector=None if config.projector is None else str(companions[-1]),
         context_length=config.context_length,
         parallel=config.parallel,
         kv_cache_type=config.kv_cache_type.value,

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from pydantic import BaseModel, TypeAdapter
 
-from slm_contract.config import ModelConfig, RuntimeConfig
+from slm_contract.config import ModelConfig, Part, RuntimeConfig
 from slm_runtime.__main__ import main
 from slm_runtime.models.sources import resolve
 from slm_runtime.models.sources.artifact import Blob, PlainFile
@@ -54,7 +54,7 @@ class EmptyBlob:
 
 
 @contextmanager
-def listed(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteModel]:
+def listed(uri: str, site: Site, revision: str | None, _: Part | None, /) -> Iterator[RemoteModel]:
     url = uri.removeprefix("listed+")
     with site.client() as client:
         with client.get(url) as response:

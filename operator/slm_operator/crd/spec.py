@@ -79,15 +79,28 @@ class Adapter(ApiModel):
     """How much of it counts."""
 
 
+class Projector(ApiModel):
+    source: AdapterUri | None = None
+    """Where its GGUF file is, as in `model.source`; of several number formats F16 is taken, else BF16, F32, Q8_0. Absent: in
+    the model's own source, beside the model."""
+    sha256: Sha256 | None = None
+    """Checksum of its file."""
+
+
 class Model(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
+            rule(
+                "!has(self.projector) || has(self.projector.source) || "
+                "!self.source.startsWith('https://') && !self.source.startsWith('pypi://')",
+                "one file is all that can be looked at there: name the projector's own source in projector.source",
+            ),
             rule(
                 "!has(self.decryption) || !has(self.quantization) && "
                 "(!has(self.variants) || self.variants.all(each, !has(each.quantization)))",
                 "an encrypted model never lies on a volume in plain, so that nothing can be derived of it there: leave out "
                 "quantization, and encrypt the model in the format that is wanted",
-            )
+            ),
         )
     )
 
@@ -142,6 +155,9 @@ class Model(ApiModel):
     ] = ()
     """LoRA adapters of the model: each is fetched, pinned and verified as the model is, and served beside it under its own
     name."""
+    projector: Projector | None = None
+    """With what a vision model reads pictures (`mmproj`): it is fetched, pinned and verified as the model is, and counted in
+    its memory. `{}` takes the one of the model's own source. Absent: the model reads text alone."""
     prompt: Prompt | None = None
     """What a Modelfile says: each request's own word goes before it."""
 

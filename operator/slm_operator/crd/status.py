@@ -55,6 +55,23 @@ class AdapterStatus(ApiModel):
     """Names the pinned bytes."""
 
 
+class ProjectorStatus(ApiModel):
+    source: Text
+    """Where it is from."""
+    resolved: Text | None = None
+    """The file that is taken of it."""
+    kind: Annotated[str, Field(max_length=64)] | None = None
+    """What it is, as llama.cpp names it."""
+    sha256: Annotated[str, Field(max_length=64)] | None = None
+    """Its checksum, where the source gives it or the spec asks for it."""
+    size_bytes: Bytes | None = None
+    """Its size."""
+    revision: Text | None = None
+    """What the source calls the state that is pinned."""
+    digest: Annotated[str, Field(max_length=64)] | None = None
+    """Names the pinned bytes."""
+
+
 Files = Annotated[
     tuple[ModelFileStatus, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})
 ]
@@ -104,6 +121,8 @@ class ModelStatus(ApiModel):
         | None
     ) = None
     """The adapters that are served beside it."""
+    projector: ProjectorStatus | None = None
+    """What pictures are read with."""
     license: Text | None = None
     """License that the catalog names for it."""
     gated: bool | None = None
@@ -201,6 +220,8 @@ class MemoryStatus(ApiModel):
     """Bytes of the engine's compute buffers."""
     outputs: Bytes | None = None
     """Bytes of the buffer that the engine hands logits out in."""
+    projector: Bytes | None = None
+    """Bytes of the projector's weights, and of the buffer that the largest picture is encoded in."""
     process: Bytes | None = None
     """Bytes of the runtime's processes and their vocabulary."""
     headroom: Bytes | None = None

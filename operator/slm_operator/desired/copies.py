@@ -27,6 +27,7 @@ def copies(resource: SLMDeployment, settings: Settings, revision: Revision | Non
     config = RuntimeConfig(
         model=revision.artifact,
         adapters=revision.adapters or None,
+        projector=revision.projector,
         hardware=HardwareConfig(hardware_class=revision.hardware_class.name),
     )
     fetch = fetch_container(
@@ -43,7 +44,9 @@ def copies(resource: SLMDeployment, settings: Settings, revision: Revision | Non
             **pod_basics(settings, resource, revision.hardware_class),
             "initContainers": [fetch],
             "containers": [hold_container(settings, resource, config, image=revision.image)],
-            "volumes": fetch_volumes(settings, resource, revision.artifact, revision.own_facts),
+            "volumes": fetch_volumes(
+                settings, resource, revision.artifact, revision.artifact_facts, revision.beside_bytes
+            ),
         },
     }
     return {

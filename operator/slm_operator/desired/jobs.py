@@ -59,9 +59,10 @@ def pull_job(
     image: str,
     *,
     adapters: tuple[AdapterConfig, ...] = (),
+    projector: ModelConfig | None = None,
     beside_pods: bool = False,
 ) -> dict[str, Any]:
-    """Fetches the model and its adapters into the claim, on a node of the class: a volume is bound where it is first used.
+    """Fetches the model and its companions into the claim, on a node of the class: a volume is bound where it is first used.
 
     Parameters
     ----------
@@ -75,6 +76,7 @@ def pull_job(
         artifact,
         image,
         adapters,
+        projector,
         command="fetch",
         volume=True,
         beside_pods=beside_pods,
@@ -88,6 +90,7 @@ def _job(
     artifact: ModelConfig,
     image: str,
     adapters: tuple[AdapterConfig, ...] = (),
+    projector: ModelConfig | None = None,
     *,
     command: str,
     volume: bool,
@@ -97,6 +100,7 @@ def _job(
     config = RuntimeConfig(
         model=artifact,
         adapters=adapters or None,
+        projector=projector,
         hardware=HardwareConfig(hardware_class=hardware_class.name),
     )
     volumes = fetch_volumes(settings, resource, artifact, None)

@@ -136,6 +136,7 @@ def _jobs(
         revision.artifact,
         revision.image,
         adapters=revision.adapters,
+        projector=revision.projector,
         beside_pods=bool(beside) and "ReadWriteOnce" in resource.spec.cache.access_modes,
     )
     pull = retaining(pull, resource, retention(resource, settings, target, history))
@@ -173,7 +174,7 @@ def _holds(current: Revision | None, resource: SLMDeployment, revision: Revision
     if current is None or not _mounts_claim(current, claim_of(resource)):
         return False
     config = runtime_config(current.template["spec"])
-    held = () if config is None else (config.model, *(config.adapters or ()))
+    held = () if config is None else (config.model, *config.companions)
     return set(revision.folders) <= {each.folder for each in held}
 
 

@@ -10,7 +10,8 @@ from slm_operator.crd.names import job_name
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.model.known import pinned
-from slm_operator.placement.choose import adapters_of, candidates
+from slm_operator.placement.choose import candidates
+from slm_operator.placement.companions import companions_of
 from slm_operator.pod.volumes import SHARED_GRACE, read_only
 from slm_operator.revision.history import History
 from slm_operator.settings import Settings
@@ -54,9 +55,10 @@ def _in_use(
     revisions = [each for each in (history.current, target.revision, back) if each is not None]
     facts = {key: each for revision in revisions for key, each in revision.facts.items()}
     for revision in revisions:
-        yield from (revision.artifact, *revision.adapters)
+        yield from (revision.artifact, *revision.companions)
     named, _ = candidates(resource, settings)
-    artifacts = (each.artifact for each in (*named, *target.headers))
-    for artifact in (*artifacts, *adapters_of(resource)):
+    artifacts = [each.artifact for each in (*named, *target.headers)]
+    companions = (each for candidate in named for each in companions_of(resource, candidate.artifact))
+    for artifact in (*artifacts, *companions):
         yield artifact
         yield pinned(artifact, facts)

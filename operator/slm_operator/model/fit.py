@@ -37,6 +37,7 @@ def fit(
     batch: int = DEFAULT_BATCH,
     flash_attention: bool = True,
     available: int | None = None,
+    projector: ModelFacts | None = None,
 ) -> Fit:
     """Choose the context and say what it costs.
 
@@ -48,6 +49,8 @@ def fit(
         Bytes that the KV cache may take, in which one request at least has to have room.
     available
         Bytes that a pod may ask for; None where nobody knows.
+    projector
+        What pictures are read with; None: nothing.
     """
 
     def at(context: int) -> Estimate:
@@ -59,6 +62,7 @@ def fit(
             kv_limit=kv_limit,
             batch=batch,
             flash_attention=flash_attention,
+            projector=projector,
         )
 
     wanted = context_length or default_context(facts)

@@ -8,7 +8,7 @@ graph. What depends on the architecture is already counted in the header's facts
 from dataclasses import dataclass
 from typing import Final
 
-from slm_contract import kv
+from slm_contract import kv, pictures
 from slm_contract.config import KVCacheType
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import MIB, human_bytes
@@ -48,13 +48,21 @@ class Estimate:
     process: int
     snapshots: int = 0
     """Room for copies of what sequences hold, where these can't be cut: prefixes are shared by them."""
+    projector_weights: int = 0
+    projector_compute: int = 0
+    """While the largest picture is decoded and encoded, and what is kept of earlier ones."""
     plain: int = 0
     """An encrypted model's file in plain, which lies in memory beside the weights that are made of it."""
 
     @property
+    def projector(self) -> int | None:
+        """Of what pictures are read with; None: nothing is."""
+        return self.projector_weights + self.projector_compute or None
+
+    @property
     def total(self) -> int:
         engine = self.weights + self.kv_cache + self.recurrent_state + self.compute + self.outputs
-        return engine + self.snapshots + self.process + self.plain
+        return engine + self.snapshots + self.process + (self.projector or 0) + self.plain
 
     @property
     def headroom(self) -> int:
@@ -83,6 +91,11 @@ class Estimate:
             f"outputs {human_bytes(self.outputs)}",
             f"process {human_bytes(self.process)}",
         ]
+        if self.projector is not None:
+            parts.append(
+                f"projector {human_bytes(self.projector)} (weights {human_bytes(self.projector_weights)}, "
+                f"a picture {human_bytes(self.projector_compute)})"
+            )
         if self.plain:
             parts.append(f"decrypted file {human_bytes(self.plain)}")
         return (
@@ -148,6 +161,12 @@ def _reaches(facts: ModelFacts, cells: int, window_cells: int | None) -> list[in
     return [*reaches, window_cells or cells] if window else reaches
 
 
+def picture_bytes(projector: ModelFacts) -> int:
+    """The compute buffer in which the largest picture is encoded."""
+    told = projector.projector
+    return 0 if told is None else told.compute_elements * FLOAT
+
+
 def encoder_tokens(context_length: int, batch: int) -> int:
     """Tokens that an encoder's buffers are made for: it reads the longest text in one step."""
     return max(context_length, batch, ENCODER_INPUTS)
@@ -177,6 +196,7 @@ def estimate(
     kv_limit: int | None = None,
     batch: int = DEFAULT_BATCH,
     flash_attention: bool = True,
+    projector: ModelFacts | None = None,
 ) -> Estimate:
     """Memory of one replica that runs with just these numbers.
 
@@ -184,6 +204,8 @@ def estimate(
     ----------
     kv_limit
         Bytes that the KV cache is held to, as far as one request has room; None: no bound.
+    projector
+        What pictures are read with; None: nothing.
     """
     if facts.encoder:
         return _encoder_estimate(facts, context_length, kv_type, batch, flash_attention=flash_attention)
@@ -201,6 +223,8 @@ def estimate(
         outputs=output_bytes(facts, kv.windows(parallel) if windowed else parallel),
         process=PROCESS_BYTES + facts.vocab_size * (VOCABULARY_BYTES + CONSTRAINT_BYTES),
         snapshots=snapshot_bytes(facts, kv_type, context_length, cells, parallel, batch),
+        projector_weights=0 if projector is None else projector.weights_bytes,
+        projector_compute=0 if projector is None else picture_bytes(projector) + pictures.ROOM,
         plain=facts.size_bytes if facts.encrypted else 0,
     )
 

@@ -178,6 +178,11 @@ def claim_of_source(uri: str) -> str | None:
     return source.claim if isinstance(source, ClaimSource) else None
 
 
+def lies_elsewhere(artifact: ModelConfig) -> bool:
+    """Whether the source's files are on a claim or in an image, and are linked to."""
+    return claim_of_source(artifact.source) is not None or artifact.mounted is True
+
+
 def name_in_catalog(uri: str) -> str | None:
     """The name that stands for a source; None where the source itself is written."""
     source = _of_scheme("catalog://", uri)

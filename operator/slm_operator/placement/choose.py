@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from slm_contract.config import AdapterConfig, ModelConfig
+from slm_contract.config import ModelConfig
 from slm_contract.context import longest_context
 from slm_contract.report import ModelFacts
 from slm_operator.crd.cache import CacheMode
@@ -16,6 +16,7 @@ from slm_operator.model.fit import Fit, fit
 from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL
 from slm_operator.model.source import says_it_all
 from slm_operator.nodes import Nodes
+from slm_operator.placement.companions import adapters_of, companions_of, mismatch, projector_of
 from slm_operator.placement.devices import devices_wanted
 from slm_operator.placement.rejection import Cause, Rejected
 from slm_operator.settings import CatalogEntry, HardwareClass, Settings
@@ -64,22 +65,6 @@ def artifact_for(
         quantization=chosen.quantization,
         verification=None if model.verification is None else model.verification.config,
         mounted=True if resource.spec.cache.mode is CacheMode.IMAGE else None,
-    )
-
-
-def adapters_of(resource: SLMDeployment) -> tuple[AdapterConfig, ...]:
-    """The same for all classes."""
-    model = resource.spec.model
-    verification = None if model.verification is None else model.verification.config
-    return tuple(
-        AdapterConfig(
-            name=each.name,
-            source=each.source,
-            sha256=each.sha256,
-            verification=verification,
-            scale=each.scale,
-        )
-        for each in model.adapters
     )
 
 
@@ -151,7 +136,7 @@ def place(
         answer = _judge(snapshot, resource, facts, candidate)
         if isinstance(answer, Rejected):
             rejected.append(answer)
-            headers += _with_adapters(candidate, resource) if answer.by_header else []
+            headers += _with_companions(candidate, resource) if answer.by_header else []
             continue
         looked_at = {each.artifact.key for each in headers}
         return replace(
@@ -203,8 +188,7 @@ def _judge(
         )
     artifact = candidate.artifact
     header, given = facts.get(artifact.key), memory_given(resource)
-    adapters = adapters_of(resource)
-    headers = _with_adapters(candidate, resource)
+    headers = _with_companions(candidate, resource)
     unread = [each.artifact for each in headers if each.artifact.key not in facts]
     pending = any(given is None or each.quantization or not says_it_all(each) for each in unread)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
@@ -216,10 +200,12 @@ def _judge(
             headers=headers if pending else (),
             pending=pending,
         )
-    known = {each.name: facts[each.key] for each in adapters if each.key in facts}
-    wrong = _mismatch(header, known)
+    adapters = {each.name: facts[each.key] for each in adapters_of(resource) if each.key in facts}
+    asked_projector = projector_of(resource, artifact)
+    projector = None if asked_projector is None else facts.get(asked_projector.key)
+    wrong = mismatch(header, adapters, projector)
     if wrong is not None:
-        return Rejected(hardware=chosen.name, cause=Cause.MISMATCH, reason=wrong)
+        return Rejected(hardware=chosen.name, cause=wrong.cause, reason=wrong.reason)
     if artifact.quantization not in {None, header.quantization}:
         return Rejected(
             hardware=chosen.name,
@@ -238,7 +224,7 @@ def _judge(
             longest_context=longest,
         )
     kv_memory = spec.runtime.kv_cache_memory
-    weights = header.weights_bytes + sum(each.weights_bytes for each in known.values())
+    weights = header.weights_bytes + sum(each.weights_bytes for each in adapters.values())
     fitted = fit(
         header.model_copy(update={"weights_bytes": weights}),
         context_length=spec.runtime.context_length,
@@ -247,6 +233,7 @@ def _judge(
         flash_attention=spec.runtime.flash_attention is not FlashAttention.DISABLED,
         available=given if given is not None else available,
         kv_limit=None if kv_memory is None else int(parse_quantity(kv_memory)),
+        projector=projector,
         **({"kv_type": spec.runtime.kv_cache_type} if spec.runtime.kv_cache_type else {}),
     )
     if not fitted.fits and given is None:
@@ -254,22 +241,10 @@ def _judge(
     return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted, headers=headers)
 
 
-def _with_adapters(candidate: Candidate, resource: SLMDeployment) -> tuple[Candidate, ...]:
+def _with_companions(candidate: Candidate, resource: SLMDeployment) -> tuple[Candidate, ...]:
     """All whose headers have a say where the candidate has one."""
-    adapters = adapters_of(resource)
-    return (candidate, *(Candidate(candidate.hardware_class, each) for each in adapters))
-
-
-def _mismatch(header: ModelFacts, adapters: Mapping[str, ModelFacts]) -> str | None:
-    """Why a model isn't served, or not with these adapters."""
-    if header.adapter:
-        return "spec.model.source names an adapter, and no model"
-    for name, each in adapters.items():
-        if not each.adapter:
-            return f"the adapter {name} is a model by itself"
-        if each.architecture != header.architecture:
-            return f"the adapter {name} is of a {each.architecture} model, and the model is a {header.architecture}"
-    return None
+    companions = companions_of(resource, candidate.artifact)
+    return (candidate, *(Candidate(candidate.hardware_class, each) for each in companions))
 
 
 def _why(header: ModelFacts) -> str:

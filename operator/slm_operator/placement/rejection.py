@@ -1,6 +1,7 @@
 """Why a class was passed over, as it is kept and said."""
 
 from enum import StrEnum
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -13,10 +14,15 @@ class Cause(StrEnum):
     NO_ARTIFACT = "NoArtifact"
     MISMATCH = "Mismatch"
     """What its model and the adapters are doesn't go together."""
+    PROJECTOR_MISMATCH = "ProjectorMismatch"
+    """What its model and the projector are doesn't go together."""
     NO_NODES = "NoNodes"
     NO_IMAGE = "NoImage"
     NO_MEMORY = "NoMemory"
     UNSCHEDULED = "Unscheduled"
+
+
+_BY_HEADER: Final = frozenset({Cause.NO_MEMORY, Cause.MISMATCH, Cause.PROJECTOR_MISMATCH})
 
 
 class Kept(BaseModel):
@@ -40,4 +46,4 @@ class Rejected(Kept):
     def by_header(self) -> bool:
         """Whether it was passed over for what its model's header says."""
         told = (self.longest_context, self.underived)
-        return self.cause in {Cause.NO_MEMORY, Cause.MISMATCH} or any(each is not None for each in told)
+        return self.cause in _BY_HEADER or any(each is not None for each in told)

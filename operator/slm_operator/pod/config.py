@@ -25,6 +25,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
     return RuntimeConfig(
         model=revision.artifact,
         adapters=revision.adapters or None,
+        projector=revision.projector,
         engine=chosen.engine,
         hardware=HardwareConfig(
             hardware_class=chosen.name,

@@ -82,15 +82,17 @@ def pod_template(
                     config,
                     image=revision.image,
                     command="fetch",
-                    disk=disk_wanted(resource, revision.artifact, revision.own_facts),
+                    disk=_disk_wanted(resource, revision),
                     decrypts_for=serve["resources"] if resource.spec.model.decryption else None,
                     retention=node_retention(resource.spec.cache, settings),
                 )
             ],
             "containers": [serve],
             "volumes": [
-                *fetch_volumes(settings, resource, revision.artifact, revision.own_facts),
-                *plain_volumes(resource, revision.own_facts),
+                *fetch_volumes(
+                    settings, resource, revision.artifact, revision.artifact_facts, revision.beside_bytes
+                ),
+                *plain_volumes(resource, revision.artifact_facts),
                 *key_volumes(resource, owned=key_owned),
             ],
         },
@@ -267,9 +269,12 @@ def _serve_resources(resource: SLMDeployment, revision: Revision) -> dict[str, A
     if device is not None:
         requests[device.name] = limits[device.name] = str(devices_wanted(resource, revision.hardware_class))
     if "ephemeral-storage" not in limits:
-        disk = disk_wanted(resource, revision.artifact, revision.own_facts)
-        requests.setdefault("ephemeral-storage", memory_quantity(disk))
+        requests.setdefault("ephemeral-storage", memory_quantity(_disk_wanted(resource, revision)))
     return {"requests": requests, "limits": limits}
+
+
+def _disk_wanted(resource: SLMDeployment, revision: Revision) -> int:
+    return disk_wanted(resource, revision.artifact, revision.artifact_facts, revision.beside_bytes)
 
 
 def _fetch_config(settings: Settings, resource: SLMDeployment) -> FetchConfig:

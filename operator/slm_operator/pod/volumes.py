@@ -13,7 +13,7 @@ from slm_operator.crd.quantities import MIB, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.verification import Verification
 from slm_operator.model.image import image_reference
-from slm_operator.model.source import claim_of_source
+from slm_operator.model.source import claim_of_source, lies_elsewhere
 from slm_operator.settings import Settings
 
 UNKNOWN_MODEL_VOLUME: Final = "32Gi"
@@ -71,11 +71,21 @@ def claim_of(resource: SLMDeployment) -> str | None:
 
 
 def fetch_volumes(
-    settings: Settings, resource: SLMDeployment, artifact: ModelConfig, facts: ModelFacts | None
+    settings: Settings,
+    resource: SLMDeployment,
+    artifact: ModelConfig,
+    facts: ModelFacts | None,
+    beside: int = 0,
 ) -> list[dict[str, Any]]:
-    """The volumes of a container that fetches."""
+    """The volumes of a container that fetches.
+
+    Parameters
+    ----------
+    beside
+        Bytes that are fetched with the artifact.
+    """
     volumes: list[dict[str, Any]] = [
-        _model_volume(resource, settings, artifact, facts),
+        _model_volume(resource, settings, artifact, facts, beside),
         {"name": "tmp", "emptyDir": {"sizeLimit": memory_quantity(TMP_SIZE)}},
     ]
     source = source_volume(settings, resource, artifact)
@@ -185,7 +195,11 @@ def model_mount(settings: Settings, resource: SLMDeployment) -> dict[str, Any]:
 
 
 def _model_volume(
-    resource: SLMDeployment, settings: Settings, artifact: ModelConfig, facts: ModelFacts | None
+    resource: SLMDeployment,
+    settings: Settings,
+    artifact: ModelConfig,
+    facts: ModelFacts | None,
+    beside: int,
 ) -> dict[str, Any]:
     cache, claim = resource.spec.cache, claim_of(resource)
     if claim is not None:
@@ -197,9 +211,9 @@ def _model_volume(
     if cache.size is not None:
         limit = str(cache.size)
     elif facts is not None:
-        limit = memory_quantity(_room(artifact, facts))
+        limit = memory_quantity(_room(artifact, facts) + _with_slack(beside))
     elif _is_linked(artifact):
-        limit = memory_quantity(OWN_FILES)
+        limit = memory_quantity(OWN_FILES + _with_slack(beside))
     else:
         limit = UNKNOWN_MODEL_VOLUME
     return {"name": "models", "emptyDir": {"sizeLimit": limit}}
@@ -213,27 +227,24 @@ def _signers_volume(verification: Verification) -> dict[str, Any]:
     return {"name": "signers", kind: {name: reference.name, "items": items, "defaultMode": 0o440}}
 
 
-def disk_wanted(resource: SLMDeployment, artifact: ModelConfig, facts: ModelFacts | None) -> int:
+def disk_wanted(
+    resource: SLMDeployment, artifact: ModelConfig, facts: ModelFacts | None, beside: int = 0
+) -> int:
     """Bytes that the pod's own volumes take of its node's disk, so that it is placed where there is room.
 
     A model whose size isn't known counts nothing: its volume's limit is a bound, and asking for that would keep the pod off
     most nodes. There is no limit on the whole: kubelet would evict for it what serves.
     """
     cache = resource.spec.cache
-    elsewhere = uses_claim(cache) or cache.mode is CacheMode.NODE_LOCAL or _is_linked(artifact)
-    if facts is None or elsewhere:
+    if uses_claim(cache) or cache.mode is CacheMode.NODE_LOCAL:
         return TMP_SIZE
-    return TMP_SIZE + _room(artifact, facts)
-
-
-def _lies_elsewhere(artifact: ModelConfig) -> bool:
-    """Whether the source's files are on a claim or in an image, and are linked to."""
-    return claim_of_source(artifact.source) is not None or artifact.mounted is True
+    own = 0 if facts is None or _is_linked(artifact) else _room(artifact, facts)
+    return TMP_SIZE + own + _with_slack(beside)
 
 
 def _is_linked(artifact: ModelConfig) -> bool:
     """Whether all of the model is served where it lies already."""
-    return _lies_elsewhere(artifact) and artifact.quantization is None
+    return lies_elsewhere(artifact) and artifact.quantization is None
 
 
 def _room(artifact: ModelConfig, facts: ModelFacts) -> int:
@@ -242,6 +253,10 @@ def _room(artifact: ModelConfig, facts: ModelFacts) -> int:
     A member of a wheel is packed as a rule: then that is the wheel as well. What lies on a claim is linked to.
     """
     copies = 2 if artifact.source.startswith("pypi://") else 1
-    whole = 0 if _lies_elsewhere(artifact) else facts.source_bytes
+    whole = 0 if lies_elsewhere(artifact) else facts.source_bytes
     derived = 0 if facts.origin is None else facts.size_bytes
     return copies * whole + derived + (whole + derived) // 8 + OWN_FILES
+
+
+def _with_slack(size: int) -> int:
+    return size + size // 8

@@ -58,7 +58,15 @@ def placement_digest(spec: Spec) -> str:
             "engine": spec.runtime.engine,
             "model": spec.model.model_dump(
                 mode="json",
-                include={"source", "sha256", "quantization", "variants", "adapters", "verification"},
+                include={
+                    "source",
+                    "sha256",
+                    "quantization",
+                    "variants",
+                    "adapters",
+                    "projector",
+                    "verification",
+                },
                 exclude_defaults=True,
             ),
         }

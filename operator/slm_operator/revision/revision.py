@@ -16,13 +16,14 @@ from slm_contract.report import ModelFacts
 from slm_operator.crd.names import REVISION_LABEL, revision_name
 from slm_operator.crd.quantities import parse_quantity
 from slm_operator.digest import digest
+from slm_operator.model.source import lies_elsewhere
 from slm_operator.observed.pods import parse_time
 from slm_operator.placement.rejection import Kept, Rejected
 from slm_operator.settings import HardwareClass
 from slm_operator.snapshot import Document
 
 _PARTS: Final = 6
-"""Of the sum of a replica's memory."""
+"""Of the sum of a replica's memory, whatever it serves."""
 _IDENTITY: Final = frozenset({"name", "number", "since"})
 
 
@@ -37,6 +38,8 @@ class FittedMemory(Kept):
     compute: int | None = None
     outputs: int | None = None
     process: int | None = None
+    projector: int | None = None
+    """None: there is none."""
     request: str
     fits: bool = True
     explanation: str
@@ -58,7 +61,8 @@ class FittedMemory(Kept):
         ]
         if len(known) < _PARTS:
             return None
-        return int(parse_quantity(self.request)) - sum(known) - (self.snapshots or 0)
+        beside = (self.snapshots or 0) + (self.projector or 0)
+        return int(parse_quantity(self.request)) - sum(known) - beside
 
 
 class Revision(Kept):
@@ -73,6 +77,7 @@ class Revision(Kept):
     """The bundle as it was."""
     artifact: ModelConfig
     adapters: tuple[AdapterConfig, ...] = ()
+    projector: ModelConfig | None = None
     image: str
     context_length: int | None = None
     memory: FittedMemory
@@ -98,10 +103,27 @@ class Revision(Kept):
         return {key: each for key, each in value.items() if key in known}
 
     @property
+    def companions(self) -> tuple[ModelConfig, ...]:
+        """What is brought, kept and counted with the artifact."""
+        projector = () if self.projector is None else (self.projector,)
+        return (*self.adapters, *projector)
+
+    @property
+    def artifact_facts(self) -> ModelFacts | None:
+        """Of the artifact that it runs."""
+        return self.facts.get(self.artifact.key)
+
+    @property
+    def beside_bytes(self) -> int:
+        """Of its companions, as far as they are fetched and their size is known."""
+        fetched = (each.key for each in self.companions if not lies_elsewhere(each))
+        return sum(self.facts[key].size_bytes for key in fetched if key in self.facts)
+
+    @property
     def own_facts(self) -> ModelFacts | None:
-        """Of the artifact that it runs; the size is that of its adapters too."""
-        facts = self.facts.get(self.artifact.key)
-        known = [self.facts[each.key] for each in self.adapters if each.key in self.facts]
+        """Of the artifact that it runs; the size is that of its companions too."""
+        facts = self.artifact_facts
+        known = [self.facts[each.key] for each in self.companions if each.key in self.facts]
         if facts is None or not known:
             return facts
         return facts.model_copy(
@@ -111,7 +133,7 @@ class Revision(Kept):
     @property
     def folders(self) -> tuple[str, ...]:
         """Of a model volume: what it runs of it."""
-        return (self.artifact.folder, *(each.folder for each in self.adapters))
+        return (self.artifact.folder, *(each.folder for each in self.companions))
 
     @property
     def data(self) -> dict[str, Any]:
@@ -122,7 +144,7 @@ class Revision(Kept):
 
     def makes_pods_of(self, other: Self) -> bool:
         """Whether both ask for the same pods: why a class was taken, or what was learnt of the model since, rolls none."""
-        inputs = ("hardware_class", "artifact", "adapters", "image", "spec", "site")
+        inputs = ("hardware_class", "artifact", "companions", "image", "spec", "site")
         same = all(getattr(self, name) == getattr(other, name) for name in inputs)
         return same and self.memory.request == other.memory.request
 

@@ -13,6 +13,7 @@ from slm_operator.crd.status import (
     OriginStatus,
     PerformanceStatus,
     PlacementStatus,
+    ProjectorStatus,
     Rejection,
 )
 from slm_operator.model.source import file_name, public
@@ -55,6 +56,7 @@ def model(view: View) -> ModelStatus:
             "digest": None if pin is None else pin.digest,
             "context_length": context,
             "adapters": _adapters(view.revision),
+            "projector": _projector(view.revision),
             "license": None if entry is None else entry.license[:1024],
             "gated": None if entry is None else entry.gated,
         }
@@ -75,6 +77,23 @@ def _adapters(revision: Revision | None) -> tuple[AdapterStatus, ...] | None:
             digest=None if each.pin is None else each.pin.digest,
         )
         for each, facts in zip(revision.adapters, known, strict=True)
+    )
+
+
+def _projector(revision: Revision | None) -> ProjectorStatus | None:
+    if revision is None or revision.projector is None:
+        return None
+    taken = revision.projector
+    facts = revision.facts.get(taken.key)
+    told = None if facts is None else facts.projector
+    return ProjectorStatus(
+        source=public(taken.source)[:1024],
+        resolved=None if facts is None else facts.file_name[:1024],
+        kind=None if told is None else told.kind[:64],
+        sha256=taken.sha256 or (facts.files[0].sha256 if facts is not None and facts.files else None),
+        size_bytes=None if facts is None else facts.size_bytes,
+        revision=None if taken.pin is None or taken.pin.revision is None else taken.pin.revision[:1024],
+        digest=None if taken.pin is None else taken.pin.digest,
     )
 
 
@@ -170,6 +189,7 @@ def memory(view: View) -> MemoryStatus | None:
         compute=given.compute,
         outputs=given.outputs,
         process=given.process,
+        projector=given.projector,
         headroom=given.headroom,
         request=given.request,
         explanation=given.explanation[:1024],

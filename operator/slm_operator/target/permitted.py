@@ -20,7 +20,9 @@ def refused(resource: SLMDeployment, settings: Settings) -> Fault | None:
 
 def _refusals(resource: SLMDeployment, settings: Settings) -> Iterator[Fault]:
     model = resource.spec.model
-    written = (*sources_of(model), *(each.source for each in model.adapters))
+    projector = None if model.projector is None else model.projector.source
+    beside = (*(each.source for each in model.adapters), *(() if projector is None else (projector,)))
+    written = (*sources_of(model), *beside)
     for source in written:
         yield from _source(source, settings)
     for each in model.mirrors:

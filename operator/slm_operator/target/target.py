@@ -14,7 +14,8 @@ from slm_operator.crd.resource import SLMDeployment
 from slm_operator.faults import Fault
 from slm_operator.model.known import pinned
 from slm_operator.observed.pods import is_ready
-from slm_operator.placement.choose import Candidate, Placement, adapters_of, place
+from slm_operator.placement.choose import Candidate, Placement, place
+from slm_operator.placement.companions import adapters_of, projector_of
 from slm_operator.placement.rejection import Cause
 from slm_operator.pod.template import pod_template
 from slm_operator.revision.history import History
@@ -194,10 +195,12 @@ def _made(
         # The same revision with more memory takes nothing new from the configuration.
         chosen, image = current.hardware_class, current.image
     fitted = placement.fit
+    projector = projector_of(resource, selected.artifact)
     bare = Revision(
         hardware_class=chosen,
         artifact=pinned(selected.artifact, wanted.facts),
         adapters=tuple(pinned(each, wanted.facts) for each in adapters_of(resource)),
+        projector=None if projector is None else pinned(projector, wanted.facts),
         image=image,
         context_length=None if fitted is None else fitted.estimate.context_length,
         memory=rollback.taught(wanted.memory(placement), times, wanted.available(chosen)),
@@ -280,6 +283,15 @@ def _nowhere(placement: Placement, resource: SLMDeployment) -> Fault:
             "AdapterMismatch",
             placement.reason,
             "name a model in spec.model.source, and LoRA adapters that were made for it in spec.model.adapters",
+            "ModelReady",
+            stalled=True,
+        )
+    if Cause.PROJECTOR_MISMATCH in causes:
+        return Fault(
+            "ProjectorMismatch",
+            placement.reason,
+            "name a model in spec.model.source, and in spec.model.projector the projector that was made for it, with a "
+            "runtime image of this version; or leave spec.model.projector out: the model reads text then",
             "ModelReady",
             stalled=True,
         )

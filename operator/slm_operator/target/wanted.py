@@ -8,7 +8,8 @@ from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.faults import Fault
 from slm_operator.model.known import drifted, reported_facts
-from slm_operator.placement.choose import Placement, adapters_of, candidates, memory_given, place
+from slm_operator.placement.choose import Placement, candidates, memory_given, place
+from slm_operator.placement.companions import companions_of
 from slm_operator.revision.digests import bundle_digest, placement_digest, site_digest, spec_digest
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import FittedMemory, Revision
@@ -121,6 +122,7 @@ class Wanted:
             compute=total.compute,
             outputs=total.outputs,
             process=total.process,
+            projector=total.projector,
             request=memory_quantity(total.request if given is None else given),
             fits=fitted.fits,
             explanation=words,
@@ -137,5 +139,7 @@ def relevant(
 ) -> dict[str, ModelFacts]:
     """Facts of artifacts that the spec still names."""
     found, _ = candidates(resource, settings)
-    keys = {each.key for each in (*(candidate.artifact for candidate in found), *adapters_of(resource))}
+    artifacts = [candidate.artifact for candidate in found]
+    companions = (each for artifact in artifacts for each in companions_of(resource, artifact))
+    keys = {each.key for each in (*artifacts, *companions)}
     return {key: value for key, value in facts.items() if key in keys}

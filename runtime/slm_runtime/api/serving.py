@@ -62,6 +62,8 @@ class Serving:
     """None where `auth.mode: None` is written."""
     adapters: Sequence[ModelFacts] = ()
     """Of each in `config.adapters`, in their order."""
+    projector: ModelFacts | None = None
+    """What pictures are read with."""
     local: bool = False
     """No cluster stands behind it: whoever asks has started it on a command line."""
     created: int = field(default_factory=lambda: int(time.time()))
@@ -268,6 +270,7 @@ class Serving:
             command="serve",
             phase=self.phase,
             model=self.model,
+            projector=self.projector,
             context_length=info.context_length,
             acceleration=self.acceleration(),
             memory=None

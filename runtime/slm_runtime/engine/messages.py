@@ -44,6 +44,7 @@ class EngineConfig(Message, kw_only=True):
     projector: str | None = None
     """The file (`mmproj`) with which the model sees images; None: it sees none."""
     adapters: list[AdapterFile] = []
+    projector: str | None = None
     context_length: int | None = None
     """Tokens a request may hold, prompt and completion together; None: as trained, capped at 8192."""
     parallel: int = 4

@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from slm_contract.config import AdapterConfig, ModelConfig
+from slm_contract.config import ModelConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import Failure, FetchReport, ModelFacts, RuntimeReport
 from slm_contract.retention import Removed
@@ -47,7 +47,7 @@ _log = logging.getLogger("slm.fetch")
 def fetch_command(
     model: ModelConfig,
     site: Site,
-    adapters: Sequence[AdapterConfig] = (),
+    companions: Sequence[ModelConfig] = (),
     *,
     look_seconds: float = LOOK_SECONDS,
     patience: Patience | None = None,
@@ -58,7 +58,7 @@ def fetch_command(
     ------
     PortInUse
     """
-    command = FetchCommand([model, *adapters], site, look_seconds, patience)
+    command = FetchCommand([model, *companions], site, look_seconds, patience)
     with operations(site.places.host, site.places.ops_port, command.report):
         return command.run()
 

@@ -33,7 +33,7 @@ def plan(
         return remote_facts(remote, identities)
     with TemporaryDirectory(prefix="headers-") as scratch:
         source = remote_facts(remote, identities, Path(scratch))
-        if not is_derived(source, wanted):
+        if source.kind != "model" or not is_derived(source, wanted):
             return source
         weights = (quantizer or Quantizer()).weigh(Path(scratch) / source.file_name, wanted)
     return predicted(source, wanted, weights)

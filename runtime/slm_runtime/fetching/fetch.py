@@ -42,6 +42,7 @@ SLACK: Final = 1 << 20
 """Bytes for the small files beside the model."""
 HEAD_BYTES: Final = 1 << 18
 """Of an encrypted file: its header, and the first chunk that can be decrypted."""
+_WITH_ARTICLE: Final = {"model": "a model", "adapter": "an adapter", "projector": "a projector"}
 FILES_AT_ONCE: Final = 8
 """While one is verified the next is transferred; small ones wait for the server together."""
 
@@ -163,7 +164,7 @@ class Fetch:
         if pin is None or pin.revision is None:
             return None
         try:
-            with open_model(self.model.source, self._site) as remote:
+            with open_model(self.model.source, self._site, part=self.model.part) as remote:
                 return remote.pin
         except RuntimeFailure:
             return None
@@ -341,20 +342,20 @@ def check_kind(facts: ModelFacts, model: ModelConfig) -> None:
     Raises
     ------
     InvalidModel
-        It is an adapter in a model's place, or the other way about.
+        It is an adapter or a projector in a model's place, or the other way about.
     UnsupportedFormat
-        It is an adapter that is encrypted: there is one place for what is in plain, and the model's.
+        It belongs to a model and is encrypted: there is one place for what is in plain, and the model's.
     """
-    name, wanted = facts.file_name, isinstance(model, AdapterConfig)
-    if bool(facts.adapter) != wanted:
+    name, found = facts.file_name, facts.kind
+    wanted = "projector" if model.part else "adapter" if isinstance(model, AdapterConfig) else "model"
+    if found != wanted:
         raise InvalidModel(
-            f"{name} is a model, no adapter of one."
-            if wanted
-            else f"{name} is an adapter, and no model by itself.",
-            "Name the model in spec.model.source, and its adapters in spec.model.adapters.",
+            f"{name} is {_WITH_ARTICLE[found]}, and {_WITH_ARTICLE[wanted]} is wanted.",
+            "Name the model in spec.model.source, its adapters in spec.model.adapters, and its projector in"
+            " spec.model.projector.",
         )
-    if wanted and is_encrypted(name):
-        raise UnsupportedFormat(f"{name} is an adapter that is encrypted.", "Name the adapter in plain.")
+    if found != "model" and is_encrypted(name):
+        raise UnsupportedFormat(f"{name} is encrypted, and no model.", f"Name the {found} in plain.")
 
 
 def _check_signed(facts: ModelFacts, signature: VerifiedSignature | None) -> None:

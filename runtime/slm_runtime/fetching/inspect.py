@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from slm_contract.config import ModelConfig, Quantization, VerificationConfig
+from slm_contract.config import ModelConfig, Part, Quantization, VerificationConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import FetchReport, ModelFacts
 from slm_runtime.errors import RuntimeFailure, SourceNotFound
@@ -26,7 +26,7 @@ def inspect_command(model: ModelConfig, site: Site, patience: Patience | None = 
     facts = failure = None
     code = ExitCode.OK
     try:
-        facts = inspect(model.source, site, patience, model.verification, model.quantization)
+        facts = inspect(model.source, site, patience, model.verification, model.quantization, model.part)
     except RuntimeFailure as error:
         failure = error.to_failure()
         code = ExitCode.FETCH_PERMANENT if error.permanent else ExitCode.FETCH_TRANSIENT
@@ -43,6 +43,7 @@ def inspect(
     patience: Patience | None = None,
     verification: VerificationConfig | None = None,
     quantization: Quantization | None = None,
+    part: Part | None = None,
 ) -> ModelFacts:
     """Read the header of a model: a URI, or a local file.
 
@@ -52,6 +53,8 @@ def inspect(
         What is asked of its signature: that it is there and by whom is known here, what it is of only when all is fetched.
     quantization
         What shall be derived of it: then the answer is what that will be.
+    part
+        What of the source is looked at; None: the model.
 
     Raises
     ------
@@ -62,7 +65,7 @@ def inspect(
     patience = patience or Patience()
     while True:
         try:
-            with storage_errors(site.places.model_dir), open_model(source, site) as remote:
+            with storage_errors(site.places.model_dir), open_model(source, site, part=part) as remote:
                 if verification is not None:
                     asked = Verification(verification, site)
                     asked.read(remote, asked.find(remote))
@@ -92,6 +95,12 @@ def table(facts: ModelFacts) -> str:
     if facts.adapter:
         return (
             f"a LoRA adapter of a {facts.architecture} model: {facts.file_name} ({facts.size_bytes:,} bytes)"
+        )
+    if facts.projector:
+        return (
+            f"a projector of pictures ({facts.projector.kind}) for a model with embeddings of "
+            f"{facts.projector.output_length or 'a length that it does not tell'}: {facts.file_name} "
+            f"({facts.size_bytes:,} bytes)"
         )
     kv_heads = sorted(set(facts.kv_heads))
     rows = {

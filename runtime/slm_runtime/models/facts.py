@@ -11,6 +11,7 @@ from slm_runtime.models.blocks import Shape, kept
 from slm_runtime.models.encoders import ENCODERS
 from slm_runtime.models.ggml import BLOCKS, FILE_TYPES
 from slm_runtime.models.metadata import MAX_NUMBER, Metadata
+from slm_runtime.models.projectors import ARCHITECTURES, projector_facts
 from slm_runtime.models.shards import MAX_NAME, File, Headers, read_headers
 
 MAX_BLOCKS: Final = 512
@@ -21,12 +22,11 @@ _RANK: Final = 4
 """`pooling_type` of a model that scores pairs of texts."""
 UNSERVED: Final = frozenset({"llama-embed", "t5", "t5encoder"})
 """Architectures that see a text in both directions, though their files don't say so by `attention.causal`."""
-PROJECTORS: Final = {"clip", "mmproj"}
 _ARCHITECTURE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def model_facts(files: Sequence[File], adapters: Collection[str] = ()) -> ModelFacts:
-    """Read as much of a model's files as their headers take, and say what it is: a model, or an adapter of one.
+    """Read as much of a model's files as their headers take, and say what it is: a model, or an adapter or projector of one.
 
     Parameters
     ----------
@@ -42,12 +42,15 @@ def model_facts(files: Sequence[File], adapters: Collection[str] = ()) -> ModelF
     UnsupportedFormat
         A GGUF file that this runtime can't read.
     UnsupportedArchitecture
-        A model that neither generates text token by token nor is an encoder, or an adapter that isn't a LoRA.
+        A model that neither generates text token by token nor is an encoder, an adapter that isn't a LoRA, or a projector
+        that reads no pictures.
     """
     headers = read_headers(files)
     metadata = Metadata(headers.first)
     if metadata.text("general.type") == "adapter":
         return _adapter_facts(files, headers)
+    if {metadata.text("general.architecture"), metadata.text("general.type")} & ARCHITECTURES:
+        return _projector_facts(files, headers)
     architecture = _architecture(metadata)
     encoder = architecture in ENCODERS
     if architecture in UNSERVED or not (
@@ -135,7 +138,6 @@ def header_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
 
 
 def _adapter_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
-    """Of the numbers only those of its file are a model's too."""
     metadata = Metadata(headers.first)
     architecture = metadata.text("general.architecture") or ""
     if not _ARCHITECTURE.fullmatch(architecture) or not headers.tensors:
@@ -147,8 +149,20 @@ def _adapter_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
             "The adapter isn't a LoRA that counts from the first token on.",
             "Merge it into the model, and serve that.",
         )
+    return _part_facts(files, headers, architecture).model_copy(update={"adapter": True})
+
+
+def _projector_facts(files: Sequence[File], headers: Headers) -> ModelFacts:
+    if not headers.tensors:
+        raise InvalidModel("The projector has no tensors.")
+    told = projector_facts(headers)
+    return _part_facts(files, headers, "clip").model_copy(update={"projector": told})
+
+
+def _part_facts(files: Sequence[File], headers: Headers, architecture: str) -> ModelFacts:
+    """Of what belongs to a model: what isn't its file's is 0."""
+    metadata = Metadata(headers.first)
     return ModelFacts(
-        adapter=True,
         file_name=files[0][0],
         size_bytes=sum(size for _, size, _ in files),
         architecture=architecture,
@@ -173,11 +187,6 @@ def _architecture(metadata: Metadata) -> str:
     if not architecture:
         raise InvalidModel("The GGUF file doesn't name its general.architecture.")
     kind = metadata.text("general.type")
-    if architecture in PROJECTORS or kind in PROJECTORS:
-        raise UnsupportedArchitecture(
-            "The GGUF file is a multimodal projector (mmproj): it belongs to a model, and is none by itself.",
-            "Name the GGUF file of the model that it belongs to.",
-        )
     if kind not in {None, "model"}:
         raise InvalidModel(f"The GGUF file is of type {kind[:MAX_NAME]!r}, not a model.")
     if not _ARCHITECTURE.fullmatch(architecture):

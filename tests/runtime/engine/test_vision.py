@@ -10,6 +10,7 @@ import pytest
 from llama_cpp import llama_cpp as native
 from llama_cpp import mtmd_cpp as mtmd
 
+from slm_contract import pictures
 from slm_runtime.engine.llama_cpp import projector as module
 from slm_runtime.engine.llama_cpp.backends import load_backends
 from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine
@@ -297,8 +298,8 @@ def test_one_that_is_cancelled_while_it_is_encoded_holds_up_nobody(driven, monke
 
 @pytest.mark.parametrize("driven", ["mlp"], indirect=True)
 def test_what_was_encoded_is_kept_within_bounds_and_made_anew(driven, monkeypatch):
-    monkeypatch.setattr(module, "ENCODED_BYTES", 1)
-    monkeypatch.setattr(module, "PIXEL_BYTES", 1)
+    monkeypatch.setattr(pictures, "ENCODED_BYTES", 1)
+    monkeypatch.setattr(pictures, "PIXEL_BYTES", 1)
     prompts = [["look ", Picture(picture(seed), "x"), " now"] for seed in range(3)]
     answers = [driven.submit(prompt) for prompt in prompts]
     driven.run()
@@ -347,7 +348,7 @@ def test_memory_is_told_with_the_projector_s(make_engine, tmp_path):
     assert engine.info.sees
     more = engine.info.memory.weights - without.info.memory.weights
     assert more == pytest.approx(mmproj.stat().st_size, rel=0.2)
-    assert engine.info.memory.compute >= without.info.memory.compute + module.ENCODED_BYTES
+    assert engine.info.memory.compute >= without.info.memory.compute + pictures.ENCODED_BYTES
 
 
 @pytest.mark.parametrize("wrong", ["missing", "no projector", "of another model"])

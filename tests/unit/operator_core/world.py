@@ -233,12 +233,15 @@ class World:
     def finish_job(self, purpose: str, facts: ModelFacts = SMOLLM2) -> None:
         self._finish(self.job(purpose), "inspect" if purpose == "inspect" else "fetch", facts)
 
-    def finish_inspections(self, facts: Mapping[str, ModelFacts]) -> None:
-        """By their sources."""
+    def finish_inspections(
+        self, facts: Mapping[str, ModelFacts], projector: ModelFacts | None = None
+    ) -> None:
+        """By their sources; one of these may have a projector beside the model."""
         for ref, job in self.children.items():
             if ref.kind == "Job" and "-inspect-" in ref.name and "status" not in job:
-                source = RuntimeConfig.model_validate_json(config_of(job)).model.source
-                self._finish(job, "inspect", facts[source])
+                asked = RuntimeConfig.model_validate_json(config_of(job)).model
+                own = projector if asked.part is not None else None
+                self._finish(job, "inspect", own or facts[asked.source])
 
     def _finish(self, job: dict[str, Any], command: str, facts: ModelFacts) -> None:
         job["status"] = {"succeeded": 1}

@@ -158,9 +158,9 @@ def test_a_reranker_without_the_layer_that_scores_is_damaged(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("named", [{"architecture": "clip"}, {"general__type": "mmproj"}])
 def test_a_multimodal_projector_is_no_model(tmp_path: Path, named: dict[str, str]) -> None:
-    with pytest.raises(UnsupportedArchitecture, match="multimodal projector") as refused:
+    with pytest.raises(UnsupportedArchitecture, match="projector") as refused:
         read(write(tmp_path / "mmproj.gguf", **named))
-    assert "the model that it belongs to" in refused.value.remedy
+    assert "spec.model.projector" in refused.value.remedy
 
 
 @pytest.mark.parametrize(

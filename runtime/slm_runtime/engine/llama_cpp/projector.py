@@ -17,6 +17,7 @@ from llama_cpp import llama_cpp as native
 from llama_cpp import mtmd_cpp as mtmd
 
 from slm_runtime.engine.llama_cpp.batch import Grid
+from slm_contract import pictures
 from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.llama_cpp.slicing import Sliced
@@ -24,10 +25,6 @@ from slm_runtime.engine.messages import LoadFailureReason
 from slm_runtime.engine.protocol import MediumFailed, MediumInvalid, MediumPart, Rows, Span, Unfinished
 from slm_runtime.pictures.decoder import PictureDecoder, Pixels
 
-ENCODED_BYTES: Final = 32 * 2**20
-"""Of what was encoded and is kept; the latest stays, whatever its size."""
-PIXEL_BYTES: Final = 24 * 2**20
-"""Of pictures that were read and are yet to be encoded; the others are read once more."""
 _KNOWN: Final = 1024
 """Pictures whose tokens are remembered."""
 _MOST_TOKENS: Final = 1024
@@ -90,7 +87,7 @@ class _Kept:
     def put(self, picture: bytes, number: int, rows: Rows) -> None:
         self._rows[picture, number] = rows
         self._bytes += rows.nbytes
-        while self._bytes > ENCODED_BYTES and len(self._rows) > 1:
+        while self._bytes > pictures.ENCODED_BYTES and len(self._rows) > 1:
             self._bytes -= self._rows.popitem(last=False)[1].nbytes
 
 
@@ -122,7 +119,7 @@ class Projector:
         self.axes = 4 if mtmd.mtmd_decode_use_mrope(self._context) else 1
         """Numbers that say where a token is."""
         self.width: int = native.llama_model_n_embd_inp(model.handle)
-        self.buffers = ENCODED_BYTES + PIXEL_BYTES
+        self.buffers = pictures.ENCODED_BYTES + pictures.PIXEL_BYTES
         """Bytes that it keeps, at most."""
         self._most = step_tokens if self.whole else context_length
         self._decoder = PictureDecoder()
@@ -225,7 +222,10 @@ class Projector:
                 f"it takes {longest} tokens, and at most {self._most} can be taken in at once"
             )
         self._pixels[picture] = pixels
-        while sum(len(each.data) for each in self._pixels.values()) > PIXEL_BYTES and len(self._pixels) > 1:
+        while (
+            sum(len(each.data) for each in self._pixels.values()) > pictures.PIXEL_BYTES
+            and len(self._pixels) > 1
+        ):
             self._pixels.popitem(last=False)
         return layout
 

@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from slm_contract.config import Part
 from slm_runtime.errors import SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.address import origin, split_login
 from slm_runtime.models.sources.artifact import PlainFile
 from slm_runtime.models.sources.http import PROBE, HttpBlob, HttpClient
 from slm_runtime.models.sources.hub import Hub, HubFile, NoListing, is_commit
+from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path, signature_beside
-from slm_runtime.models.sources.shards import Listed, choose, is_gguf, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Listed, is_gguf, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
 HUB: Final = "https://huggingface.co"
@@ -57,7 +59,7 @@ class Address(NamedTuple):
 
 
 @contextmanager
-def from_hub(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteModel]:
+def from_hub(uri: str, site: Site, revision: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
     """Ask a hub for a model: a `Source`, as `resolve` has them."""
     uri = site.route(uri)
     address = Address.parse(uri)
@@ -67,7 +69,7 @@ def from_hub(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteMo
     authorization = site.credentials().authorization() or login
     hub = Hub(endpoint, asked, address.repository, revision or address.revision, pinned=revision is not None)
     with site.client({origin(asked): authorization} if authorization else {}, refusal=hub.refusal) as client:
-        yield _Resolver(hub, client).model(address.path)
+        yield _Resolver(hub, client, part).model(address.path)
 
 
 class _Answer(NamedTuple):
@@ -88,9 +90,10 @@ class _Answer(NamedTuple):
 class _Resolver:
     hub: Hub
     client: HttpClient
+    part: Part | None
 
     def model(self, path: str | None) -> RemoteModel:
-        if path is None or is_pattern(path) or not is_gguf(path):
+        if path is None or is_pattern(path) or not is_gguf(path) or self.part is Part.OWN_PROJECTOR:
             return self._listed(path)
         try:
             return self._model([HubFile(each) for each in parts_of(path)], self.hub.revision)
@@ -104,9 +107,8 @@ class _Resolver:
         """Choose from what there is."""
         listing = self.hub.listing(self.client)
         files = {each.path: each for each in listing.files}
-        chosen = choose(
-            (Listed(each.path, each.size) for each in listing.files), path, f"hf://{self.hub.repository}"
-        )
+        listed = (Listed(each.path, each.size) for each in listing.files)
+        chosen = choose_part(listed, path, f"hf://{self.hub.repository}", self.part)
         return self._model([files[each] for each in chosen], listing.revision)
 
     def _model(self, files: Sequence[HubFile], revision: str) -> RemoteModel:

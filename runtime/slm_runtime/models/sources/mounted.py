@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
+from slm_contract.config import Part
 from slm_contract.source import SourcePin
 from slm_runtime.errors import InvalidModel, SourceInvalid, SourceNotFound, SourceUnauthorized
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
+from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.remote import (
     RemoteFile,
     RemoteModel,
@@ -20,7 +22,7 @@ from slm_runtime.models.sources.remote import (
     safe_path,
     signature_beside,
 )
-from slm_runtime.models.sources.shards import Listed, choose, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Listed, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
 MAX_LISTED: Final = 10_000
@@ -38,16 +40,18 @@ _EMPTY: Final = {
 
 
 @contextmanager
-def from_claim(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]:
+def from_claim(uri: str, site: Site, _: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
     """Look at the claim that is mounted."""
     claim, _slash, path = uri.removeprefix("pvc://").partition("/")
     if not claim:
         raise SourceInvalid(f"{uri!r} names no claim.", "Write pvc://claim/path/to/model.gguf.")
-    yield _Mounted("claim", f"pvc://{claim}/", site).model(_below(path))
+    yield _Mounted("claim", f"pvc://{claim}/", site, part).model(_below(path))
 
 
 @contextmanager
-def from_image(uri: str, site: Site, pin: SourcePin | None) -> Iterator[RemoteModel]:
+def from_image(
+    uri: str, site: Site, pin: SourcePin | None, part: Part | None = None
+) -> Iterator[RemoteModel]:
     """Look at the image that is mounted.
 
     Parameters
@@ -56,7 +60,7 @@ def from_image(uri: str, site: Site, pin: SourcePin | None) -> Iterator[RemoteMo
         By whose revision it is mounted: the container runtime has held every layer against it.
     """
     address, _, path = uri.partition("#")
-    yield _Mounted("image", f"{address}#", site).model(_below(unquote(path).removeprefix("./")), pin)
+    yield _Mounted("image", f"{address}#", site, part).model(_below(unquote(path).removeprefix("./")), pin)
 
 
 def _below(path: str) -> str:
@@ -66,9 +70,10 @@ def _below(path: str) -> str:
 
 
 class _Mounted:
-    def __init__(self, kind: str, address: str, site: Site) -> None:
+    def __init__(self, kind: str, address: str, site: Site, part: Part | None) -> None:
         """`address`: of the files, to which their paths are added."""
         self._kind = kind
+        self._part = part
         self._address = address
         self._root = site.places.source_dir.resolve()
         if not self._root.is_dir():
@@ -83,16 +88,17 @@ class _Mounted:
 
     def _chosen(self, path: str) -> tuple[str, ...]:
         """Paths of the model's files, which lie in one folder."""
-        if self._is_file(path):
+        beside = self._part is Part.OWN_PROJECTOR and self._is_file(path)
+        if self._is_file(path) and not beside:
             return parts_of(path)
-        pattern = path if is_pattern(path) else None
-        folder = path if pattern is None else pattern_folder(pattern)
+        pattern = path if beside or is_pattern(path) else None
+        folder = path if pattern is None else path.rpartition("/")[0] if beside else pattern_folder(pattern)
         files = list(self._files(folder))
         if not files:
             raise SourceNotFound(
                 f"There is nothing at {self._address}{path} that is a file.", _EMPTY[self._kind]
             )
-        return choose(files, pattern, f"{self._address}{folder}")
+        return choose_part(files, pattern, f"{self._address}{folder}", self._part)
 
     def _file(self, path: str) -> RemoteFile:
         real = self._real(path)

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import obstore
 from obstore.store import ObjectStore
 
+from slm_contract.config import Part
 from slm_runtime.errors import (
     InvalidModel,
     SourceChanged,
@@ -24,6 +25,7 @@ from slm_runtime.errors import (
 from slm_runtime.models.sources.artifact import CHUNK, PlainFile
 from slm_runtime.models.sources.object_errors import typed
 from slm_runtime.models.sources.object_stores import open_store
+from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.remote import (
     RemoteFile,
     RemoteModel,
@@ -31,7 +33,7 @@ from slm_runtime.models.sources.remote import (
     safe_path,
     signature_beside,
 )
-from slm_runtime.models.sources.shards import Listed, choose, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Listed, is_gguf, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
 MAX_LISTED: Final = 10_000
@@ -65,6 +67,8 @@ class _Bucket:
     server: str
     address: str
     """`s3://bucket/`, for messages."""
+    part: Part | None = None
+    """What of a model is looked for."""
 
     def find(self, key: str, version: str | None = None) -> _Object | None:
         """Ask for an object's first byte: of a refusal, what tells its cause comes with no answer to a HEAD.
@@ -158,17 +162,21 @@ class ObjectBlob:
 
 
 @contextmanager
-def from_object_store(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteModel]:
+def from_object_store(
+    uri: str, site: Site, revision: str | None, part: Part | None, /
+) -> Iterator[RemoteModel]:
     """Ask an object store what there is."""
     address = site.route(uri)
     scheme, _, rest = address.partition("://")
     name, _, key = rest.partition("/")
     store, server = open_store(address, site)
-    bucket = _Bucket(store, server, f"{scheme}://{name}/")
+    bucket = _Bucket(store, server, f"{scheme}://{name}/", part)
     if is_pattern(key):
         yield _chosen(bucket, pattern_folder(key), key)
     elif key.endswith("/") or not key:
         yield _chosen(bucket, key.rstrip("/"), None)
+    elif part is Part.OWN_PROJECTOR and is_gguf(key):
+        yield _chosen(bucket, key.rpartition("/")[0], key)
     else:
         yield _named(bucket, key, revision)
 
@@ -222,9 +230,8 @@ def _chosen(bucket: _Bucket, folder: str, pattern: str | None) -> RemoteModel:
 
 def _chosen_of(bucket: _Bucket, listed: Iterable[_Object], folder: str, pattern: str | None) -> RemoteModel:
     objects = {each.key: each for each in listed}
-    chosen = choose(
-        (Listed(each.key, each.size) for each in objects.values()), pattern, f"{bucket.address}{folder}"
-    )
+    files = (Listed(each.key, each.size) for each in objects.values())
+    chosen = choose_part(files, pattern, f"{bucket.address}{folder}", bucket.part)
     return _model(bucket, [objects[key] for key in chosen])
 
 

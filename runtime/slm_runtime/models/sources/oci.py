@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from typing import Final, Literal
 from urllib.parse import unquote
 
-from slm_contract.config import PromptConfig
+from slm_contract.config import Part, PromptConfig
 from slm_runtime.errors import SourceInvalid, SourceNotFound, UnsupportedFormat
 from slm_runtime.models.sources.artifact import Artifact, PlainFile
 from slm_runtime.models.sources.docker_config import DOCKER_HUB
 from slm_runtime.models.sources.layer import Contents, Layer, PackedMember, look_into, member
+from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.registry import Descriptor, Manifest, Reference, Repository, open_repository
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path, signature_beside
-from slm_runtime.models.sources.shards import Listed, choose, is_gguf, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Listed, is_gguf, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 from slm_runtime.models.sources.tar import TarFile
 
@@ -27,6 +28,7 @@ TITLE: Final = "org.opencontainers.image.title"
 UNPACK: Final = "io.deis.oras.content.unpack"
 DOCKER_GGUF: Final = "application/vnd.docker.ai.gguf.v3"
 DOCKER_LORA: Final = "application/vnd.docker.ai.gguf.v3.lora"
+DOCKER_PROJECTOR: Final = "application/vnd.docker.ai.mmproj"
 DOCKER_TEMPLATE: Final = "application/vnd.docker.ai.chat.template.jinja"
 _ARCHIVE: Final = re.compile(r".*[.+]tar(?:[.+](?P<packing>gzip|zstd))?", re.IGNORECASE)
 _BESIDE: Final = re.compile(
@@ -37,16 +39,17 @@ _Packing = Literal["gzip", "zstd", "none"]
 
 
 @contextmanager
-def from_registry(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteModel]:
+def from_registry(uri: str, site: Site, revision: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
     address, _, wanted = uri.partition("#")
     reference = _reference(address, site)
     with open_repository(reference, SCHEME, site) as repository:
         name = reference.digest or reference.tag or "latest"
         manifest = repository.manifest(name) if revision is None else repository.pinned(revision, "manifests")
-        found = _Artifact(repository, manifest, f"{SCHEME}{reference}")
+        found = _Artifact(repository, manifest, f"{SCHEME}{reference}", part)
         chosen = found.files(unquote(wanted).removeprefix("./").strip("/") or None)
         signature = signature_beside(list(chosen), found.beside)
-        yield RemoteModel(tuple(chosen.values()), manifest.digest, found.prompt(), signature=signature)
+        prompt = found.prompt() if part is None else None
+        yield RemoteModel(tuple(chosen.values()), manifest.digest, prompt, signature=signature)
 
 
 def _reference(uri: str, site: Site) -> Reference:
@@ -69,8 +72,9 @@ def _parse(uri: str) -> Reference:
 
 
 class _Artifact:
-    def __init__(self, repository: Repository, manifest: Manifest, where: str) -> None:
+    def __init__(self, repository: Repository, manifest: Manifest, where: str, part: Part | None) -> None:
         self._repository = repository
+        self._part = part
         self._layers = manifest.layers
         self._where = where
         self._seen: dict[str, tuple[Layer, TarFile]] = {}
@@ -90,7 +94,8 @@ class _Artifact:
         """
         named = self._named()
         if wanted in named or any(map(is_gguf, named)):
-            paths = choose([Listed(path, each.size) for path, each in named.items()], wanted, self._where)
+            files = [Listed(path, each.size) for path, each in named.items()]
+            paths = choose_part(files, wanted, self._where, self._part)
             return {path: self._file(path, named[path]) for path in paths}
         return self._members(wanted)
 
@@ -125,7 +130,12 @@ class _Artifact:
         unnamed = [each for each in self._layers if each.media_type == DOCKER_GGUF and not _name(each)]
         names = _names(self._where, len(unnamed))
         named = {name: each for each in self._layers if _packing(each) is None and (name := _name(each))}
-        return named | dict(zip(names, unnamed, strict=True))
+        projectors = {
+            f"mmproj-{number}.gguf": each
+            for number, each in enumerate(self._layers)
+            if each.media_type == DOCKER_PROJECTOR and not _name(each)
+        }
+        return named | projectors | dict(zip(names, unnamed, strict=True))
 
     def _members(self, wanted: str | None) -> dict[str, RemoteFile]:
         layers = self._archives(wanted)
@@ -135,12 +145,11 @@ class _Artifact:
             for file in content.files:
                 found.setdefault(file.path, (layer, file))
         try:
-            paths = choose(
-                [Listed(path, file.size) for path, (_, file) in found.items()], wanted, self._where
-            )
+            files = [Listed(path, file.size) for path, (_, file) in found.items()]
+            paths = choose_part(files, wanted, self._where, self._part)
         except SourceNotFound:
             unseen = self._unseen(contents, wanted)
-            if unseen is None:
+            if unseen is None or self._part is not None:
                 raise
             return {unseen.path: unseen}
         if len(paths) > 1 and not all(found[path][0].in_place for path in paths):

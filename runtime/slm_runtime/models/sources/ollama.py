@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from slm_contract.config import PromptConfig, PromptParameters
+from slm_contract.config import Part, PromptConfig, PromptParameters
 from slm_runtime.errors import SourceInvalid, SourceNotFound, UnsupportedFormat
 from slm_runtime.models.sources.artifact import PlainFile
 from slm_runtime.models.sources.registry import Descriptor, Manifest, Reference, Repository, open_repository
@@ -32,14 +32,18 @@ _log = logging.getLogger("slm.source")
 
 
 @contextmanager
-def from_ollama(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteModel]:
+def from_ollama(uri: str, site: Site, revision: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
     reference = _reference(uri, site)
     with open_repository(reference, SCHEME, site) as repository:
         manifest = _manifest(repository, reference.tag or "latest", revision)
         layers = _by_kind(manifest, f"{SCHEME}{reference}")
-        name = safe_path(
-            re.sub(r"[^A-Za-z0-9._-]+", "-", f"{_base(reference)}-{reference.tag or 'latest'}") + ".gguf"
-        )
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{_base(reference)}-{reference.tag or 'latest'}")
+        name = safe_path(f"{stem}.gguf")
+        if part is not None:
+            yield _projector(
+                repository, layers, f"{stem}-mmproj.gguf", manifest.digest, f"{SCHEME}{reference}"
+            )
+            return
         parts = {name: layers["model"], **_adapters(manifest, name)}
         files = tuple(
             RemoteFile(path, PlainFile(path, repository.blob(layer)), layer.sha256)
@@ -108,7 +112,7 @@ def _by_kind(manifest: Manifest, where: str) -> dict[str, Descriptor]:
         )
     if "projector" in layers:
         _log.info(
-            "The projector isn't fetched: the model reads text, no images",
+            "The projector is fetched only where spec.model.projector asks for it",
             extra={"fields": {"source": where}},
         )
     if "template" in layers:
@@ -117,6 +121,19 @@ def _by_kind(manifest: Manifest, where: str) -> dict[str, Descriptor]:
             extra={"fields": {"source": where}},
         )
     return layers
+
+
+def _projector(
+    repository: Repository, layers: Mapping[str, Descriptor], name: str, revision: str, where: str
+) -> RemoteModel:
+    """What makes pictures a model's input, by a name of our own."""
+    layer = layers.get("projector")
+    if layer is None:
+        raise SourceNotFound(
+            f"{where} has no projector among its layers.",
+            "Name one in spec.model.projector.source, or leave spec.model.projector out: the model reads text then.",
+        )
+    return RemoteModel((RemoteFile(name, PlainFile(name, repository.blob(layer)), layer.sha256),), revision)
 
 
 def _adapters(manifest: Manifest, name: str) -> dict[str, Descriptor]:

@@ -75,7 +75,7 @@ def choose(files: Iterable[Listed], path: str | None, where: str) -> tuple[str, 
     sizes = {each.path: each.size for each in files}
     if path is not None and _first(path) in map(_first, sizes):
         return _complete(_first(path), sizes, where)
-    fitting = {_first(each) for each in sizes if is_gguf(each) and _fits(each, path)}
+    fitting = {_first(each) for each in sizes if is_gguf(each) and fits(each, path)}
     plain = {each for each in fitting if not _is_companion(each)}
     chosen = plain or (fitting if path is not None else set())
     if len(chosen) == 1:
@@ -83,11 +83,11 @@ def choose(files: Iterable[Listed], path: str | None, where: str) -> tuple[str, 
     wanted = "" if path is None else f" that fits {_shown(path)!r}"
     if chosen:
         raise SourceInvalid(
-            f"{where} has more than one model{wanted}: {_list(chosen, sizes)}.",
+            f"{where} has more than one model{wanted}: {listed_words(chosen, sizes)}.",
             "Name one of them in spec.model.source, or write a pattern that fits one alone.",
         )
     models = {_first(each) for each in sizes if is_gguf(each) and not _is_companion(each)}
-    has = f"its models are {_list(models, sizes)}" if models else "it has no GGUF model at all"
+    has = f"its models are {listed_words(models, sizes)}" if models else "it has no GGUF model at all"
     raise SourceNotFound(f"{where} has no model{wanted}; {has}.")
 
 
@@ -110,7 +110,8 @@ def _first(path: str) -> str:
     return f"{match['stem']}-00001-of-{match['count']}{match['end']}"
 
 
-def _fits(path: str, wanted: str | None) -> bool:
+def fits(path: str, wanted: str | None) -> bool:
+    """Whether a path lies in the folder, or fits the pattern, that is wanted; None: any."""
     if wanted is None:
         return True
     if not is_pattern(wanted):
@@ -127,8 +128,8 @@ def _base(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _list(models: Iterable[str], sizes: Mapping[str, int | None]) -> str:
-    """Write the smallest ones out, with their sizes."""
+def listed_words(models: Iterable[str], sizes: Mapping[str, int | None]) -> str:
+    """Write files out for a message, the smallest ones, with their sizes."""
     totals = dict.fromkeys(models, 0)
     for path, size in sizes.items():
         first = _first(path)
