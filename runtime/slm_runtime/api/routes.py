@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from slm_runtime.api import llama_server
+from slm_runtime.api import infill, llama_server
 from slm_runtime.api.anthropic import messages
 from slm_runtime.api.anthropic.requests import MessagesRequest
 from slm_runtime.api.document import Operation, openapi
@@ -105,6 +105,10 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
     (
         Operation("POST", "/detokenize", "The text of tokens.", llama_server.DetokenizeRequest),
         llama_server.detokenize,
+    ),
+    (
+        Operation("POST", "/infill", "What stands in a gap of a text.", infill.InfillRequest),
+        infill.create,
     ),
     (Operation("GET", "/props", "What is served, as llama-server tells it."), llama_server.props),
     *(

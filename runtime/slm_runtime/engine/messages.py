@@ -221,6 +221,17 @@ class MemoryBreakdown(Value):
     resident: int
 
 
+class InfillTokens(Value):
+    """What a model was trained to have around a gap."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    repository: int | None = None
+    file: int | None = None
+    """Before other files; None: it knows no such token."""
+
+
 class Loaded(Message, kw_only=True):
     """The engine is ready for requests; what it really runs, and on what."""
 
@@ -258,6 +269,8 @@ class Loaded(Message, kw_only=True):
     """What it can be asked for; likewise the next two."""
     embeds: bool = True
     ranks: bool = False
+    infill: InfillTokens | None = None
+    """None: it fills no gaps."""
 
 
 LoadFailureReason = Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]

@@ -179,7 +179,9 @@ def _capabilities(serving: Serving, chat: ChatFormat) -> list[str]:
     if not serving.engine.info.generates:
         return ["embedding"] if serving.engine.info.embeds else []
     calls, reasons = bool(known_formats(chat)), thinks(chat)
-    return ["completion", *(["tools"] if calls else []), *(["thinking"] if reasons else [])]
+    fills = serving.engine.info.infill is not None
+    able = {"tools": calls, "thinking": reasons, "insert": fills}
+    return ["completion", *(name for name, can in able.items() if can)]
 
 
 def _short(count: int | None) -> str:

@@ -10,6 +10,7 @@ from slm_runtime.api.conversation.turn import ToolChoice, Turn, prepare_turn
 from slm_runtime.api.delivery import deliver
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
+from slm_runtime.api.infilling import infill_prompt, require_infill
 from slm_runtime.api.ollama import gotemplate
 from slm_runtime.api.ollama.ndjson import Lines
 from slm_runtime.api.ollama.options import parse_format
@@ -39,8 +40,6 @@ class Generate(GeneratingRequest, kw_only=True):
         """
         if self.images:
             raise BadRequest("this model takes text, no images", param="images")
-        if self.suffix:
-            raise BadRequest(f"{self.model} does not support insert", param="suffix")
         if self.raw and (self.template or self.system or self.context):
             raise BadRequest("raw mode does not support template, system, or context", param="raw")
 
@@ -55,9 +54,16 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     if not wanted.prompt:
         await answer_load(serving, exchange, "generate", wanted.model, keep_alive)
         return
-    turn = await _turn(wanted, chat)
-    tokens = await serving.engine.tokenize(turn.prompt, add_special=not wanted.context, parse_special=True)
-    tokens = [*(wanted.context or []), *tokens]
+    if wanted.suffix:
+        turn = Turn("", parse_format(wanted.format), False, OutputParser)
+        marks = require_infill(serving, "suffix")
+        tokens = await infill_prompt(serving, marks, wanted.prompt, wanted.suffix, answer=options.max_tokens)
+    else:
+        turn = await _turn(wanted, chat)
+        tokens = await serving.engine.tokenize(
+            turn.prompt, add_special=not wanted.context, parse_special=True
+        )
+        tokens = [*(wanted.context or []), *tokens]
     request = GenerateRequest(
         prompt=[tokens],
         add_special=False,

@@ -130,7 +130,7 @@ COMPLETION: Final[Fields] = {
     ),
     "echo": (Use.HONOURED, ""),
     "best_of": (Use.HONOURED, "by mean log probability"),
-    "suffix": (Use.REFUSED, "the models here don't fill in the middle"),
+    "suffix": (Use.HONOURED, "of models that fill in the middle; not with echo or max_tokens 0"),
 }
 
 EMBEDDING: Final[Fields] = {

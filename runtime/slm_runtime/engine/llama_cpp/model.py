@@ -112,6 +112,7 @@ class LlamaModel:
             generates=can.generates,
             embeds=can.embeds,
             ranks=can.ranks,
+            infill=vocabulary.infill if can.generates else None,
         )
 
     def close(self) -> None:
