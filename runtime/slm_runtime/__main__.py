@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
         help="of the engine; default: the cores that this process may use, of one memory node",
     )
     serve.add_argument("--kv-cache-type", choices=["f16", "q8_0", "q4_0"])
+    serve.add_argument("--stored-responses", type=int, help="so many are kept, in memory; default: none is")
     commands.add_parser("bench", help="measure the runtime; `slm-runtime bench --help` lists what")
     return top
 
@@ -165,6 +166,7 @@ def _serve(options: argparse.Namespace, places: Places) -> int:
         "parallel": options.parallel,
         "threads": options.threads,
         "kv_cache_type": options.kv_cache_type,
+        "stored_responses": options.stored_responses,
     }
     source = options.source or options.model.resolve().as_uri()
     config = local_config(

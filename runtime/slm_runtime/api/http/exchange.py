@@ -65,6 +65,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: bytes = scope.get("raw_path") or self.path.encode()
+        self.query: str = scope.get("query_string", b"").decode("latin-1")
         client = scope.get("client")
         self.client: str = client[0] if client else ""
         self.proxied = False
