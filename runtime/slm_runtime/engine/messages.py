@@ -95,8 +95,10 @@ class Constraint(Value):
     text: str = ""
     """The schema as JSON text, a list of schemas of which one matches, the pattern, or the grammar.
 
-    Of a list each schema is followed to the letter; with `json_schema_or` the first is, the others as far as they can be.
+    Of a list each schema must be one that can be followed; with `json_schema_or` the first must, the others are if they can.
     """
+    strict: bool = False
+    """Keywords of a schema that can't be followed are refused; else they say nothing."""
 
 
 class GenerateRequest(Value, kw_only=True):

@@ -127,6 +127,11 @@ class Exchange:
             self.client = proxies.client(self.client, self.header(b"x-forwarded-for"))
             self.user = proxies.user(self._headers)
 
+    def tell_ignored(self, names: list[str]) -> None:
+        """Say in the answer's head what of the request had no effect."""
+        if names:
+            self.common_headers.append((b"x-slm-ignored-fields", ", ".join(names).encode()))
+
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self._headers if key == name), None)
 

@@ -38,7 +38,9 @@ class TextFormat(msgspec.Struct):
     strict: bool | None = None
 
     def to_response_format(self) -> ResponseFormat:
-        schema = JsonSchema(self.name, self.schema) if self.type == "json_schema" else None
+        schema = (
+            JsonSchema(self.name, self.schema, strict=self.strict) if self.type == "json_schema" else None
+        )
         return ResponseFormat(self.type, schema)
 
     def told(self) -> dict[str, Any]:
