@@ -212,6 +212,8 @@ class RuntimeConfig(ContractModel):
     """A connection on which nothing was asked for so long is closed; None: as the runtime has it."""
     unknown_fields: Literal["Refuse"] | None = None
     """What becomes of fields of OpenAI requests that aren't known here; None: they are ignored, and a header says so."""
+    stored_responses: int | None = Field(default=None, ge=1)
+    """Responses that are kept in memory for clients to go on with; None: none."""
     trusted_proxies: tuple[str, ...] | None = None
     """Ranges of addresses whose word is taken for whom they ask for; None: nobody's."""
     auth: AuthMode = AuthMode.API_KEY

@@ -95,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--speculation", choices=["Auto", "Off"], help="guess ahead what comes next, where it pays"
     )
+    serve.add_argument("--stored-responses", type=int, help="so many are kept, in memory; default: none is")
     commands.add_parser("bench", help="measure the runtime; `slm-runtime bench --help` lists what")
     return top
 
@@ -175,6 +176,7 @@ def _serve(options: argparse.Namespace, places: Places) -> int:
         "threads": options.threads,
         "kv_cache_type": options.kv_cache_type,
         "speculation": False if options.speculation == "Off" else None,
+        "stored_responses": options.stored_responses,
     }
     source = options.source or options.model.resolve().as_uri()
     config = local_config(

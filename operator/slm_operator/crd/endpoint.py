@@ -101,6 +101,9 @@ class Endpoint(ApiModel):
     ) = None
     """How long a connection may be idle before the server closes it: longer than proxies before it keep theirs. Absent:
     620 seconds."""
+    stored_responses: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """How many responses of `/v1/responses` each pod keeps in memory, for an hour and 64 MiB at most, so that clients can go
+    on with them by `previous_response_id`. Absent: none."""
     cors: Cors | None = None
     """Which web pages may use the API from a browser; absent: none."""
     unknown_fields: Literal["Ignore", "Refuse"] = "Ignore"

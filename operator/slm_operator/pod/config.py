@@ -46,6 +46,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         allowed_origins=None if cors is None else cors.allowed_origins,
         idle_seconds=None if idle is None else max(1.0, parse_duration(idle)),
         unknown_fields="Refuse" if spec.endpoint.unknown_fields == "Refuse" else None,
+        stored_responses=spec.endpoint.stored_responses,
         trusted_proxies=spec.endpoint.trusted_proxies or None,
         auth=spec.auth.mode,
     )

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from slm_runtime.api.conversation.schema import unheeded
 from slm_runtime.api.http.exchange import Disconnected, Exchange
 from slm_runtime.api.http.problems import (
     ApiError,
@@ -178,6 +179,8 @@ async def generating(
     exchange.outcome["model"] = serving.served[requests[0].adapter].name
     async with cancelled_on_disconnect(exchange), AsyncExitStack() as stack:
         tracked: list[Tracked] = []
+        if requests[0].constraint is not None:
+            exchange.tell_ignored([f"schema.{name}" for name in unheeded(requests[0].constraint)])
         for request in requests:
             request.deadline = began + REQUEST_SECONDS
             request.client = exchange.caller

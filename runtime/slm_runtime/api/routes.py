@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from slm_runtime.api import llama_server
+from slm_runtime.api import infill, llama_server
 from slm_runtime.api.anthropic import messages
 from slm_runtime.api.anthropic.requests import MessagesRequest
 from slm_runtime.api.document import Operation, openapi
@@ -12,7 +12,7 @@ from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.routing import Router
 from slm_runtime.api.ollama import RELEASE, catalogue, embed, generate
 from slm_runtime.api.ollama import chat as ollama_chat
-from slm_runtime.api.openai import chat, completions, embeddings, fields, models, responses
+from slm_runtime.api.openai import chat, completions, embeddings, fields, models, responses, responses_stored
 from slm_runtime.api.ranking import rerank, score
 from slm_runtime.api.serving import Serving
 from slm_runtime.metrics import CONTENT_TYPE
@@ -77,12 +77,17 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
         Operation(
             "POST",
             "/v1/responses",
-            "A response; nothing is stored.",
+            "A response.",
             responses.ResponseRequest,
             fields.without_effect(fields.RESPONSE),
         ),
         responses.create,
     ),
+    (
+        Operation("GET", "/v1/responses/{rest}", "A stored response, or its input_items."),
+        responses_stored.show,
+    ),
+    (Operation("DELETE", "/v1/responses/{rest}", "Forgets a stored response."), responses_stored.delete),
     (
         Operation(
             "POST",
@@ -105,6 +110,10 @@ ROUTES: Final[list[tuple[Operation, Endpoint]]] = [
     (
         Operation("POST", "/detokenize", "The text of tokens.", llama_server.DetokenizeRequest),
         llama_server.detokenize,
+    ),
+    (
+        Operation("POST", "/infill", "What stands in a gap of a text.", infill.InfillRequest),
+        infill.create,
     ),
     (Operation("GET", "/props", "What is served, as llama-server tells it."), llama_server.props),
     *(

@@ -18,6 +18,7 @@ from slm_contract.report import (
 )
 from slm_runtime.api.http.auth import KeyRing
 from slm_runtime.api.http.problems import BadRequest, ModelNotFound, Unavailable
+from slm_runtime.api.openai.stored import StoredResponses
 from slm_runtime.engine.client import EngineClient
 from slm_runtime.errors import AccelerationDegraded, ConfigError, KeysMissing, of_engine
 from slm_runtime.metrics import Gauges, Metrics
@@ -78,6 +79,7 @@ class Serving:
     asked: float = -math.inf
     """When a client last asked for something that needs a key; by `time.monotonic`."""
     heartbeat: float = field(default_factory=time.monotonic)
+    stored: StoredResponses = field(init=False)
     metrics: Metrics = field(init=False)
     fingerprint: str = field(init=False)
     """OpenAI's `system_fingerprint`: changes with whatever may change the text that a seed gives."""
@@ -86,6 +88,7 @@ class Serving:
         if (self.config.auth is AuthMode.API_KEY) != (self.keys is not None):
             raise ValueError("the config's auth mode and the key ring disagree")
         self.fingerprint = f"fp_{hashlib.sha256(self.config.to_json().encode()).hexdigest()[:10]}"
+        self.stored = StoredResponses(self.config.stored_responses or 0)
         self.metrics = Metrics(
             lambda: Gauges(
                 stats=self.engine.stats,

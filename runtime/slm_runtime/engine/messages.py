@@ -44,7 +44,6 @@ class EngineConfig(Message, kw_only=True):
     projector: str | None = None
     """The file (`mmproj`) with which the model sees images; None: it sees none."""
     adapters: list[AdapterFile] = []
-    projector: str | None = None
     context_length: int | None = None
     """Tokens a request may hold, prompt and completion together; None: as trained, capped at 8192."""
     parallel: int = 4
@@ -100,8 +99,10 @@ class Constraint(Value):
     text: str = ""
     """The schema as JSON text, a list of schemas of which one matches, the pattern, or the grammar.
 
-    Of a list each schema is followed to the letter; with `json_schema_or` the first is, the others as far as they can be.
+    Of a list each schema must be one that can be followed; with `json_schema_or` the first must, the others are if they can.
     """
+    strict: bool = False
+    """Keywords of a schema that can't be followed are refused; else they say nothing."""
 
 
 class Picture(msgspec.Struct):
@@ -241,6 +242,17 @@ class MemoryBreakdown(Value):
     """At most, of copies by which prefixes are shared."""
 
 
+class InfillTokens(Value):
+    """What a model was trained to have around a gap."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    repository: int | None = None
+    file: int | None = None
+    """Before other files; None: it knows no such token."""
+
+
 class Loaded(Message, kw_only=True):
     """The engine is ready for requests; what it really runs, and on what."""
 
@@ -275,11 +287,13 @@ class Loaded(Message, kw_only=True):
     memory: MemoryBreakdown
     load_seconds: float
     generates: bool = True
-    """What it can be asked for; likewise the next three."""
+    """What it can be asked for; likewise what follows."""
     embeds: bool = True
     ranks: bool = False
     sees: bool = False
     """Images in prompts."""
+    infill: InfillTokens | None = None
+    """None: it fills no gaps."""
 
 
 LoadFailureReason = Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]

@@ -62,13 +62,16 @@ class Grammars:
                 f"a {constraint.kind} of {len(constraint.text)} characters is longer than {_MAX_SOURCE}"
             )
         if constraint.kind == "json_schemas":
-            self._check_each(msgspec.json.decode(constraint.text, type=list[msgspec.Raw]))
+            self._check_each(constraint)
         elif constraint.kind == "json_schema_or":
             constraint = self._usable(constraint)
         grammar = _grammar(constraint)
         matcher = llguidance.LLMatcher(self.read_vocabulary(), grammar, log_level=0)
         if matcher.is_error():
-            raise InvalidConstraint(f"this {constraint.kind} can't be used: {_first_line(matcher)}")
+            remedy = (
+                " (without 'strict' they are ignored)" if "Unimplemented keys" in matcher.get_error() else ""
+            )
+            raise InvalidConstraint(f"this {constraint.kind} can't be used: {_first_line(matcher)}{remedy}")
         return GrammarMatcher(matcher, self._vocabulary.size)
 
     def read_vocabulary(self) -> "llguidance.LLTokenizer":
@@ -78,17 +81,18 @@ class Grammars:
             self._tokenizer = llguidance.LLTokenizer(wrapper, eos_token=sorted(self._vocabulary.end_tokens))
         return self._tokenizer
 
-    def _check_each(self, schemas: list[msgspec.Raw]) -> None:
+    def _check_each(self, constraint: Constraint) -> None:
+        schemas = msgspec.json.decode(constraint.text, type=list[msgspec.Raw])
         for place, schema in enumerate(schemas, 1):
             try:
-                self.compile(Constraint("json_schema", bytes(schema).decode()))
+                self.compile(Constraint("json_schema", bytes(schema).decode(), constraint.strict))
             except InvalidConstraint as error:
                 raise InvalidConstraint(f"{error} (the {place}. of {len(schemas)})") from error
 
     def _usable(self, constraint: Constraint) -> Constraint:
-        """Of the schemas the first must be one that can be followed to the letter; the others are, as far as they can be."""
+        """Of the schemas the first must be one that can be followed; the others are, if they can."""
         first, *others = msgspec.json.decode(constraint.text, type=list[msgspec.Raw])
-        self.compile(Constraint("json_schema", bytes(first).decode()))
+        self.compile(Constraint("json_schema", bytes(first).decode(), constraint.strict))
         usable = [first, *(each for each in others if self._fits(_alternatives([each])))]
         return Constraint("json_schema_or", msgspec.json.encode(usable).decode())
 
@@ -142,7 +146,8 @@ def _grammar(constraint: Constraint) -> str:
             case "json_object":
                 return str(matcher.grammar_from_json_schema(_ANY_OBJECT, _JSON_DEFAULTS))
             case "json_schema":
-                return str(matcher.grammar_from_json_schema(constraint.text, _JSON_DEFAULTS))
+                options = {**_JSON_DEFAULTS, "lenient": not constraint.strict}
+                return str(matcher.grammar_from_json_schema(constraint.text, options))
             case "json_schemas" | "json_schema_or":
                 return _alternatives(msgspec.json.decode(constraint.text, type=list[msgspec.Raw]))
             case "regex":

@@ -119,9 +119,9 @@ async def test_an_overlong_prompt_keeps_its_beginning_and_its_end_where_asked():
 
 
 async def test_a_full_queue_refuses_in_time_and_says_when_to_come_back():
-    async with engine(queue_limit=3) as supervisor:
+    async with engine(queue_limit=3, context_length=20000) as supervisor:
         await supervisor.ready()
-        running = [await supervisor.generate(ask(f"{n}", max_tokens=400)) for n in range(2)]
+        running = [await supervisor.generate(ask(f"{n}", max_tokens=None)) for n in range(2)]
         async for _ in running[1]:
             break
         waiting = [await supervisor.generate(ask(f"{n}", max_tokens=1)) for n in range(3)]

@@ -120,7 +120,7 @@ def test_a_long_number_is_grouped_from_its_end(file_of, digits):
 def sources(tmp_path_factory):
     """Vocabularies of llama.cpp's sources: blanks before texts, marks that take blanks along, neither."""
     folder = tmp_path_factory.mktemp("sentences")
-    wanted = {f"ggml-vocab-{name}.gguf" for name in SENTENCE_PIECES}
+    wanted = {f"ggml-vocab-{name}.gguf" for name in (*SENTENCE_PIECES, *INFILLING)}
     with tarfile.open(wheel.sdist()) as archive:
         for member in archive:
             name = member.name.rpartition("/")[2]
@@ -132,6 +132,7 @@ def sources(tmp_path_factory):
     return folder
 
 
+INFILLING = ("starcoder", "refact")
 SENTENCE_PIECES = ("llama-spm", "phi-3", "baichuan")
 SENTENCES = [*WORDS, " ", "  ", "😀", "\n", "\t", "\x01", " the", "</s>", "<|user|>", ".", "x"]
 
@@ -145,6 +146,20 @@ def test_a_long_text_is_read_as_a_short_one(sources, name, monkeypatch):
             picked = random.Random(seed)
             text = "".join(picked.choice(SENTENCES) for _ in range(60))
             assert ours.tokenize(text, parse_special=True) == whole(text), text
+
+
+@pytest.mark.parametrize("name", INFILLING)
+def test_the_tokens_around_a_gap_are_found(sources, name):
+    with vocabulary(sources / f"ggml-vocab-{name}.gguf") as (ours, _):
+        marks = ours.infill
+        tokens = (marks.prefix, marks.suffix, marks.middle)
+        assert tuple(ours.piece(token, special=True) for token in tokens) == (
+            b"<fim_prefix>",
+            b"<fim_suffix>",
+            b"<fim_middle>",
+        )
+    with vocabulary(sources / "ggml-vocab-phi-3.gguf") as (ours, _):
+        assert ours.infill is None
 
 
 @pytest.mark.parametrize("run", ["😀", "\x01", "a😀", "> 😀", "😀 "])

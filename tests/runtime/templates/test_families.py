@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from slm_runtime.api.conversation.parsing import OutputParser, Text, ToolCall
+from slm_runtime.api.conversation.growing import ToolCall
+from slm_runtime.api.conversation.parsing import OutputParser, Text
 from slm_runtime.api.conversation.thoughts import MISTRAL, thoughts
 from slm_runtime.api.conversation.tool_formats import known_formats, tool_formats
 from slm_runtime.templates.adaptations import one_call_each

@@ -9,9 +9,11 @@ import openai
 import pytest
 
 from slm_runtime.api import delivery
-from slm_runtime.api.conversation.growing import CallPiece, GrowingCall
+from slm_runtime.api.conversation.parsing import OutputParser
+from slm_runtime.api.conversation.tool_formats import FORCED
 from slm_runtime.engine.client import EngineBusy
 from tests.unit.runtime_api.scripted import MODEL, Script, ScriptedEngine, exchange, post, running
+from tests.unit.runtime_api.written import stream
 
 HI = [{"role": "user", "content": "Hi"}]
 STREAMS: list[tuple[str, dict[str, Any], str]] = [
@@ -180,16 +182,12 @@ async def test_the_clients_own_reader_puts_a_growing_call_together() -> None:
 )
 @pytest.mark.parametrize("step", [1, 2, 3, 1000])
 def test_a_call_grows_the_same_however_it_is_cut(text: str, name: str, arguments: str, step: int) -> None:
-    call = GrowingCall()
-    pieces = [piece for end in range(step, len(text) + step, step) for piece in call.more(text[:end])]
-    assert pieces[0] == CallPiece(call.id, name, "")
-    assert "".join(piece.text for piece in pieces) == arguments
+    pieces = [text[start : start + step] for start in range(0, len(text), step)]
+    assert stream(pieces, OutputParser((FORCED,))).calls == [(name, arguments)]
 
 
 @pytest.mark.parametrize(
     "text", ['{"name": "a", "arguments": "x"}', '{"arguments": {}, "name": "a"}', "{}", "[1]"]
 )
 def test_what_does_not_begin_as_a_call_is_left_until_it_is_whole(text: str) -> None:
-    call = GrowingCall()
-    assert [piece for end in range(len(text) + 1) for piece in call.more(text[:end])] == []
-    assert not call.begun
+    assert stream(list(text), OutputParser((FORCED,))).grown == 0

@@ -225,3 +225,37 @@ async def test_calls_that_cannot_be_told_from_text_are_not_claimed() -> None:
     async with running(prompt=PromptConfig(template=template)) as api, client(api) as http:
         told = (await http.post("/api/show", json={"model": MODEL})).json()
         assert told["capabilities"] == ["completion"]
+
+
+UNIQUE = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/chat/completions",
+            {
+                "messages": ASK["messages"],
+                "response_format": {"type": "json_schema", "json_schema": {"schema": UNIQUE}},
+            },
+        ),
+        ("/v1/responses", {"input": "Hi", "text": {"format": {"type": "json_schema", "schema": UNIQUE}}}),
+        ("/api/chat", {"messages": ASK["messages"], "format": UNIQUE, "stream": False}),
+    ],
+)
+async def test_what_a_schema_says_in_vain_is_told(path: str, body: dict[str, Any]) -> None:
+    async with running() as api, httpx.AsyncClient(base_url=api.base, trust_env=False) as http:
+        answer = await http.post(path, json={"model": MODEL, **body})
+        assert answer.status_code == 200
+        assert answer.headers["x-slm-ignored-fields"] == "schema.uniqueItems"
+        assert not api.engine.requests[0].constraint.strict  # type: ignore[union-attr]
+
+
+async def test_a_strict_schema_is_followed_or_refused() -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": UNIQUE, "strict": True}}
+    body = {"model": MODEL, "messages": ASK["messages"], "response_format": form}
+    async with running() as api, httpx.AsyncClient(base_url=api.base, trust_env=False) as http:
+        answer = await http.post("/v1/chat/completions", json=body)
+        assert "x-slm-ignored-fields" not in answer.headers
+        assert api.engine.requests[0].constraint.strict  # type: ignore[union-attr]

@@ -1,17 +1,19 @@
 # ruff: noqa: ISC004
 """What a model writes, taken apart: the same however it arrives, and in a time that is its length's."""
 
-from itertools import pairwise
+import json
+from itertools import accumulate, cycle, islice, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_runtime.api.conversation import thoughts
-from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.conversation.growing import ToolCall
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text
 from slm_runtime.api.conversation.thoughts import HARMONY, MISTRAL, THINK
 from slm_runtime.api.conversation.tool_formats import FAMILIES, FORCED, GENERIC
-from tests.unit.runtime_api.written import FORMATS, OFFERED, PARIS, WRITTEN, parser_of, read
+from tests.unit.runtime_api.written import FORMATS, OFFERED, PARIS, WRITTEN, parser_of, read, stream
 
 
 @pytest.mark.parametrize(("family", "written", "text", "calls"), WRITTEN)
@@ -21,6 +23,97 @@ def test_calls_are_found_however_the_text_arrives(
     whole = read([written], parser_of(family))
     assert whole == (text, "", calls)
     assert read(list(written), parser_of(family)) == whole
+
+
+@pytest.mark.parametrize(("family", "written", "text", "calls"), WRITTEN)
+def test_calls_are_told_while_they_are_written_wherever_the_text_is_cut(
+    family: str, written: str, text: str, calls: list[tuple[str, dict[str, object]]]
+) -> None:
+    """The same as a whole answer has; but what has begun as a call of a tool that is offered is one, and may break off."""
+    letters = stream(list(written), parser_of(family))
+    if not letters.broken:
+        assert (letters.text, letters.reasoning) == (text, "")
+        assert [(name, json.loads(told)) for name, told in letters.calls] == calls
+    for place in range(len(written)):
+        assert stream([written[:place], written[place:]], parser_of(family)) == letters
+
+
+GROWN = [case for case in WRITTEN if case[3]]
+
+
+@pytest.mark.parametrize("family", sorted(FORMATS))
+def test_every_familys_calls_are_told_before_they_end(family: str) -> None:
+    """But those whose arguments are JSON in a text, or none."""
+    for one, written, _, calls in GROWN:
+        if one != family or not all(arguments for _, arguments in calls):
+            continue
+        grown = stream(list(written), parser_of(family)).grown
+        assert grown == len(calls) or '"{' in written
+
+
+@pytest.mark.parametrize(
+    ("family", "begun", "told"),
+    [
+        ("generic", '<tool_call>{"name": "weather", "arguments": {"city": "Par', '{"city": "Par'),
+        ("generic", "<tool_call><function=weather><parameter=city>\nPar", '{"city":"Par'),
+        ("mistral", '[TOOL_CALLS]weather[ARGS]{"city": "Par\\', '{"city": "Par'),
+        ("gemma", '<|tool_call>call:weather{days:3,city:<|"|>Par<|', '{"days":3,"city":"Par'),
+        ("glm", "<tool_call>weather<arg_key>city</arg_key><arg_value>Par</", '{"city":"Par'),
+        ("minicpm", '<function name="weather"><param name="city"><![CDATA[Par]]', '{"city":"Par'),
+        ("lfm2", "<|tool_call_start|>[weather(city='Paris', days=", '{"city":"Paris"'),
+        ("apertus", '<|tools_prefix|>[{"weather": {"city": "Par', '{"city": "Par'),
+        (
+            "harmony",
+            '<|channel|>commentary to=functions.weather json<|message|>{"city": "Par',
+            '{"city": "Par',
+        ),
+    ],
+)
+def test_a_call_that_breaks_off_ends_where_it_is(family: str, begun: str, told: str) -> None:
+    for cut in (True, False):
+        parser = parser_of(family)
+        streamed = stream(list(begun), parser, cut=cut)
+        assert (streamed.text, streamed.calls, streamed.broken) == ("", [("weather", told)], True)
+        assert parser.called != cut
+
+
+def test_a_call_that_is_no_tools_is_told_when_it_is_whole() -> None:
+    written = '<tool_call>{"name": "other", "arguments": {"a": 1}}</tool_call>'
+    told = stream(list(written), parser_of("generic"))
+    assert (told.grown, told.calls) == (0, [("other", '{"a":1}')])
+
+
+def test_what_follows_a_bare_call_is_text() -> None:
+    call = '{"name": "weather", "parameters": {"city": "Paris"}}'
+    for pieces in ([f"{call}\nI looked."], list(f"{call}\nI looked.")):
+        assert read(pieces, parser_of("llama")) == ("I looked.", "", [PARIS])
+        told = stream(pieces, parser_of("llama"))
+        assert (told.text, len(told.calls)) == ("I looked.", 1)
+
+
+@given(
+    city=st.text(),
+    days=st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+    nested=st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5),
+    steps=st.lists(st.integers(1, 9), min_size=1, max_size=9),
+    ascii_only=st.booleans(),
+)
+def test_any_arguments_grow_to_what_they_are(
+    city: str, days: float, nested: object, steps: list[int], ascii_only: bool
+) -> None:
+    arguments = {"city": city, "days": days, "at": {"x": nested}}
+    written = json.dumps({"name": "weather", "arguments": arguments}, ensure_ascii=ascii_only)
+    python = (
+        f"<|tool_call_start|>[weather(city={city!r}, days={days!r}, at={{'x': {nested!r}}})]<|tool_call_end|>"
+    )
+    for family, text in (("phi", f"<|tool_call|>[{written}]<|/tool_call|>"), ("lfm2", python)):
+        if text.count("<|") > 2:
+            continue
+        ends = [*accumulate(islice(cycle(steps), len(text)), initial=0)]
+        pieces = [text[start:end] for start, end in pairwise(ends)]
+        for told in (stream(pieces, parser_of(family)), stream([text], parser_of(family))):
+            ((name, told_arguments),) = told.calls
+            assert (name, json.loads(told_arguments), told.text) == ("weather", arguments, "")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +257,9 @@ def test_where_the_text_is_cut_makes_no_difference(
     whole = read([text], parser(), cut=cut)
     assert read([text[start:end] for start, end in pairwise(at)], parser(), cut=cut) == whole
     assert read(list(text), parser(), cut=cut) == whole
+    streamed = stream([text], parser(), cut=cut)
+    assert stream([text[start:end] for start, end in pairwise(at)], parser(), cut=cut) == streamed
+    assert stream(list(text), parser(), cut=cut) == streamed
 
 
 HARMONY_PARTS = [

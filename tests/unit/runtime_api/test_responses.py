@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import httpx
@@ -81,7 +82,7 @@ async def test_tools_and_reasoning_are_items() -> None:
         assert [item.type for item in streamed.output] == kinds
         call = streamed.output[2]
         assert call.type == "function_call"
-        assert call.arguments == '{"city":"Paris"}'
+        assert json.loads(call.arguments) == {"city": "Paris"}
         history = [
             {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
             *[item.model_dump(exclude_none=True) for item in streamed.output],

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from slm_runtime.api.conversation.schema import SCHEMA_BYTES, inside, schema_text
+from slm_runtime.api.conversation.schema import SCHEMA_BYTES, inside, schema_text, unheeded
 from slm_runtime.api.http.problems import BadRequest
+from slm_runtime.engine.messages import Constraint
 
 CITY: dict[str, Any] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -88,6 +89,34 @@ def test_objects_are_closed_wherever_they_stand() -> None:
 )
 def test_what_is_meant_to_be_open_stays_open(schema: dict[str, Any], document: Any) -> None:
     assert allows(schema, document)
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ({"type": "array", "uniqueItems": False}, {"type": "array"}),
+        ({"type": "object", "propertyNames": {"type": "string"}}, {"type": "object"}),
+        (
+            {"type": "object", "unevaluatedProperties": False},
+            {"type": "object", "additionalProperties": False},
+        ),
+        ({"type": "array", "items": {"dependentRequired": {}}}, {"type": "array", "items": {}}),
+        ({"type": "array", "uniqueItems": True}, {"type": "array", "uniqueItems": True}),
+    ],
+)
+def test_what_says_nothing_goes(said: dict[str, Any], left: dict[str, Any]) -> None:
+    assert closed(said) == left
+
+
+def test_what_an_answer_may_go_against_is_named() -> None:
+    schema = json.dumps(
+        {"items": {"uniqueItems": True, "const": {"not": 1}}, "not": {}, "properties": {"if": {}}}
+    )
+    assert unheeded(Constraint("json_schema", schema)) == ["not", "uniqueItems"]
+    assert unheeded(Constraint("json_schemas", f"[{{}}, {schema}]")) == ["not", "uniqueItems"]
+    assert unheeded(Constraint("json_schema_or", f"[{{}}, {schema}]")) == []
+    assert unheeded(Constraint("json_schema", schema, strict=True)) == []
+    assert unheeded(Constraint("regex", "{")) == []
 
 
 def test_the_clients_own_schema_is_left_as_it_was() -> None:

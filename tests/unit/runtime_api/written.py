@@ -1,7 +1,11 @@
 """Calls as each family of models writes them, and what they are read as."""
 
 # ruff: noqa: RUF001, ISC004
-from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+import json
+from dataclasses import dataclass, field
+
+from slm_runtime.api.conversation.growing import CallPiece, ToolCall
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text
 from slm_runtime.api.conversation.tool_formats import BARE, FAMILIES, FORCED
 
 FORMATS = {
@@ -24,12 +28,61 @@ NESTED = ("weather", {"city": "a\nb", "at": {"x": [True]}})
 def read(
     pieces: list[str], parser: OutputParser, *, cut: bool = False
 ) -> tuple[str, str, list[tuple[str, dict[str, object]]]]:
+    """An answer of whole calls."""
+    parser.whole_calls = True
     parts: list[Part] = [part for piece in pieces for part in parser.feed(piece)] + parser.finish(cut=cut)
+    assert not [part for part in parts if isinstance(part, CallPiece)]
     return (
         "".join(part.text for part in parts if isinstance(part, Text)),
         "".join(part.text for part in parts if isinstance(part, Reasoning)),
         [(part.name, part.arguments) for part in parts if isinstance(part, ToolCall)],
     )
+
+
+@dataclass
+class Streamed:
+    """What a client has in the end of a stream."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    """Names, and arguments as they were told, in the order in which they began."""
+    grown: int = 0
+    """Calls that came in pieces."""
+    broken: bool = False
+    """The last call has no end."""
+
+
+def stream(pieces: list[str], parser: OutputParser, *, cut: bool = False) -> Streamed:
+    """Put the parts together as clients do; each call is told once, and in one go."""
+    told = Streamed()
+    open_call = ""
+    seen: set[str] = set()
+    for part in [part for piece in pieces for part in parser.feed(piece)] + parser.finish(cut=cut):
+        if isinstance(part, CallPiece):
+            if open_call != part.id:
+                assert part.id not in seen
+                assert part.text == ""
+                told.calls.append((part.name, ""))
+                told.grown += 1
+            open_call = part.id
+            name, before = told.calls[-1]
+            assert name == part.name
+            told.calls[-1] = (name, before + part.text)
+            seen.add(part.id)
+        elif isinstance(part, ToolCall):
+            if open_call == part.id:
+                assert json.loads(told.calls[-1][1]) == json.loads(part.arguments_text)
+            else:
+                assert part.id not in seen
+                told.calls.append((part.name, part.arguments_text))
+            open_call = ""
+        elif isinstance(part, Text):
+            told.text += part.text
+        else:
+            told.reasoning += part.text
+    told.broken = bool(open_call)
+    return told
 
 
 def parser_of(family: str) -> OutputParser:

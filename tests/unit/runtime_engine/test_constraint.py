@@ -31,8 +31,8 @@ class Ascii:
         return token >= 128
 
 
-def compile_(kind, text=""):
-    return Grammars(Ascii()).compile(Constraint(kind, text))
+def compile_(kind, text="", *, strict=False):
+    return Grammars(Ascii()).compile(Constraint(kind, text, strict))
 
 
 def walk(matcher, text):
@@ -85,16 +85,30 @@ def test_of_several_schemas_each_must_be_one_that_can_be_followed_whatever_their
     lists = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
     for place, schemas in ((1, [lists, {"type": "boolean"}]), (2, [{"type": "boolean"}, lists])):
         with pytest.raises(InvalidConstraint, match=rf"uniqueItems.*the {place}\. of 2"):
-            compile_("json_schemas", json.dumps(schemas))
+            compile_("json_schemas", json.dumps(schemas), strict=True)
 
 
 def test_of_a_form_and_its_alternatives_only_the_form_must_be_one_that_can_be_followed():
     lists = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
     with pytest.raises(InvalidConstraint, match="uniqueItems"):
-        compile_("json_schema_or", json.dumps([lists, {"type": "boolean"}]))
+        compile_("json_schema_or", json.dumps([lists, {"type": "boolean"}]), strict=True)
     matcher = compile_("json_schema_or", json.dumps([{"type": "boolean"}, {"$ref": "#/nowhere"}, lists]))
     assert allowed(matcher) - set(b" \n\t") == set(b"tf[")
     walk(matcher, "[1")
+
+
+def test_what_no_grammar_can_say_is_ignored_unless_it_must_be_followed():
+    schema = json.dumps(
+        {"type": "array", "items": {"type": "integer", "not": {"const": 1}}, "uniqueItems": True}
+    )
+    for kind, text in (
+        ("json_schema", schema),
+        ("json_schemas", f"[{schema}]"),
+        ("json_schema_or", f"[{schema}]"),
+    ):
+        walk(compile_(kind, text), "[1, 1]")
+        with pytest.raises(InvalidConstraint, match="without 'strict'"):
+            compile_(kind, text, strict=True)
 
 
 def test_each_kind_allows_what_it_says():

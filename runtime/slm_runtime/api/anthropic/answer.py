@@ -7,8 +7,8 @@ import msgspec
 from typing_extensions import override
 
 from slm_runtime.api.answering import Gathered
-from slm_runtime.api.conversation.growing import CallPiece
-from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.conversation.growing import CallPiece, ToolCall
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text
 from slm_runtime.api.delivery import Answer
 from slm_runtime.api.http import sse
 from slm_runtime.api.http.problems import ApiError

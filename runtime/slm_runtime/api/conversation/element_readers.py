@@ -50,48 +50,48 @@ def _after_blanks(text: str, place: int) -> int:
     return match.end() if match else place
 
 
-_QWEN: Final = Elements(
+QWEN: Final = Elements(
     re.compile(r"<function=(?P<name>[^>\n]{1,128})>"),
     "</function>",
     re.compile(r"<parameter=(?P<name>[^>\n]{1,128})>"),
     "</parameter>",
 )
-_GLM: Final = Elements(
+GLM_ELEMENTS: Final = Elements(
     re.compile(r"(?P<name>[\w.:-]{1,128})"),
     "",
     re.compile(r"<arg_key>(?P<name>[^<]{1,128})</arg_key>\s*<arg_value>"),
     "</arg_value>",
 )
-_INVOKE: Final = Elements(
+INVOKE: Final = Elements(
     re.compile(r'<invoke name="(?P<name>[^"\n]{1,128})">'),
     "</invoke>",
     re.compile(r'<parameter name="(?P<name>[^"\n]{1,128})"[^>\n]{0,128}>'),
     "</parameter>",
 )
-_PARAM: Final = Elements(
+PARAM: Final = Elements(
     re.compile(r'(?:<function name=")?(?P<name>[^"\n]{1,128})">'),
     "",
     re.compile(r'<param name="(?P<name>[^"\n]{1,128})">(?:<!\[CDATA\[)?'),
     "</param>",
 )
 
-read_invoked: Final = _INVOKE.read
+read_invoked: Final = INVOKE.read
 """MiniMax' way."""
 
 
 def read_tagged(text: str) -> list[Call] | None:
     """JSON, or since Qwen3-Coder elements."""
-    return read_json(text) or _QWEN.read(text)
+    return read_json(text) or QWEN.read(text)
 
 
 def read_glm(text: str) -> list[Call] | None:
     """Likewise, or GLM's way: the name, then a key and a value for each argument."""
-    return read_tagged(text) or _GLM.read(text)
+    return read_tagged(text) or GLM_ELEMENTS.read(text)
 
 
 def read_minicpm(text: str) -> list[Call] | None:
     """MiniCPM's way: `<function name="f"><param name="a">`, a value with signs in it as CDATA."""
-    calls = _PARAM.read(text)
+    calls = PARAM.read(text)
     return calls and [
         (name, {key: str(value).removesuffix("]]>") for key, value in arguments.items()})
         for name, arguments in calls

@@ -6,18 +6,19 @@ lost, but a call or a mark that the limit of tokens cut off, which is no answer 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
-import msgspec
-
-from slm_runtime.api.conversation.growing import CallPiece, GrowingCall, new_call_id
+from slm_runtime.api.conversation.growing import CallPiece, GrowingCalls, Notation, ToolCall
 from slm_runtime.api.conversation.marks import Marks
 from slm_runtime.api.conversation.thoughts import Thoughts
 from slm_runtime.api.conversation.tool_readers import Call, Schema, as_declared
 
 _HELD_BLANKS: Final = 1024
 """So many blanks may be held back until it is clear what they belong to; an endless run of them is text."""
+
+_AROUND_CALLS: Final = "{}[]();,` \n"
+"""What is left of calls whose last one is followed by something else."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,6 @@ class Text:
 @dataclass(frozen=True)
 class Reasoning:
     text: str
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    name: str
-    arguments: dict[str, Any]
-    id: str = field(default_factory=new_call_id)
-
-    @property
-    def arguments_text(self) -> str:
-        return msgspec.json.encode(self.arguments).decode()
 
 
 Part = Text | Reasoning | CallPiece | ToolCall
@@ -58,6 +48,8 @@ class ToolFormat:
     read: Callable[[str], list[Call] | None]
     openers: tuple[str, ...] = ()
     """What a call that is the whole answer begins with, blanks left out; NAME is any tool's."""
+    grows: Sequence[Notation] = ()
+    """How its calls are told while they are written; none: when they are whole."""
     demanded: bool = False
     """The answer can be nothing else."""
     signs: tuple[str, ...] = ()
@@ -110,9 +102,11 @@ class OutputParser:
         """The format of the call that is being read."""
         self._read: list[str] = []
         """What was read of it."""
-        self._growing = GrowingCall()
-        """A call that is demanded: there is one at most."""
+        self._growing = GrowingCalls((), {}, None)
+        """The calls in it, as far as they have come."""
         self._parallel = parallel
+        self.whole_calls = False
+        """Nobody is told of pieces: a call that breaks off, and not by the limit of tokens, is text."""
         self._buffer = ""
         self._ended = False
         self._undecided = 0
@@ -153,9 +147,9 @@ class OutputParser:
         """A whole choice: its pieces, each with its number of tokens; `cut` as in `finish`. Calls are whole."""
         if self.plain:
             return _joined([Text("".join(text for text, _ in pieces))])
+        self.whole_calls = True
         fed = [part for text, tokens in pieces for part in self.feed(text, tokens)]
-        parts = [*fed, *self.finish(cut=cut)]
-        return _merged([part for part in parts if not isinstance(part, CallPiece)])
+        return _merged([*fed, *self.finish(cut=cut)])
 
     def finish(self, *, cut: bool = False) -> list[Part]:
         """What was held back, now that nothing more comes; `cut`: since no more tokens were allowed."""
@@ -163,7 +157,8 @@ class OutputParser:
         parts = list(self._parts())
         rest, self._buffer = self._buffer, ""
         if self._state == "call":
-            parts += self._calls("".join([*self._read, rest]), closed=False, cut=cut)
+            parts += self._more_of_calls(rest)
+            parts += self._calls(closed=False, cut=cut)
             return _joined(parts)
         if cut:
             rest = self._without_half_a_mark(rest)
@@ -260,38 +255,58 @@ class OutputParser:
     def _open_call(self, written: ToolFormat) -> None:
         self._state, self._written, self._read = "call", written, []
         self._end_of_call = Marks([written.end] if written.end else [])
+        most = None if self._parallel else 1
+        grows = () if self.called and not self._parallel else written.grows
+        self._growing = GrowingCalls(grows, self._offered, most)
 
     def _read_call(self) -> Iterator[Part]:
-        assert self._written is not None  # noqa: S101
-        if self._written.demanded:
-            yield from self._growing.more(self._buffer)
-            return
         at, mark = self._end_of_call.first(self._buffer)
-        self._read.append(self._buffer[:at])
-        self._buffer = self._buffer[at + len(mark) :]
+        text, self._buffer = self._buffer[:at], self._buffer[at + len(mark) :]
+        yield from self._more_of_calls(text)
         if mark:
             self._state = "text"
-            yield from self._calls("".join(self._read), closed=True)
+            yield from self._calls(closed=True)
 
-    def _calls(self, text: str, *, closed: bool, cut: bool = False) -> list[Part]:
+    def _more_of_calls(self, text: str) -> Iterator[Part]:
+        self._read.append(text)
+        yield from self._told(self._growing.more(text))
+
+    def _told(self, parts: Iterable[CallPiece | ToolCall]) -> Iterator[Part]:
+        for part in parts:
+            if isinstance(part, ToolCall):
+                self.called, self._said = True, False
+                yield part
+            elif not self.whole_calls:
+                yield part
+
+    def _calls(self, *, closed: bool, cut: bool = False) -> Iterator[Part]:
+        """What is to be told of the text that may be calls, now that it has ended, beyond what was told."""
         written = self._written
         assert written is not None  # noqa: S101
+        yield from self._told(self._growing.close())
+        text, grown = "".join(self._read), self._growing
         calls = written.read(text)
         lost = cut and (written.begin or written.demanded or self._names_a_tool(text))
-        if calls is None and (self._growing.begun or lost):
-            self.called = self.called or not cut
-            return []
-        if calls is None or (
+        told = grown.begun and not self.whole_calls
+        unread = calls is None or (
             not written.begin and self._offered and any(name not in self._offered for name, _ in calls)
-        ):
+        )
+        if unread and (told or lost or written.demanded):
+            self.called = self.called or (not cut and grown.begun)
+        elif unread and grown.whole:
+            rest = text[grown.end :].strip(_AROUND_CALLS)
+            self._said = bool(rest)
+            yield Text(rest)
+        elif unread:
             self._said = True
-            return [Text(self._gap + written.begin + text + (written.end if closed else ""))]
-        if not self._parallel:
-            calls = [] if self.called else calls[:1]
-        self.called = True
-        self._said = False
-        made = [ToolCall(name, as_declared(given, self._offered.get(name, {}))) for name, given in calls]
-        return [replace(one, id=self._growing.id) for one in made] if written.demanded else list(made)
+            yield Text(self._gap + written.begin + text + (written.end if closed else ""))
+        else:
+            more = (calls or [])[grown.whole :]
+            if not self._parallel:
+                more = [] if self.called else more[:1]
+            self.called, self._said = True, False
+            for name, arguments in more:
+                yield ToolCall(name, as_declared(arguments, self._offered.get(name, {})))
 
     def _names_a_tool(self, text: str) -> bool:
         """Whether what looks like a call without marks is of a tool that was offered."""

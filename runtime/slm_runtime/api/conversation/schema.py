@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from slm_runtime.api.http.problems import BadRequest
+from slm_runtime.engine.messages import Constraint
 
 SCHEMA_BYTES: Final = 256 * 1024
 
@@ -21,7 +22,32 @@ _VALUES: Final = frozenset({"const", "enum", "default", "examples"})
 _DECIDED: Final = frozenset({"additionalProperties", "unevaluatedProperties", "patternProperties"})
 FORMATS: Final = frozenset("date-time time date duration email hostname ipv4 ipv6 uri uuid".split())
 """Of strings, those that a model can be held to; JSON Schema has any other for a remark."""
+_SAYING_NOTHING: Final[dict[str, tuple[Any, ...]]] = {
+    "uniqueItems": (False,),
+    "propertyNames": (True, {}, {"type": "string"}),
+    "unevaluatedProperties": (True, {}),
+    "unevaluatedItems": (True, {}),
+    "dependentRequired": ({},),
+    "dependentSchemas": ({},),
+}
 _PARTS: Final = frozenset({"$ref", "anyOf", "oneOf", "allOf"})
+
+
+_UNHEEDED: Final = frozenset(
+    "uniqueItems not if then else contains minContains maxContains propertyNames dependentRequired dependentSchemas "
+    "dependencies unevaluatedProperties unevaluatedItems $dynamicRef $recursiveRef".split()
+)
+"""What the grammars can't be held to."""
+
+
+def unheeded(constraint: Constraint) -> list[str]:
+    """Name the keywords that an answer may go against, in the schemas that it has to follow."""
+    if constraint.strict or not constraint.kind.startswith("json_schema"):
+        return []
+    document = msgspec.json.decode(constraint.text)
+    schemas = document if isinstance(document, list) else [document]
+    demanded = schemas[:1] if constraint.kind == "json_schema_or" else schemas
+    return sorted({key for schema in demanded for one in _schemas(schema) for key in one.keys() & _UNHEEDED})
 
 
 def schema_text(schema: dict[str, Any], param: str) -> str:
@@ -81,12 +107,23 @@ def inside(schema: dict[str, Any], pointer: str, param: str) -> dict[str, Any]:
 
 
 def _tidy(schema: dict[str, Any]) -> None:
-    """Take away what says nothing: unknown formats, and the empty list that PHP writes for an empty object."""
+    """Take away what says nothing: unknown formats, and the empty list that PHP writes for an empty object.
+
+    Of an object that isn't composed, what isn't evaluated is what is additional.
+    """
     for one in _schemas(schema):
         if isinstance(one.get("format"), str) and one["format"] not in FORMATS:
             del one["format"]
         if one.get("properties") == []:
             one["properties"] = {}
+        if one.get("unevaluatedProperties") is False and not one.keys() & (
+            _PARTS | {"if", "dependentSchemas"}
+        ):
+            one.setdefault("additionalProperties", False)
+            del one["unevaluatedProperties"]
+        for key, nothing in _SAYING_NOTHING.items():
+            if key in one and one[key] in nothing:
+                del one[key]
 
 
 def _close(schema: dict[str, Any]) -> None:

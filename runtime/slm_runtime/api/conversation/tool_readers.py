@@ -193,7 +193,7 @@ def gemma(quote: str) -> Read:
         if call is None:
             return None
         written = "".join(
-            found["sign"] or _json_of(found["text"], found["word"])
+            found["sign"] or json_of(found["text"], found["word"])
             for found in token.finditer(text, call.end())
         )
         arguments = one_object(written)
@@ -205,7 +205,8 @@ def gemma(quote: str) -> Read:
 _PLAIN: Final = re.compile(r"true|false|null|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 
-def _json_of(text: str | None, word: str | None) -> str:
+def json_of(text: str | None, word: str | None) -> str:
+    """A text between Gemma's quotes, or a word without any, as JSON."""
     if text is not None:
         return json.dumps(text)
     word = (word or "").strip()
@@ -231,6 +232,12 @@ def read_python(text: str) -> list[Call] | None:
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return None
     return calls or None
+
+
+def python_arguments(text: str) -> dict[str, Any] | None:
+    """Named arguments, all literals, as they stand between a call's brackets."""
+    calls = read_python(f"f({text})")
+    return calls[0][1] if calls is not None and len(calls) == 1 else None
 
 
 def _python_call(node: ast.expr) -> Call:
@@ -265,13 +272,17 @@ def as_declared(arguments: dict[str, Any], schema: Schema) -> dict[str, Any]:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return arguments
-    return {name: _as_declared(value, properties.get(name)) for name, value in arguments.items()}
+    return {name: as_declared_value(value, properties.get(name)) for name, value in arguments.items()}
 
 
-def _as_declared(value: Any, schema: Any) -> Any:
-    declared = schema.get("type") if isinstance(schema, dict) else None
-    kinds = declared if isinstance(declared, list) else [declared]
-    if not isinstance(value, str) or declared is None or "string" in kinds:
+def as_declared_value(value: Any, schema: Any) -> Any:
+    """Likewise, one argument's value."""
+    if not isinstance(value, str) or may_be_text(schema):
         return value
     found = documents(value)
     return found[0] if found is not None and len(found) == 1 else value
+
+
+def may_be_text(schema: Any) -> bool:
+    declared = schema.get("type") if isinstance(schema, dict) else None
+    return declared is None or "string" in (declared if isinstance(declared, list) else [declared])

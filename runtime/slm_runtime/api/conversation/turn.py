@@ -145,7 +145,7 @@ def _or_a_call(constraint: Constraint | None, tools: list[Tool]) -> Constraint |
     except BadRequest:
         # Nobody demands a call: what is too large or too deep to be followed is no reason to refuse.
         calls = [_call_schema({"enum": [each["name"] for each in functions]}, {"type": "object"})]
-    return Constraint("json_schema_or", f"[{','.join([constraint.text, *calls])}]")
+    return Constraint("json_schema_or", f"[{','.join([constraint.text, *calls])}]", constraint.strict)
 
 
 def _call_schemas(functions: list[dict[str, Any]]) -> list[str]:

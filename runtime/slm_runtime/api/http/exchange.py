@@ -65,6 +65,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_path: bytes = scope.get("raw_path") or self.path.encode()
+        self.query: str = scope.get("query_string", b"").decode("latin-1")
         client = scope.get("client")
         self.client: str = client[0] if client else ""
         self.proxied = False
@@ -125,6 +126,11 @@ class Exchange:
         if self.proxied:
             self.client = proxies.client(self.client, self.header(b"x-forwarded-for"))
             self.user = proxies.user(self._headers)
+
+    def tell_ignored(self, names: list[str]) -> None:
+        """Say in the answer's head what of the request had no effect."""
+        if names:
+            self.common_headers.append((b"x-slm-ignored-fields", ", ".join(names).encode()))
 
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self._headers if key == name), None)

@@ -178,7 +178,12 @@ def _capabilities(serving: Serving, chat: ChatFormat) -> list[str]:
     """
     if not serving.engine.info.generates:
         return ["embedding"] if serving.engine.info.embeds else []
-    able = {"vision": chat.sees, "tools": bool(known_formats(chat)), "thinking": thinks(chat)}
+    able = {
+        "vision": chat.sees,
+        "tools": bool(known_formats(chat)),
+        "thinking": thinks(chat),
+        "insert": serving.engine.info.infill is not None,
+    }
     return ["completion", *(name for name, is_so in able.items() if is_so)]
 
 

@@ -10,6 +10,7 @@ from slm_runtime.api.conversation.turn import ToolChoice, Turn, prepare_turn
 from slm_runtime.api.delivery import deliver
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
+from slm_runtime.api.infilling import infill_prompt, require_infill
 from slm_runtime.api.ollama import gotemplate
 from slm_runtime.api.ollama.ndjson import Lines
 from slm_runtime.api.ollama.options import parse_format
@@ -21,7 +22,7 @@ from slm_runtime.api.ollama.requests import (
     shown,
 )
 from slm_runtime.api.serving import Serving
-from slm_runtime.engine.messages import GenerateRequest
+from slm_runtime.engine.messages import GenerateRequest, Prompt
 from slm_runtime.templates.chat import ChatFormat
 
 _PARAMS: Final = {"constraint": "format", "max_tokens": "options.num_predict"}
@@ -43,10 +44,8 @@ class Generate(GeneratingRequest, kw_only=True):
         ------
         BadRequest
         """
-        if self.images and (self.raw or self.template or self.context):
-            raise BadRequest("images take the model's own template, and no context", param="images")
-        if self.suffix:
-            raise BadRequest(f"{self.model} does not support insert", param="suffix")
+        if self.images and (self.raw or self.template or self.context or self.suffix):
+            raise BadRequest("images take the model's own template, no context and no suffix", param="images")
         if self.raw and (self.template or self.system or self.context):
             raise BadRequest("raw mode does not support template, system, or context", param="raw")
 
@@ -61,13 +60,20 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     if not wanted.prompt:
         await answer_load(serving, exchange, "generate", wanted.model, keep_alive)
         return
-    turn = await _turn(wanted, chat)
-    prompt, tokens = turn.prompt, None
-    if not wanted.images:
-        # Images have no tokens that a client could send back.
-        told = await serving.engine.tokenize(turn.prompt, add_special=not wanted.context, parse_special=True)
-        tokens = [*(wanted.context or []), *told]
-        prompt = [tokens]
+    tokens: list[int] | None = None
+    if wanted.suffix:
+        turn = Turn([], parse_format(wanted.format), False, OutputParser)
+        marks = require_infill(serving, "suffix")
+        tokens = await infill_prompt(serving, marks, wanted.prompt, wanted.suffix, answer=options.max_tokens)
+    else:
+        turn = await _turn(wanted, chat)
+        if not wanted.images:
+            # Images have no tokens that a client could send back.
+            told = await serving.engine.tokenize(
+                turn.prompt, add_special=not wanted.context, parse_special=True
+            )
+            tokens = [*(wanted.context or []), *told]
+    prompt: Prompt = turn.prompt if tokens is None else [tokens]
     request = GenerateRequest(
         prompt=prompt,
         add_special=tokens is None,

@@ -8,8 +8,8 @@ import msgspec
 from typing_extensions import override
 
 from slm_runtime.api.answering import Gathered, of_text
-from slm_runtime.api.conversation.growing import CallPiece
-from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.conversation.growing import CallPiece, ToolCall
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text
 from slm_runtime.api.delivery import Answer
 from slm_runtime.api.http.exchange import Headers
 from slm_runtime.api.http.problems import ApiError
@@ -54,6 +54,8 @@ class Lines(Answer):
         self._kind = kind
         self._model = model
         self._parser = parser
+        # Ollama knows whole calls.
+        parser.whole_calls = True
         self._hide_thinking = hide_thinking
         self._context = context
         self._head = b'{"model":' + _encode(model) + b',"created_at":"'

@@ -9,8 +9,8 @@ from msgspec import Meta
 from typing_extensions import override
 
 from slm_runtime.api.answering import LOGPROBS, Choice, Gathered, generating, of_text
-from slm_runtime.api.conversation.growing import CallPiece
-from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text, ToolCall
+from slm_runtime.api.conversation.growing import CallPiece, ToolCall
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Reasoning, Text
 from slm_runtime.api.conversation.turn import Turn, prepare_turn
 from slm_runtime.api.delivery import Answer, deliver
 from slm_runtime.api.http import sse

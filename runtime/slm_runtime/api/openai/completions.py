@@ -14,6 +14,7 @@ from slm_runtime.api.delivery import Answer, deliver
 from slm_runtime.api.http import sse
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import ApiError, BadRequest
+from slm_runtime.api.infilling import infill_prompt, require_infill
 from slm_runtime.api.openai import fields
 from slm_runtime.api.openai.answer import CompletionLogprobs, prompt_logprobs, usage
 from slm_runtime.api.openai.prompts import Prompts, separate
@@ -45,6 +46,7 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
     best_of: Annotated[int, Meta(ge=1, le=20)] | None = None
+    suffix: str | None = None
 
     def sampled(self) -> int:
         """How many completions of each prompt are made; `n` of them are returned."""
@@ -54,6 +56,11 @@ class CompletionRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True
         if best_of > n and self.stream:
             raise BadRequest("'best_of' can't be streamed: the best is known at the end.", param="best_of")
         return best_of
+
+    def check_suffix(self) -> None:
+        """Refuse what isn't told of a gap's two sides."""
+        if self.suffix and (self.echo or self.max_tokens == 0):
+            raise BadRequest("'suffix' can't be used with 'echo' or 'max_tokens': 0.", param="suffix")
 
     @property
     def tells_of_prompt(self) -> bool:
@@ -66,12 +73,18 @@ async def create(serving: Serving, exchange: Exchange) -> None:
     wanted = await read(serving, exchange, CompletionRequest, fields.COMPLETION)
     served = serving.require_model(wanted.model)
     serving.require_chat()
+    wanted.check_suffix()
     prompts, sampled = separate(wanted.prompt, "prompt"), wanted.sampled()
     if len(prompts) * sampled > CHOICES:
         raise BadRequest(f"Prompts times choices must not exceed {CHOICES}.", param="prompt")
     n = wanted.n or 1
     choosing = sampled > n and wanted.logprobs is None
     max_tokens = first(wanted.max_tokens, serving.parameters.max_tokens, DEFAULT_TOKENS)
+    if wanted.suffix:
+        marks = require_infill(serving, "suffix")
+        prompts = [
+            await infill_prompt(serving, marks, one, wanted.suffix, answer=max_tokens) for one in prompts
+        ]
     requests = [
         GenerateRequest(
             prompt=[prompt],

@@ -133,7 +133,7 @@ COMPLETION: Final[Fields] = {
     ),
     "echo": (Use.HONOURED, ""),
     "best_of": (Use.HONOURED, "by mean log probability"),
-    "suffix": (Use.REFUSED, "the models here don't fill in the middle"),
+    "suffix": (Use.HONOURED, "of models that fill in the middle; not with echo or max_tokens 0"),
 }
 
 EMBEDDING: Final[Fields] = {
@@ -165,7 +165,7 @@ RESPONSE: Final[Fields] = {
     "stream_options": (Use.HONOURED, "include_obfuscation has no effect"),
     "metadata": (Use.HONOURED, "given back"),
     "user": (Use.NO_EFFECT, _HOSTED),
-    "store": (Use.NO_EFFECT, "nothing is ever stored"),
+    "store": (Use.HONOURED, "with spec.endpoint.storedResponses; else nothing is stored"),
     "service_tier": (Use.NO_EFFECT, _HOSTED),
     "safety_identifier": (Use.NO_EFFECT, _HOSTED),
     "prompt_cache_key": (Use.NO_EFFECT, "the prefix cache finds shared prefixes by itself"),
@@ -174,10 +174,13 @@ RESPONSE: Final[Fields] = {
     "include": (Use.HONOURED, "message.output_text.logprobs is refused; there is nothing further to include"),
     "max_tool_calls": (Use.NO_EFFECT, "it bounds tools that OpenAI runs itself"),
     "top_logprobs": (Use.REFUSED, "use /v1/chat/completions for log probabilities"),
-    "previous_response_id": (Use.REFUSED, "nothing is stored; send the whole conversation in `input`"),
-    "conversation": (Use.REFUSED, "nothing is stored; send the whole conversation in `input`"),
-    "background": (Use.REFUSED, "nothing is stored, so nothing could be fetched later"),
-    "background_options": (Use.REFUSED, "nothing is stored, so nothing could be fetched later"),
+    "previous_response_id": (
+        Use.HONOURED,
+        "with spec.endpoint.storedResponses; else refused: send the whole conversation in `input`",
+    ),
+    "conversation": (Use.REFUSED, "no conversations are stored; send the whole conversation in `input`"),
+    "background": (Use.REFUSED, "an answer is made for the request that waits for it"),
+    "background_options": (Use.REFUSED, "likewise"),
     "prompt": (Use.REFUSED, "prompt templates are stored at OpenAI"),
     "context_management": (Use.REFUSED, "send the conversation as the model shall see it"),
     "access_programs": (Use.REFUSED, _HOSTED),

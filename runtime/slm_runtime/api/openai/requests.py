@@ -1,6 +1,6 @@
 """A request of OpenAI's API, read: what isn't known here is ignored and told, or refused where the deployment says so."""
 
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -8,7 +8,6 @@ from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.openai import fields
 from slm_runtime.api.serving import Serving
 
-IGNORED: Final = b"x-slm-ignored-fields"
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 
 
@@ -21,8 +20,8 @@ async def read(serving: Serving, exchange: Exchange, kind: type[_Request], known
     """
     document = await exchange.json()
     exchange.user = exchange.user or _user(document)
-    if serving.config.unknown_fields != "Refuse" and (ignored := fields.take_unknown(document, known)):
-        exchange.common_headers.append((IGNORED, ", ".join(ignored).encode()))
+    if serving.config.unknown_fields != "Refuse":
+        exchange.tell_ignored(fields.take_unknown(document, known))
     return fields.parse(document, kind, known)
 
 

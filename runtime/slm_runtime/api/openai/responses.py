@@ -1,4 +1,4 @@
-"""POST /v1/responses: text, tools, reasoning, and their events; nothing is stored."""
+"""POST /v1/responses: text, tools, reasoning, and their events."""
 
 import secrets
 import time
@@ -16,9 +16,11 @@ from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.openai import fields, tooling
 from slm_runtime.api.openai.requests import read
-from slm_runtime.api.openai.responses_input import conversation
+from slm_runtime.api.openai.responses_input import conversation, items_of, named
 from slm_runtime.api.openai.responses_output import ResponseAnswer
+from slm_runtime.api.openai.responses_stored import previous, resolved
 from slm_runtime.api.openai.sampling import Positive, SamplingFields, StreamOptions, Unit
+from slm_runtime.api.openai.stored import Kept
 from slm_runtime.api.openai.structured import JsonSchema, ResponseFormat, constraint
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.messages import GenerateRequest, Sampling
@@ -36,7 +38,9 @@ class TextFormat(msgspec.Struct):
     strict: bool | None = None
 
     def to_response_format(self) -> ResponseFormat:
-        schema = JsonSchema(self.name, self.schema) if self.type == "json_schema" else None
+        schema = (
+            JsonSchema(self.name, self.schema, strict=self.strict) if self.type == "json_schema" else None
+        )
         return ResponseFormat(self.type, schema)
 
     def told(self) -> dict[str, Any]:
@@ -95,6 +99,8 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     stream_options: StreamOptions | None = None
     metadata: dict[str, str] | None = None
     include: list[str] | None = None
+    store: bool | None = None
+    previous_response_id: str | None = None
     ignore_eos: bool | None = None
 
     def choice(self) -> tooling.Choice | None:
@@ -134,7 +140,9 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         constraint=constraint(output_format.to_response_format() if output_format else None),
         variables=wanted.template_variables(),
     )
-    messages = conversation(wanted.input, wanted.instructions)
+    before = previous(serving, exchange, wanted.previous_response_id) if wanted.previous_response_id else []
+    given = resolved(serving, exchange, items_of(wanted.input))
+    messages = conversation([*before, *given], wanted.instructions)
     max_tokens = wanted.max_output_tokens or serving.parameters.max_tokens
     if wanted.truncation == "auto":
         turn = await newest_turns(serving, messages, prepare, max_tokens)
@@ -152,12 +160,18 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         show_special=turn.show_special,
         keep_on_overflow=4 if wanted.truncation == "auto" else None,
     )
-    answer = ResponseAnswer(_head(served.name, wanted, sampling), turn.parser())
+    stores = bool(serving.stored.most) and wanted.store is not False
+
+    def keep(response: dict[str, Any]) -> None:
+        if stores:
+            serving.stored.keep(exchange.key_name, Kept(response, before, named(given)))
+
+    answer = ResponseAnswer(_head(served.name, wanted, sampling, stores=stores), turn.parser(), keep)
     async with generating(serving, exchange, [request], {**_PARAMS, **turn.params}) as tracked:
         await deliver(exchange, tracked, answer, stream=bool(wanted.stream))
 
 
-def _head(name: str, wanted: ResponseRequest, sampling: Sampling) -> dict[str, Any]:
+def _head(name: str, wanted: ResponseRequest, sampling: Sampling, *, stores: bool) -> dict[str, Any]:
     """What is known of a response when it begins."""
     output_format = wanted.text.format if wanted.text else None
     return {
@@ -178,12 +192,12 @@ def _head(name: str, wanted: ResponseRequest, sampling: Sampling) -> dict[str, A
         "parallel_tool_calls": wanted.parallel_tool_calls is not False,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
-        "previous_response_id": None,
+        "previous_response_id": wanted.previous_response_id,
         "prompt_cache_key": None,
         "reasoning": {"effort": wanted.reasoning.effort if wanted.reasoning else None, "summary": None},
         "safety_identifier": None,
         "service_tier": "default",
-        "store": False,
+        "store": stores,
         "temperature": sampling.temperature,
         "text": {"format": (output_format or TextFormat("text")).told()},
         "tool_choice": wanted.tool_choice or "auto",

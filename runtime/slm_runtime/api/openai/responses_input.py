@@ -1,5 +1,6 @@
 """The input of /v1/responses: a text, or items of several kinds, as chat templates know them."""
 
+import secrets
 from typing import Any, Literal
 
 import msgspec
@@ -26,7 +27,21 @@ class ResultItem(msgspec.Struct):
     call_id: str | None = None
 
 
-def conversation(given: str | list[dict[str, Any]], instructions: str | None) -> list[ChatMessage]:
+def items_of(given: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not isinstance(given, str):
+        return given
+    return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
+
+
+def named(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With a name for each."""
+    return [
+        item if isinstance(item.get("id"), str) else {"id": f"item_{secrets.token_hex(12)}", **item}
+        for item in items
+    ]
+
+
+def conversation(given: list[dict[str, Any]], instructions: str | None) -> list[ChatMessage]:
     """Read input and instructions as one conversation.
 
     Raises
@@ -34,11 +49,8 @@ def conversation(given: str | list[dict[str, Any]], instructions: str | None) ->
     BadRequest
     """
     messages = [] if instructions is None else [Message("system", instructions)]
-    if isinstance(given, str):
-        messages.append(Message("user", given))
-    else:
-        for index, item in enumerate(given):
-            _append(messages, item, f"input[{index}]")
+    for index, item in enumerate(given):
+        _append(messages, item, f"input[{index}]")
     if not any(message.role != "system" for message in messages):
         raise BadRequest("'input' must hold at least one message.", param="input")
     return to_chat(messages, "input")
@@ -57,7 +69,7 @@ def _append(messages: list[Message], item: dict[str, Any], where: str) -> None:
             messages.append(Message("tool", result.output or "", tool_call_id=result.call_id))
         elif kind == "item_reference":
             raise BadRequest(
-                f"'{where}' refers to an item of an earlier response, but nothing is stored here: send the items "
+                f"'{where}' refers to an item of an earlier response, which isn't stored here: send the items "
                 "themselves (in clients that refer by themselves, set `store` to false).",
                 param=where,
             )

@@ -2,13 +2,14 @@
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from typing_extensions import override
 
 from slm_runtime.api.answering import Gathered
-from slm_runtime.api.conversation.growing import CallPiece
-from slm_runtime.api.conversation.parsing import OutputParser, Part, Text, ToolCall
+from slm_runtime.api.conversation.growing import CallPiece, ToolCall
+from slm_runtime.api.conversation.parsing import OutputParser, Part, Text
 from slm_runtime.api.delivery import Answer
 from slm_runtime.api.http import sse
 from slm_runtime.api.http.problems import ApiError
@@ -121,8 +122,12 @@ class ResponseAnswer(Answer):
 
     HEADERS: ClassVar = sse.HEADERS
 
-    def __init__(self, head: dict[str, Any], parser: OutputParser) -> None:
+    def __init__(
+        self, head: dict[str, Any], parser: OutputParser, keep: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """`keep` takes the response when it is whole."""
         self._head = head
+        self._keep = keep
         self._parser = parser
         self._output = Output()
         self._cut = False
@@ -173,7 +178,7 @@ class ResponseAnswer(Answer):
 
     def _response(self, end: RequestFinished) -> dict[str, Any]:
         used = end.usage
-        return {
+        response = {
             **self._head,
             "status": self._status,
             "completed_at": None if self._cut else int(time.time()),
@@ -187,3 +192,5 @@ class ResponseAnswer(Answer):
                 "total_tokens": used.prompt_tokens + used.completion_tokens,
             },
         }
+        self._keep(response)
+        return response

@@ -101,4 +101,5 @@ def constraint(wanted: ResponseFormat | None) -> Constraint | None:
         raise BadRequest(f"Missing required parameter: '{param}'.", param=param)
     if wanted.json_schema.schema is None:
         return Constraint("json_object")
-    return Constraint("json_schema", schema_text(wanted.json_schema.schema, f"{param}.schema"))
+    text = schema_text(wanted.json_schema.schema, f"{param}.schema")
+    return Constraint("json_schema", text, bool(wanted.json_schema.strict))

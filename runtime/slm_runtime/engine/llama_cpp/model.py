@@ -122,6 +122,7 @@ class LlamaModel:
             embeds=can.embeds,
             ranks=can.ranks,
             sees=can.media,
+            infill=vocabulary.infill if can.generates else None,
         )
 
     def close(self) -> None:

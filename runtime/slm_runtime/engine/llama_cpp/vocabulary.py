@@ -12,6 +12,7 @@ from llama_cpp import llama_cpp as native
 from slm_runtime.engine.llama_cpp.bounding import Bounds
 from slm_runtime.engine.llama_cpp.sentences import SHORT, Sentences
 from slm_runtime.engine.llama_cpp.splitting import Splitter
+from slm_runtime.engine.messages import InfillTokens
 from slm_runtime.engine.protocol import EngineFault
 
 # Calls of a microsecond keep the GIL: giving it away and fetching it back would cost more than they do.
@@ -41,6 +42,7 @@ class LlamaVocabulary:
         self.bos = _token(native.llama_vocab_bos(vocab))
         self.eos = _token(native.llama_vocab_eos(vocab))
         self.add_bos: bool = native.llama_vocab_get_add_bos(vocab)
+        self.infill = _infill(vocab)
         self._suffix = self._own_suffix()
         self._between = self._own_separator()
         self.end_tokens = frozenset(t for t in range(self.size) if native.llama_vocab_is_eog(vocab, t))
@@ -151,6 +153,17 @@ def _splitter(marks: dict[str, int], *, special: bool) -> Splitter:
         if not kind & native.LLAMA_TOKEN_ATTR_LSTRIP and not (strips_right and text[:1].isspace())
     ]
     return Splitter(list(read), cuts=cuts)
+
+
+def _infill(vocab: Any) -> InfillTokens | None:
+    """As the file says, or by the names that families give them."""
+    prefix = _token(native.llama_vocab_fim_pre(vocab))
+    suffix = _token(native.llama_vocab_fim_suf(vocab))
+    middle = _token(native.llama_vocab_fim_mid(vocab))
+    if prefix is None or suffix is None or middle is None:
+        return None
+    repository = _token(native.llama_vocab_fim_rep(vocab))
+    return InfillTokens(prefix, suffix, middle, repository, _token(native.llama_vocab_fim_sep(vocab)))
 
 
 def _token(value: int) -> int | None:
