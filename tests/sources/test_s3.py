@@ -26,6 +26,7 @@ from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
@@ -267,7 +268,7 @@ def test_what_was_pinned_is_fetched_where_versions_are_kept(
     deleted = pin_of(source, site)
     server.delete("kept", f"{key}/m.gguf")
     assert isinstance(refusal(source, site), SourceNotFound)
-    with open_model(source, site, deleted.revision) as model:
+    with open_model(source, site, Asked(deleted.revision)) as model:
         assert model.pin == deleted
 
 
@@ -288,7 +289,7 @@ def test_what_was_pinned_is_gone_where_none_are_kept(
 @pytest.mark.parametrize("revision", ["01ARZ3NDEKTSV4RRFFQ69G5FAV", "no version at all"])
 def test_a_version_that_never_was(server: S3Server, site: Site, key: str, revision: str) -> None:
     server.put("kept", f"{key}/m.gguf", b"GGUF")
-    with pytest.raises(SourceDrifted), open_model(f"s3://kept/{key}/m.gguf", site, revision):
+    with pytest.raises(SourceDrifted), open_model(f"s3://kept/{key}/m.gguf", site, Asked(revision)):
         pass
 
 

@@ -66,10 +66,10 @@ def placement_digest(spec: Spec) -> str:
 
 
 def bundle_digest(hardware_class: HardwareClass) -> str:
-    """A class without its image, which has rules of its own."""
+    """A class without its image, which has rules of its own, and without what only decides."""
     return digest(
         hardware_class.model_dump(
-            mode="json", exclude_defaults=True, exclude={"image", "family", "provisionable"}
+            mode="json", exclude_defaults=True, exclude={"image", "family", "provisionable", "quantizations"}
         )
     )
 

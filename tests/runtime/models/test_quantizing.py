@@ -21,6 +21,7 @@ from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.quantize import COMMAND, Quantizer
 from slm_runtime.models.prune import cached_models
+from slm_runtime.models.sources import asked as sources
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from tests.runtime.api.server import KEY, serving
@@ -65,6 +66,10 @@ def fetch_of(site: Site, source: str, wanted: Quantization | None, **asked: obje
     return Fetch(model, site, patience=Patience(first_wait=0.001), block=100_000)
 
 
+def in_format(wanted: Quantization) -> sources.Asked:
+    return sources.Asked(formats=(wanted,), strict=True)
+
+
 def names(fetch: Fetch) -> set[str]:
     return {path.name for path in fetch.folder.path.iterdir()} - {".lock", ".served"}
 
@@ -85,7 +90,7 @@ def test_a_model_is_derived_as_it_was_foreseen(
     web: WebServer, site: Site, tiny: bytes, wanted: Quantization
 ) -> None:
     source, digest = web.put("m.gguf", tiny), hashlib.sha256(tiny).hexdigest()
-    foreseen = inspect(source, site, quantization=wanted)
+    foreseen = inspect(source, site, asked=in_format(wanted))
     fetch = fetch_of(site, source, wanted, sha256=digest)
     model = fetch.run().model
     facts = model.facts
@@ -98,7 +103,7 @@ def test_a_model_is_derived_as_it_was_foreseen(
     assert (origin.quantization, origin.size_bytes, origin.sha256) == ("F32", len(tiny), digest)
     assert abs(foreseen.weights_bytes - facts.weights_bytes) <= ROUNDED
     assert abs(foreseen.size_bytes - facts.size_bytes) <= 2 * ROUNDED
-    changing = {"weights_bytes", "size_bytes", "sha256", "files", "origin"}
+    changing = {"weights_bytes", "size_bytes", "sha256", "files", "origin", "offered"}
     same = {name: value for name, value in foreseen if name not in changing}
     assert same == {name: value for name, value in facts if name not in changing}
     download = fetch.progress.download()
@@ -159,7 +164,7 @@ def test_what_cannot_be_derived_is_refused_before_it_is_transferred(
     four = fetch_of(site, web.put("m.gguf", tiny), Quantization.Q4_0).run().model.path.read_bytes()
     source = web.put("four.gguf", four)
     with pytest.raises(UnsupportedQuantization, match=r"quantized already \(Q4_0\)"):
-        inspect(source, site, Patience(tries=1), quantization=Quantization.Q8_0)
+        inspect(source, site, Patience(tries=1), asked=in_format(Quantization.Q8_0))
     fetch = fetch_of(site, source, Quantization.Q8_0)
     with pytest.raises(UnsupportedQuantization):
         fetch.run()

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from slm_contract.source import SourcePin
 from slm_runtime.errors import InvalidModel, SourceInvalid, SourceNotFound, SourceUnauthorized
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.remote import (
     RemoteFile,
     RemoteModel,
@@ -20,7 +21,7 @@ from slm_runtime.models.sources.remote import (
     safe_path,
     signature_beside,
 )
-from slm_runtime.models.sources.shards import Listed, choose, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Chosen, Listed, choose, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
 MAX_LISTED: Final = 10_000
@@ -38,16 +39,16 @@ _EMPTY: Final = {
 
 
 @contextmanager
-def from_claim(uri: str, site: Site, _: str | None, /) -> Iterator[RemoteModel]:
+def from_claim(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     """Look at the claim that is mounted."""
     claim, _slash, path = uri.removeprefix("pvc://").partition("/")
     if not claim:
         raise SourceInvalid(f"{uri!r} names no claim.", "Write pvc://claim/path/to/model.gguf.")
-    yield _Mounted("claim", f"pvc://{claim}/", site).model(_below(path))
+    yield _Mounted("claim", f"pvc://{claim}/", site).model(_below(path), asked)
 
 
 @contextmanager
-def from_image(uri: str, site: Site, pin: SourcePin | None) -> Iterator[RemoteModel]:
+def from_image(uri: str, site: Site, asked: Asked, pin: SourcePin | None) -> Iterator[RemoteModel]:
     """Look at the image that is mounted.
 
     Parameters
@@ -56,7 +57,7 @@ def from_image(uri: str, site: Site, pin: SourcePin | None) -> Iterator[RemoteMo
         By whose revision it is mounted: the container runtime has held every layer against it.
     """
     address, _, path = uri.partition("#")
-    yield _Mounted("image", f"{address}#", site).model(_below(unquote(path).removeprefix("./")), pin)
+    yield _Mounted("image", f"{address}#", site).model(_below(unquote(path).removeprefix("./")), asked, pin)
 
 
 def _below(path: str) -> str:
@@ -76,15 +77,23 @@ class _Mounted:
                 f"The {kind} of {address} isn't mounted at {site.places.source_dir}.", _UNMOUNTED[kind]
             )
 
-    def model(self, path: str, pin: SourcePin | None = None) -> RemoteModel:
-        paths = self._chosen(path)
+    def model(self, path: str, asked: Asked, pin: SourcePin | None = None) -> RemoteModel:
+        chosen = self._chosen(path, asked)
+        paths = chosen.paths
         signature = signature_beside(paths, lambda each: self._file(each).artifact)
-        return RemoteModel(tuple(map(self._file, paths)), in_place=True, signature=signature, known_as=pin)
+        return RemoteModel(
+            tuple(map(self._file, paths)),
+            variant=chosen.variant,
+            offered=chosen.offered,
+            in_place=True,
+            signature=signature,
+            known_as=pin,
+        )
 
-    def _chosen(self, path: str) -> tuple[str, ...]:
+    def _chosen(self, path: str, asked: Asked) -> Chosen:
         """Paths of the model's files, which lie in one folder."""
         if self._is_file(path):
-            return parts_of(path)
+            return Chosen(parts_of(path))
         pattern = path if is_pattern(path) else None
         folder = path if pattern is None else pattern_folder(pattern)
         files = list(self._files(folder))
@@ -92,7 +101,7 @@ class _Mounted:
             raise SourceNotFound(
                 f"There is nothing at {self._address}{path} that is a file.", _EMPTY[self._kind]
             )
-        return choose(files, pattern, f"{self._address}{folder}")
+        return choose(files, pattern, f"{self._address}{folder}", asked)
 
     def _file(self, path: str) -> RemoteFile:
         real = self._real(path)

@@ -13,11 +13,12 @@ from urllib.parse import unquote
 from slm_contract.config import PromptConfig
 from slm_runtime.errors import SourceInvalid, SourceNotFound, UnsupportedFormat
 from slm_runtime.models.sources.artifact import Artifact, PlainFile
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.docker_config import DOCKER_HUB
 from slm_runtime.models.sources.layer import Contents, Layer, PackedMember, look_into, member
 from slm_runtime.models.sources.registry import Descriptor, Manifest, Reference, Repository, open_repository
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path, signature_beside
-from slm_runtime.models.sources.shards import Listed, choose, is_gguf, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Chosen, Listed, choose, is_gguf, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 from slm_runtime.models.sources.tar import TarFile
 
@@ -37,16 +38,24 @@ _Packing = Literal["gzip", "zstd", "none"]
 
 
 @contextmanager
-def from_registry(uri: str, site: Site, revision: str | None, /) -> Iterator[RemoteModel]:
+def from_registry(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     address, _, wanted = uri.partition("#")
     reference = _reference(address, site)
     with open_repository(reference, SCHEME, site) as repository:
         name = reference.digest or reference.tag or "latest"
+        revision = asked.revision
         manifest = repository.manifest(name) if revision is None else repository.pinned(revision, "manifests")
-        found = _Artifact(repository, manifest, f"{SCHEME}{reference}")
+        found = _Artifact(repository, manifest, f"{SCHEME}{reference}", asked)
         chosen = found.files(unquote(wanted).removeprefix("./").strip("/") or None)
         signature = signature_beside(list(chosen), found.beside)
-        yield RemoteModel(tuple(chosen.values()), manifest.digest, found.prompt(), signature=signature)
+        yield RemoteModel(
+            tuple(chosen.values()),
+            manifest.digest,
+            variant=found.chosen.variant,
+            offered=found.chosen.offered,
+            prompt=found.prompt(),
+            signature=signature,
+        )
 
 
 def _reference(uri: str, site: Site) -> Reference:
@@ -69,10 +78,13 @@ def _parse(uri: str) -> Reference:
 
 
 class _Artifact:
-    def __init__(self, repository: Repository, manifest: Manifest, where: str) -> None:
+    def __init__(self, repository: Repository, manifest: Manifest, where: str, asked: Asked) -> None:
         self._repository = repository
         self._layers = manifest.layers
         self._where = where
+        self._asked = asked
+        self.chosen = Chosen(())
+        """What `files` has found."""
         self._seen: dict[str, tuple[Layer, TarFile]] = {}
         """Files in layers, as far as layers were looked through."""
         if any(each.media_type == DOCKER_LORA for each in self._layers):
@@ -90,7 +102,7 @@ class _Artifact:
         """
         named = self._named()
         if wanted in named or any(map(is_gguf, named)):
-            paths = choose([Listed(path, each.size) for path, each in named.items()], wanted, self._where)
+            paths = self._choose([Listed(path, each.size) for path, each in named.items()], wanted)
             return {path: self._file(path, named[path]) for path in paths}
         return self._members(wanted)
 
@@ -135,9 +147,7 @@ class _Artifact:
             for file in content.files:
                 found.setdefault(file.path, (layer, file))
         try:
-            paths = choose(
-                [Listed(path, file.size) for path, (_, file) in found.items()], wanted, self._where
-            )
+            paths = self._choose([Listed(path, file.size) for path, (_, file) in found.items()], wanted)
         except SourceNotFound:
             unseen = self._unseen(contents, wanted)
             if unseen is None:
@@ -149,6 +159,10 @@ class _Artifact:
                 "Publish the parts in layers that aren't compressed, in a registry that knows ranges.",
             )
         return {path: RemoteFile(_base(path), member(*found[path])) for path in paths}
+
+    def _choose(self, listed: Sequence[Listed], wanted: str | None) -> tuple[str, ...]:
+        self.chosen = choose(listed, wanted, self._where, self._asked)
+        return self.chosen.paths
 
     def _archives(self, wanted: str | None) -> list[Layer]:
         """Layers that may have the file, the uppermost first."""
