@@ -96,10 +96,10 @@ def _listed(
     fitting = [
         each for each in entry.variants if each.hardware in {None, hardware_class.name, hardware_class.family}
     ]
-    by_format: dict[str | None, CatalogEntry | CatalogVariant] = {entry.quantization: entry}
+    usual = _variant((each for each in fitting if each.quantization is None), hardware_class) or entry
+    by_format: dict[str | None, CatalogEntry | CatalogVariant] = {usual.quantization: usual}
     by_format |= {each.quantization: each for each in fitting if each.quantization is not None}
-    found = next((by_format[each.value] for each in formats if each.value in by_format), None)
-    return found or _variant((each for each in fitting if each.quantization is None), hardware_class) or entry
+    return next((by_format[each.value] for each in formats if each.value in by_format), usual)
 
 
 class _ForHardware(Protocol):

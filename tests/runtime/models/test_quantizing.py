@@ -158,6 +158,43 @@ def test_a_source_that_has_the_format_already_is_served_as_it_is(
     assert (four.facts.quantization, four.facts.origin.quantization) == ("Q4_0", "Q8_0")
 
 
+def test_auto_takes_the_first_that_is_there_or_that_can_be_derived(
+    web: WebServer, site: Site, tiny: bytes
+) -> None:
+    source = web.put("m.gguf", tiny)
+    eight = fetch_of(site, source, Quantization.Q8_0).run().model.path.read_bytes()
+
+    def chosen(source: str, *formats: str) -> ModelFacts:
+        return inspect(source, site, asked=sources.Asked(formats=tuple(map(Quantization, formats))))
+
+    derived = chosen(source, "Q4_K_M", "Q8_0")
+    assert (derived.quantization, derived.offered) == ("Q4_K_M", ("F32",))
+    assert derived.origin is not None
+    there = chosen(web.put("eight.gguf", eight), "Q8_0", "Q4_K_M")
+    assert (there.quantization, there.offered, there.origin) == ("Q8_0", ("Q8_0",), None)
+    other = chosen(web.url("eight.gguf"), "F16")
+    assert (other.quantization, other.offered, other.origin) == ("Q8_0", ("Q8_0",), None)
+
+
+def test_what_auto_chose_is_fetched_and_nothing_is_chosen_again(
+    site: Site, tiny: bytes, tmp_path: Path
+) -> None:
+    claim = site.places.source_dir
+    claim.mkdir()
+    (claim / "m-F32.gguf").write_bytes(tiny)
+    asked = ModelConfig(name="m", source="pvc://models", auto=(Quantization.Q8_0, Quantization.F16))
+    facts = inspect(asked.source, site, asked=sources.Asked.by(asked))
+    decided = asked.model_copy(update={"quantization": Quantization.Q8_0, "pin": facts.pin})
+    (claim / "m-Q4_0.gguf").write_bytes(b"GGUF that isn't one")
+    fetched = Fetch(decided, site).run().model.facts
+    assert (fetched.quantization, fetched.pin) == ("Q8_0", facts.pin)
+    as_it_is = asked.model_copy(update={"pin": facts.pin, "auto": (Quantization.Q4_0,)})
+    (claim / "m-Q4_0.gguf").unlink()
+    assert Fetch(as_it_is, site).run().model.facts.quantization == "F32", (
+        "what was decided is that nothing is derived"
+    )
+
+
 def test_what_cannot_be_derived_is_refused_before_it_is_transferred(
     web: WebServer, site: Site, tiny: bytes
 ) -> None:

@@ -361,8 +361,8 @@ def test_what_was_chosen_is_pinned_by_file_digest_and_revision_and_told() -> Non
 def test_a_choice_that_is_not_the_first_says_what_it_is_in_place_of() -> None:
     derived = choosing(offered("Q4_K_M", 90 * MIB, origin=ORIGIN, offered=("F16",)))
     assert reason(derived) == (
-        "Auto chose Q4_K_M: derived of the source's F16; what the class cpu would rather have (Q8_0) is neither there nor can"
-        " be derived"
+        "Auto chose Q4_K_M: derived of the source's F16; what the class cpu would rather have (Q8_0) is neither there nor"
+        " can be derived"
     )
     other = choosing(offered("IQ3_XXS", 60 * MIB, offered=("IQ3_XXS",)))
     assert model_of(other.deployment).quantization is None
