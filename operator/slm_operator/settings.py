@@ -67,6 +67,8 @@ class HardwareClass(SettingsModel):
     quantizations: tuple[Quantization, ...] = Field(default=FAST_ON_CPUS, min_length=1, max_length=16)
     """What `quantization: Auto` chooses from, the best first: the first that the source has, or that can be derived of it,
     and that fits. A change of it moves no model that was decided."""
+    reserved_memory: Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")] | None = None
+    """Of each node, what isn't for models: what DaemonSets and others hold there."""
     provisionable: bool = False
     """True for pools that grow from zero: that no node exists now is no reason to reject."""
 

@@ -21,6 +21,7 @@ from slm_runtime.models.facts import MAX_BLOCKS, MAX_HEADS, model_facts
 from slm_runtime.models.gguf import MAX_KEPT_STRING
 from slm_runtime.models.metadata import MAX_NUMBER
 from slm_runtime.models.shards import File
+from slm_runtime.models.sources.variants import MAX_NAME, MAX_NAMES
 from slm_runtime.termination import bounded_json
 from tests.support.architectures import MODELS
 from tests.support.encoders import TinyEncoder
@@ -318,7 +319,8 @@ def test_the_longest_report_fits_a_termination_message() -> None:
         key_length=512,
         value_length=512,
         vocab_size=1 << 20,
-        pin=SourcePin(revision="r" * 64, digest="0" * 64),
+        pin=SourcePin(revision="r" * 64, digest="0" * 64, path="p" * 200),
+        offered=("q" * MAX_NAME,) * MAX_NAMES,
         files=tuple(
             ModelFile(path="f" * 200 + str(n), size_bytes=1 << 40, sha256="0" * 64) for n in range(16)
         ),

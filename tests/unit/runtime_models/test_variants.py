@@ -105,6 +105,14 @@ def test_what_is_not_there_is_answered_with_what_is(asked: Asked, words: str) ->
     assert "its models are m-Q2_K.gguf (0.5 MiB), m-Q4_K_M.gguf (1.0 MiB)" in caught.value.message
 
 
+def test_names_of_strangers_are_no_longer_than_a_report_may_be() -> None:
+    files = [Listed(f"m-Q4_{letter * 200}.gguf") for letter in "abc"]
+    files += [Listed(f"m-Q4_{number}.gguf") for number in range(100)]
+    offered = choose(files, None, "hf://o/r", strictly(Q4_0)).offered
+    assert len(offered) == 16
+    assert max(map(len, offered)) < 16
+
+
 def test_two_of_one_format_are_told_apart() -> None:
     files = [Listed("a-Q8_0.gguf"), Listed("b-Q8_0.gguf"), Listed("a-Q4_0.gguf")]
     with pytest.raises(

@@ -8,6 +8,8 @@ from typing import Final
 from slm_contract.config import Quantization
 from slm_runtime.models.quantization import larger_ones
 
+MAX_NAMES: Final = 16
+MAX_NAME: Final = 16
 _FORMAT: Final = re.compile(
     r"(?<![a-z0-9])(?P<dynamic>ud-)?(?P<name>i?q[1-9](?:_[a-z0-9]+)*|tq[12]_0|mxfp4(?:_[a-z]+)*|bf16|f16|fp16|f32|fp32)(?![a-z0-9_])",
     re.IGNORECASE,
@@ -26,8 +28,9 @@ def format_of(path: str) -> str | None:
 
 
 def formats_of(paths: Iterable[str]) -> tuple[str, ...]:
-    """All that there are, by their names."""
-    return tuple(sorted({name for path in paths if (name := format_of(path)) is not None}))
+    """Those that there are, by their names: as many as fit into a report, and as people call them."""
+    names = {name for path in paths if (name := format_of(path)) is not None and len(name) <= MAX_NAME}
+    return tuple(sorted(names)[:MAX_NAMES])
 
 
 def first_of(
