@@ -113,6 +113,12 @@ def test_names_of_strangers_are_no_longer_than_a_report_may_be() -> None:
     assert max(map(len, offered)) < 16
 
 
+def test_a_path_that_no_pin_holds_is_not_chosen() -> None:
+    files = [Listed(f"{'d' * 240}/m-Q8_0.gguf"), Listed("m-Q4_0.gguf")]
+    with pytest.raises(SourceNotFound, match="has no Q8_0"):
+        choose(files, None, "hf://o/r", strictly(Q8_0))
+
+
 def test_two_of_one_format_are_told_apart() -> None:
     files = [Listed("a-Q8_0.gguf"), Listed("b-Q8_0.gguf"), Listed("a-Q4_0.gguf")]
     with pytest.raises(

@@ -18,6 +18,8 @@ _PART: Final = re.compile(
 )
 _COMPANION: Final = re.compile(r"mmproj|(^|[-._])imatrix\.gguf$", re.IGNORECASE)
 """Projectors of images and matrices of importance: GGUF files beside a model, and none themselves."""
+MAX_VARIANT: Final = 240
+"""Bytes of a path that may be chosen for its format: it is a part of the pin, and that of a pod's last words."""
 SHOWN: Final = 10
 MAX_SHOWN: Final = 120
 
@@ -115,7 +117,7 @@ def choose(files: Iterable[Listed], path: str | None, where: str, asked: Asked =
 def _of_format(models: Iterable[str], sizes: Mapping[str, int | None], where: str, asked: Asked) -> Chosen:
     offered: dict[str, list[str]] = {}
     for each in sorted(models):
-        if (name := format_of(each)) is not None:
+        if len(each.encode()) <= MAX_VARIANT and (name := format_of(each)) is not None:
             offered.setdefault(name, []).append(each)
     found = first_of(offered, asked.formats)
     if found is None:
