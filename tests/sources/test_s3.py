@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import ModelConfig, Quantization
 from slm_contract.places import FETCH_ENV
 from slm_contract.source import SourcePin
 from slm_runtime.errors import (
@@ -27,7 +27,7 @@ from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
 from slm_runtime.models.sources.asked import Asked
-from slm_runtime.models.sources.resolve import open_model
+from slm_runtime.models.sources.resolve import open_as_pinned, open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from tests.cluster.certs import Authority
@@ -163,6 +163,21 @@ def test_a_folder_and_a_pattern(server: S3Server, site: Site, key: str, models: 
     assert isinstance(failure, SourceInvalid)
     assert "m-Q4_K_M.gguf" in failure.message
     assert fetch(f"s3://plain/{key}/*Q8_0*", site) == models[1]
+
+
+def test_a_format_of_a_folder_stays_the_chosen_one(
+    server: S3Server, site: Site, key: str, models: tuple[bytes, bytes]
+) -> None:
+    server.put("plain", f"{key}/m-F16.gguf", models[0])
+    server.put("plain", f"{key}/m-Q4_K_M.gguf", models[1])
+    asked = Asked(formats=(Quantization.Q8_0,), strict=True)
+    with open_model(f"s3://plain/{key}", site, asked) as model:
+        pin = model.pin
+    assert pin.path == f"{key}/m-F16.gguf"
+    server.put("plain", f"{key}/m-Q8_0.gguf", models[1])
+    decided = ModelConfig(name="m", source=f"s3://plain/{key}", quantization=Quantization.Q8_0, pin=pin)
+    with open_as_pinned(decided, site) as model:
+        assert ([each.path for each in model.files], model.pin) == (["m-F16.gguf"], pin)
 
 
 def test_a_model_in_parts(server: S3Server, site: Site, key: str) -> None:
