@@ -1,6 +1,6 @@
 """`quantization: Auto`: what is looked at after a format that doesn't fit, and what is said of the one that was chosen."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from slm_contract.config import ModelConfig, Quantization
@@ -30,22 +30,17 @@ BITS: Final[Mapping[str, float]] = {
 """Of one weight, over a whole file."""
 
 
-def smaller(artifact: ModelConfig, header: ModelFacts) -> ModelConfig | None:
-    """What to ask for in place of what its header was read of; None: there is nothing smaller to choose."""
-    bits = BITS.get(header.quantization or "")
-    if artifact.auto is None or bits is None:
-        return None
-    left = tuple(each for each in artifact.auto if BITS[each.value] <= STEP * bits)
-    return artifact.model_copy(update={"auto": left}) if left else None
+def smaller(artifact: ModelConfig, header: ModelFacts) -> tuple[Quantization, ...]:
+    """What to choose from in place of what its header was read of; none: there is nothing smaller.
 
-
-def looked_at(artifact: ModelConfig, facts: Mapping[str, ModelFacts]) -> Iterator[ModelConfig]:
-    """The artifact, and each that was asked for in its place, as far as headers are known."""
-    asked: ModelConfig | None = artifact
-    while asked is not None:
-        yield asked
-        header = facts.get(asked.key)
-        asked = None if header is None else smaller(asked, header)
+    Always fewer: what was chosen isn't among them.
+    """
+    found = chosen(artifact, header)
+    if found is None:
+        # Served as the source has it, since there was nothing to choose.
+        return ()
+    most = STEP * BITS[found.value]
+    return tuple(each for each in artifact.auto or () if BITS[each.value] <= most)
 
 
 def chosen(artifact: ModelConfig, header: ModelFacts) -> Quantization | None:

@@ -1,6 +1,6 @@
 """The choice: the first preferred class that has an artifact, nodes and memory, and that the scheduler hasn't refused."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -155,12 +155,14 @@ def place(
     decided
         What runs on the previous class: its number format was chosen from what it says, not from what would be today.
     """
-    classes = snapshot.settings.classes
+    classes, catalog = snapshot.settings.classes, snapshot.settings.catalog
     found, unknown = candidates(resource, snapshot.settings)
     refused = barred or {}
     for candidate in found:
         if candidate.hardware_class.name == previous and previous not in refused:
-            answer, _ = _judge(snapshot, resource, facts, _as_decided(candidate, decided), standing=True)
+            answer, _ = _judge(
+                snapshot, resource, facts, as_decided(candidate, decided, resource, catalog), standing=True
+            )
             if isinstance(answer, Placement):
                 return answer
     rejected = list(unknown)
@@ -196,11 +198,42 @@ def memory_given(resource: SLMDeployment) -> int | None:
     return None if text is None else int(parse_quantity(text))
 
 
-def _as_decided(candidate: Candidate, decided: ModelConfig | None) -> Candidate:
-    artifact = candidate.artifact
-    if decided is None or artifact.auto is None or decided.auto is None:
+def choosing_from(
+    candidate: Candidate,
+    formats: tuple[Quantization, ...],
+    resource: SLMDeployment,
+    catalog: Mapping[str, CatalogEntry],
+) -> Candidate:
+    """The same class, with what there is for it of other number formats."""
+    chosen = candidate.hardware_class.model_copy(update={"quantizations": formats})
+    return replace(candidate, artifact=artifact_for(resource, chosen, catalog))
+
+
+def as_decided(
+    candidate: Candidate,
+    decided: ModelConfig | None,
+    resource: SLMDeployment,
+    catalog: Mapping[str, CatalogEntry],
+) -> Candidate:
+    """Choosing from what was chosen from, where its format was chosen before."""
+    if decided is None or decided.auto is None or candidate.artifact.auto is None:
         return candidate
-    return replace(candidate, artifact=artifact.model_copy(update={"auto": decided.auto}))
+    return choosing_from(candidate, decided.auto, resource, catalog)
+
+
+def looked_at(
+    candidate: Candidate,
+    resource: SLMDeployment,
+    catalog: Mapping[str, CatalogEntry],
+    facts: Mapping[str, ModelFacts],
+) -> Iterator[ModelConfig]:
+    """The artifact, and each that was asked for in its place for want of memory, as far as headers are known."""
+    asked: Candidate | None = candidate
+    while asked is not None:
+        yield asked.artifact
+        header = facts.get(asked.artifact.key)
+        left = () if header is None else smaller(asked.artifact, header)
+        asked = choosing_from(asked, left, resource, catalog) if left else None
 
 
 def _judge(
@@ -226,11 +259,11 @@ def _judge(
             if candidate.artifact.auto is not None and header is not None:
                 said = explained(candidate.artifact, header, candidate.hardware_class.name, passed)
             return replace(answer, headers=looked if answer.headers else (), format_reason=said), looked
-        less = None if header is None else smaller(candidate.artifact, header)
-        if header is None or less is None or answer.cause is not Cause.NO_MEMORY:
+        left = () if header is None else smaller(candidate.artifact, header)
+        if header is None or not left or answer.cause is not Cause.NO_MEMORY:
             return answer, looked
         passed.append(f"{header.quantization} doesn't fit: {answer.reason}")
-        candidate = replace(candidate, artifact=less)
+        candidate = choosing_from(candidate, left, resource, snapshot.settings.catalog)
 
 
 def _hold(
@@ -315,7 +348,7 @@ def _hold(
         kv_limit=None if kv_memory is None else int(parse_quantity(kv_memory)),
         **({"kv_type": spec.runtime.kv_cache_type} if spec.runtime.kv_cache_type else {}),
     )
-    if not fitted.fits and (given is None or smaller(artifact, header) is not None):
+    if not fitted.fits and (given is None or smaller(artifact, header)):
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
     return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted, headers=headers)
 

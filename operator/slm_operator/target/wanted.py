@@ -8,9 +8,16 @@ from slm_operator.crd.quantities import human_bytes, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.faults import Fault
-from slm_operator.model.formats import looked_at
 from slm_operator.model.known import drifted, drifted_adapters, reported_facts
-from slm_operator.placement.choose import Placement, adapters_of, candidates, memory_given, place
+from slm_operator.placement.choose import (
+    Placement,
+    adapters_of,
+    as_decided,
+    candidates,
+    looked_at,
+    memory_given,
+    place,
+)
 from slm_operator.revision.digests import bundle_digest, placement_digest, site_digest, spec_digest
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import FittedMemory, Revision
@@ -155,7 +162,8 @@ def relevant(
 ) -> dict[str, ModelFacts]:
     """Facts of artifacts that the spec still names, and of the formats that were looked at for them."""
     found, _ = candidates(resource, settings)
-    named = [candidate.artifact for candidate in found] + ([] if decided is None else [decided])
-    keys = {each.key for artifact in named for each in looked_at(artifact, facts)}
+    catalog = settings.catalog
+    named = [*found, *(as_decided(each, decided, resource, catalog) for each in found)]
+    keys = {each.key for candidate in named for each in looked_at(candidate, resource, catalog, facts)}
     keys |= {each.key for each in adapters_of(resource)}
     return {key: value for key, value in facts.items() if key in keys}

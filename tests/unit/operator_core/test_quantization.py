@@ -392,6 +392,13 @@ def test_where_nothing_fits_the_smallest_is_told() -> None:
     assert (fits["status"], fits["reason"]) == ("False", "DoesNotFit")
 
 
+def test_what_is_served_for_want_of_a_choice_and_does_not_fit_is_told() -> None:
+    """Of its larger format nothing could be derived: another look would find the same."""
+    world = choosing(offered("F16", 9000 * MIB, offered=("F16",)), nodes=(node(memory="4Gi"),))
+    assert "Deployment" not in world.kinds()
+    assert world.condition("MemoryFits")["reason"] == "DoesNotFit"  # type: ignore[index]
+
+
 def test_memory_that_is_given_is_kept_to_where_a_smaller_format_does() -> None:
     world = choosing(
         offered("Q8_0", 6000 * MIB), offered("Q4_K_M", 200 * MIB), resources={"limits": {"memory": "1Gi"}}
@@ -457,6 +464,29 @@ def test_the_catalog_s_entry_of_a_format_is_taken() -> None:
     assert source("F16") == "m-Q4_K_M.gguf", "that is of another class"
     assert source("F16", GPU) == "m-F16.gguf"
     assert source(None, GPU) == "m-gpu.gguf"
+
+
+def test_the_catalog_s_smaller_format_is_asked_for_and_kept() -> None:
+    eight = CatalogVariant(quantization=Quantization.Q8_0, source="hf://org/m/m-Q8_0.gguf")
+    entry = CatalogEntry(
+        source="hf://org/m/m-Q4_K_M.gguf", quantization="Q4_K_M", license="MIT", variants=(eight,)
+    )
+    settings = SITE.model_copy(update={"catalog": {"m": entry}})
+    model = {"source": "catalog://m", "quantization": "Auto"}
+    world = World(spec(model=model), settings=settings, nodes=(node(memory="4Gi"),))
+    world.settle()
+    world.finish_inspections({eight.source: offered("Q8_0", 6000 * MIB)})
+    world.settle()
+    world.finish_inspections({entry.source: offered("Q4_K_M", 1500 * MIB)})
+    world.settle()
+    before, said = model_of(world.deployment), reason(world)
+    assert (before.source, before.quantization) == (entry.source, "Q4_K_M")
+    other = CPU.model_copy(update={"quantizations": (Quantization.Q8_0,)})
+    world.settings = settings.model_copy(update={"classes": (other,)})
+    world.nodes = (node(memory="64Gi"),)
+    world.edit(runtime={"parallel": 2})
+    world.settle()
+    assert (model_of(world.deployment), reason(world)) == (before, said)
 
 
 def test_every_format_has_its_size() -> None:
