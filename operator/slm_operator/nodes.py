@@ -5,7 +5,7 @@ Whether a node is free is the scheduler's to say.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -75,7 +75,7 @@ class Offer:
     nodes: int
     """Nodes that a pod of the class may run on."""
     memory: int
-    """Allocatable memory of the largest of them, bytes."""
+    """Allocatable memory of the largest of them, less what the class keeps for others; bytes."""
     problem: str | None = None
     """Why there is none, in a sentence without its subject."""
 
@@ -104,7 +104,12 @@ class Nodes:
         asked = (selector, tolerations, wanted)
         if asked not in self._offers:
             self._offers[asked] = self._offer(selector, tolerations, wanted)
-        return self._offers[asked]
+        offered, reserved = self._offers[asked], hardware_class.reserved_memory
+        return (
+            offered
+            if reserved is None
+            else replace(offered, memory=max(0, offered.memory - _whole(reserved)))
+        )
 
     def _offer(
         self,

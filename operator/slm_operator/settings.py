@@ -5,9 +5,25 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from slm_contract.config import EngineName
+from slm_contract.config import EngineName, Quantization
 
 DEFAULT_USER: Final = 65532
+FAST_ON_CPUS: Final = (
+    Quantization.Q4_K_M,
+    Quantization.Q4_K_S,
+    Quantization.Q4_0,
+    Quantization.IQ4_NL,
+    Quantization.Q5_K_M,
+    Quantization.Q5_K_S,
+    Quantization.Q6_K,
+    Quantization.IQ4_XS,
+    Quantization.Q4_1,
+    Quantization.Q5_1,
+    Quantization.Q5_0,
+    Quantization.Q8_0,
+)
+"""The first four are those for which llama.cpp has kernels of their own on every CPU, by how little they lose; the others by
+how much they lose for their size. Below four bits a small model loses too much to do that unasked."""
 
 
 class SettingsModel(BaseModel):
@@ -48,6 +64,11 @@ class HardwareClass(SettingsModel):
     engine: EngineName = EngineName.LLAMA_CPP
     provider: str = "cpu"
     gpu_layers: int = 0
+    quantizations: tuple[Quantization, ...] = Field(default=FAST_ON_CPUS, min_length=1, max_length=16)
+    """What `quantization: Auto` chooses from, the best first: the first that the source has, or that can be derived of it,
+    and that fits. A change of it moves no model that was decided."""
+    reserved_memory: Annotated[str, Field(pattern=r"^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$")] | None = None
+    """Of each node, what isn't for models: what DaemonSets and others hold there."""
     provisionable: bool = False
     """True for pools that grow from zero: that no node exists now is no reason to reject."""
 
@@ -93,8 +114,10 @@ class FetchSettings(SettingsModel):
 
 
 class CatalogVariant(SettingsModel):
-    hardware: str
-    """Class or family of hardware that this artifact is for."""
+    hardware: str | None = None
+    """Class or family of hardware that this artifact is for; None: any."""
+    quantization: Quantization | None = None
+    """Number format that it is in: it is taken where a spec asks for that. None: where a spec asks for none."""
     source: str
     sha256: Annotated[str, Field(pattern="^[a-f0-9]{64}$")] | None = None
 

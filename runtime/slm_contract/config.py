@@ -89,7 +89,9 @@ class ModelConfig(ContractModel):
     """Of the model file at the source, 64 lowercase hex digits; checked before the file gets its name."""
     format: ModelFormat = ModelFormat.AUTO
     quantization: Quantization | None = None
-    """What is served: derived, where the source has the model in a larger format. None: what the source has."""
+    """What is served: the source's variant of that name, else derived of a larger one. None: what the source has."""
+    auto: tuple[Quantization, ...] | None = Field(default=None, max_length=32)
+    """Formats to choose from, the best first; what was chosen of them is `quantization`. None: none is to be chosen."""
     pin: SourcePin | None = None
     """The bytes that the source stood for when this was decided; None: its address says it all."""
     verification: VerificationConfig | None = None
@@ -102,11 +104,16 @@ class ModelConfig(ContractModel):
 
     @property
     def key(self) -> str:
-        """What is asked for: 16 hex digits that name source, checksum and quantization, and what is asked of a signature."""
+        """What is asked for: 16 hex digits that name source, checksum and quantization, and what is asked of a signature.
+
+        What is to be chosen from counts, not what was chosen: it stays the same when that is known.
+        """
         asked = f"{self.source}\n{self.sha256 or ''}"
         if self.part is not None:
             asked += f"\n{self.part.value}"
-        if self.quantization is not None:
+        if self.auto is not None:
+            asked += f"\nAuto {' '.join(self.auto)}"
+        elif self.quantization is not None:
             asked += f"\n{self.quantization.value}"
         if self.verification is not None:
             asked += f"\n{self.verification.to_json()}"

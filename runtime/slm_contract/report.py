@@ -139,6 +139,8 @@ class ModelFacts(ContractModel):
     """All that the model consists of, the first is what an engine opens; as many as a termination message holds."""
     origin: Origin | None = None
     """What it was derived from; None: it is as its source has it."""
+    offered: tuple[str, ...] | None = None
+    """Number formats that the source has it in, as far as their names say; None where none was asked for."""
 
     @property
     def kind(self) -> Literal["model", "adapter", "projector"]:
@@ -180,6 +182,8 @@ class FetchReport(ContractModel):
     """True where the verified file was already in the volume."""
     latest: SourcePin | None = None
     """What the source stands for now, where a pinned model was fetched; None: it wasn't asked, or didn't answer."""
+    moved: dict[str, SourcePin] | None = None
+    """What the sources of pinned adapters stand for now, by the adapters' names, where that is something else."""
     removed: Removed | None = None
     """What made room before."""
 

@@ -24,6 +24,8 @@ class SourcePin(ContractModel):
     """What the source calls that state: a commit, a manifest's digest, an object's version."""
     digest: str
     """64 hex digits that name the bytes of all files."""
+    path: str | None = None
+    """What was chosen where the source has the model in several number formats: a file of it, or a tag."""
 
     @classmethod
     def of(

@@ -76,9 +76,8 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument(
         "--projector",
-        type=Path,
-        metavar="FILE",
-        help="the GGUF file (mmproj) with which the model sees images",
+        metavar="SOURCE",
+        help="the GGUF file (mmproj), or its URI, with which the model sees images",
     )
     serve.add_argument("--name", help="the name that clients ask for; default: the file's")
     serve.add_argument("--host", help="the address to listen on; default: 127.0.0.1")
@@ -166,11 +165,12 @@ def _serve(options: argparse.Namespace, places: Places) -> int:
 
     if options.source is None and options.model is None:
         return serve(config_from_environment(), _moved(options, places))
-    from slm_runtime.local import fetch_local, local_adapter, local_config, local_places
+    from slm_runtime.local import fetch_local, local_adapter, local_config, local_places, local_projector
 
-    places = replace(_moved(options, local_places(places)), projector=options.projector)
+    places = _moved(options, local_places(places))
     settings = {
         "adapters": [local_adapter(each) for each in options.adapter] if options.adapter else None,
+        "projector": local_projector(options.projector) if options.projector else None,
         "context_length": options.context_length,
         "parallel": options.parallel,
         "threads": options.threads,

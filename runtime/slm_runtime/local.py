@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
-from slm_contract.config import AdapterConfig, AuthMode, ModelConfig, RuntimeConfig
+from slm_contract.config import AdapterConfig, AuthMode, ModelConfig, Part, RuntimeConfig
 from slm_runtime.errors import ConfigError
 from slm_runtime.fetching.fetch import Fetch, check_kind
 from slm_runtime.fetching.inspect import inspect_file
@@ -42,7 +42,11 @@ def local_adapter(named: str) -> AdapterConfig:
     name, _, source = named.partition("=")
     if not name or not source:
         raise ConfigError(f"--adapter {named!r} names no adapter.", "Write --adapter NAME=FILE or NAME=URI.")
-    return AdapterConfig(name=name, source=source if "://" in source else Path(source).resolve().as_uri())
+    return AdapterConfig(name=name, source=_uri(source))
+
+
+def local_projector(named: str) -> ModelConfig:
+    return ModelConfig(name="projector", source=_uri(named), part=Part.PROJECTOR)
 
 
 def local_config(model: ModelConfig, settings: Mapping[str, Any], host: str) -> RuntimeConfig:
@@ -86,6 +90,11 @@ def fetch_local(config: RuntimeConfig, places: Places) -> None:
         f'    -d \'{{"model": "{name}", {asked}}}\'',
         file=sys.stderr,
     )
+
+
+def _uri(named: str) -> str:
+    """A URI, or a file's."""
+    return named if "://" in named else Path(named).resolve().as_uri()
 
 
 def _link(model: ModelConfig, path: Path, places: Places) -> None:

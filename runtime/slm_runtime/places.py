@@ -28,8 +28,6 @@ class Places:
     plain_dir: Path = Path(contract.PLAIN_DIR)
     local: bool = False
     """No cluster put it there: somebody has started it on a command line."""
-    projector: Path | None = None
-    """The file that a command line names."""
     termination_message: Path = Path(contract.TERMINATION_MESSAGE)
 
     @classmethod

@@ -59,8 +59,6 @@ def _serve_model(
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
     engine = engine_config(config, model, plain.path(model), [plain.path(each) for each in companions])
-    if places.projector is not None:
-        engine.projector = str(places.projector)
     launched = launch(engine)
     # What follows takes as long to import as the engine needs to load: side by side.
     from slm_runtime.api.http.auth import KeyRing

@@ -44,7 +44,10 @@ def _shorter(report: Report) -> Iterator[Report]:
         yield report.model_copy(update={"failure": _cut(report.failure, message, remedy)})
         message, remedy = message // 2, remedy // 2
     if report.model is not None:
-        yield report.model_copy(update={"model": report.model.model_copy(update={"name": None})})
+        report = report.model_copy(update={"model": report.model.model_copy(update={"name": None})})
+        yield report
+    if isinstance(report, FetchReport) and report.moved:
+        yield report.model_copy(update={"moved": None})
 
 
 def _fewer_files(model: ModelFacts) -> Iterator[ModelFacts]:

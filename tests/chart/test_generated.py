@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from slm_contract.config import EngineName
+from slm_contract.config import EngineName, Quantization
 from slm_operator.settings import (
     CatalogEntry,
     CatalogVariant,
@@ -88,6 +88,7 @@ def test_the_schema_of_fetches_and_catalog_is_that_of_the_code() -> None:
     assert set(fetch["mirrors"]["items"]["properties"]) == wire_names(MirrorSettings)
     assert set(definition("catalogEntry")["properties"]) == wire_names(CatalogEntry)
     assert set(definition("catalogVariant")["properties"]) == wire_names(CatalogVariant)
+    assert definition("quantization")["enum"] == [each.value for each in Quantization]
 
 
 @pytest.mark.parametrize(

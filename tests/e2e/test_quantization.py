@@ -71,6 +71,17 @@ def test_a_smaller_format_is_derived_and_served(
     ns.site.kubectl("delete", "slmdeployment", name, "-n", ns.name)
 
 
+def test_auto_chooses_a_format_and_says_why(served: tuple[Namespace, str]) -> None:
+    ns, url = served
+    ns.apply("auto", spec(url, quantization="Auto"))
+    model = ns.wait_ready("auto")["model"]
+    assert (model["quantization"], model["origin"]["quantization"]) == ("Q4_K_M", "F32")
+    assert model["quantizationReason"] == (
+        "Auto chose Q4_K_M: derived of the source's F32; the first choice of the class cpu"
+    )
+    ns.site.kubectl("delete", "slmdeployment", "auto", "-n", ns.name)
+
+
 def test_what_cannot_be_derived_is_refused_before_a_pod_is_made(served: tuple[Namespace, str]) -> None:
     ns, url = served
     ns.apply("larger", spec(url.replace("tiny-f32", "tiny-q4"), quantization="Q8_0"))

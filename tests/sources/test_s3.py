@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typing_extensions import override
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import ModelConfig, Quantization
 from slm_contract.places import FETCH_ENV
 from slm_contract.source import SourcePin
 from slm_runtime.errors import (
@@ -26,7 +26,8 @@ from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.progress import Progress
-from slm_runtime.models.sources.resolve import open_model
+from slm_runtime.models.sources.asked import Asked
+from slm_runtime.models.sources.resolve import open_as_pinned, open_model
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from tests.cluster.certs import Authority
@@ -164,6 +165,21 @@ def test_a_folder_and_a_pattern(server: S3Server, site: Site, key: str, models: 
     assert fetch(f"s3://plain/{key}/*Q8_0*", site) == models[1]
 
 
+def test_a_format_of_a_folder_stays_the_chosen_one(
+    server: S3Server, site: Site, key: str, models: tuple[bytes, bytes]
+) -> None:
+    server.put("plain", f"{key}/m-F16.gguf", models[0])
+    server.put("plain", f"{key}/m-Q4_K_M.gguf", models[1])
+    asked = Asked(formats=(Quantization.Q8_0,), strict=True)
+    with open_model(f"s3://plain/{key}", site, asked) as model:
+        pin = model.pin
+    assert pin.path == f"{key}/m-F16.gguf"
+    server.put("plain", f"{key}/m-Q8_0.gguf", models[1])
+    decided = ModelConfig(name="m", source=f"s3://plain/{key}", quantization=Quantization.Q8_0, pin=pin)
+    with open_as_pinned(decided, site) as model:
+        assert ([each.path for each in model.files], model.pin) == (["m-F16.gguf"], pin)
+
+
 def test_a_model_in_parts(server: S3Server, site: Site, key: str) -> None:
     parts = [f"m-0000{index}-of-00003.gguf" for index in (1, 2, 3)]
     for part in parts:
@@ -267,7 +283,7 @@ def test_what_was_pinned_is_fetched_where_versions_are_kept(
     deleted = pin_of(source, site)
     server.delete("kept", f"{key}/m.gguf")
     assert isinstance(refusal(source, site), SourceNotFound)
-    with open_model(source, site, deleted.revision) as model:
+    with open_model(source, site, Asked(deleted.revision)) as model:
         assert model.pin == deleted
 
 
@@ -288,7 +304,7 @@ def test_what_was_pinned_is_gone_where_none_are_kept(
 @pytest.mark.parametrize("revision", ["01ARZ3NDEKTSV4RRFFQ69G5FAV", "no version at all"])
 def test_a_version_that_never_was(server: S3Server, site: Site, key: str, revision: str) -> None:
     server.put("kept", f"{key}/m.gguf", b"GGUF")
-    with pytest.raises(SourceDrifted), open_model(f"s3://kept/{key}/m.gguf", site, revision):
+    with pytest.raises(SourceDrifted), open_model(f"s3://kept/{key}/m.gguf", site, Asked(revision)):
         pass
 
 

@@ -14,10 +14,11 @@ from urllib.parse import urljoin
 
 from pydantic import BaseModel, TypeAdapter
 
-from slm_contract.config import ModelConfig, Part, RuntimeConfig
+from slm_contract.config import ModelConfig, RuntimeConfig
 from slm_runtime.__main__ import main
 from slm_runtime.models.sources import resolve
 from slm_runtime.models.sources.artifact import Blob, PlainFile
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.http import HttpBlob
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel
 from slm_runtime.models.sources.site import Site
@@ -54,7 +55,7 @@ class EmptyBlob:
 
 
 @contextmanager
-def listed(uri: str, site: Site, revision: str | None, _: Part | None, /) -> Iterator[RemoteModel]:
+def listed(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     url = uri.removeprefix("listed+")
     with site.client() as client:
         with client.get(url) as response:
@@ -66,7 +67,7 @@ def listed(uri: str, site: Site, revision: str | None, _: Part | None, /) -> Ite
 
         yield RemoteModel(
             tuple(RemoteFile(each.path, PlainFile(each.path, blob(each)), each.sha256) for each in files),
-            revision,
+            asked.revision,
         )
 
 

@@ -1,9 +1,9 @@
 """`spec` of an SLMDeployment. Docstrings are what `kubectl explain` prints; defaults and bounds go into the schema."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from slm_contract.config import AuthMode, KVCacheType, ModelFormat, Quantization
 from slm_operator.crd.base import (
@@ -42,6 +42,13 @@ class CABundle(ApiModel):
     """ConfigMap with the certificates of the CAs that sign for the source."""
 
 
+AUTO: Final = "Auto"
+WantedQuantization = Annotated[
+    Quantization | Literal["Auto"],
+    WithJsonSchema({"type": "string", "enum": [AUTO, *(each.value for each in Quantization)]}),
+]
+
+
 class ModelVariant(ApiModel):
     hardware: HardwareName
     """Class or family of hardware that this artifact is for."""
@@ -51,7 +58,7 @@ class ModelVariant(ApiModel):
     """Checksum of this artifact."""
     format: ModelFormat = ModelFormat.AUTO
     """Format of this artifact; `Auto` reads it from the file."""
-    quantization: Quantization | None = None
+    quantization: WantedQuantization | None = None
     """Number format that this artifact is served in, as `model.quantization`, which says nothing of it."""
 
 
@@ -114,9 +121,11 @@ class Model(ApiModel):
     """Checksum of the model file, as the source has it; one that doesn't match is never served."""
     format: ModelFormat = ModelFormat.AUTO
     """Format of the model file; `Auto` reads it from the file."""
-    quantization: Quantization | None = None
-    """Number format that the model is served in: where the source has a larger one (F32, F16, BF16 or Q8_0), this is derived
-    of it after the fetch. Absent: what the source has."""
+    quantization: WantedQuantization | None = None
+    """Number format that the model is served in: of several that the source has, the file of that name is taken; where it
+    has only a larger one (F32, F16, BF16 or Q8_0), this is derived of that after the fetch. `Auto` takes the best for the
+    hardware class that fits into memory, and keeps to it; `status.model.quantizationReason` says why. Absent: what the
+    source has."""
     credentials: Credentials | None = None
     """What the source asks for; never sent to another host."""
     ca_bundle: CABundle | None = None

@@ -101,6 +101,8 @@ class ModelStatus(ApiModel):
     """The architecture that its header names."""
     quantization: Annotated[str, Field(max_length=64)] | None = None
     """The number format of its weights."""
+    quantization_reason: Text | None = None
+    """Why this one, where `model.quantization` is `Auto`."""
     context_length: int | None = None
     """Tokens that one request may hold."""
     size_bytes: Bytes | None = None

@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from slm_contract import places
-from slm_contract.config import ModelConfig, RuntimeConfig
+from slm_contract.config import AdapterConfig, ModelConfig, RuntimeConfig
 from slm_contract.report import FetchReport, ModelFacts
 from slm_contract.retention import Removed
 from slm_contract.source import SourcePin
+from slm_operator.model.formats import chosen
 from slm_operator.model.source import says_it_all
 from slm_operator.snapshot import Document
 
@@ -40,11 +41,17 @@ def reported_facts(
 
 
 def pinned(artifact: _Config, facts: Mapping[str, ModelFacts]) -> _Config:
-    """The artifact as its header was found: the source's bytes of that moment, unless its address names them for ever."""
+    """The artifact as its header was found: the source's bytes of that moment, unless its address names them for ever.
+
+    Where its number format was to be chosen, the one that was.
+    """
     known = facts.get(artifact.key)
-    if known is None or says_it_all(artifact):
+    if known is None:
         return artifact
-    return artifact.model_copy(update={"pin": known.pin})
+    found: dict[str, object] = {} if says_it_all(artifact) else {"pin": known.pin}
+    if artifact.auto is not None:
+        found["quantization"] = chosen(artifact, known)
+    return artifact.model_copy(update=found)
 
 
 def drifted(pods: Iterable[Document], artifact: ModelConfig) -> SourcePin | None:
@@ -61,6 +68,22 @@ def drifted(pods: Iterable[Document], artifact: ModelConfig) -> SourcePin | None
             ):
                 return report.latest
     return None
+
+
+def drifted_adapters(pods: Iterable[Document], adapters: Collection[AdapterConfig]) -> dict[str, SourcePin]:
+    """By name: what the sources of pinned adapters stand for now, where pods that fetched them found something else."""
+    found: dict[str, SourcePin] = {}
+    for pod in pods:
+        config = runtime_config(pod.get("spec", {}))
+        held = (
+            {} if config is None else {each.name: each for each in config.adapters or () if each in adapters}
+        )
+        for report in _reports(pod):
+            for name, now in (report.moved or {}).items():
+                pin = held[name].pin if name in held else None
+                if pin is not None and now.digest != pin.digest:
+                    found[name] = now
+    return found
 
 
 @dataclass(frozen=True)

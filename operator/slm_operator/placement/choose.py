@@ -1,25 +1,26 @@
 """The choice: the first preferred class that has an artifact, nodes and memory, and that the scheduler hasn't refused."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import ModelConfig, Quantization
 from slm_contract.context import longest_context
 from slm_contract.report import ModelFacts
 from slm_operator.crd.cache import CacheMode
 from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
-from slm_operator.crd.spec import Engine, FlashAttention, Hardware
+from slm_operator.crd.spec import AUTO, Engine, FlashAttention, Hardware
 from slm_operator.model.catalog import entry_of
 from slm_operator.model.fit import Fit, fit
+from slm_operator.model.formats import explained, smaller
 from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL
 from slm_operator.model.source import says_it_all
 from slm_operator.nodes import Nodes
 from slm_operator.placement.companions import adapters_of, companions_of, mismatch, projector_of
 from slm_operator.placement.devices import devices_wanted
 from slm_operator.placement.rejection import Cause, Rejected
-from slm_operator.settings import CatalogEntry, HardwareClass, Settings
+from slm_operator.settings import CatalogEntry, CatalogVariant, HardwareClass, Settings
 from slm_operator.snapshot import Snapshot
 
 
@@ -38,6 +39,8 @@ class Placement:
     rejected: tuple[Rejected, ...]
     selected: Candidate | None = None
     reason: str = ""
+    format_reason: str = ""
+    """Why this number format, where it was to be chosen."""
     fit: Fit | None = None
     """None where the model's header hasn't been read."""
     headers: tuple[Candidate, ...] = ()
@@ -52,25 +55,41 @@ def artifact_for(
     """The variant for the class, else for its family, else the model itself; what the catalog has for it."""
     model = resource.spec.model
     chosen = _variant(model.variants, hardware_class) or model
-    source, sha256 = chosen.source, chosen.sha256
+    source, sha256, wanted = chosen.source, chosen.sha256, chosen.quantization
+    auto = hardware_class.quantizations if wanted == AUTO else None
+    quantization = wanted if isinstance(wanted, Quantization) else None
     entry = entry_of(source, catalog)
     if entry is not None:
-        listed = _variant(entry.variants, hardware_class) or entry
+        listed = _listed(entry, hardware_class, auto or ((quantization,) if quantization else ()))
         source, sha256 = listed.source, sha256 or listed.sha256
     return ModelConfig(
         name=resource.model_name,
         source=source,
         sha256=sha256,
         format=chosen.format,
-        quantization=chosen.quantization,
+        quantization=quantization,
+        auto=auto,
         verification=None if model.verification is None else model.verification.config,
         mounted=True if resource.spec.cache.mode is CacheMode.IMAGE else None,
     )
 
 
+def _listed(
+    entry: CatalogEntry, hardware_class: HardwareClass, formats: Sequence[Quantization]
+) -> CatalogEntry | CatalogVariant:
+    """What an entry of the catalog has for a class: the first of some formats that it names, else what it has for all."""
+    fitting = [
+        each for each in entry.variants if each.hardware in {None, hardware_class.name, hardware_class.family}
+    ]
+    usual = _variant((each for each in fitting if each.quantization is None), hardware_class) or entry
+    by_format: dict[str | None, CatalogEntry | CatalogVariant] = {usual.quantization: usual}
+    by_format |= {each.quantization: each for each in fitting if each.quantization is not None}
+    return next((by_format[each.value] for each in formats if each.value in by_format), usual)
+
+
 class _ForHardware(Protocol):
     @property
-    def hardware(self) -> str: ...
+    def hardware(self) -> str | None: ...
 
 
 _Variant = TypeVar("_Variant", bound=_ForHardware)
@@ -106,6 +125,7 @@ def place(
     *,
     previous: str | None = None,
     barred: Mapping[str, Rejected] | None = None,
+    decided: ModelConfig | None = None,
 ) -> Placement:
     """Select a class.
 
@@ -117,13 +137,17 @@ def place(
         The class in use, where it was decided from the same parts of the spec: it is kept if it still can be.
     barred
         By class: what the scheduler has refused before, with its words.
+    decided
+        What runs on the previous class: its number format was chosen from what it says, not from what would be today.
     """
-    classes = snapshot.settings.classes
+    classes, catalog = snapshot.settings.classes, snapshot.settings.catalog
     found, unknown = candidates(resource, snapshot.settings)
     refused = barred or {}
     for candidate in found:
         if candidate.hardware_class.name == previous and previous not in refused:
-            answer = _judge(snapshot, resource, facts, candidate, standing=True)
+            answer, _ = _judge(
+                snapshot, resource, facts, as_decided(candidate, decided, resource, catalog), standing=True
+            )
             if isinstance(answer, Placement):
                 return answer
     rejected = list(unknown)
@@ -133,10 +157,10 @@ def place(
         if name in refused:
             rejected.append(refused[name])
             continue
-        answer = _judge(snapshot, resource, facts, candidate)
+        answer, looked = _judge(snapshot, resource, facts, candidate)
         if isinstance(answer, Rejected):
             rejected.append(answer)
-            headers += _with_companions(candidate, resource) if answer.by_header else []
+            headers += looked if answer.by_header else ()
             continue
         looked_at = {each.artifact.key for each in headers}
         return replace(
@@ -159,6 +183,44 @@ def memory_given(resource: SLMDeployment) -> int | None:
     return None if text is None else int(parse_quantity(text))
 
 
+def choosing_from(
+    candidate: Candidate,
+    formats: tuple[Quantization, ...],
+    resource: SLMDeployment,
+    catalog: Mapping[str, CatalogEntry],
+) -> Candidate:
+    """The same class, with what there is for it of other number formats."""
+    chosen = candidate.hardware_class.model_copy(update={"quantizations": formats})
+    return replace(candidate, artifact=artifact_for(resource, chosen, catalog))
+
+
+def as_decided(
+    candidate: Candidate,
+    decided: ModelConfig | None,
+    resource: SLMDeployment,
+    catalog: Mapping[str, CatalogEntry],
+) -> Candidate:
+    """Choosing from what was chosen from, where its format was chosen before."""
+    if decided is None or decided.auto is None or candidate.artifact.auto is None:
+        return candidate
+    return choosing_from(candidate, decided.auto, resource, catalog)
+
+
+def looked_at(
+    candidate: Candidate,
+    resource: SLMDeployment,
+    catalog: Mapping[str, CatalogEntry],
+    facts: Mapping[str, ModelFacts],
+) -> Iterator[ModelConfig]:
+    """The artifact, and each that was asked for in its place for want of memory, as far as headers are known."""
+    asked: Candidate | None = candidate
+    while asked is not None:
+        yield asked.artifact
+        header = facts.get(asked.artifact.key)
+        left = () if header is None else smaller(asked.artifact, header)
+        asked = choosing_from(asked, left, resource, catalog) if left else None
+
+
 def _judge(
     snapshot: Snapshot,
     resource: SLMDeployment,
@@ -166,6 +228,36 @@ def _judge(
     candidate: Candidate,
     *,
     standing: bool = False,
+) -> tuple[Placement | Rejected, tuple[Candidate, ...]]:
+    """Hold one class against engine, nodes and memory, with the largest number format that fits where one is to be chosen.
+
+    Beside it all whose headers had a say.
+    """
+    passed: list[str] = []
+    looked: tuple[Candidate, ...] = ()
+    while True:
+        answer = _hold(snapshot, resource, facts, candidate, standing=standing)
+        looked = (*looked, *(each for each in _with_companions(candidate, resource) if each not in looked))
+        header = facts.get(candidate.artifact.key)
+        if isinstance(answer, Placement):
+            said = ""
+            if candidate.artifact.auto is not None and header is not None:
+                said = explained(candidate.artifact, header, candidate.hardware_class.name, passed)
+            return replace(answer, headers=looked if answer.headers else (), format_reason=said), looked
+        left = () if header is None else smaller(candidate.artifact, header)
+        if header is None or not left or answer.cause is not Cause.NO_MEMORY:
+            return answer, looked
+        passed.append(f"{header.quantization} doesn't fit: {answer.reason}")
+        candidate = choosing_from(candidate, left, resource, snapshot.settings.catalog)
+
+
+def _hold(
+    snapshot: Snapshot,
+    resource: SLMDeployment,
+    facts: Mapping[str, ModelFacts],
+    candidate: Candidate,
+    *,
+    standing: bool,
 ) -> Placement | Rejected:
     """Hold one class against engine, nodes and memory; one that is in use isn't asked for its nodes again."""
     spec, chosen = resource.spec, candidate.hardware_class
@@ -190,7 +282,7 @@ def _judge(
     header, given = facts.get(artifact.key), memory_given(resource)
     headers = _with_companions(candidate, resource)
     unread = [each.artifact for each in headers if each.artifact.key not in facts]
-    pending = any(given is None or each.quantization or not says_it_all(each) for each in unread)
+    pending = any(given is None or each.quantization or each.auto or not says_it_all(each) for each in unread)
     reason = f"{chosen.name}: {_fitting(snapshot.nodes, asked, spec.hardware)}"
     if header is None or pending:
         return Placement(
@@ -206,6 +298,13 @@ def _judge(
     wrong = mismatch(header, adapters, projector)
     if wrong is not None:
         return Rejected(hardware=chosen.name, cause=wrong.cause, reason=wrong.reason)
+    if artifact.auto is not None and header.offered is None and header.sha256 is None:
+        return Rejected(
+            hardware=chosen.name,
+            cause=Cause.NO_IMAGE,
+            reason="its runtime image is of an earlier version, which chooses no number format",
+            underived=header.quantization or "",
+        )
     if artifact.quantization not in {None, header.quantization}:
         return Rejected(
             hardware=chosen.name,
@@ -236,7 +335,7 @@ def _judge(
         projector=projector,
         **({"kv_type": spec.runtime.kv_cache_type} if spec.runtime.kv_cache_type else {}),
     )
-    if not fitted.fits and given is None:
+    if not fitted.fits and (given is None or smaller(artifact, header)):
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
     return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted, headers=headers)
 

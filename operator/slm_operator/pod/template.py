@@ -156,7 +156,7 @@ def fetch_container(
     retention
         What of other models stays on the volume; None: all of them.
     """
-    own = FETCH_MEMORY if config.model.quantization is None else QUANTIZING_MEMORY
+    own = QUANTIZING_MEMORY if config.model.quantization or config.model.auto else FETCH_MEMORY
     memory = {
         kind: own if decrypts_for is None else decrypts_for[kind]["memory"] for kind in ("requests", "limits")
     }

@@ -1,13 +1,15 @@
 """Which parts of a spec, and of the operator's settings, a revision is made from: while they are the same, it stands."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Model, Spec
 from slm_operator.digest import digest
 from slm_operator.model.catalog import entries
 from slm_operator.settings import DEFAULT_USER, HardwareClass, Settings
+
+_NOT_OF_THE_POD: Final = ("image", "family", "provisionable", "quantizations", "reserved_memory")
 
 
 def spec_digest(resource: SLMDeployment) -> str:
@@ -74,12 +76,8 @@ def placement_digest(spec: Spec) -> str:
 
 
 def bundle_digest(hardware_class: HardwareClass) -> str:
-    """A class without its image, which has rules of its own."""
-    return digest(
-        hardware_class.model_dump(
-            mode="json", exclude_defaults=True, exclude={"image", "family", "provisionable"}
-        )
-    )
+    """A class without its image, which has rules of its own, and without what only decides."""
+    return digest(hardware_class.model_dump(mode="json", exclude_defaults=True, exclude=set(_NOT_OF_THE_POD)))
 
 
 def site_digest(settings: Settings, model: Model) -> str:

@@ -84,6 +84,8 @@ class Revision(Kept):
     reason: str
     """Why this class."""
     rejected: tuple[Rejected, ...] = ()
+    format_reason: str = ""
+    """Why this number format, where it was chosen."""
     facts: dict[str, ModelFacts] = Field(default_factory=dict)
     """By model key: the headers that had a say."""
     spec: str

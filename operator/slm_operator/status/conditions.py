@@ -170,16 +170,22 @@ def _told_as_true(condition: str) -> Check:
 
 
 def _source_drifted(view: View) -> tuple[Truth, str, str] | None:
-    if view.latest is None or view.artifact.pin is None:
+    adapters = () if view.revision is None else view.revision.adapters
+    moved = [(each.source, each.pin, view.moved.get(each.name)) for each in adapters]
+    found = [
+        f"{source} stands for {now.revision or now.digest} now, {pin.revision or pin.digest} was pinned"
+        for source, pin, now in ((view.artifact.source, view.artifact.pin, view.latest), *moved)
+        if now is not None and pin is not None
+    ]
+    if not found:
         return None
-    now, pinned = (each.revision or each.digest for each in (view.latest, view.artifact.pin))
     follows = view.resource.spec.model.refresh_policy == "OnChange"
     does = (
         "it is rolled out"
         if follows
         else "what was pinned is served on: to follow, write refreshPolicy: OnChange"
     )
-    return "True", "SourceMoved", f"{view.artifact.source} stands for {now} now, {pinned} was pinned; {does}"
+    return "True", "SourceMoved", "; ".join((*found, does))
 
 
 def _denied(view: View, condition: str) -> tuple[Truth, str, str] | None:

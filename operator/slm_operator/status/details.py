@@ -49,9 +49,10 @@ def model(view: View) -> ModelStatus:
     return known.model_copy(
         update={
             "source": view.artifact.source[:1024],
-            "resolved": file_name(view.artifact.source)[:1024],
+            "resolved": ((None if pin is None else pin.path) or file_name(view.artifact.source))[:1024],
             # What a spec gives is of what the source has.
             "sha256": (None if view.artifact.quantization else view.artifact.sha256) or known.sha256,
+            "quantization_reason": (view.revision.format_reason[:1024] or None) if view.revision else None,
             "revision": None if pin is None or pin.revision is None else pin.revision[:1024],
             "digest": None if pin is None else pin.digest,
             "context_length": context,

@@ -164,10 +164,13 @@ def _decide(
         resource,
         wanted.facts,
         previous=current.hardware_class.name if current is not None and same else None,
+        decided=wanted.decided,
         barred={} if patience is None else patience.barred,
     )
     if current is not None and _stays(placement, current) and same:
         placement = replace(placement, reason=current.reason, rejected=current.rejected)
+        if _chose_as(placement, current, wanted):
+            placement = replace(placement, format_reason=current.format_reason)
     if anew and current is not None and _stays(placement, current):
         return keep
     if placement.pending:
@@ -183,6 +186,13 @@ def _decide(
 def _stays(placement: Placement, current: Revision) -> bool:
     selected = placement.selected
     return selected is not None and selected.hardware_class.name == current.hardware_class.name
+
+
+def _chose_as(placement: Placement, current: Revision, wanted: Wanted) -> bool:
+    """Whether its number format was chosen by what is known of it still: then the words for that stand too."""
+    key = current.artifact.key
+    same = placement.selected is not None and placement.selected.artifact.key == key
+    return same and wanted.facts.get(key) == current.facts.get(key)
 
 
 def _made(
@@ -206,6 +216,7 @@ def _made(
         memory=rollback.taught(wanted.memory(placement), times, wanted.available(chosen)),
         reason=placement.reason,
         rejected=placement.rejected,
+        format_reason=placement.format_reason,
         facts=dict(wanted.facts),
         spec=wanted.spec,
         placement=wanted.placement,
@@ -217,7 +228,7 @@ def _made(
         template = pod_template(resource, wanted.settings, bare, key_owned=_key_owned(resource, current))
         revision = bare.model_copy(update={"template": labelled(template)})
     else:
-        why = {name: getattr(bare, name) for name in ("reason", "rejected", "placement")}
+        why = {name: getattr(bare, name) for name in ("reason", "rejected", "format_reason", "placement")}
         revision = alike.model_copy(update=why)
     named = revision.named(resource.name, history.next_number)
     return history.known.get(named.name, named)

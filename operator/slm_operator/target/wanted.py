@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 
+from slm_contract.config import ModelConfig
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import human_bytes, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.faults import Fault
-from slm_operator.model.known import drifted, reported_facts
-from slm_operator.placement.choose import Placement, candidates, memory_given, place
+from slm_operator.model.known import drifted, drifted_adapters, reported_facts
+from slm_operator.placement.choose import (
+    Placement,
+    as_decided,
+    candidates,
+    looked_at,
+    memory_given,
+    place,
+)
 from slm_operator.placement.companions import companions_of
 from slm_operator.revision.digests import bundle_digest, placement_digest, site_digest, spec_digest
 from slm_operator.revision.history import History
@@ -36,14 +44,13 @@ class Wanted:
             **reported_facts(snapshot.pods),
             **(history.current.facts if history.current is not None else {}),
         }
-        self.refreshes = self._refreshes()
-        """Whether the source has moved on, and the spec asks to follow."""
-        if self.refreshes and history.current is not None:
-            key = history.current.artifact.key
-            inspected = reported_facts(snapshot.pods, ("inspect",)).get(key)
-            known = {name: each for name, each in known.items() if name != key}
-            known |= {} if inspected is None else {key: inspected}
-        self.facts = relevant(resource, self.settings, known)
+        moved = self._moved()
+        self.refreshes = bool(moved)
+        """Whether a source has moved on, and the spec asks to follow."""
+        inspected = reported_facts(snapshot.pods, ("inspect",)) if moved else {}
+        known = {key: each for key, each in known.items() if key not in moved}
+        known |= {key: each for key, each in inspected.items() if key in moved}
+        self.facts = relevant(resource, self.settings, known, self.decided)
         self.site = site_digest(self.settings, resource.spec.model)
 
     @property
@@ -63,11 +70,20 @@ class Wanted:
             chosen
         )
 
-    def _refreshes(self) -> bool:
+    @property
+    def decided(self) -> ModelConfig | None:
+        """The artifact that was decided of the same parts of the spec: what its format was chosen from still holds."""
         current = self.history.current
+        return current.artifact if current is not None and current.placement == self.placement else None
+
+    def _moved(self) -> frozenset[str]:
+        """Keys of what the spec asks to follow."""
+        current, pods = self.history.current, self.snapshot.pods
         if current is None or self.resource.spec.model.refresh_policy != "OnChange":
-            return False
-        return drifted(self.snapshot.pods, current.artifact) is not None
+            return frozenset()
+        adapters = drifted_adapters(pods, current.adapters)
+        keys = {each.key for each in current.adapters if each.name in adapters}
+        return frozenset(keys | ({current.artifact.key} if drifted(pods, current.artifact) else set()))
 
     def may_learn(self, faults: Sequence[Fault]) -> bool:
         """Whether pods were killed for memory, and more may be tried."""
@@ -83,7 +99,13 @@ class Wanted:
 
     def taught_request(self, current: Revision) -> str:
         """The request that one lesson more would lead to."""
-        placement = place(self.snapshot, self.resource, self.facts, previous=current.hardware_class.name)
+        placement = place(
+            self.snapshot,
+            self.resource,
+            self.facts,
+            previous=current.hardware_class.name,
+            decided=self.decided,
+        )
         if placement.fit is None:
             return current.memory.request
         times = rollback.lessons(self.history.rollout, self.spec) + 1
@@ -135,11 +157,16 @@ def image_of(resource: SLMDeployment, settings: Settings, hardware_class: Hardwa
 
 
 def relevant(
-    resource: SLMDeployment, settings: Settings, facts: Mapping[str, ModelFacts]
+    resource: SLMDeployment,
+    settings: Settings,
+    facts: Mapping[str, ModelFacts],
+    decided: ModelConfig | None = None,
 ) -> dict[str, ModelFacts]:
-    """Facts of artifacts that the spec still names."""
+    """Facts of artifacts that the spec still names, and of the formats that were looked at for them."""
     found, _ = candidates(resource, settings)
-    artifacts = [candidate.artifact for candidate in found]
+    catalog = settings.catalog
+    named = [*found, *(as_decided(each, decided, resource, catalog) for each in found)]
+    artifacts = [each for candidate in named for each in looked_at(candidate, resource, catalog, facts)]
     companions = (each for artifact in artifacts for each in companions_of(resource, artifact))
     keys = {each.key for each in (*artifacts, *companions)}
     return {key: value for key, value in facts.items() if key in keys}

@@ -23,9 +23,6 @@ class Value(msgspec.Struct, array_like=True):
     """Base of what travels inside a message."""
 
 
-# --- API process to engine process
-
-
 class AdapterFile(Value):
     """A LoRA adapter; requests name it by its place in the configuration, counted from 1."""
 
@@ -226,9 +223,6 @@ class Tokenize(Message):
 class Detokenize(Message):
     id: int
     tokens: list[int]
-
-
-# --- Engine process to API process
 
 
 class MemoryBreakdown(Value):

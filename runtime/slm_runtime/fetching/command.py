@@ -14,7 +14,7 @@ can only fail again, for as long as neither the spec (then the folder is another
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from slm_contract.config import ModelConfig
@@ -90,9 +90,13 @@ class FetchCommand:
     def run(self) -> int:
         try:
             self._make_room()
-            (model, cached), *_ = [self._bring(each) for each in self._fetches]
-            latest = None if cached else self._fetches[0].latest()
-            self._leave(model=model.facts, cached=cached, latest=latest)
+            fetched = [self._bring(each) for each in self._fetches]
+            latest, *others = [
+                None if there.cached else each.latest()
+                for each, there in zip(self._fetches, fetched, strict=True)
+            ]
+            model, cached = fetched[0]
+            self._leave(model=model.facts, cached=cached, latest=latest, moved=self._moved(others))
         except RuntimeFailure as failure:
             self._leave(failure=failure.to_failure())
             _log.error(failure.message, extra={"fields": {"remedy": failure.remedy}})
@@ -100,6 +104,15 @@ class FetchCommand:
                 return failure.exit_code
             return ExitCode.FETCH_PERMANENT if failure.permanent else ExitCode.FETCH_TRANSIENT
         return ExitCode.OK
+
+    def _moved(self, latest: Iterable[SourcePin | None]) -> dict[str, SourcePin] | None:
+        """Of the adapters' sources those that stand for something else than what was pinned."""
+        moved = {
+            each.name: now
+            for each, now in zip(self._models[1:], latest, strict=True)
+            if now is not None and each.pin is not None and now.digest != each.pin.digest
+        }
+        return moved or None
 
     def _bring(self, fetch: Fetch) -> Fetched:
         self._current = fetch
@@ -171,6 +184,7 @@ class FetchCommand:
         failure: Failure | None = None,
         cached: bool = False,
         latest: SourcePin | None = None,
+        moved: dict[str, SourcePin] | None = None,
     ) -> None:
         seconds = round(time.monotonic() - self._started, 3)
         report = FetchReport(
@@ -180,6 +194,7 @@ class FetchCommand:
             seconds=seconds,
             cached=cached,
             latest=latest,
+            moved=moved,
             removed=self._removed,
         )
         leave(report, self._termination_message)

@@ -13,12 +13,13 @@ from slm_runtime.fetching.progress import Progress
 from slm_runtime.fetching.quantize import Quantizer
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import ModelFolder
-from slm_runtime.models.quantization import REQUANTIZED, derived_name, is_derived, origin_of, predicted
+from slm_runtime.models.quantization import REQUANTIZED, derived_name, origin_of, predicted, to_derive
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.remote import RemoteModel
 
 
 def plan(
-    remote: RemoteModel, identities: Path, wanted: Quantization | None, quantizer: Quantizer | None = None
+    remote: RemoteModel, identities: Path, asked: Asked, quantizer: Quantizer | None = None
 ) -> ModelFacts:
     """What the model will be, before anything but its headers is transferred; its origin is None where nothing is derived.
 
@@ -29,11 +30,16 @@ def plan(
     UnsupportedQuantization
     RuntimeFailure
     """
-    if wanted is None:
+    if not asked.formats:
         return remote_facts(remote, identities)
     with TemporaryDirectory(prefix="headers-") as scratch:
         source = remote_facts(remote, identities, Path(scratch))
-        if source.kind != "model" or not is_derived(source, wanted):
+        if source.kind != "model":
+            return source
+        offered = remote.offered or ((source.quantization,) if source.quantization else ())
+        source = source.model_copy(update={"offered": offered})
+        wanted = to_derive(source, asked.formats, strict=asked.strict)
+        if wanted is None:
             return source
         weights = (quantizer or Quantizer()).weigh(Path(scratch) / source.file_name, wanted)
     return predicted(source, wanted, weights)

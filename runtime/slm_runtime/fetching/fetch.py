@@ -34,6 +34,7 @@ from slm_runtime.fetching.verification import Verification, VerifiedSignature, d
 from slm_runtime.models.encrypted import PlainVolume, changed_at, in_plain, is_encrypted
 from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.remote import RemoteModel
 from slm_runtime.models.sources.resolve import open_as_pinned, open_model
 from slm_runtime.models.sources.site import Site
@@ -164,7 +165,7 @@ class Fetch:
         if pin is None or pin.revision is None:
             return None
         try:
-            with open_model(self.model.source, self._site, part=self.model.part) as remote:
+            with open_model(self.model.source, self._site, Asked.by(self.model)) as remote:
                 return remote.pin
         except RuntimeFailure:
             return None
@@ -280,18 +281,17 @@ class Fetch:
 
     def _planned(self, remote: RemoteModel) -> ModelFacts | None:
         """What shall be derived of it; None: nothing."""
-        wanted = self.model.quantization
-        if wanted is None:
+        if self.model.quantization is None:
             return None
         # What a process that was ended has left of it is of no use, and takes room.
         self.folder.derived.unlink(missing_ok=True)
-        planned = plan(remote, self._site.places.identities, wanted, self._quantizer)
+        planned = plan(remote, self._site.places.identities, Asked.by(self.model), self._quantizer)
         return None if planned.origin is None else planned
 
     def _share(self, remote: RemoteModel) -> None:
         """What it is derived of may lie beside it, served as it is: then it isn't transferred again."""
         beside = ModelFolder(
-            self._site.places.model_dir, self.model.model_copy(update={"quantization": None})
+            self._site.places.model_dir, self.model.model_copy(update={"quantization": None, "auto": None})
         )
         found, known = beside.fetched(), self.folder.verified()
         there = {} if found is None else {each.path: each.sha256 for each in found.facts.files}

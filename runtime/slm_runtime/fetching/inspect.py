@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from slm_contract.config import ModelConfig, Part, Quantization, VerificationConfig
+from slm_contract.config import ModelConfig, VerificationConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import FetchReport, ModelFacts
 from slm_runtime.errors import RuntimeFailure, SourceNotFound
@@ -13,6 +13,7 @@ from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.verification import Verification
 from slm_runtime.models.folder import storage_errors
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
+from slm_runtime.models.sources.asked import LATEST, Asked
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
@@ -26,7 +27,7 @@ def inspect_command(model: ModelConfig, site: Site, patience: Patience | None = 
     facts = failure = None
     code = ExitCode.OK
     try:
-        facts = inspect(model.source, site, patience, model.verification, model.quantization, model.part)
+        facts = inspect(model.source, site, patience, model.verification, Asked.by(model))
     except RuntimeFailure as error:
         failure = error.to_failure()
         code = ExitCode.FETCH_PERMANENT if error.permanent else ExitCode.FETCH_TRANSIENT
@@ -42,8 +43,7 @@ def inspect(
     site: Site,
     patience: Patience | None = None,
     verification: VerificationConfig | None = None,
-    quantization: Quantization | None = None,
-    part: Part | None = None,
+    asked: Asked = LATEST,
 ) -> ModelFacts:
     """Read the header of a model: a URI, or a local file.
 
@@ -51,10 +51,8 @@ def inspect(
     ----------
     verification
         What is asked of its signature: that it is there and by whom is known here, what it is of only when all is fetched.
-    quantization
-        What shall be derived of it: then the answer is what that will be.
-    part
-        What of the source is looked at; None: the model.
+    asked
+        In which number format: where it has to be derived the answer is what that will be.
 
     Raises
     ------
@@ -65,12 +63,12 @@ def inspect(
     patience = patience or Patience()
     while True:
         try:
-            with storage_errors(site.places.model_dir), open_model(source, site, part=part) as remote:
+            with storage_errors(site.places.model_dir), open_model(source, site, asked) as remote:
                 if verification is not None:
-                    asked = Verification(verification, site)
-                    asked.read(remote, asked.find(remote))
+                    trusted = Verification(verification, site)
+                    trusted.read(remote, trusted.find(remote))
                 identities = site.places.identities
-                facts = plan(remote, identities, quantization)
+                facts = plan(remote, identities, asked)
                 return facts.model_copy(update={"pin": remote.pin})
         except RuntimeFailure as failure:
             patience.wait(failure, 0)

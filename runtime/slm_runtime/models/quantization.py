@@ -1,7 +1,7 @@
 """Which number formats are derived from which, and what a derived model is."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -24,6 +24,8 @@ _DERIVED: Final[Mapping[str, frozenset[Quantization]]] = {
     REQUANTIZED: frozenset(Quantization) - _SIXTEEN_BITS - {Quantization.Q8_0},
 }
 """By what the source has: a smaller format of a larger one, never the other way."""
+_LARGER: Final = ("F16", "BF16", "F32", REQUANTIZED)
+"""From which to derive where there are several: F32 has as a rule no more in it than the smaller two."""
 _SHARD: Final = re.compile(r"-\d{5}-of-\d{5}")
 
 
@@ -60,6 +62,33 @@ def is_derived(source: ModelFacts, wanted: Quantization) -> bool:
         f"{source.file_name} is quantized already ({source.quantization or 'in a format without a name'}):"
         f" {wanted.value} of that would be worse than {wanted.value} of the model itself.",
     )
+
+
+def to_derive(source: ModelFacts, formats: Iterable[Quantization], *, strict: bool) -> Quantization | None:
+    """The first of some formats that the source has, or that can be derived; None: it is served as it is.
+
+    Parameters
+    ----------
+    strict
+        Whether it may not be served in any other.
+
+    Raises
+    ------
+    UnsupportedQuantization
+        None of them can be.
+    """
+    for wanted in formats:
+        try:
+            return wanted if is_derived(source, wanted) else None
+        except UnsupportedQuantization:
+            if strict:
+                raise
+    return None
+
+
+def larger_ones(wanted: Quantization) -> tuple[str, ...]:
+    """The formats that it can be derived of, the best first."""
+    return tuple(each for each in _LARGER if wanted in _DERIVED[each])
 
 
 def derived_name(path: str, wanted: Quantization) -> str:

@@ -21,6 +21,7 @@ from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.fetching.quantize import COMMAND, Quantizer
 from slm_runtime.models.prune import cached_models
+from slm_runtime.models.sources import asked as sources
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from tests.runtime.api.server import KEY, serving
@@ -65,6 +66,10 @@ def fetch_of(site: Site, source: str, wanted: Quantization | None, **asked: obje
     return Fetch(model, site, patience=Patience(first_wait=0.001), block=100_000)
 
 
+def in_format(wanted: Quantization) -> sources.Asked:
+    return sources.Asked(formats=(wanted,), strict=True)
+
+
 def names(fetch: Fetch) -> set[str]:
     return {path.name for path in fetch.folder.path.iterdir()} - {".lock", ".served"}
 
@@ -85,7 +90,7 @@ def test_a_model_is_derived_as_it_was_foreseen(
     web: WebServer, site: Site, tiny: bytes, wanted: Quantization
 ) -> None:
     source, digest = web.put("m.gguf", tiny), hashlib.sha256(tiny).hexdigest()
-    foreseen = inspect(source, site, quantization=wanted)
+    foreseen = inspect(source, site, asked=in_format(wanted))
     fetch = fetch_of(site, source, wanted, sha256=digest)
     model = fetch.run().model
     facts = model.facts
@@ -98,7 +103,7 @@ def test_a_model_is_derived_as_it_was_foreseen(
     assert (origin.quantization, origin.size_bytes, origin.sha256) == ("F32", len(tiny), digest)
     assert abs(foreseen.weights_bytes - facts.weights_bytes) <= ROUNDED
     assert abs(foreseen.size_bytes - facts.size_bytes) <= 2 * ROUNDED
-    changing = {"weights_bytes", "size_bytes", "sha256", "files", "origin"}
+    changing = {"weights_bytes", "size_bytes", "sha256", "files", "origin", "offered"}
     same = {name: value for name, value in foreseen if name not in changing}
     assert same == {name: value for name, value in facts if name not in changing}
     download = fetch.progress.download()
@@ -153,13 +158,50 @@ def test_a_source_that_has_the_format_already_is_served_as_it_is(
     assert (four.facts.quantization, four.facts.origin.quantization) == ("Q4_0", "Q8_0")
 
 
+def test_auto_takes_the_first_that_is_there_or_that_can_be_derived(
+    web: WebServer, site: Site, tiny: bytes
+) -> None:
+    source = web.put("m.gguf", tiny)
+    eight = fetch_of(site, source, Quantization.Q8_0).run().model.path.read_bytes()
+
+    def chosen(source: str, *formats: str) -> ModelFacts:
+        return inspect(source, site, asked=sources.Asked(formats=tuple(map(Quantization, formats))))
+
+    derived = chosen(source, "Q4_K_M", "Q8_0")
+    assert (derived.quantization, derived.offered) == ("Q4_K_M", ("F32",))
+    assert derived.origin is not None
+    there = chosen(web.put("eight.gguf", eight), "Q8_0", "Q4_K_M")
+    assert (there.quantization, there.offered, there.origin) == ("Q8_0", ("Q8_0",), None)
+    other = chosen(web.url("eight.gguf"), "F16")
+    assert (other.quantization, other.offered, other.origin) == ("Q8_0", ("Q8_0",), None)
+
+
+def test_what_auto_chose_is_fetched_and_nothing_is_chosen_again(
+    site: Site, tiny: bytes, tmp_path: Path
+) -> None:
+    claim = site.places.source_dir
+    claim.mkdir()
+    (claim / "m-F32.gguf").write_bytes(tiny)
+    asked = ModelConfig(name="m", source="pvc://models", auto=(Quantization.Q8_0, Quantization.F16))
+    facts = inspect(asked.source, site, asked=sources.Asked.by(asked))
+    decided = asked.model_copy(update={"quantization": Quantization.Q8_0, "pin": facts.pin})
+    (claim / "m-Q4_0.gguf").write_bytes(b"GGUF that isn't one")
+    fetched = Fetch(decided, site).run().model.facts
+    assert (fetched.quantization, fetched.pin) == ("Q8_0", facts.pin)
+    as_it_is = asked.model_copy(update={"pin": facts.pin, "auto": (Quantization.Q4_0,)})
+    (claim / "m-Q4_0.gguf").unlink()
+    assert Fetch(as_it_is, site).run().model.facts.quantization == "F32", (
+        "what was decided is that nothing is derived"
+    )
+
+
 def test_what_cannot_be_derived_is_refused_before_it_is_transferred(
     web: WebServer, site: Site, tiny: bytes
 ) -> None:
     four = fetch_of(site, web.put("m.gguf", tiny), Quantization.Q4_0).run().model.path.read_bytes()
     source = web.put("four.gguf", four)
     with pytest.raises(UnsupportedQuantization, match=r"quantized already \(Q4_0\)"):
-        inspect(source, site, Patience(tries=1), quantization=Quantization.Q8_0)
+        inspect(source, site, Patience(tries=1), asked=in_format(Quantization.Q8_0))
     fetch = fetch_of(site, source, Quantization.Q8_0)
     with pytest.raises(UnsupportedQuantization):
         fetch.run()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from slm_contract.config import RuntimeConfig
-from slm_contract.report import ModelFacts
+from slm_contract.report import FetchReport, ModelFacts
 from slm_contract.retention import Retention
 from slm_contract.source import SourcePin
 from slm_operator.crd.quantities import parse_quantity
@@ -50,6 +50,47 @@ def deployed(adapters: Any = ADAPTERS, facts: dict[str, ModelFacts] = FACTS, **c
 
 def config(document: Any) -> RuntimeConfig:
     return RuntimeConfig.model_validate_json(config_of(document))
+
+
+def moves_on(world: World, pin: SourcePin) -> None:
+    """The source of `sql`, as pods find it that have fetched."""
+    for pod in world.pods:
+        for status in pod["status"]["initContainerStatuses"]:
+            ended = status["state"]["terminated"]
+            report = FetchReport.model_validate_json(ended["message"])
+            ended["message"] = report.model_copy(update={"moved": {"sql": pin}}).to_json()
+
+
+def test_one_whose_source_moved_is_told_and_serves_on() -> None:
+    world = deployed()
+    world.run_pods(facts=FACTS[MODEL])
+    before = config_of(world.deployment)
+    moves_on(world, SourcePin(revision="decaf0", digest="9" * 64))
+    world.settle()
+    told = world.condition("SourceDrifted")
+    assert told is not None
+    assert told["message"].startswith(
+        f"{SQL} stands for decaf0 now, {'1' * 64} was pinned; what was pinned is served"
+    )
+    assert config_of(world.deployment) == before
+    moves_on(world, PINS[SQL])
+    world.settle()
+    assert world.condition("SourceDrifted") is None
+
+
+def test_one_whose_source_moved_is_followed_where_the_spec_asks_for_it() -> None:
+    now = SourcePin(revision="decaf0", digest="9" * 64)
+    world = deployed(model={"source": MODEL, "adapters": ADAPTERS, "refreshPolicy": "OnChange"})
+    world.run_pods(facts=FACTS[MODEL])
+    moves_on(world, now)
+    world.settle()
+    assert config(world.deployment).model.pin == PINS[MODEL]
+    world.finish_inspections({**FACTS, SQL: ADAPTER.model_copy(update={"pin": now})})
+    world.settle()
+    adapters = config(world.deployment).adapters
+    assert adapters is not None
+    assert [each.pin for each in adapters] == [now, None]
+    assert "Job" not in world.kinds()
 
 
 def test_each_is_looked_at_before_pods_are_made() -> None:

@@ -1,5 +1,7 @@
 """Nodes as one sees them who places: alike or not, and asked once."""
 
+import dataclasses
+
 from slm_operator.crd.spec import Hardware, Toleration
 from slm_operator.nodes import Node, NodeKind, Nodes, Offer
 from slm_operator.settings import HardwareClass
@@ -39,6 +41,16 @@ def test_an_offer_is_of_the_class_and_of_what_the_spec_adds():
     tolerating = Hardware(tolerations=(Toleration(key="k", value="v"),))
     assert nodes.offer(CPU, tolerating) == Offer(3, 64 << 30)
     assert nodes.offer(CPU, Hardware(node_selector={"zone": "c"})).problem == "no node has the labels zone=c"
+
+
+def test_what_a_class_keeps_for_others_is_no_room():
+    nodes = Nodes.of([node(memory="4Gi")])
+    less = CPU.model_copy(update={"reserved_memory": "512Mi"})
+    assert nodes.offer(CPU, Hardware()).memory == 4 << 30
+    assert nodes.offer(less, Hardware()) == dataclasses.replace(
+        nodes.offer(CPU, Hardware()), memory=(4 << 30) - (512 << 20)
+    )
+    assert nodes.offer(CPU.model_copy(update={"reserved_memory": "5Gi"}), Hardware()).memory == 0
 
 
 def test_classes_of_one_name_and_another_bundle_have_offers_of_their_own():

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from slm_contract import pictures
 from slm_contract.config import Part, RuntimeConfig
 from slm_contract.report import ModelFacts, ProjectorFacts
 from slm_contract.source import SourcePin
@@ -92,8 +93,8 @@ def test_where_none_is_asked_for_nothing_is_another() -> None:
 
 def test_weights_and_a_picture_s_buffer_are_a_line_of_the_memory() -> None:
     told, without = deployed().status["memory"], plain().status["memory"]
-    assert told["projector"] == 198_000_000 + 4 * 5_505_024
-    assert "projector 210 MiB (weights 189 MiB, a picture 21 MiB)" in told["explanation"]
+    assert told["projector"] == 198_000_000 + 4 * 5_505_024 + pictures.ROOM
+    assert "projector 346 MiB (weights 189 MiB, a picture 157 MiB)" in told["explanation"]
     assert told["weights"] == without["weights"]
     assert parse_quantity(told["request"]) - parse_quantity(without["request"]) >= told["projector"]
     parts = ("weights", "kvCache", "recurrentState", "compute", "outputs", "projector", "process", "headroom")
@@ -183,7 +184,7 @@ def test_a_class_that_has_no_room_for_it_is_passed_over() -> None:
     ready = world.condition("Ready")
     assert ready is not None
     assert ready["reason"] == "DoesNotFit"
-    assert "projector 210 MiB" in ready["message"]
+    assert "projector 346 MiB" in ready["message"]
 
 
 def test_a_source_that_the_site_doesn_t_allow_is_refused_of_it_too() -> None:

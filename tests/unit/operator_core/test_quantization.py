@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from slm_contract.config import ModelConfig, Quantization
 from slm_contract.report import (
     Download,
     Failure,
@@ -16,10 +17,26 @@ from slm_contract.report import (
 )
 from slm_contract.source import SourcePin
 from slm_operator.crd.quantities import MIB, parse_quantity
+from slm_operator.crd.resource import parse_resource
+from slm_operator.model.formats import BITS
 from slm_operator.model.known import runtime_config
+from slm_operator.placement.choose import artifact_for
 from slm_operator.pod.volumes import OWN_FILES, TMP_SIZE
+from slm_operator.settings import FAST_ON_CPUS, CatalogEntry, CatalogVariant
 from tests.unit.operator_core.test_cache import folder, told
-from tests.unit.operator_core.world import GIVEN, SMOLLM2, SOURCE, World, config_of, gpu_node, node, spec
+from tests.unit.operator_core.world import (
+    CPU,
+    GIVEN,
+    GPU,
+    SETTINGS,
+    SMOLLM2,
+    SOURCE,
+    World,
+    config_of,
+    gpu_node,
+    node,
+    spec,
+)
 
 PIN = SourcePin(revision="c0ffee", digest="1" * 64)
 ORIGIN = Origin(quantization="F16", size_bytes=270 * MIB)
@@ -270,3 +287,208 @@ def test_a_source_that_moved_is_looked_at_for_the_same_format() -> None:
     world.settle()
     assert json.loads(config_of(world.deployment))["model"]["pin"]["digest"] == "2" * 64
     assert folder(world.deployment) != before
+
+
+# Auto.
+
+
+AUTO = {"source": "hf://org/m-GGUF", "quantization": "Auto"}
+CHOICE = ("Q8_0", "Q4_K_M", "Q3_K_M")
+CPU_CHOOSES = CPU.model_copy(update={"quantizations": tuple(map(Quantization, CHOICE))})
+SITE = SETTINGS.model_copy(update={"classes": (CPU_CHOOSES,)})
+VARIANT = "m-Q8_0.gguf"
+
+
+def offered(name: str, weights: int, **changes: Any) -> ModelFacts:
+    """What a Job says of the format that it has chosen."""
+    told = {
+        "quantization": name,
+        "weights_bytes": weights,
+        "size_bytes": weights + MIB,
+        "pin": PIN.model_copy(update={"path": f"m-{name}.gguf"}),
+        "offered": ("F16", "Q4_K_M", "Q8_0"),
+    }
+    return SMOLLM2.model_copy(update={**told, **changes})
+
+
+def choosing(*found: ModelFacts, settings: Any = SITE, model: Any = AUTO, **more: Any) -> World:
+    """A world in which one Job after the other has read a header."""
+    nodes = more.pop("nodes", (node(),))
+    world = World(spec(model=model, hardware={"preference": ["cpu"]}, **more), settings=settings, nodes=nodes)
+    world.settle()
+    for each in found:
+        world.finish_inspections({model["source"]: each})
+        world.settle()
+    return world
+
+
+def under_way(world: World) -> ModelConfig:
+    """What is asked for now, the earlier answers being kept."""
+    (job,) = (each for ref, each in world.children.items() if ref.kind == "Job" and "status" not in each)
+    return model_of(job)
+
+
+def model_of(document: dict[str, Any]) -> ModelConfig:
+    config = runtime_config(document["spec"]["template"]["spec"])
+    assert config is not None
+    return config.model
+
+
+def reason(world: World) -> str:
+    return str(world.status["model"]["quantizationReason"])
+
+
+def test_auto_is_asked_of_the_source_before_pods_are_even_where_memory_is_given() -> None:
+    world = choosing(resources=GIVEN)
+    asked = model_of(world.job("inspect"))
+    assert (asked.quantization, asked.auto) == (None, CPU_CHOOSES.quantizations)
+    assert "Deployment" not in world.kinds()
+
+
+def test_what_was_chosen_is_pinned_by_file_digest_and_revision_and_told() -> None:
+    world = choosing(offered("Q8_0", 143 * MIB))
+    model = model_of(world.deployment)
+    assert model.quantization == "Q8_0"
+    assert model.pin == SourcePin(revision="c0ffee", digest="1" * 64, path=VARIANT)
+    status = world.status["model"]
+    assert (status["quantization"], status["resolved"], status["revision"]) == ("Q8_0", VARIANT, "c0ffee")
+    assert reason(world) == (
+        "Auto chose Q8_0: the source has it (it also has F16, Q4_K_M); the first choice of the class cpu"
+    )
+    assert world.status["memory"]["weights"] == 143 * MIB
+
+
+def test_a_choice_that_is_not_the_first_says_what_it_is_in_place_of() -> None:
+    derived = choosing(offered("Q4_K_M", 90 * MIB, origin=ORIGIN, offered=("F16",)))
+    assert reason(derived) == (
+        "Auto chose Q4_K_M: derived of the source's F16; what the class cpu would rather have (Q8_0) is neither there nor"
+        " can be derived"
+    )
+    other = choosing(offered("IQ3_XXS", 60 * MIB, offered=("IQ3_XXS",)))
+    assert model_of(other.deployment).quantization is None
+    assert reason(other) == (
+        "Auto serves IQ3_XXS, as the source has it: none of Q8_0, Q4_K_M, Q3_K_M is there or can be derived of it"
+    )
+
+
+def test_what_does_not_fit_gives_way_to_the_next_smaller_and_that_is_told() -> None:
+    world = choosing(offered("Q8_0", 6000 * MIB), nodes=(node(memory="4Gi"),))
+    assert under_way(world).auto == (Quantization.Q4_K_M, Quantization.Q3_K_M)
+    assert "Deployment" not in world.kinds()
+    world.finish_inspections({AUTO["source"]: offered("Q4_K_M", 1500 * MIB)})
+    world.settle()
+    assert model_of(world.deployment).quantization == "Q4_K_M"
+    assert "Auto chose Q4_K_M" in reason(world)
+    assert "of those that are smaller; Q8_0 doesn't fit: " in reason(world)
+    assert "Job" not in world.kinds()
+
+
+def test_where_nothing_fits_the_smallest_is_told() -> None:
+    found = [offered(name, size * MIB) for name, size in (("Q8_0", 9000), ("Q4_K_M", 7000), ("Q3_K_M", 6000))]
+    world = choosing(*found, nodes=(node(memory="4Gi"),))
+    assert "Deployment" not in world.kinds()
+    fits = world.condition("MemoryFits")
+    assert fits is not None
+    assert (fits["status"], fits["reason"]) == ("False", "DoesNotFit")
+
+
+def test_what_is_served_for_want_of_a_choice_and_does_not_fit_is_told() -> None:
+    """Of its larger format nothing could be derived: another look would find the same."""
+    world = choosing(offered("F16", 9000 * MIB, offered=("F16",)), nodes=(node(memory="4Gi"),))
+    assert "Deployment" not in world.kinds()
+    assert world.condition("MemoryFits")["reason"] == "DoesNotFit"  # type: ignore[index]
+
+
+def test_memory_that_is_given_is_kept_to_where_a_smaller_format_does() -> None:
+    world = choosing(
+        offered("Q8_0", 6000 * MIB), offered("Q4_K_M", 200 * MIB), resources={"limits": {"memory": "1Gi"}}
+    )
+    assert model_of(world.deployment).quantization == "Q4_K_M"
+
+
+@pytest.mark.parametrize("change", [{"runtime": {"parallel": 2}}, {"replicas": 2}], ids=["pods", "none"])
+def test_another_preference_of_the_class_moves_no_model(change: dict[str, Any]) -> None:
+    world = choosing(offered("Q8_0", 143 * MIB))
+    world.run_pods(facts=offered("Q8_0", 143 * MIB))
+    world.settle()
+    before, said = model_of(world.deployment), reason(world)
+    world.settings = SETTINGS.model_copy(
+        update={"classes": (CPU.model_copy(update={"quantizations": (Quantization.Q4_0,)}),)}
+    )
+    world.settle()
+    world.edit(**change)
+    world.settle()
+    assert "Job" not in world.kinds(), "nothing is asked again"
+    assert (model_of(world.deployment), reason(world)) == (before, said)
+
+
+def test_a_smaller_one_that_was_chosen_stays_when_there_is_more_memory() -> None:
+    world = choosing(offered("Q8_0", 6000 * MIB), offered("Q4_K_M", 1500 * MIB), nodes=(node(memory="4Gi"),))
+    said = reason(world)
+    world.nodes = (node(memory="64Gi"),)
+    world.edit(runtime={"parallel": 2})
+    world.settle()
+    assert (model_of(world.deployment).quantization, reason(world)) == ("Q4_K_M", said)
+
+
+def test_an_image_that_chooses_nothing_serves_nothing_in_its_place() -> None:
+    world = choosing(offered("Q8_0", 143 * MIB, offered=None))
+    assert "Deployment" not in world.kinds()
+    placed = world.condition("Placed")
+    assert placed is not None
+    assert "earlier version, which chooses no number format" in placed["message"]
+
+
+def test_the_catalog_s_entry_of_a_format_is_taken() -> None:
+    entry = CatalogEntry(
+        source="hf://org/m/m-Q4_K_M.gguf",
+        quantization="Q4_K_M",
+        license="MIT",
+        variants=(
+            CatalogVariant(quantization=Quantization.Q8_0, source="hf://org/m/m-Q8_0.gguf", sha256="a" * 64),
+            CatalogVariant(hardware="gpu", source="hf://org/m/m-gpu.gguf"),
+            CatalogVariant(hardware="gpu", quantization=Quantization.F16, source="hf://org/m/m-F16.gguf"),
+        ),
+    )
+
+    def source(wanted: str | None, hardware_class: Any = CPU_CHOOSES) -> str:
+        model = {"source": "catalog://m", **({} if wanted is None else {"quantization": wanted})}
+        resource = parse_resource(World(spec(model=model)).resource)
+        return artifact_for(resource, hardware_class, {"m": entry}).source.rpartition("/")[2]
+
+    assert source(None) == "m-Q4_K_M.gguf"
+    assert source("Q4_K_M") == "m-Q4_K_M.gguf"
+    assert source("Q8_0") == "m-Q8_0.gguf"
+    assert source("Auto") == "m-Q8_0.gguf", "the class prefers it"
+    assert source("Q6_K") == "m-Q4_K_M.gguf", "what is there says why that can't be"
+    assert source("F16") == "m-Q4_K_M.gguf", "that is of another class"
+    assert source("F16", GPU) == "m-F16.gguf"
+    assert source(None, GPU) == "m-gpu.gguf"
+
+
+def test_the_catalog_s_smaller_format_is_asked_for_and_kept() -> None:
+    eight = CatalogVariant(quantization=Quantization.Q8_0, source="hf://org/m/m-Q8_0.gguf")
+    entry = CatalogEntry(
+        source="hf://org/m/m-Q4_K_M.gguf", quantization="Q4_K_M", license="MIT", variants=(eight,)
+    )
+    settings = SITE.model_copy(update={"catalog": {"m": entry}})
+    model = {"source": "catalog://m", "quantization": "Auto"}
+    world = World(spec(model=model), settings=settings, nodes=(node(memory="4Gi"),))
+    world.settle()
+    world.finish_inspections({eight.source: offered("Q8_0", 6000 * MIB)})
+    world.settle()
+    world.finish_inspections({entry.source: offered("Q4_K_M", 1500 * MIB)})
+    world.settle()
+    before, said = model_of(world.deployment), reason(world)
+    assert (before.source, before.quantization) == (entry.source, "Q4_K_M")
+    other = CPU.model_copy(update={"quantizations": (Quantization.Q8_0,)})
+    world.settings = settings.model_copy(update={"classes": (other,)})
+    world.nodes = (node(memory="64Gi"),)
+    world.edit(runtime={"parallel": 2})
+    world.settle()
+    assert (model_of(world.deployment), reason(world)) == (before, said)
+
+
+def test_every_format_has_its_size() -> None:
+    assert set(BITS) >= {each.value for each in Quantization}
+    assert set(FAST_ON_CPUS) <= set(Quantization)

@@ -11,7 +11,7 @@ from slm_operator.cluster import errors
 from slm_operator.cluster.resources import SLM_DEPLOYMENT
 from slm_operator.plan import owned_by
 from slm_operator.queue import Lane, WorkQueue
-from slm_operator.reconcile import Reconciler, same_meaning
+from slm_operator.reconcile import Reconciler
 from slm_operator.snapshot import Apply, ChildRef, Create, Decision, Delete, Plan, Snapshot, Step
 from slm_operator.store import Store
 from tests.sim.cluster import MemoryCluster, Ref, Write
@@ -452,22 +452,6 @@ def test_the_lane_of_reports_acts_too():
         await each.stop()
 
     simulate(scenario())
-
-
-@pytest.mark.parametrize(
-    ("live", "intent", "same"),
-    [
-        ({"a": 1}, {"a": 1, "b": None, "c": {}, "d": []}, True),
-        ({"a": {"b": []}}, {}, False),
-        ({"a": 0}, {}, False),
-        ({"a": [1]}, {"a": (1,)}, True),
-        ({"a": [1]}, {"a": [1, 2]}, False),
-        (None, {}, True),
-        ({"a": False}, {}, False),
-    ],
-)
-def test_absent_and_empty_mean_the_same(live, intent, same):
-    assert same_meaning(live, intent) is same
 
 
 def test_upgrades_take_turns_and_each_tells_the_next():

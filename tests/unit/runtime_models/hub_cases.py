@@ -7,6 +7,7 @@ import pytest
 from slm_runtime.errors import (
     RuntimeFailure,
 )
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from tests.support.hub import Hub
@@ -26,7 +27,7 @@ def token(site: Site, value: str) -> None:
 def read(uri: str, site: Site, revision: str | None = None) -> dict[str, bytes]:
     """All files of a model by their paths, in its order."""
     files = {}
-    with open_model(uri, site, revision) as model:
+    with open_model(uri, site, Asked(revision)) as model:
         for each in model.files:
             with each.artifact.payload.read() as chunks:
                 files[each.path] = b"".join(chunks)

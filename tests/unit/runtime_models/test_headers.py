@@ -21,6 +21,8 @@ from slm_runtime.models.facts import MAX_BLOCKS, MAX_HEADS, model_facts
 from slm_runtime.models.gguf import MAX_KEPT_STRING
 from slm_runtime.models.metadata import MAX_NUMBER
 from slm_runtime.models.shards import File
+from slm_runtime.models.sources.shards import MAX_VARIANT
+from slm_runtime.models.sources.variants import MAX_NAME, MAX_NAMES
 from slm_runtime.termination import bounded_json
 from tests.support.architectures import MODELS
 from tests.support.encoders import TinyEncoder
@@ -318,7 +320,8 @@ def test_the_longest_report_fits_a_termination_message() -> None:
         key_length=512,
         value_length=512,
         vocab_size=1 << 20,
-        pin=SourcePin(revision="r" * 64, digest="0" * 64),
+        pin=SourcePin(revision="r" * 64, digest="0" * 64, path="p" * MAX_VARIANT),
+        offered=("q" * MAX_NAME,) * MAX_NAMES,
         files=tuple(
             ModelFile(path="f" * 200 + str(n), size_bytes=1 << 40, sha256="0" * 64) for n in range(16)
         ),
@@ -332,7 +335,7 @@ def test_the_longest_report_fits_a_termination_message() -> None:
         assert report.model is not None
         assert report.model.kv_heads == heads
         assert report.model.pin == facts.pin
-    assert [len(each.path) for each in report.model.files] == [201] * 8
+    assert [len(each.path) for each in report.model.files] == [201] * 4
     assert {each.sha256 for each in report.model.files} == {None}
 
 

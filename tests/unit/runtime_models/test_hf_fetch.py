@@ -1,21 +1,26 @@
 """Whole fetches from `hf://`."""
 
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from slm_contract.config import ModelConfig
+from slm_contract.config import AdapterConfig, ModelConfig
+from slm_contract.places import ExitCode
+from slm_contract.report import FetchReport
 from slm_contract.source import SourcePin
 from slm_runtime.errors import (
     ChecksumMismatch,
     SourceUnreachable,
     UnsupportedFormat,
 )
+from slm_runtime.fetching.command import FetchCommand
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect
 from slm_runtime.fetching.patience import Patience
+from slm_runtime.models.folder import ModelFolder
 from slm_runtime.models.sources.site import Site
-from tests.support.gguf import write_tiny_gguf
+from tests.support.gguf import TinyLora, write_tiny_gguf
 from tests.support.hub import Hub, HubAsked
 from tests.unit.runtime_models.conftest import FetchOf
 from tests.unit.runtime_models.hub_cases import NEW, read, sha256
@@ -92,3 +97,23 @@ def test_a_pinned_fetch_after_the_branch_has_moved(hub: Hub, site: Site, tiny: b
     model = ModelConfig(name="m", source="hf://org/repo", pin=pin)
     fetched = Fetch(model, site, patience=Patience(first_wait=0.001)).run()
     assert fetched.model.path.read_bytes() == tiny
+
+
+def test_adapters_whose_source_moved_on_are_told(hub: Hub, site: Site, tiny: bytes, tmp_path: Path) -> None:
+    old, new = (TinyLora(seed=seed).write(tmp_path / f"{seed}.gguf").read_bytes() for seed in range(2))
+    hub.publish("org/m", {"m.gguf": tiny})
+    adapters = []
+    for name in ("moved", "stays"):
+        source = f"hf://org/{name}/a.gguf"
+        hub.publish(f"org/{name}", {"a.gguf": old})
+        pin = inspect(source, site).pin
+        adapters.append(AdapterConfig(name=name, source=source, pin=pin))
+    now = hub.publish("org/moved", {"a.gguf": new})
+    models = (ModelConfig(name="m", source="hf://org/m"), *adapters)
+    assert FetchCommand(models, site, look_seconds=1).run() == ExitCode.OK
+    moved = FetchReport.model_validate_json(site.places.termination_message.read_bytes()).moved
+    assert moved is not None
+    assert {name: pin.revision for name, pin in moved.items()} == {"moved": now}
+    assert ModelFolder(site.places.model_dir, adapters[0]).require().path.read_bytes() == old, (
+        "what was pinned is there"
+    )

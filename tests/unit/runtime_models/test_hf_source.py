@@ -20,6 +20,7 @@ from slm_runtime.errors import (
     SourceUnauthorized,
     SourceUnreachable,
 )
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
 from tests.support.hub import Hub, HubAsked
@@ -127,7 +128,7 @@ def test_the_pinned_bytes_come_after_the_branch_has_moved(hub: Hub, site: Site) 
     assert pin.revision == old
     hub.publish("org/repo", {"m.gguf": NEW})
     for uri in ("hf://org/repo", "hf://org/repo/m.gguf", "hf://org/repo/*", f"hf://org/repo/m.gguf@{old}"):
-        with open_model(uri, site, pin.revision) as model:
+        with open_model(uri, site, Asked(pin.revision)) as model:
             assert model.pin == pin
         assert read(uri, site, pin.revision) == {"m.gguf": OLD}
     assert read("hf://org/repo/m.gguf", site) == {"m.gguf": NEW}

@@ -23,6 +23,7 @@ from slm_runtime.errors import (
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect
 from slm_runtime.models.folder import ModelFolder
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.ollama import _parse
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
@@ -46,7 +47,7 @@ def push(registry: Registry, name: str, model: bytes, **layers: bytes) -> str:
 
 
 def refusal(uri: str, site: Site, revision: str | None = None) -> RuntimeFailure:
-    with pytest.raises(RuntimeFailure) as caught, open_model(uri, site, revision):
+    with pytest.raises(RuntimeFailure) as caught, open_model(uri, site, Asked(revision)):
         pass
     return caught.value
 
@@ -262,12 +263,12 @@ def test_a_pinned_model_stays_when_its_tag_moves(registry: Registry, site: Site)
     manifest = registry.manifest(f"library/m:{old}")
     new = push(registry, "library/m:latest", b"GGUF, new")
     for revision, size in ((old, len(b"GGUF, old")), (new, len(b"GGUF, new"))):
-        with open_model(uri, site, revision) as model:
+        with open_model(uri, site, Asked(revision)) as model:
             assert (model.revision, model.files[0].artifact.payload.size) == (revision, size)
     # Ollama's own registry has it as a blob, and as nothing else.
     registry.delete("library/m", old)
     registry.blob(manifest)
-    with open_model(uri, site, old) as model:
+    with open_model(uri, site, Asked(old)) as model:
         assert model.revision == old
     registry.instead[f"/v2/library/m/blobs/{old}"] = Answer(404)
     assert isinstance(refusal(uri, site, old), SourceDrifted)

@@ -19,6 +19,7 @@ from slm_runtime.errors import (
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.inspect import inspect, inspect_file, table
 from slm_runtime.models.folder import ModelFolder
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.shards import Listed
@@ -46,7 +47,7 @@ def registry() -> Iterator[Registry]:
 
 
 def chosen(files: str, path: str | None = None, part: Part = Part.OWN_PROJECTOR) -> str:
-    (found,) = choose_part(map(Listed, files.split()), path, "the source", part)
+    (found,) = choose_part(map(Listed, files.split()), path, "the source", Asked(part=part)).paths
     return found
 
 
@@ -153,7 +154,7 @@ def own(source: str) -> ModelConfig:
 
 
 def bring(model: ModelConfig, site: Site) -> ModelFacts:
-    pin = inspect(model.source, site, part=model.part).pin
+    pin = inspect(model.source, site, asked=Asked.by(model)).pin
     found = Fetch(model.model_copy(update={"pin": pin}), site).run().model
     assert found.facts.projector is not None
     assert found.facts.pin == pin
@@ -170,7 +171,7 @@ def test_a_hub_s_repository(hub: Hub, site: Site, tiny: bytes, projector: bytes)
     hub.publish("org/vl", {"m-Q4_K_M.gguf": tiny + b"new"})
     pinned = own("hf://org/vl").model_copy(update={"pin": facts.pin})
     assert ModelFolder(site.places.model_dir, pinned).require().facts.projector == facts.projector
-    with open_model("hf://org/vl", site, commit, Part.OWN_PROJECTOR) as remote:
+    with open_model("hf://org/vl", site, Asked(commit, part=Part.OWN_PROJECTOR)) as remote:
         assert [each.path for each in remote.files] == ["mmproj-F16.gguf"]
 
 
@@ -215,7 +216,7 @@ def test_a_claim(site: Site, tiny: bytes, projector: bytes, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("source", ["https://host/m.gguf", "pypi://package@1.0/m.gguf"])
 def test_beside_what_can_not_be_listed_it_has_to_be_named(source: str, site: Site) -> None:
-    with pytest.raises(SourceInvalid) as refused, open_model(source, site, part=Part.OWN_PROJECTOR):
+    with pytest.raises(SourceInvalid) as refused, open_model(source, site, Asked(part=Part.OWN_PROJECTOR)):
         pass
     assert "spec.model.projector.source" in refused.value.remedy
 

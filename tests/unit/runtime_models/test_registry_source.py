@@ -24,6 +24,7 @@ from slm_runtime.errors import (
 from slm_runtime.fetching.fetch import Fetch
 from slm_runtime.fetching.patience import Patience
 from slm_runtime.models.sources import address, registry_login
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.remote import RemoteModel
 from slm_runtime.models.sources.resolve import open_model
 from slm_runtime.models.sources.site import Site
@@ -62,7 +63,7 @@ def read(uri: str, site: Site) -> bytes:
 
 
 def refusal(uri: str, site: Site, revision: str | None = None) -> RuntimeFailure:
-    with pytest.raises(RuntimeFailure) as caught, open_model(uri, site, revision):
+    with pytest.raises(RuntimeFailure) as caught, open_model(uri, site, Asked(revision)):
         pass
     return caught.value
 
@@ -311,7 +312,7 @@ def test_a_docker_configuration_that_cant_be_read(
 def test_a_pinned_manifest_stays_when_its_tag_moves(registry: Registry, source: str, site: Site) -> None:
     old = registry.describe("team/model:v1")["digest"]
     registry.push("team/model:v1", registry.blob(b"GGUF, another", annotations={TITLE: "m.gguf"}))
-    with open_model(source, site, old) as model:
+    with open_model(source, site, Asked(old)) as model:
         assert model.revision == old
         assert model.files[0].artifact.payload.size == len(DATA)
     with open_model(f"{source.removesuffix(':v1')}@{old}", site) as model:

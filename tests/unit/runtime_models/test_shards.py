@@ -63,12 +63,12 @@ def test_a_name_may_not_claim_any_number_of_parts() -> None:
     ],
 )
 def test_one_model_is_chosen(path: str, chosen: tuple[str, ...]) -> None:
-    assert choose(REPOSITORY, path, "hf://o/r") == chosen
+    assert choose(REPOSITORY, path, "hf://o/r").paths == chosen
 
 
 def test_the_only_model_needs_no_name() -> None:
     only = [each for each in REPOSITORY if each.path.startswith(("BF16", "mmproj", "README", "m.imatrix"))]
-    assert choose(only, None, "hf://o/r") == BF16
+    assert choose(only, None, "hf://o/r").paths == BF16
 
 
 @pytest.mark.parametrize("path", [None, "*m-*"])

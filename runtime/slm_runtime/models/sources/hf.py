@@ -18,11 +18,12 @@ from slm_contract.config import Part
 from slm_runtime.errors import SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.address import origin, split_login
 from slm_runtime.models.sources.artifact import PlainFile
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.http import PROBE, HttpBlob, HttpClient
 from slm_runtime.models.sources.hub import Hub, HubFile, NoListing, is_commit
 from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path, signature_beside
-from slm_runtime.models.sources.shards import Listed, is_gguf, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Chosen, Listed, is_gguf, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
 HUB: Final = "https://huggingface.co"
@@ -59,7 +60,7 @@ class Address(NamedTuple):
 
 
 @contextmanager
-def from_hub(uri: str, site: Site, revision: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
+def from_hub(uri: str, site: Site, wanted: Asked, /) -> Iterator[RemoteModel]:
     """Ask a hub for a model: a `Source`, as `resolve` has them."""
     uri = site.route(uri)
     address = Address.parse(uri)
@@ -67,9 +68,10 @@ def from_hub(uri: str, site: Site, revision: str | None, part: Part | None, /) -
     endpoint, login = split_login(site.route.endpoint(uri, default))
     asked = site.route(f"{endpoint}/{address.repository}")
     authorization = site.credentials().authorization() or login
-    hub = Hub(endpoint, asked, address.repository, revision or address.revision, pinned=revision is not None)
+    pinned = wanted.revision is not None
+    hub = Hub(endpoint, asked, address.repository, wanted.revision or address.revision, pinned=pinned)
     with site.client({origin(asked): authorization} if authorization else {}, refusal=hub.refusal) as client:
-        yield _Resolver(hub, client, part).model(address.path)
+        yield _Resolver(hub, client, wanted).model(wanted.variant or address.path)
 
 
 class _Answer(NamedTuple):
@@ -90,13 +92,14 @@ class _Answer(NamedTuple):
 class _Resolver:
     hub: Hub
     client: HttpClient
-    part: Part | None
+    wanted: Asked
 
     def model(self, path: str | None) -> RemoteModel:
-        if path is None or is_pattern(path) or not is_gguf(path) or self.part is Part.OWN_PROJECTOR:
+        if path is None or is_pattern(path) or not is_gguf(path) or self.wanted.part is Part.OWN_PROJECTOR:
             return self._listed(path)
         try:
-            return self._model([HubFile(each) for each in parts_of(path)], self.hub.revision)
+            chosen = Chosen(parts_of(path), variant=self.wanted.variant)
+            return self._model([HubFile(each) for each in chosen.paths], self.hub.revision, chosen)
         except SourceNotFound as missing:
             try:
                 return self._listed(path)
@@ -108,10 +111,10 @@ class _Resolver:
         listing = self.hub.listing(self.client)
         files = {each.path: each for each in listing.files}
         listed = (Listed(each.path, each.size) for each in listing.files)
-        chosen = choose_part(listed, path, f"hf://{self.hub.repository}", self.part)
-        return self._model([files[each] for each in chosen], listing.revision)
+        chosen = choose_part(listed, path, f"hf://{self.hub.repository}", self.wanted)
+        return self._model([files[each] for each in chosen.paths], listing.revision, chosen)
 
-    def _model(self, files: Sequence[HubFile], revision: str) -> RemoteModel:
+    def _model(self, files: Sequence[HubFile], revision: str, chosen: Chosen) -> RemoteModel:
         """Ask for each file, all of them at the commit that the first one is of."""
         first = self._ask(files[0], revision)
         commit = first.commit or (revision if is_commit(revision) else None)
@@ -123,7 +126,13 @@ class _Resolver:
             [each.path for each in files],
             lambda path: self._ask(HubFile(path), commit or revision).file().artifact,
         )
-        return RemoteModel(tuple(each.file() for each in (first, *others)), commit, signature=signature)
+        return RemoteModel(
+            tuple(each.file() for each in (first, *others)),
+            commit,
+            variant=chosen.variant,
+            offered=chosen.offered,
+            signature=signature,
+        )
 
     def _ask(self, file: HubFile, revision: str) -> _Answer:
         hub, url = self.hub, self.hub.file_url(safe_path(file.path), revision)

@@ -14,6 +14,7 @@ from slm_contract.config import Part
 from slm_contract.source import SourcePin
 from slm_runtime.errors import InvalidModel, SourceInvalid, SourceNotFound, SourceUnauthorized
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.remote import (
     RemoteFile,
@@ -22,7 +23,7 @@ from slm_runtime.models.sources.remote import (
     safe_path,
     signature_beside,
 )
-from slm_runtime.models.sources.shards import Listed, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Chosen, Listed, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
 MAX_LISTED: Final = 10_000
@@ -40,18 +41,16 @@ _EMPTY: Final = {
 
 
 @contextmanager
-def from_claim(uri: str, site: Site, _: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
+def from_claim(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     """Look at the claim that is mounted."""
     claim, _slash, path = uri.removeprefix("pvc://").partition("/")
     if not claim:
         raise SourceInvalid(f"{uri!r} names no claim.", "Write pvc://claim/path/to/model.gguf.")
-    yield _Mounted("claim", f"pvc://{claim}/", site, part).model(_below(path))
+    yield _Mounted("claim", f"pvc://{claim}/", site).model(_below(path), asked)
 
 
 @contextmanager
-def from_image(
-    uri: str, site: Site, pin: SourcePin | None, part: Part | None = None
-) -> Iterator[RemoteModel]:
+def from_image(uri: str, site: Site, asked: Asked, pin: SourcePin | None) -> Iterator[RemoteModel]:
     """Look at the image that is mounted.
 
     Parameters
@@ -60,7 +59,7 @@ def from_image(
         By whose revision it is mounted: the container runtime has held every layer against it.
     """
     address, _, path = uri.partition("#")
-    yield _Mounted("image", f"{address}#", site, part).model(_below(unquote(path).removeprefix("./")), pin)
+    yield _Mounted("image", f"{address}#", site).model(_below(unquote(path).removeprefix("./")), asked, pin)
 
 
 def _below(path: str) -> str:
@@ -70,10 +69,9 @@ def _below(path: str) -> str:
 
 
 class _Mounted:
-    def __init__(self, kind: str, address: str, site: Site, part: Part | None) -> None:
+    def __init__(self, kind: str, address: str, site: Site) -> None:
         """`address`: of the files, to which their paths are added."""
         self._kind = kind
-        self._part = part
         self._address = address
         self._root = site.places.source_dir.resolve()
         if not self._root.is_dir():
@@ -81,16 +79,24 @@ class _Mounted:
                 f"The {kind} of {address} isn't mounted at {site.places.source_dir}.", _UNMOUNTED[kind]
             )
 
-    def model(self, path: str, pin: SourcePin | None = None) -> RemoteModel:
-        paths = self._chosen(path)
+    def model(self, path: str, asked: Asked, pin: SourcePin | None = None) -> RemoteModel:
+        chosen = self._chosen(path, asked)
+        paths = chosen.paths
         signature = signature_beside(paths, lambda each: self._file(each).artifact)
-        return RemoteModel(tuple(map(self._file, paths)), in_place=True, signature=signature, known_as=pin)
+        return RemoteModel(
+            tuple(map(self._file, paths)),
+            variant=chosen.variant,
+            offered=chosen.offered,
+            in_place=True,
+            signature=signature,
+            known_as=pin,
+        )
 
-    def _chosen(self, path: str) -> tuple[str, ...]:
+    def _chosen(self, path: str, asked: Asked) -> Chosen:
         """Paths of the model's files, which lie in one folder."""
-        beside = self._part is Part.OWN_PROJECTOR and self._is_file(path)
+        beside = asked.part is Part.OWN_PROJECTOR and self._is_file(path)
         if self._is_file(path) and not beside:
-            return parts_of(path)
+            return Chosen(parts_of(path))
         pattern = path if beside or is_pattern(path) else None
         folder = path if pattern is None else path.rpartition("/")[0] if beside else pattern_folder(pattern)
         files = list(self._files(folder))
@@ -98,7 +104,7 @@ class _Mounted:
             raise SourceNotFound(
                 f"There is nothing at {self._address}{path} that is a file.", _EMPTY[self._kind]
             )
-        return choose_part(files, pattern, f"{self._address}{folder}", self._part)
+        return choose_part(files, pattern, f"{self._address}{folder}", asked)
 
     def _file(self, path: str) -> RemoteFile:
         real = self._real(path)

@@ -6,7 +6,7 @@ A key names an object, one of the parts that it is split into, or a folder; with
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 import obstore
@@ -23,6 +23,7 @@ from slm_runtime.errors import (
     SourceUnauthorized,
 )
 from slm_runtime.models.sources.artifact import CHUNK, PlainFile
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.object_errors import typed
 from slm_runtime.models.sources.object_stores import open_store
 from slm_runtime.models.sources.projectors import choose_part
@@ -67,7 +68,6 @@ class _Bucket:
     server: str
     address: str
     """`s3://bucket/`, for messages."""
-    part: Part | None = None
     """What of a model is looked for."""
 
     def find(self, key: str, version: str | None = None) -> _Object | None:
@@ -162,31 +162,29 @@ class ObjectBlob:
 
 
 @contextmanager
-def from_object_store(
-    uri: str, site: Site, revision: str | None, part: Part | None, /
-) -> Iterator[RemoteModel]:
+def from_object_store(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     """Ask an object store what there is."""
     address = site.route(uri)
     scheme, _, rest = address.partition("://")
     name, _, key = rest.partition("/")
     store, server = open_store(address, site)
-    bucket = _Bucket(store, server, f"{scheme}://{name}/", part)
+    bucket = _Bucket(store, server, f"{scheme}://{name}/")
     if is_pattern(key):
-        yield _chosen(bucket, pattern_folder(key), key)
+        yield _chosen(bucket, pattern_folder(key), key, asked)
     elif key.endswith("/") or not key:
-        yield _chosen(bucket, key.rstrip("/"), None)
-    elif part is Part.OWN_PROJECTOR and is_gguf(key):
-        yield _chosen(bucket, key.rpartition("/")[0], key)
+        yield _chosen(bucket, key.rstrip("/"), None, asked)
+    elif asked.part is Part.OWN_PROJECTOR and is_gguf(key):
+        yield _chosen(bucket, key.rpartition("/")[0], key, asked)
     else:
-        yield _named(bucket, key, revision)
+        yield _named(bucket, key, asked)
 
 
-def _named(bucket: _Bucket, key: str, revision: str | None) -> RemoteModel:
-    found = bucket.find(key)
+def _named(bucket: _Bucket, key: str, asked: Asked) -> RemoteModel:
+    found, revision = bucket.find(key), asked.revision
     if revision is not None and (found is None or found.version != revision):
         return _model(bucket, [_pinned(bucket, key, revision)], revision, pinned=True)
     if found is None:
-        return _folder(bucket, key)
+        return _folder(bucket, key, asked)
     parts = [found if each == key else _part(bucket, each) for each in parts_of(key)]
     return _model(bucket, parts, found.version if len(parts) == 1 else None)
 
@@ -208,7 +206,7 @@ def _part(bucket: _Bucket, key: str) -> _Object:
     return found
 
 
-def _folder(bucket: _Bucket, key: str) -> RemoteModel:
+def _folder(bucket: _Bucket, key: str, asked: Asked) -> RemoteModel:
     """Take what has no such object for a folder; where it is none either, say what there is."""
     try:
         listed = bucket.below(key)
@@ -218,21 +216,24 @@ def _folder(bucket: _Bucket, key: str) -> RemoteModel:
         ) from None
     if not listed:
         raise SourceNotFound(f"There is no {bucket.address}{key}{_nearest(bucket, key)}.")
-    return _chosen_of(bucket, listed, key, None)
+    return _chosen_of(bucket, listed, key, None, asked)
 
 
-def _chosen(bucket: _Bucket, folder: str, pattern: str | None) -> RemoteModel:
+def _chosen(bucket: _Bucket, folder: str, pattern: str | None, asked: Asked) -> RemoteModel:
     listed = bucket.below(folder)
     if not listed:
         raise SourceNotFound(f"There is nothing in {bucket.address}{folder}{_nearest(bucket, folder)}.")
-    return _chosen_of(bucket, listed, folder, pattern)
+    return _chosen_of(bucket, listed, folder, pattern, asked)
 
 
-def _chosen_of(bucket: _Bucket, listed: Iterable[_Object], folder: str, pattern: str | None) -> RemoteModel:
+def _chosen_of(
+    bucket: _Bucket, listed: Iterable[_Object], folder: str, pattern: str | None, asked: Asked
+) -> RemoteModel:
     objects = {each.key: each for each in listed}
     files = (Listed(each.key, each.size) for each in objects.values())
-    chosen = choose_part(files, pattern, f"{bucket.address}{folder}", bucket.part)
-    return _model(bucket, [objects[key] for key in chosen])
+    chosen = choose_part(files, pattern, f"{bucket.address}{folder}", asked)
+    model = _model(bucket, [objects[key] for key in chosen.paths])
+    return replace(model, variant=chosen.variant, offered=chosen.offered)
 
 
 def _model(

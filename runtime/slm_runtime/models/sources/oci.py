@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from typing import Final, Literal
 from urllib.parse import unquote
 
-from slm_contract.config import Part, PromptConfig
+from slm_contract.config import PromptConfig
 from slm_runtime.errors import SourceInvalid, SourceNotFound, UnsupportedFormat
 from slm_runtime.models.sources.artifact import Artifact, PlainFile
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.docker_config import DOCKER_HUB
 from slm_runtime.models.sources.layer import Contents, Layer, PackedMember, look_into, member
 from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.registry import Descriptor, Manifest, Reference, Repository, open_repository
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path, signature_beside
-from slm_runtime.models.sources.shards import Listed, is_gguf, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Chosen, Listed, is_gguf, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 from slm_runtime.models.sources.tar import TarFile
 
@@ -39,17 +40,24 @@ _Packing = Literal["gzip", "zstd", "none"]
 
 
 @contextmanager
-def from_registry(uri: str, site: Site, revision: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
+def from_registry(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     address, _, wanted = uri.partition("#")
     reference = _reference(address, site)
     with open_repository(reference, SCHEME, site) as repository:
         name = reference.digest or reference.tag or "latest"
+        revision = asked.revision
         manifest = repository.manifest(name) if revision is None else repository.pinned(revision, "manifests")
-        found = _Artifact(repository, manifest, f"{SCHEME}{reference}", part)
+        found = _Artifact(repository, manifest, f"{SCHEME}{reference}", asked)
         chosen = found.files(unquote(wanted).removeprefix("./").strip("/") or None)
         signature = signature_beside(list(chosen), found.beside)
-        prompt = found.prompt() if part is None else None
-        yield RemoteModel(tuple(chosen.values()), manifest.digest, prompt, signature=signature)
+        yield RemoteModel(
+            tuple(chosen.values()),
+            manifest.digest,
+            variant=found.chosen.variant,
+            offered=found.chosen.offered,
+            prompt=found.prompt() if asked.part is None else None,
+            signature=signature,
+        )
 
 
 def _reference(uri: str, site: Site) -> Reference:
@@ -72,11 +80,13 @@ def _parse(uri: str) -> Reference:
 
 
 class _Artifact:
-    def __init__(self, repository: Repository, manifest: Manifest, where: str, part: Part | None) -> None:
+    def __init__(self, repository: Repository, manifest: Manifest, where: str, asked: Asked) -> None:
         self._repository = repository
-        self._part = part
         self._layers = manifest.layers
         self._where = where
+        self._asked = asked
+        self.chosen = Chosen(())
+        """What `files` has found."""
         self._seen: dict[str, tuple[Layer, TarFile]] = {}
         """Files in layers, as far as layers were looked through."""
         if any(each.media_type == DOCKER_LORA for each in self._layers):
@@ -94,8 +104,7 @@ class _Artifact:
         """
         named = self._named()
         if wanted in named or any(map(is_gguf, named)):
-            files = [Listed(path, each.size) for path, each in named.items()]
-            paths = choose_part(files, wanted, self._where, self._part)
+            paths = self._choose([Listed(path, each.size) for path, each in named.items()], wanted)
             return {path: self._file(path, named[path]) for path in paths}
         return self._members(wanted)
 
@@ -145,11 +154,10 @@ class _Artifact:
             for file in content.files:
                 found.setdefault(file.path, (layer, file))
         try:
-            files = [Listed(path, file.size) for path, (_, file) in found.items()]
-            paths = choose_part(files, wanted, self._where, self._part)
+            paths = self._choose([Listed(path, file.size) for path, (_, file) in found.items()], wanted)
         except SourceNotFound:
             unseen = self._unseen(contents, wanted)
-            if unseen is None or self._part is not None:
+            if unseen is None or self._asked.part is not None:
                 raise
             return {unseen.path: unseen}
         if len(paths) > 1 and not all(found[path][0].in_place for path in paths):
@@ -158,6 +166,10 @@ class _Artifact:
                 "Publish the parts in layers that aren't compressed, in a registry that knows ranges.",
             )
         return {path: RemoteFile(_base(path), member(*found[path])) for path in paths}
+
+    def _choose(self, listed: Sequence[Listed], wanted: str | None) -> tuple[str, ...]:
+        self.chosen = choose_part(listed, wanted, self._where, self._asked)
+        return self.chosen.paths
 
     def _archives(self, wanted: str | None) -> list[Layer]:
         """Layers that may have the file, the uppermost first."""

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from slm_contract.config import Part, PromptConfig, PromptParameters
+from slm_contract.config import PromptConfig, PromptParameters
 from slm_runtime.errors import SourceInvalid, SourceNotFound, UnsupportedFormat
 from slm_runtime.models.sources.artifact import PlainFile
+from slm_runtime.models.sources.asked import Asked
+from slm_runtime.models.sources.ollama_tags import OllamaTags, Tagged
 from slm_runtime.models.sources.registry import Descriptor, Manifest, Reference, Repository, open_repository
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel, safe_path
 from slm_runtime.models.sources.site import Site
@@ -32,17 +34,16 @@ _log = logging.getLogger("slm.source")
 
 
 @contextmanager
-def from_ollama(uri: str, site: Site, revision: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
+def from_ollama(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     reference = _reference(uri, site)
     with open_repository(reference, SCHEME, site) as repository:
-        manifest = _manifest(repository, reference.tag or "latest", revision)
+        tag, manifest, offered = _chosen(repository, reference, asked)
         layers = _by_kind(manifest, f"{SCHEME}{reference}")
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{_base(reference)}-{reference.tag or 'latest'}")
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{_base(reference)}-{tag}")
         name = safe_path(f"{stem}.gguf")
-        if part is not None:
-            yield _projector(
-                repository, layers, f"{stem}-mmproj.gguf", manifest.digest, f"{SCHEME}{reference}"
-            )
+        if asked.part is not None:
+            where = f"{SCHEME}{reference}"
+            yield _projector(repository, layers, f"{stem}-mmproj.gguf", manifest.digest, where)
             return
         parts = {name: layers["model"], **_adapters(manifest, name)}
         files = tuple(
@@ -50,7 +51,10 @@ def from_ollama(uri: str, site: Site, revision: str | None, part: Part | None, /
             for path, layer in parts.items()
         )
         adapters = tuple(parts)[1:]
-        yield RemoteModel(files, manifest.digest, _prompt(repository, layers), adapters)
+        variant = tag if tag != (reference.tag or "latest") else None
+        yield RemoteModel(
+            files, manifest.digest, variant, offered, prompt=_prompt(repository, layers), adapters=adapters
+        )
 
 
 def _reference(uri: str, site: Site) -> Reference:
@@ -80,10 +84,15 @@ def _parse(uri: str) -> Reference:
     return Reference(reference.host, reference.repository, reference.tag or "latest")
 
 
-def _manifest(repository: Repository, tag: str, revision: str | None) -> Manifest:
-    """Where the tag leads, or what it led to when that was pinned. By a digest Ollama's registry has manifests as blobs."""
-    if revision is None:
-        return repository.manifest(tag)
+def _chosen(repository: Repository, reference: Reference, asked: Asked) -> Tagged:
+    tag = asked.variant or reference.tag or "latest"
+    if asked.revision is not None:
+        return Tagged(tag, _manifest(repository, tag, asked.revision))
+    return OllamaTags(repository, f"{SCHEME}{reference}").choose(tag, asked)
+
+
+def _manifest(repository: Repository, tag: str, revision: str) -> Manifest:
+    """What the tag led to when that was pinned. By a digest Ollama's registry has manifests as blobs."""
     with contextlib.suppress(SourceNotFound):
         manifest = repository.manifest(tag)
         if manifest.digest == revision:

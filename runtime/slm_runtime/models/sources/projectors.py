@@ -11,7 +11,8 @@ from typing import Final
 
 from slm_contract.config import Part
 from slm_runtime.errors import SourceInvalid, SourceNotFound
-from slm_runtime.models.sources.shards import Listed, choose, fits, is_gguf, is_pattern, listed_words
+from slm_runtime.models.sources.asked import Asked
+from slm_runtime.models.sources.shards import Chosen, Listed, choose, fits, is_gguf, is_pattern, listed_words
 
 FORMATS: Final = ("F16", "BF16", "F32", "Q8_0")
 """The first that there is counts, then any other: F16 loses nothing that is seen, and runs on every device."""
@@ -19,7 +20,7 @@ _PROJECTOR: Final = re.compile(r"mmproj", re.IGNORECASE)
 _FORMAT: Final = re.compile(rf"(?:^|[-._])({'|'.join(FORMATS)})(?=[-._]|$)", re.IGNORECASE)
 
 
-def choose_part(files: Iterable[Listed], path: str | None, where: str, part: Part | None) -> tuple[str, ...]:
+def choose_part(files: Iterable[Listed], path: str | None, where: str, asked: Asked) -> Chosen:
     """Choose what is meant of a source's files: its model, as :func:`choose` does, or a projector.
 
     Parameters
@@ -32,8 +33,9 @@ def choose_part(files: Iterable[Listed], path: str | None, where: str, part: Par
     SourceNotFound
     SourceInvalid
     """
+    part = asked.part
     if part is None:
-        return choose(files, path, where)
+        return choose(files, path, where, asked)
     listed = list(files)
     if part is Part.PROJECTOR and path in {each.path for each in listed}:
         return choose(listed, path, where)
@@ -54,7 +56,7 @@ def choose_part(files: Iterable[Listed], path: str | None, where: str, part: Par
             f"{where} has more than one projector: {listed_words(sizes, sizes)}.",
             "Name one of them in spec.model.projector.source.",
         )
-    return (chosen[0].path,)
+    return Chosen((chosen[0].path,))
 
 
 def _nearest(found: Iterable[Listed], path: str | None) -> list[Listed]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -75,12 +75,15 @@ class _Answer(_Document):
 
     manifests: tuple[Descriptor, ...] | None = Field(default=None, max_length=MAX_FILES)
     layers: tuple[Descriptor, ...] | None = Field(default=None, max_length=MAX_FILES)
+    config: Any = None
 
 
 @dataclass(frozen=True)
 class Manifest:
     digest: str
     layers: tuple[Descriptor, ...]
+    config: Any = None
+    """As it is written: nobody is refused for what isn't read."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +128,13 @@ class Repository:
         digest, content = self._document(url, ACCEPT, name if ":" in name else None)
         answer = _parse(content, url)
         if answer.layers is not None:
-            return Manifest(digest, answer.layers)
+            return Manifest(digest, answer.layers, answer.config)
         url = f"{self.url}/manifests/{_one_of(answer.manifests or (), url).digest}"
         digest, content = self._document(url, ACCEPT, url.rpartition("/")[2])
         answer = _parse(content, url)
         if answer.layers is None:
             raise SourceInvalid(f"{redacted(url)} is an index in an index.")
-        return Manifest(digest, answer.layers)
+        return Manifest(digest, answer.layers, answer.config)
 
     def pinned(self, digest: str, *kinds: str) -> Manifest:
         """Ask for the manifest that was pinned, at one place after the other.

@@ -72,6 +72,10 @@ class RemoteModel:
     """At least one; the first is what an engine opens."""
     revision: str | None = None
     """What the source calls this state and can be asked for again: a commit, a manifest's digest, an object's version."""
+    variant: str | None = None
+    """What was chosen, where the source has the model in several number formats: as it can be asked for again."""
+    offered: tuple[str, ...] = ()
+    """These formats, as far as their names say."""
     prompt: PromptConfig | None = None
     """What the source says of the prompt, where it says something."""
     adapters: tuple[str, ...] = ()
@@ -110,10 +114,10 @@ class RemoteModel:
                 for each in self.files
             ),
         )
-        if self.prompt is None:
-            return pin
-        both = hashlib.sha256(f"{pin.digest}\n{self.revision}".encode()).hexdigest()
-        return SourcePin(revision=self.revision, digest=both)
+        if self.prompt is not None:
+            both = hashlib.sha256(f"{pin.digest}\n{self.revision}".encode()).hexdigest()
+            pin = SourcePin(revision=self.revision, digest=both)
+        return pin.model_copy(update={"path": self.variant})
 
     @property
     def size(self) -> int | None:

