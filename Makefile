@@ -83,6 +83,7 @@ lock: $(READY) ## Pin the newest dependencies that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --extra llama-cpp $(LOCK) -o requirements/runtime.txt
 	@$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) -o requirements/dev.txt
 	@$(BIN)/uv pip compile requirements/clients.in $(LOCK) -o requirements/clients.txt
+	@$(BIN)/uv pip compile requirements/agents.in $(LOCK) -o requirements/agents.txt
 
 .PHONY: bench
 bench: $(READY) ## Measure against the peers and write docs/benchmarks.md (about an hour on two cores)

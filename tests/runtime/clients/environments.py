@@ -8,15 +8,16 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.cluster import cache
 from tests.cluster.commands import run
 from tests.cluster.errors import HarnessError
-from tests.runtime.api.server import KEY, ServeProcess
+from tests.runtime.api.server import KEY
 
 HERE = Path(__file__).parent
 PINNED = HERE.parents[2] / "requirements" / "clients.txt"
+AGENTS = HERE.parents[2] / "requirements" / "agents.txt"
 PACKAGE = HERE / "node" / "package.json"
 OLDEST_NODE = 20
 SECONDS = 240
@@ -27,18 +28,36 @@ class NoNode(HarnessError):
     """Why the JavaScript clients can't run here."""
 
 
+class Asked(Protocol):
+    """A server."""
+
+    @property
+    def base(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
 def frameworks() -> Path:
     """Python with LangChain and LlamaIndex."""
+    note = "LangChain, LlamaIndex and what they need, about 1 min, once"
+    return _python("frameworks", PINNED, note)
 
+
+def agents() -> Path:
+    """Python with OpenAI's Agents SDK, LiteLLM and pydantic-ai."""
+    return _python("agents", AGENTS, "agents' libraries and what they need, about 1 min, once")
+
+
+def _python(name: str, pinned: Path, note: str) -> Path:
     def build(folder: Path) -> None:
         # The folder gets another name when it is complete: nothing of it is used that knows its own path.
         run([sys.executable, "-m", "venv", "--without-pip", folder])
         options = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--no-compile"]
-        run([sys.executable, "-m", "pip", "--python", folder, "install", *options, "-r", PINNED])
+        run([sys.executable, "-m", "pip", "--python", folder, "install", *options, "-r", pinned])
 
-    inputs = {"pinned": PINNED.read_text(), "python": sys.version}
-    note = "LangChain, LlamaIndex and what they need, about 1 min, once"
-    return cache.built("clients", "frameworks", inputs, build, note=note) / "bin" / "python"
+    inputs = {"pinned": pinned.read_text(), "python": sys.version}
+    return cache.built("clients", name, inputs, build, note=note) / "bin" / "python"
 
 
 def node() -> Path:
@@ -60,19 +79,24 @@ def node() -> Path:
         run(["npm", "install", *options], cwd=folder)
 
     inputs = {"package": PACKAGE.read_text()}
-    return cache.built("node", "clients", inputs, build, note="npm's openai and ollama, seconds, once")
+    return cache.built("node", "clients", inputs, build, note="npm's clients, seconds, once")
 
 
-def tell_framework(script: str, server: ServeProcess) -> Any:
+def tell_framework(script: str, server: Asked) -> Any:
     """Run ``frameworks/SCRIPT`` against *server*; what it tells of its answers."""
     return _told([frameworks(), HERE / "frameworks" / script], server)
 
 
-def tell_node(script: str, server: ServeProcess) -> Any:
+def tell_agents(script: str, server: Asked) -> Any:
+    """Likewise in the agents' environment."""
+    return _told([agents(), HERE / "frameworks" / script], server)
+
+
+def tell_node(script: str, server: Asked) -> Any:
     """Run ``node/SCRIPT`` against *server*; what it tells of its answers."""
     return _told(["node", HERE / "node" / script], server, SLM_PACKAGES=f"{node()}/")
 
 
-def _told(argv: list[str | Path], server: ServeProcess, **more: str) -> Any:
+def _told(argv: list[str | Path], server: Asked, **more: str) -> Any:
     where = {"SLM_BASE": server.base, "SLM_KEY": KEY, "SLM_MODEL": server.name, "NO_PROXY": "127.0.0.1"}
     return json.loads(run(argv, env={**where, **more}, timeout=SECONDS))
