@@ -114,7 +114,7 @@ class PlayedEngine:
             assert not drafted or sum(span.rows for span in spans) <= can.draft_rows
             prompts = []
         else:
-            prompts = [span for span in spans if len(span.tokens) > 1]
+            prompts = [span for span in spans if len(span.tokens) > 1 or not span.rows]
         assert can.prefill_rows is None or len(prompts) <= can.prefill_rows
         assert can.mixed or not prompts or len(prompts) == len(spans)
         new = sum(len(span.tokens) for span in spans)

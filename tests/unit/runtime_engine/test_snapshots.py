@@ -6,7 +6,7 @@ import pytest
 
 from slm_runtime.scheduler.plan import Sequence, tokens_of
 from tests.unit.runtime_engine.playing import PlayedEngine
-from tests.unit.runtime_engine.test_scheduling import ALL, RECURRENT, World, alone
+from tests.unit.runtime_engine.scheduled import ALL, RECURRENT, World, alone
 
 SAVING = {name: ALL[name] for name in ("recurrent", "windowed", "rows saved")}
 
