@@ -16,9 +16,8 @@ _FRESH: Final = 64
 """Steps after which one without drafts shows anew what these are compared with."""
 _FORGOTTEN: Final = 200
 """Steps in which half of what was measured is believed no more: it may have been a bad moment."""
-_SLOWER: Final = 0.3
-"""What a measurement counts for that is above the ones before; one below them counts alone, for nothing makes a step faster
-than it is, and much makes it slower."""
+_NEWEST: Final = 0.2
+"""What the last measurement counts for. Means are compared: what rarely delays a short step often delays a long one."""
 
 
 @dataclass(slots=True)
@@ -105,7 +104,7 @@ class Pace:
 
 
 def _settled(before: float, now: float) -> float:
-    return now if now < before else before + (now - before) * _SLOWER
+    return before + (now - before) * _NEWEST
 
 
 def _size(drafted: int) -> int:
