@@ -195,8 +195,9 @@ def pydantic_models() -> dict[str, Any]:
     }
 
 
-async def _pydantic(run: Any) -> Any:
-    return {name: with_use(await run(model)) for name, model in pydantic_models().items()}
+async def _pydantic(run: Any, ways: tuple[str, ...] = ("chat", "responses", "anthropic")) -> Any:
+    models = pydantic_models()
+    return {way: with_use(await run(models[way])) for way in ways}
 
 
 def pydantic_chat() -> Any:
@@ -226,8 +227,7 @@ def pydantic_structured() -> Any:
         return (await PydanticAgent(model, output_type=NativeOutput(City)).run(PLAIN)).output.model_dump()
 
     # Of a model that it doesn't know by name, the library takes it that Anthropic's protocol has no such thing.
-    models = {name: model for name, model in pydantic_models().items() if name != "anthropic"}
-    return {name: with_use(asyncio.run(run(model))) for name, model in models.items()}
+    return asyncio.run(_pydantic(run, ("chat", "responses")))
 
 
 tell(
