@@ -1,14 +1,15 @@
 """How long a KV cache is, and what is kept beside it: one rule for who computes its memory and who makes it."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from slm_contract.config import KVCacheType
-from slm_contract.report import ModelFacts
+if TYPE_CHECKING:  # not imported: in the engine's process they would take time and memory
+    from slm_contract.config import KVCacheType
+    from slm_contract.report import ModelFacts
 
 PADDING: Final = 256
 """Cells that a cache is padded to."""
-BYTES_PER_ELEMENT: Final = {KVCacheType.F16: 2.0, KVCacheType.Q8_0: 34 / 32, KVCacheType.Q4_0: 18 / 32}
-"""Blocks of 32 numbers with their scale."""
+BYTES_PER_ELEMENT: Final = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+"""By the names of KVCacheType. Blocks of 32 numbers with their scale."""
 MOST_SEQUENCES: Final = 256
 """That an engine numbers."""
 STATE_BYTES: Final = 4
@@ -18,7 +19,7 @@ USUAL_TOKENS: Final = 1024
 LEAST_SNAPSHOT_ROOM: Final = 64 << 20
 
 
-def kv_elements(facts: ModelFacts) -> int:
+def kv_elements(facts: "ModelFacts") -> int:
     """Of one token, in all blocks; an earlier version's report has only the heads."""
     if facts.kv_elements is not None:
         return facts.kv_elements
@@ -39,14 +40,14 @@ def window_cells(cells: int, window: int, parallel: int, batch: int) -> int | No
     return shorter if window and 2 * shorter <= cells and windows(parallel) <= MOST_SEQUENCES else None
 
 
-def windowed(facts: ModelFacts, cells: int, parallel: int, batch: int) -> int | None:
+def windowed(facts: "ModelFacts", cells: int, parallel: int, batch: int) -> int | None:
     """As of `window_cells`, for a model."""
     if not facts.window_kv_elements or facts.recurrent_elements:
         return None
     return window_cells(cells, facts.sliding_window or 0, parallel, batch)
 
 
-def cache_bytes(facts: ModelFacts, kv_type: KVCacheType, cells: int, parallel: int, batch: int) -> float:
+def cache_bytes(facts: "ModelFacts", kv_type: "KVCacheType", cells: int, parallel: int, batch: int) -> float:
     """Keys and values of so many cells, in every block that has attention; 0 where none has."""
     whole, window = kv_elements(facts), facts.window_kv_elements
     shorter = windowed(facts, cells, parallel, batch)
@@ -55,8 +56,8 @@ def cache_bytes(facts: ModelFacts, kv_type: KVCacheType, cells: int, parallel: i
 
 
 def cells(
-    facts: ModelFacts,
-    kv_type: KVCacheType,
+    facts: "ModelFacts",
+    kv_type: "KVCacheType",
     context_length: int,
     parallel: int,
     batch: int,
@@ -75,7 +76,7 @@ def cells(
     return whole if most is None else min(whole, max(most, padded(context_length)))
 
 
-def held(facts: ModelFacts, kv_type: KVCacheType, limit: int, parallel: int, batch: int) -> int | None:
+def held(facts: "ModelFacts", kv_type: "KVCacheType", limit: int, parallel: int, batch: int) -> int | None:
     """Cells that a limit in bytes holds, in whole paddings; None: any number, for no block keeps what it no longer sees."""
     elements = limit / BYTES_PER_ELEMENT[kv_type]
     whole, window = kv_elements(facts), facts.window_kv_elements
@@ -92,7 +93,7 @@ def held(facts: ModelFacts, kv_type: KVCacheType, limit: int, parallel: int, bat
     return int(elements / whole) // PADDING * PADDING
 
 
-def state_bytes(facts: ModelFacts, kv_type: KVCacheType, tokens: int) -> int:
+def state_bytes(facts: "ModelFacts", kv_type: "KVCacheType", tokens: int) -> int:
     """What a snapshot of so many tokens holds of a model whose sequences can't be cut."""
     window = facts.window_kv_elements
     elements = tokens * (kv_elements(facts) - window) + min(tokens, facts.sliding_window or tokens) * window

@@ -53,7 +53,7 @@ def test_each_is_served_under_its_name(home: Path) -> None:
     ("adapter", "says"),
     [
         ("sql", "names no adapter"),
-        ("sql={home}/tiny.gguf", "no adapter of one"),
+        ("sql={home}/tiny.gguf", "an adapter is wanted"),
         ("sql={home}/none.gguf", "There is no file"),
         ("TINY={home}/sql.gguf", "the same name to clients"),
     ],

@@ -57,7 +57,8 @@ def generate(engine, scheduler, prompts, count=8):
         rows = engine.step(plan.spans)
         taken += sum(len(span.tokens) for span in plan.spans)
         scheduler.advance(plan, 0.1)
-        for sequence, row in zip(plan.rows, rows, strict=True):
+        wanting = (each for span, each in zip(plan.spans, plan.sequences, strict=True) if span.rows)
+        for sequence, row in zip(wanting, rows, strict=True):
             sequence.tokens.append(int(row.argmax()))
             if len(sequence.tokens) == sequence.limit:
                 scheduler.finish(sequence)

@@ -15,7 +15,7 @@ from slm_contract import context, kv
 from slm_runtime.engine.llama_cpp.adapters import Adapters
 from slm_runtime.engine.llama_cpp.batch import Batch, MediaBatch
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
-from slm_runtime.engine.llama_cpp.model import CELL_PADDING, LlamaModel
+from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.llama_cpp.positions import Positions
 from slm_runtime.engine.llama_cpp.snapshots import SequenceStates, sizes_of
 from slm_runtime.engine.messages import EngineConfig
@@ -263,7 +263,7 @@ def context_params(config: EngineConfig, context_length: int, window: int) -> An
     """
     params = native.llama_context_default_params()
     cells = max(config.kv_cells or context_length * config.parallel, context_length)
-    params.n_ctx = -(-cells // CELL_PADDING) * CELL_PADDING
+    params.n_ctx = kv.padded(cells)
     params.n_batch = max(config.batch_size, config.parallel)
     params.n_ubatch = params.n_batch
     params.n_seq_max = config.parallel

@@ -4,7 +4,7 @@ import ctypes
 import os
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from llama_cpp import llama_cpp as native
 
@@ -16,8 +16,6 @@ from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
 from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
 from slm_runtime.engine.protocol import Capabilities, EncoderCapabilities
 from slm_runtime.models.encoders import ENCODERS
-
-CELL_PADDING: Final = 256
 
 
 class LlamaModel:
