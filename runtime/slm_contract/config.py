@@ -208,7 +208,7 @@ class RuntimeConfig(ContractModel):
     flash_attention: bool | None = None
     """None: where the engine can."""
     speculation: bool | None = None
-    """Whether to guess ahead what comes next; None: where the engine can, and it pays."""
+    """Whether to guess ahead what comes next; None: on accelerators, to which a few tokens more in a step are cheap."""
     prompt: PromptConfig | None = None
     """None: what the model itself brings."""
     keep_alive_seconds: float | None = Field(default=None, ge=1)

@@ -92,7 +92,9 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--kv-cache-type", choices=["f16", "q8_0", "q4_0"])
     serve.add_argument(
-        "--speculation", choices=["Auto", "Off"], help="guess ahead what comes next, where it pays"
+        "--speculation",
+        choices=["Auto", "On", "Off"],
+        help="guess ahead what comes next, while it pays; default: Auto, on accelerators",
     )
     serve.add_argument("--stored-responses", type=int, help="so many are kept, in memory; default: none is")
     commands.add_parser("bench", help="measure the runtime; `slm-runtime bench --help` lists what")
@@ -175,7 +177,7 @@ def _serve(options: argparse.Namespace, places: Places) -> int:
         "parallel": options.parallel,
         "threads": options.threads,
         "kv_cache_type": options.kv_cache_type,
-        "speculation": False if options.speculation == "Off" else None,
+        "speculation": {"On": True, "Off": False}.get(options.speculation),
         "stored_responses": options.stored_responses,
     }
     source = options.source or options.model.resolve().as_uri()

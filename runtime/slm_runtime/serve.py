@@ -130,7 +130,7 @@ def engine_config(
         kv_cache_type=config.kv_cache_type.value,
         kv_cells=_kv_cells(config, model.facts),
         flash_attention=config.flash_attention,
-        speculation=config.speculation is not False,
+        speculation=config.speculation,
         batch_size=config.batch_size,
         threads=config.threads,
         provider=config.hardware.provider,

@@ -184,6 +184,7 @@ class FlashAttention(StrEnum):
 
 class Speculation(StrEnum):
     AUTO = "Auto"
+    ON = "On"
     OFF = "Off"
 
 
@@ -257,8 +258,8 @@ class Runtime(ApiModel):
     engine can."""
     speculation: Speculation = Speculation.AUTO
     """Whether what comes next is guessed from the prompt and the text so far, and several tokens are checked in a step: the
-    same text, sooner where it repeats what is there (edits, quotations, JSON). `Auto`: where the engine can, and while it
-    pays; `Off`: never."""
+    same text, sooner where it repeats what is there (edits, quotations). `Auto`: on accelerators, to which a few tokens more
+    in a step are cheap; `On`: on CPUs, too, which gain by long repetitions alone; `Off`: never."""
     gpu_layers: (
         Annotated[
             int,

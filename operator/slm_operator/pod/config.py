@@ -15,6 +15,7 @@ _FLASH_ATTENTION: Final = {
     FlashAttention.ENABLED: True,
     FlashAttention.DISABLED: False,
 }
+_SPECULATION: Final = {Speculation.AUTO: None, Speculation.ON: True, Speculation.OFF: False}
 
 
 def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig:
@@ -40,7 +41,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         batch_size=spec.runtime.batch_size or _DEFAULTS.batch_size,
         threads=spec.runtime.threads,
         flash_attention=_FLASH_ATTENTION[spec.runtime.flash_attention],
-        speculation=False if spec.runtime.speculation is Speculation.OFF else None,
+        speculation=_SPECULATION[spec.runtime.speculation],
         prompt=None if spec.model.prompt is None else _prompt(spec.model.prompt),
         keep_alive_seconds=None if keep_alive is None else max(1.0, parse_duration(keep_alive)),
         allowed_origins=None if cors is None else cors.allowed_origins,

@@ -57,8 +57,8 @@ class EngineConfig(Message, kw_only=True):
     provider: str = "cpu"
     gpu_layers: int = 0
     """Layers to offload; -1 is all."""
-    speculation: bool = True
-    """Guess what sequences go on with, where the engine can take it back and it pays."""
+    speculation: bool | None = None
+    """Guess what sequences go on with, where the engine can take it back and while it pays; None: on accelerators."""
     queue_limit: int = 128
     """Requests that may wait; more are refused with a time to come back."""
 

@@ -16,10 +16,10 @@ PROMPT = "def add(left, right): return left + right\n" * 3
 SCHEMA = {
     "type": "object",
     "properties": {
-        "first_property_name": {"type": "boolean"},
+        "the_first_property": {"type": "boolean"},
         "second_property_name": {"enum": ["red", "blue"]},
     },
-    "required": ["first_property_name", "second_property_name"],
+    "required": ["the_first_property", "second_property_name"],
     "additionalProperties": False,
 }
 
@@ -85,7 +85,7 @@ def worlds(make_engine, tiny):
         {},
         {"logprobs": 3},
         {"n": 3},
-        {"sampling": {"repeat_penalty": 1.05, "frequency_penalty": 0.02}},
+        {"sampling": {"repeat_penalty": 1.15, "frequency_penalty": 0.03}},
         {"sampling": {"logit_bias": {40: 1.0}}},
         {"constraint": Constraint("json_schema", json.dumps(SCHEMA)), "ignore_eos": False},
     ],

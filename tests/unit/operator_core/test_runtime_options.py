@@ -43,6 +43,7 @@ def test_what_the_engine_runs_with_reaches_it() -> None:
     assert told(runtime={"kvCacheMemory": "0"}).kv_cache_bytes == 1, "as little as one request takes"
     assert told(runtime={"flashAttention": "Enabled"}).flash_attention is True
     assert told(runtime={"speculation": "Off"}).speculation is False
+    assert told(runtime={"speculation": "On"}).speculation is True
     assert told(endpoint={"cors": {"allowedOrigins": ["https://a"]}}).allowed_origins == ("https://a",)
     assert told(endpoint={"idleTimeout": "1h5m"}).idle_seconds == 3900
     assert told(endpoint={"storedResponses": 100}).stored_responses == 100

@@ -82,6 +82,7 @@ class LlamaCppEngine:
         outputs = min(_outputs(config), step_tokens)
         self.media = _projector(model, context_length, step_tokens)
         pooling = _POOLINGS.get(model.pooling)
+        offloads = self._log.layers[0] > 0
         self.capabilities = Capabilities(
             context_length=context_length,
             sequences=config.parallel if whole else kv.MOST_SEQUENCES,
@@ -92,10 +93,13 @@ class LlamaCppEngine:
             embedding_tokens=0 if recurrent or pooling is None else outputs,
             pooling=pooling or Pooling.MEAN,
             scored_tokens=outputs,
-            draft_rows=outputs if config.speculation and not recurrent else 0,
+            # To a CPU two tokens in a step are nearly twice the work of one, so that guesses have to be nearly certain.
+            draft_rows=outputs
+            if not whole and (config.speculation or (offloads and config.speculation is None))
+            else 0,
             # On a CPU, attention works on tiles of prompt tokens. A single token in one of them costs as much as all of
             # it, and less than half a tile is computed token by token.
-            mixed=self._log.layers[0] > 0,
+            mixed=offloads,
             prompt_grain=_TILE,
             partial_removal=not whole,
             adapters=len(config.adapters),
