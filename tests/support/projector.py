@@ -11,6 +11,17 @@ from gguf import GGUFWriter, LlamaFileType
 _Array: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 KINDS: Final = ("mlp", "idefics3", "gemma3", "qwen2vl_merger")
+"""Positions as tokens have them; tiles with tokens between them; all of an image seen by all of it; rows and columns."""
+
+MARKS: Final = (
+    "\n\n",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<row_1_col_1>",
+    "<start_of_image>",
+    "<|vision_start|>",
+)
+"""Of those that projectors put around images and their tiles, some: a vocabulary may have them as tokens."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,8 @@ class TinyProjector:
             "attention.head_count": self.heads,
             "projector.scale_factor": self.merge,
         }
+        if self.kind == "idefics3":
+            vision["preproc_image_size"] = 2 * self.image_size
         for name, value in vision.items():
             writer.add_uint32(f"clip.vision.{name}", value)
         writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-5)

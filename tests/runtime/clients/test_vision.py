@@ -16,9 +16,9 @@ import pytest
 
 from tests.runtime.api.server import ServeProcess
 from tests.support.gguf import write_tiny_gguf
-from tests.support.mmproj import write_tiny_mmproj
 from tests.support.pictures import picture
 from tests.support.ports import free_ports
+from tests.support.projector import TinyProjector
 
 pytestmark = pytest.mark.runtime
 
@@ -32,7 +32,10 @@ TOKENS = 16
 def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
     folder = tmp_path_factory.mktemp("seeing")
     api, ops = free_ports(2)
-    model, mmproj = write_tiny_gguf(folder / "tiny.gguf"), write_tiny_mmproj(folder / "mmproj.gguf")
+    model, mmproj = (
+        write_tiny_gguf(folder / "tiny.gguf"),
+        TinyProjector(image_size=16, patch_size=4).write(folder / "mmproj.gguf"),
+    )
     command = ["-m", "slm_runtime", "serve", "--model", str(model), "--projector", str(mmproj)]
     command += ["--context-length", "1024", "--port", str(api), "--ops-port", str(ops)]
     log = folder / "log"

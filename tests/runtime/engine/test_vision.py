@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,21 +34,21 @@ from slm_runtime.engine.messages import (
 from slm_runtime.engine.prepare import Prepared, Preparer
 from slm_runtime.pictures.decoder import PictureDecoder
 from tests.support.gguf import write_tiny_gguf
-from tests.support.mmproj import MARKS, Kind, write_tiny_mmproj
 from tests.support.pictures import picture
+from tests.support.projector import KINDS, MARKS, TinyProjector
 
 pytestmark = pytest.mark.runtime
 
-KINDS: list[Kind] = ["mlp", "gemma3", "idefics3", "qwen2vl_merger"]
+SMALL = TinyProjector(image_size=16, patch_size=4)
 
 
-def files(folder: Path, kind: Kind) -> tuple[Path, Path]:
+def files(folder: Path, kind: str) -> tuple[Path, Path]:
     window = 64 if kind == "gemma3" else None
     architecture = "qwen2vl" if kind == "qwen2vl_merger" else "llama"
     model = write_tiny_gguf(
         folder / "model.gguf", architecture=architecture, sliding_window=window, control=MARKS
     )
-    return model, write_tiny_mmproj(folder / "mmproj.gguf", kind)
+    return model, replace(SMALL, kind=kind).write(folder / "mmproj.gguf")
 
 
 @dataclass
@@ -356,7 +356,7 @@ def test_a_projector_that_doesn_t_fit_is_refused(make_engine, tiny, tmp_path, wr
     if wrong == "no projector":
         path.write_bytes(tiny.read_bytes())
     elif wrong == "of another model":
-        write_tiny_mmproj(path, hidden=128)
+        replace(SMALL, output=128).write(path)
     with pytest.raises(LoadError, match="projector") as refused:
         make_engine(tiny, projector=str(path), parallel=1, batch_size=64, threads=1)
     assert refused.value.failure.reason == "InvalidModel"
