@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx
+import httpx2
 import msgspec
 
 from slm_contract.places import API_PORT
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         return asyncio.run(_run(options))
-    except httpx.HTTPStatusError as error:
+    except httpx2.HTTPStatusError as error:
         print(f"{options.url} answered {error.response.status_code}: {error}", file=sys.stderr)
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         print(f"Can't reach {options.url}: {error}. Is the server running?", file=sys.stderr)
     return 1
 
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace) -> int:
     headers = {"authorization": f"Bearer {options.key}"} if options.key else {}
-    async with httpx.AsyncClient(base_url=options.url, headers=headers, timeout=600) as client:
+    async with httpx2.AsyncClient(base_url=options.url, headers=headers, timeout=600) as client:
         listed = await client.get("/v1/models")
         listed.raise_for_status()
         model: str = listed.json()["data"][0]["id"]
@@ -76,13 +76,13 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 async def measure(
-    client: httpx.AsyncClient, model: str, streams: int, tokens: int, prompt_words: int
+    client: httpx2.AsyncClient, model: str, streams: int, tokens: int, prompt_words: int
 ) -> Measured:
     """Let `streams` clients with prompts of their own ask at once.
 
     Raises
     ------
-    httpx.HTTPError
+    httpx2.HTTPError
     """
     began = time.monotonic()
     done = await asyncio.gather(
@@ -101,7 +101,7 @@ async def measure(
     )
 
 
-async def _ask(client: httpx.AsyncClient, model: str, prompt: str, tokens: int) -> Stream:
+async def _ask(client: httpx2.AsyncClient, model: str, prompt: str, tokens: int) -> Stream:
     body = {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],

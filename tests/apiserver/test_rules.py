@@ -101,6 +101,13 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "write an object's name: lowercase letters",
     ),
     ({"model": {"quantization": "q4"}}, "supported values: "),
+    *(
+        (
+            {"model": {"source": source, "projector": {}}},
+            "one file is all that can be looked at there: name the projector's own source in projector.source",
+        )
+        for source in (HTTPS, "pypi://package@1.0/m.gguf")
+    ),
     (
         {"model": {"quantization": "Q8_0", "decryption": {"secretRef": ENTRY}}},
         "an encrypted model never lies on a volume in plain",
