@@ -1,8 +1,9 @@
 """What a runtime pod tells the operator: by termination message (fetch, inspect) and on `/report`."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -61,6 +62,15 @@ class Origin(ContractModel):
     """Of the file that an engine would have opened; None where only the header was read."""
     files: tuple[ModelFile, ...] = ()
     """In the source's order; as many as a termination message holds."""
+
+
+Kind = Literal["model", "adapter", "projector"]
+WITH_ARTICLE: Final[Mapping[Kind, str]] = {
+    "model": "a model",
+    "adapter": "an adapter",
+    "projector": "a projector",
+}
+"""For messages."""
 
 
 class ProjectorFacts(ContractModel):
@@ -143,7 +153,7 @@ class ModelFacts(ContractModel):
     """Number formats that the source has it in, as far as their names say; None where none was asked for."""
 
     @property
-    def kind(self) -> Literal["model", "adapter", "projector"]:
+    def kind(self) -> Kind:
         """What its file is."""
         return "adapter" if self.adapter else "projector" if self.projector else "model"
 

@@ -122,7 +122,8 @@ def engine_config(
         model_path=str(path),
         own_adapters=[AdapterFile(str(model.beside(each))) for each in model.facts.own_adapters or ()],
         adapters=[
-            AdapterFile(str(file), adapter.scale) for file, adapter in zip(companions, named, strict=False)
+            AdapterFile(str(file), adapter.scale)
+            for file, adapter in zip(companions[: len(named)], named, strict=True)
         ],
         projector=None if config.projector is None else str(companions[-1]),
         context_length=config.context_length,

@@ -5,7 +5,7 @@ server checks them. One pool of connections bounds what is in flight.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
@@ -110,16 +110,15 @@ class KubernetesClient:
     async def create(self, document: Document) -> Document:
         resource, path, _ = _place(document)
         query = {"fieldManager": FIELD_MANAGER}
-        body, content_type = (
-            _as_kept(document) if resource is CONTROLLER_REVISION else (orjson.dumps(document), JSON)
-        )
+        if resource is not CONTROLLER_REVISION:
+            return await self._request("POST", resource, path, query=query, body=document)
+        body, content_type = _as_kept(document)
         return await self._request("POST", resource, path, query=query, body=body, content_type=content_type)
 
     async def replace(self, document: Document) -> Document:
         resource, path, name = _place(document)
         query = {"fieldManager": FIELD_MANAGER}
-        body = orjson.dumps(document)
-        return await self._request("PUT", resource, f"{path}/{name}", query=query, body=body)
+        return await self._request("PUT", resource, f"{path}/{name}", query=query, body=document)
 
     async def apply(self, document: Document, *, force: bool = True) -> Document:
         resource, path, name = _place(document)
@@ -145,19 +144,13 @@ class KubernetesClient:
             {"op": "replace", "path": "/metadata/managedFields", "value": managed},
         ]
         path, query = resource.path(namespace, name), {"fieldManager": FIELD_MANAGER}
-        body = orjson.dumps(patch)
-        return await self._request("PATCH", resource, path, query=query, body=body, content_type=PATCH)
+        return await self._request("PATCH", resource, path, query=query, body=patch, content_type=PATCH)
 
     async def overwrite(self, document: Document) -> Document:
         resource, path, name = _place(document)
         query = {"fieldManager": FIELD_MANAGER}
         return await self._request(
-            "PATCH",
-            resource,
-            f"{path}/{name}",
-            query=query,
-            body=orjson.dumps(document),
-            content_type=MERGE,
+            "PATCH", resource, f"{path}/{name}", query=query, body=document, content_type=MERGE
         )
 
     async def apply_status(self, document: Document) -> Document:
@@ -176,7 +169,7 @@ class KubernetesClient:
             "propagationPolicy": "Background",
             "preconditions": {"uid": uid, "resourceVersion": resource_version},
         }
-        await self._request("DELETE", resource, resource.path(namespace, name), body=orjson.dumps(options))
+        await self._request("DELETE", resource, resource.path(namespace, name), body=options)
 
     async def serves(self, resource: Resource) -> bool:
         try:
@@ -192,9 +185,11 @@ class KubernetesClient:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: bytes | None = None,
+        body: bytes | Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content_type: str = JSON,
     ) -> dict[str, Any]:
+        """What is no bytes is sent as JSON."""
+        data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         configuration = self._api.configuration
         url = configuration.host + path + (f"?{urlencode(query)}" if query else "")
         headers = {"Accept": JSON, "Content-Type": content_type, "User-Agent": USER_AGENT}
@@ -204,7 +199,7 @@ class KubernetesClient:
             if token := await bearer_token(configuration):
                 headers["Authorization"] = token
             response = await self._api.call_api(
-                method, url, header_params=headers, body=body, _request_timeout=self._timeout
+                method, url, header_params=headers, body=data, _request_timeout=self._timeout
             )
             code = response.status
             payload = await response.read()

@@ -53,7 +53,7 @@ def api_client(configuration: Configuration, connections: int) -> ApiClient:
 
 
 class _AsGiven(RESTClientObject):  # type: ignore[misc]
-    """Sends bytes as they are given: the client library writes JSON anew, in which other bytes mean the same."""
+    """Sends bodies as they are given: the client library writes JSON anew, in which other bytes mean the same."""
 
     pool_manager: aiohttp.ClientSession | None
 
@@ -63,12 +63,10 @@ class _AsGiven(RESTClientObject):  # type: ignore[misc]
         method: str,
         url: str,
         headers: dict[str, str] | None = None,
-        body: object = None,
+        body: bytes | None = None,
         post_params: object = None,
         _request_timeout: aiohttp.ClientTimeout | None = None,
     ) -> RESTResponse:
-        if body is not None and not isinstance(body, bytes):
-            return await super().request(method, url, headers, body, post_params, _request_timeout)
         pool = self.pool_manager = self.pool_manager or self._create_pool_manager()
         way = {
             "proxy": self.proxy,

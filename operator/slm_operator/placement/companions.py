@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from slm_contract.config import AdapterConfig, ModelConfig, Part
-from slm_contract.report import ModelFacts
+from slm_contract.report import WITH_ARTICLE, ModelFacts
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.placement.rejection import Cause
 
 PROJECTOR: Final = "projector"
 """How it is called where models have names; no client asks for it."""
-_A: Final = {"model": "a model", "adapter": "an adapter", "projector": "a projector"}
 
 
 class Mismatch(NamedTuple):
@@ -72,7 +71,7 @@ def _adapters(header: ModelFacts, adapters: Mapping[str, ModelFacts]) -> str | N
         return "spec.model.source names an adapter, and no model"
     for name, each in adapters.items():
         if each.kind != "adapter":
-            return f"the adapter {name} is {_A[each.kind]} by itself"
+            return f"the adapter {name} is {WITH_ARTICLE[each.kind]} by itself"
         if each.architecture != header.architecture:
             return f"the adapter {name} is of a {each.architecture} model, and the model is a {header.architecture}"
     return None
@@ -84,7 +83,7 @@ def _projector(header: ModelFacts, projector: ModelFacts | None) -> str | None:
     if projector is None:
         return None
     if projector.projector is None:
-        return f"what spec.model.projector names, {projector.file_name}, is {_A[projector.kind]} and no projector"
+        return f"what spec.model.projector names, {projector.file_name}, is {WITH_ARTICLE[projector.kind]} and no projector"
     if header.encoder:
         return f"the model is an encoder ({header.architecture}), which reads text alone, and a projector is asked for"
     output = projector.projector.output_length

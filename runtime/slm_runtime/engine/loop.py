@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from slm_runtime.engine.embedding import EmbeddingState
@@ -181,10 +181,9 @@ class StepLoop:
         return None, self._clock() - began
 
     def _choose(self, plan: Plan, rows: Rows, output: StepOutput) -> None:
-        now, start = self._clock(), 0
-        for span, sequence, draft in zip(plan.spans, plan.sequences, plan.drafts, strict=True):
-            own, start = rows[start : start + span.rows], start + span.rows
-            if not span.rows:
+        now = self._clock()
+        for sequence, draft, own in zip(plan.sequences, plan.drafts, _of_each(plan, rows), strict=True):
+            if not len(own):
                 continue
             generation = self._generations[sequence.request]
             ended, accepted = False, 0
@@ -204,11 +203,9 @@ class StepLoop:
                 self._scheduler.verified(sequence)
 
     def _collect(self, plan: Plan, rows: Rows) -> None:
-        start = 0
-        for span, sequence in zip(plan.spans, plan.sequences, strict=True):
+        for span, sequence, own in zip(plan.spans, plan.sequences, _of_each(plan, rows), strict=True):
             reading = self._readings[sequence.request]
-            reading.add(sequence, span.position, rows[start : start + span.rows])
-            start += span.rows
+            reading.add(sequence, span.position, own)
             if sequence.remaining == 0:
                 self._scheduler.finish(sequence)
                 reading.end()
@@ -253,3 +250,11 @@ class StepLoop:
         totals.kv_cells_used, totals.kv_cells_cached = scheduler.cells_used, scheduler.cells_cached
         totals.preemptions = scheduler.preemptions
         return totals
+
+
+def _of_each(plan: Plan, rows: Rows) -> Iterator[Rows]:
+    """The rows that each of the plan's spans has wanted."""
+    start = 0
+    for span in plan.spans:
+        yield rows[start : start + span.rows]
+        start += span.rows

@@ -249,7 +249,9 @@ class Preparer:
         return tokens
 
     def _foretold(self, request: GenerateRequest) -> list[int]:
-        """As much as can come true."""
+        """As much as can come true; nothing for an engine that guesses nothing."""
+        if not (isinstance(self._can, Capabilities) and self._can.draft_rows):
+            return []
         text = request.foretold[: CHARACTERS_A_TOKEN * self._context_length]
         tokens = self._vocabulary.tokenize(text, parse_special=False) if text else []
         return tokens[: self._context_length]

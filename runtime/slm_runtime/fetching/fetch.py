@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Final, NamedTuple
 
 from slm_contract.config import AdapterConfig, ModelConfig, PromptConfig
-from slm_contract.report import ModelFacts
+from slm_contract.report import WITH_ARTICLE, Kind, ModelFacts
 from slm_contract.source import ModelFile, SourcePin
 from slm_runtime.errors import (
     ConfigError,
@@ -43,7 +43,6 @@ SLACK: Final = 1 << 20
 """Bytes for the small files beside the model."""
 HEAD_BYTES: Final = 1 << 18
 """Of an encrypted file: its header, and the first chunk that can be decrypted."""
-_WITH_ARTICLE: Final = {"model": "a model", "adapter": "an adapter", "projector": "a projector"}
 FILES_AT_ONCE: Final = 8
 """While one is verified the next is transferred; small ones wait for the server together."""
 
@@ -347,10 +346,10 @@ def check_kind(facts: ModelFacts, model: ModelConfig) -> None:
         It belongs to a model and is encrypted: there is one place for what is in plain, and the model's.
     """
     name, found = facts.file_name, facts.kind
-    wanted = "projector" if model.part else "adapter" if isinstance(model, AdapterConfig) else "model"
+    wanted: Kind = "projector" if model.part else "adapter" if isinstance(model, AdapterConfig) else "model"
     if found != wanted:
         raise InvalidModel(
-            f"{name} is {_WITH_ARTICLE[found]}, and {_WITH_ARTICLE[wanted]} is wanted.",
+            f"{name} is {WITH_ARTICLE[found]}, and {WITH_ARTICLE[wanted]} is wanted.",
             "Name the model in spec.model.source, its adapters in spec.model.adapters, and its projector in"
             " spec.model.projector.",
         )

@@ -70,11 +70,11 @@ class Sampler:
         self._penalties = Penalties(params) if Penalties.wanted(params) else None
         if self._penalties is not None:
             prompt = array("i", (token for token in prompt if token >= 0))  # the rest stands for media
-        if self._penalties is not None and params.penalize_prompt:
-            for token in prompt if params.penalty_window < 0 else prompt[-params.penalty_window :]:
-                self._penalties.add(token)
-        if self._penalties is not None and params.repeat_in_prompt:
-            self._penalties.add_prompt(prompt)
+            if params.penalize_prompt:
+                for token in prompt if params.penalty_window < 0 else prompt[-params.penalty_window :]:
+                    self._penalties.add(token)
+            if params.repeat_in_prompt:
+                self._penalties.add_prompt(prompt)
 
     def choose(self, row: Floats) -> tuple[int, TokenLogprobs | None]:
         """The next token, and the model's own opinion if it was asked for. May write to the row."""

@@ -14,6 +14,8 @@ from slm_runtime.scheduler.waiting import FairQueue
 _WORTH_SHARING: Final = 32
 """Tokens: a prefix that another is about to compute is waited for if it spares at least these, and so it is saved."""
 
+_NOTHING: Final = tokens_of([])
+
 _SEQUENCE_BYTES: Final = 1024
 _TOKEN_BYTES: Final = 4
 
@@ -362,6 +364,8 @@ class Scheduler:
     def _best_promise(self, sequence: Sequence, limit: int) -> tuple[Sequence | None, int]:
         best, length = None, 0
         copies = self._capabilities.prefix_copy and self._capabilities.partial_removal
+        if not (copies or self._residents.saves):
+            return best, length
         for other in self._running:
             same = other.generates and other.adapter == sequence.adapter
             if same and other.resident is not None and other.remaining > 1:
@@ -383,13 +387,14 @@ class Scheduler:
 
     def _draft(self, chosen: list[tuple[Sequence, int]]) -> list[Tokens]:
         """What each of them is guessed to go on with, as far as that pays; nothing while anybody else waits for anything."""
-        nothing = [tokens_of([]) for _ in chosen]
-        sequences = [sequence for sequence, _ in chosen]
+        nothing = [_NOTHING] * len(chosen)
         room = min(self._capabilities.draft_rows, self._step_tokens) - len(chosen)
-        busy = len(self._waiting) or any(
-            not s.generates or s.resident is None or s.remaining > 1 for s in self._running
-        )
-        if room < 1 or busy or self._short or all(s.drafter is None for s in sequences):
+        if room < 1 or self._short or len(self._waiting):
+            return nothing
+        if any(not s.generates or s.resident is None or s.remaining > 1 for s in self._running):
+            return nothing
+        sequences = [sequence for sequence, _ in chosen]
+        if all(sequence.drafter is None for sequence in sequences):
             return nothing
         guesses = [self._guess(sequence, min(room, SIZES[-1])) for sequence in sequences]
         if not self._pace.knows(_streams(sequences)):
@@ -405,7 +410,7 @@ class Scheduler:
         # With each step comes one token more than was guessed right.
         most = min(most, sequence.limit - len(sequence.tokens) - 1)
         if sequence.drafter is None or most < 1:
-            return tokens_of([]), 0.0
+            return _NOTHING, 0.0
         return sequence.drafter.guess(sequence.tokens, most)
 
     def _give_way(self) -> bool:

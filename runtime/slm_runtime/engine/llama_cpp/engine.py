@@ -30,10 +30,10 @@ from slm_runtime.engine.protocol import (
     Span,
 )
 
-log = logging.getLogger(__name__)
-
 if TYPE_CHECKING:
     from slm_runtime.engine.llama_cpp.projector import Projector
+
+log = logging.getLogger(__name__)
 
 _TILE: Final = 64
 _WHOLE_TOKENS: Final = 32
@@ -83,6 +83,7 @@ class LlamaCppEngine:
         self.media = _projector(model, context_length, step_tokens)
         pooling = _POOLINGS.get(model.pooling)
         offloads = self._log.layers[0] > 0
+        guesses = offloads if config.speculation is None else config.speculation
         self.capabilities = Capabilities(
             context_length=context_length,
             sequences=config.parallel if whole else kv.MOST_SEQUENCES,
@@ -94,9 +95,7 @@ class LlamaCppEngine:
             pooling=pooling or Pooling.MEAN,
             scored_tokens=outputs,
             # To a CPU two tokens in a step are nearly twice the work of one, so that guesses have to be nearly certain.
-            draft_rows=outputs
-            if not whole and (config.speculation or (offloads and config.speculation is None))
-            else 0,
+            draft_rows=outputs if guesses and not whole else 0,
             # On a CPU, attention works on tiles of prompt tokens. A single token in one of them costs as much as all of
             # it, and less than half a tile is computed token by token.
             mixed=offloads,

@@ -68,7 +68,6 @@ class _Bucket:
     server: str
     address: str
     """`s3://bucket/`, for messages."""
-    """What of a model is looked for."""
 
     def find(self, key: str, version: str | None = None) -> _Object | None:
         """Ask for an object's first byte: of a refusal, what tells its cause comes with no answer to a HEAD.
