@@ -14,6 +14,8 @@ from slm_contract.source import SourcePin
 class ModelFormat(StrEnum):
     AUTO = "Auto"
     GGUF = "GGUF"
+    ONNX = "ONNX"
+    """A folder: graph, weights beside it, tokenizer and configuration."""
 
 
 class Quantization(StrEnum):
@@ -48,6 +50,7 @@ class Part(StrEnum):
 
 class EngineName(StrEnum):
     LLAMA_CPP = "LlamaCpp"
+    ONNX_RUNTIME = "OnnxRuntime"
 
 
 class KVCacheType(StrEnum):

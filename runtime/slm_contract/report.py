@@ -90,7 +90,7 @@ class ProjectorFacts(ContractModel):
 class ModelFacts(ContractModel):
     """What the header of a model says; enough to compute its memory before a pod exists."""
 
-    format: Literal["GGUF"] = "GGUF"
+    format: Literal["GGUF", "ONNX"] = "GGUF"
     adapter: bool | None = None
     """True: LoRA weights for a model of the architecture that is named; what isn't theirs is 0."""
     projector: ProjectorFacts | None = None

@@ -6,8 +6,9 @@ bind ── launch engine ──┬── import the API ──┬── first t
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from slm_contract import kv
 from slm_contract import places as contract
@@ -15,7 +16,7 @@ from slm_contract.config import AuthMode, PromptConfig, PromptParameters, Runtim
 from slm_contract.context import default_context, longest_context
 from slm_contract.report import ModelFacts, RuntimeReport
 from slm_runtime.engine.launch import launch
-from slm_runtime.engine.messages import AdapterFile, EngineConfig
+from slm_runtime.engine.messages import AdapterFile, EngineConfig, EngineKind
 from slm_runtime.errors import ConfigError, RuntimeFailure
 from slm_runtime.listeners import listen
 from slm_runtime.logs import configure
@@ -25,6 +26,9 @@ from slm_runtime.places import Places
 from slm_runtime.termination import leave
 
 _log = logging.getLogger("slm.serve")
+
+_ENGINES: Final[Mapping[str, EngineKind]] = {"GGUF": "LlamaCpp", "ONNX": "OnnxRuntime"}
+"""What runs a format."""
 
 
 def main(config: RuntimeConfig, places: Places | None = None) -> int:
@@ -118,7 +122,7 @@ def engine_config(
     """`path`: of the model's file in plain; `companions`: those of `config.companions`, in their order."""
     named = config.adapters or ()
     return EngineConfig(
-        engine="LlamaCpp",
+        engine=_ENGINES[model.facts.format],
         model_path=str(path),
         own_adapters=[AdapterFile(str(model.beside(each))) for each in model.facts.own_adapters or ()],
         adapters=[

@@ -31,10 +31,13 @@ class AdapterFile(Value):
     """How much of it counts."""
 
 
+EngineKind = Literal["LlamaCpp", "OnnxRuntime"]
+
+
 class EngineConfig(Message, kw_only=True):
     """What the engine process is started with; its first frame."""
 
-    engine: Literal["LlamaCpp"] = "LlamaCpp"
+    engine: EngineKind = "LlamaCpp"
     model_path: str
     own_adapters: list[AdapterFile] = []
     """A part of the model: all goes through them, whatever else it goes through."""

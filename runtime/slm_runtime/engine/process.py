@@ -19,6 +19,7 @@ import msgspec
 
 from slm_runtime.engine.channel import BlockingChannel, ChannelError
 from slm_runtime.engine.encoding import EncoderLoop
+from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.loop import StepLoop
 from slm_runtime.engine.messages import (
     Busy,
@@ -49,6 +50,7 @@ from slm_runtime.engine.protocol import (
     EngineFault,
     Vocabulary,
 )
+from slm_runtime.engine.registry import loader
 
 log = logging.getLogger(__name__)
 
@@ -118,17 +120,12 @@ def main(descriptor: int, load: Load | None = None) -> int:
 
 
 def load_engine(config: EngineConfig) -> tuple[Engine | Encoder, Loaded] | LoadFailed:
-    """Each engine's library is imported here and nowhere else."""
-    from slm_runtime.engine.llama_cpp.failing import LoadError
-    from slm_runtime.engine.llama_cpp.load import load
-
     try:
-        engine = load(config)
+        return loader(config.engine)(config)
     except LoadError as error:
         return error.failure
     except EngineFault as error:
         return LoadFailed("EngineFailed", str(error))
-    return engine, engine.info
 
 
 def loop_of(engine: Engine | Encoder, send: Callable[[Message], None], queue_limit: int) -> Loop:

@@ -21,6 +21,7 @@ def make_engine():
     """The real engine in this process; one a test, since the library's log is one a process."""
 
     def make(path, **fields):
-        return load(EngineConfig(**{"model_path": str(path), "context_length": 512, **fields}))
+        engine, _ = load(EngineConfig(**{"model_path": str(path), "context_length": 512, **fields}))
+        return engine
 
     return make

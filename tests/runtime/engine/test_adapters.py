@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from slm_runtime.engine.client import RequestRefused
-from slm_runtime.engine.llama_cpp.failing import LoadError
+from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.messages import (
     AdapterFile,
     Delta,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gguf import PoolingType
 
-from slm_runtime.engine.llama_cpp.failing import LoadError
+from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.protocol import NoCells, Output, Pooling, Span
 from tests.support.gguf import write_tiny_gguf
 

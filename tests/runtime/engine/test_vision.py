@@ -11,10 +11,10 @@ from llama_cpp import llama_cpp as native
 from llama_cpp import mtmd_cpp as mtmd
 
 from slm_contract import pictures
+from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp import projector as module
 from slm_runtime.engine.llama_cpp.backends import load_backends
 from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine
-from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.loop import StepLoop
 from slm_runtime.engine.messages import (
     ChoiceFinished,

@@ -7,7 +7,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as native
 
-from slm_runtime.engine.llama_cpp.failing import LoadError
+from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.messages import AdapterFile, EngineConfig
 

@@ -8,8 +8,8 @@ import numpy as np
 from llama_cpp import llama_cpp as native
 
 from slm_contract import context
+from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp.batch import Batch
-from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.llama_cpp.positions import Positions

@@ -9,8 +9,8 @@ from typing import Any
 from llama_cpp import llama_cpp as native
 
 from slm_runtime.engine.cpus import available_cpus
+from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp.backends import load_backends
-from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
 from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown

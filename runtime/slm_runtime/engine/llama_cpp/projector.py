@@ -17,8 +17,8 @@ from llama_cpp import llama_cpp as native
 from llama_cpp import mtmd_cpp as mtmd
 
 from slm_contract import pictures
+from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp.batch import Grid
-from slm_runtime.engine.llama_cpp.failing import LoadError
 from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.llama_cpp.slicing import Sliced
 from slm_runtime.engine.messages import LoadFailureReason
