@@ -10,6 +10,7 @@ from pathlib import Path
 
 from slm_contract import places as contract
 from slm_runtime.errors import ConfigError
+from slm_runtime.ports import port
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,3 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
         return port(environment.get(name) or str(default))
     except ValueError as error:
         raise ConfigError(f"{name}: {error}.", "Write a number from 0 (any free port) to 65535.") from None
-
-
-def port(text: str) -> int:
-    """Read a port number; ValueError says what is wrong."""
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise ValueError(f"{text!r} is no port")
-    return int(text)

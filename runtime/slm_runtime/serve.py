@@ -15,7 +15,7 @@ from slm_contract import places as contract
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.context import default_context, longest_context
 from slm_contract.report import ModelFacts, RuntimeReport
-from slm_runtime.engine.launch import launch
+from slm_runtime.engine.launch import Started, launch
 from slm_runtime.engine.messages import AdapterFile, EngineConfig, EngineKind
 from slm_runtime.errors import ConfigError, RuntimeFailure
 from slm_runtime.listeners import listen
@@ -31,12 +31,12 @@ _ENGINES: Final[Mapping[str, EngineKind]] = {"GGUF": "LlamaCpp", "ONNX": "OnnxRu
 """What runs a format."""
 
 
-def main(config: RuntimeConfig, places: Places | None = None) -> int:
-    """Serve until told to stop; return the process's exit code."""
+def main(config: RuntimeConfig, places: Places | None = None, engine: Started | None = None) -> int:
+    """Serve until told to stop; return the process's exit code. `engine`: one that waits to be told what to load."""
     configure()
     try:
         places = places or Places.from_environment()
-        return _serve(config, places)
+        return _serve(config, places, engine)
     except RuntimeFailure as failure:
         _log.error(failure.message, extra={"fields": {"remedy": failure.remedy}})
         report = RuntimeReport(command="serve", phase="Failed", failure=failure.to_failure())
@@ -44,26 +44,27 @@ def main(config: RuntimeConfig, places: Places | None = None) -> int:
         return failure.exit_code
 
 
-def _serve(config: RuntimeConfig, places: Places) -> int:
+def _serve(config: RuntimeConfig, places: Places, started: Started | None) -> int:
     with contextlib.ExitStack() as stack:
         fetched = []
         for each in (config.model, *config.companions):
             folder = ModelFolder(places.model_dir, each)
             stack.enter_context(folder.served())
             fetched.append(folder.require())
-        return _serve_model(config, places, fetched[0], fetched[1:])
+        return _serve_model(config, places, fetched, started)
 
 
 def _serve_model(
-    config: RuntimeConfig, places: Places, model: FetchedModel, companions: Sequence[FetchedModel]
+    config: RuntimeConfig, places: Places, fetched: Sequence[FetchedModel], started: Started | None
 ) -> int:
+    model, *companions = fetched
     config = config.model_copy(update={"prompt": prompt_of(config.prompt, model.prompt)})
     check_context(config, model.facts)
     plain = PlainVolume(places.plain_dir, places.identities)
     api = listen(places.host, places.api_port)
     ops = listen(places.host, places.ops_port)
     engine = engine_config(config, model, plain.path(model), [plain.path(each) for each in companions])
-    launched = launch(engine)
+    launched = launch(engine) if started is None else started.load(engine)
     # What follows takes as long to import as the engine needs to load: side by side.
     from slm_runtime.api.http.auth import KeyRing
     from slm_runtime.api.serving import Serving

@@ -16,7 +16,7 @@ from slm_runtime.engine.messages import (
 )
 from slm_runtime.errors import EngineFailed
 
-TOKENS: Final = 16
+TOKENS: Final = 8
 DECODE_SECONDS: Final = 5.0
 """A slow machine is ready with fewer tokens."""
 

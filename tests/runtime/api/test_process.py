@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,7 +19,7 @@ import pytest
 
 from slm_contract import metrics
 from slm_contract.config import ModelConfig, PromptConfig, PromptParameters
-from slm_contract.places import ExitCode
+from slm_contract.places import CONFIG_ENV, ExitCode
 from slm_contract.report import RuntimeReport
 from slm_contract.retention import Retention
 from slm_runtime.models.lock import writing
@@ -55,6 +57,17 @@ def test_it_becomes_ready_and_reports(tiny_model: Tiny, tmp_path: Path) -> None:
         assert report.memory is not None
         assert report.memory.resident > 0
         assert server.stop() == ExitCode.OK
+
+
+def test_nothing_stays_of_a_start_that_fails() -> None:
+    """The engine process was started already, and has nobody to tell it what to load."""
+    environment = {name: value for name, value in os.environ.items() if name != CONFIG_ENV}
+    command = [sys.executable, "-m", "slm_runtime", "serve"]
+    # The output ends when the last process that could write to it does.
+    failed = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
+    assert failed.returncode == ExitCode.CONFIG_INVALID
+    assert f"{CONFIG_ENV} is empty" in failed.stderr
+    assert "Traceback" not in failed.stderr
 
 
 def test_what_is_served_is_not_removed_from_the_volume(tiny_model: Tiny, tmp_path: Path) -> None:
