@@ -8,7 +8,7 @@ from slm_operator.crd.resource import Metadata, SLMDeployment, SpecError, parse_
 from slm_operator.crd.spec import Recover
 from slm_operator.desired.objects import Desired, desired_objects
 from slm_operator.faults import Fault
-from slm_operator.model.known import drifted, drifted_adapters, newest_removal, reported_facts
+from slm_operator.model.known import drifted, drifted_companions, newest_removal, reported_facts
 from slm_operator.observed.faults import deployment_faults, dropped_volumes, job_faults, pod_faults
 from slm_operator.observed.pods import (
     has_component,
@@ -214,7 +214,9 @@ def _view(
         artifact=artifact,
         fetched_facts=reported_facts(seen.pods).get(artifact.key),
         latest=drifted(snapshot.pods, artifact),
-        moved=drifted_adapters(snapshot.pods, () if target.revision is None else target.revision.adapters),
+        moved=drifted_companions(
+            snapshot.pods, () if target.revision is None else target.revision.companions
+        ),
         copies=seen.ours.get(ChildRef("DaemonSet", copies_name(resource.name))),
         copiers=copiers,
         removal=newest_removal(_with_claim(snapshot.pods, claim_of(resource))),

@@ -193,7 +193,8 @@ class FetchReport(ContractModel):
     latest: SourcePin | None = None
     """What the source stands for now, where a pinned model was fetched; None: it wasn't asked, or didn't answer."""
     moved: dict[str, SourcePin] | None = None
-    """What the sources of pinned adapters stand for now, by the adapters' names, where that is something else."""
+    """What the sources of pinned adapters and projectors stand for now, by their keys, where that is something else; earlier
+    versions wrote adapters by their names."""
     removed: Removed | None = None
     """What made room before."""
 

@@ -70,19 +70,20 @@ def drifted(pods: Iterable[Document], artifact: ModelConfig) -> SourcePin | None
     return None
 
 
-def drifted_adapters(pods: Iterable[Document], adapters: Collection[AdapterConfig]) -> dict[str, SourcePin]:
-    """By name: what the sources of pinned adapters stand for now, where pods that fetched them found something else."""
+def drifted_companions(pods: Iterable[Document], companions: Collection[ModelConfig]) -> dict[str, SourcePin]:
+    """By key: what the sources of pinned companions stand for now, where pods that fetched them found something else."""
     found: dict[str, SourcePin] = {}
     for pod in pods:
         config = runtime_config(pod.get("spec", {}))
-        held = (
-            {} if config is None else {each.name: each for each in config.adapters or () if each in adapters}
-        )
+        held = [] if config is None else [each for each in config.companions if each in companions]
+        told: dict[str, ModelConfig] = {each.key: each for each in held}
+        # As earlier versions report.
+        told |= {each.name: each for each in held if isinstance(each, AdapterConfig)}
         for report in _reports(pod):
             for name, now in (report.moved or {}).items():
-                pin = held[name].pin if name in held else None
+                pin = told[name].pin if name in told else None
                 if pin is not None and now.digest != pin.digest:
-                    found[name] = now
+                    found[told[name].key] = now
     return found
 
 

@@ -170,8 +170,8 @@ def _told_as_true(condition: str) -> Check:
 
 
 def _source_drifted(view: View) -> tuple[Truth, str, str] | None:
-    adapters = () if view.revision is None else view.revision.adapters
-    moved = [(each.source, each.pin, view.moved.get(each.name)) for each in adapters]
+    companions = () if view.revision is None else view.revision.companions
+    moved = [(each.source, each.pin, view.moved.get(each.key)) for each in companions]
     found = [
         f"{source} stands for {now.revision or now.digest} now, {pin.revision or pin.digest} was pinned"
         for source, pin, now in ((view.artifact.source, view.artifact.pin, view.latest), *moved)

@@ -62,7 +62,7 @@ class View:
     latest: SourcePin | None
     """What the source stands for now, where that isn't what was pinned."""
     moved: Mapping[str, SourcePin]
-    """By the adapters' names: what their sources stand for now, where that isn't what was pinned."""
+    """By the keys of adapters and projector: what their sources stand for now, where that isn't what was pinned."""
     copies: Document | None
     """The live DaemonSet that brings the model to nodes, if it is ours."""
     copiers: tuple[Document, ...]

@@ -8,7 +8,7 @@ from slm_operator.crd.quantities import human_bytes, memory_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.digest import digest
 from slm_operator.faults import Fault
-from slm_operator.model.known import drifted, drifted_adapters, reported_facts
+from slm_operator.model.known import drifted, drifted_companions, reported_facts
 from slm_operator.placement.choose import (
     Placement,
     as_decided,
@@ -81,8 +81,7 @@ class Wanted:
         current, pods = self.history.current, self.snapshot.pods
         if current is None or self.resource.spec.model.refresh_policy != "OnChange":
             return frozenset()
-        adapters = drifted_adapters(pods, current.adapters)
-        keys = {each.key for each in current.adapters if each.name in adapters}
+        keys = set(drifted_companions(pods, current.companions))
         return frozenset(keys | ({current.artifact.key} if drifted(pods, current.artifact) else set()))
 
     def may_learn(self, faults: Sequence[Fault]) -> bool:

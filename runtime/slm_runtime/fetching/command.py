@@ -106,9 +106,9 @@ class FetchCommand:
         return ExitCode.OK
 
     def _moved(self, latest: Iterable[SourcePin | None]) -> dict[str, SourcePin] | None:
-        """Of the adapters' sources those that stand for something else than what was pinned."""
+        """Of what comes beside the model, whose sources stand for something else than what was pinned."""
         moved = {
-            each.name: now
+            each.key: now
             for each, now in zip(self._models[1:], latest, strict=True)
             if now is not None and each.pin is not None and now.digest != each.pin.digest
         }

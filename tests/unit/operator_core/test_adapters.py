@@ -45,13 +45,14 @@ def config(document: Any) -> RuntimeConfig:
     return RuntimeConfig.model_validate_json(config_of(document))
 
 
-def moves_on(world: World, pin: SourcePin) -> None:
-    """The source of `sql`, as pods find it that have fetched."""
+def moves_on(world: World, pin: SourcePin, name: str | None = None) -> None:
+    """The source of `sql`, or of the companion of that key, as pods find it that have fetched."""
+    name = name or next(each.key for each in config(world.deployment).adapters or () if each.name == "sql")
     for pod in world.pods:
         for status in pod["status"]["initContainerStatuses"]:
             ended = status["state"]["terminated"]
             report = FetchReport.model_validate_json(ended["message"])
-            ended["message"] = report.model_copy(update={"moved": {"sql": pin}}).to_json()
+            ended["message"] = report.model_copy(update={"moved": {name: pin}}).to_json()
 
 
 def test_one_whose_source_moved_is_told_and_serves_on() -> None:
@@ -69,6 +70,14 @@ def test_one_whose_source_moved_is_told_and_serves_on() -> None:
     moves_on(world, PINS[SQL])
     world.settle()
     assert world.condition("SourceDrifted") is None
+
+
+def test_reports_of_earlier_versions_name_them() -> None:
+    world = deployed()
+    world.run_pods(facts=FACTS[MODEL])
+    moves_on(world, SourcePin(revision="decaf0", digest="9" * 64), "sql")
+    world.settle()
+    assert f"{SQL} stands for decaf0 now" in (world.condition("SourceDrifted") or {})["message"]
 
 
 def test_one_whose_source_moved_is_followed_where_the_spec_asks_for_it() -> None:

@@ -10,7 +10,7 @@ from slm_contract.config import Part, RuntimeConfig
 from slm_contract.report import ModelFacts, ProjectorFacts
 from slm_contract.source import SourcePin
 from slm_operator.crd.quantities import parse_quantity
-from tests.unit.operator_core.test_adapters import ADAPTER, config
+from tests.unit.operator_core.test_adapters import ADAPTER, config, moves_on
 from tests.unit.operator_core.world import NO_MODEL, SMOLLM2, World, node, spec
 
 MODEL, VISION = "hf://org/vl/m-Q4_K_M.gguf", "hf://org/vl-vision/mmproj-F16.gguf"
@@ -54,6 +54,17 @@ def plain() -> World:
 
 def taken(world: World) -> RuntimeConfig:
     return config(world.deployment)
+
+
+def test_one_whose_source_moved_is_told_and_serves_on() -> None:
+    world = deployed()
+    world.run_pods(facts=HEADER)
+    before, projector = taken(world), taken(world).projector
+    assert projector is not None
+    moves_on(world, SourcePin(revision="decaf0", digest="9" * 64), projector.key)
+    world.settle()
+    assert f"{VISION} stands for decaf0 now" in (world.condition("SourceDrifted") or {})["message"]
+    assert taken(world) == before
 
 
 def test_it_is_looked_at_before_pods_are_made_and_pinned() -> None:

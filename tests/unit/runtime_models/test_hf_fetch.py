@@ -113,7 +113,7 @@ def test_adapters_whose_source_moved_on_are_told(hub: Hub, site: Site, tiny: byt
     assert FetchCommand(models, site, look_seconds=1).run() == ExitCode.OK
     moved = FetchReport.model_validate_json(site.places.termination_message.read_bytes()).moved
     assert moved is not None
-    assert {name: pin.revision for name, pin in moved.items()} == {"moved": now}
+    assert {name: pin.revision for name, pin in moved.items()} == {adapters[0].key: now}
     assert ModelFolder(site.places.model_dir, adapters[0]).require().path.read_bytes() == old, (
         "what was pinned is there"
     )

@@ -57,6 +57,7 @@ def chosen(files: str, path: str | None = None, part: Part = Part.OWN_PROJECTOR)
         ("m.gguf mmproj.gguf", None, "mmproj.gguf"),
         ("m-Q4_K_M.gguf mmproj-BF16.gguf mmproj-F16.gguf mmproj-F32.gguf", None, "mmproj-F16.gguf"),
         ("m.gguf mmproj-m-f32.gguf mmproj-m-bf16.gguf", "m.gguf", "mmproj-m-bf16.gguf"),
+        ("m.gguf mmproj-m-fp32.gguf mmproj-m-fp16.gguf", "m.gguf", "mmproj-m-fp16.gguf"),
         ("m.gguf m.mmproj-Q8_0.gguf mmproj-Q4_0.gguf", "m.gguf", "m.mmproj-Q8_0.gguf"),
         ("a/m.gguf a/mmproj-F32.gguf mmproj-F16.gguf", "a/m.gguf", "a/mmproj-F32.gguf"),
         ("a/b/m.gguf mmproj-F16.gguf c/mmproj-F16.gguf", "a/b/m.gguf", "mmproj-F16.gguf"),

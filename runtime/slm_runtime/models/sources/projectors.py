@@ -13,11 +13,11 @@ from slm_contract.config import Part
 from slm_runtime.errors import SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.shards import Chosen, Listed, choose, fits, is_gguf, is_pattern, listed_words
+from slm_runtime.models.sources.variants import format_of
 
 FORMATS: Final = ("F16", "BF16", "F32", "Q8_0")
 """The first that there is counts, then any other: F16 loses nothing that is seen, and runs on every device."""
 _PROJECTOR: Final = re.compile(r"mmproj", re.IGNORECASE)
-_FORMAT: Final = re.compile(rf"(?:^|[-._])({'|'.join(FORMATS)})(?=[-._]|$)", re.IGNORECASE)
 
 
 def choose_part(files: Iterable[Listed], path: str | None, where: str, asked: Asked) -> Chosen:
@@ -73,8 +73,8 @@ def _nearest(found: Iterable[Listed], path: str | None) -> list[Listed]:
 
 
 def _rank(file: Listed) -> int:
-    match = _FORMAT.search(PurePosixPath(file.path).stem)
-    return FORMATS.index(match[1].upper()) if match else len(FORMATS)
+    format_ = format_of(_name(file.path))
+    return FORMATS.index(format_) if format_ in FORMATS else len(FORMATS)
 
 
 def _name(path: str) -> str:
