@@ -224,6 +224,8 @@ class RuntimeConfig(ContractModel):
     """What becomes of fields of OpenAI requests that aren't known here; None: they are ignored, and a header says so."""
     stored_responses: int | None = Field(default=None, ge=1)
     """Responses that are kept in memory for clients to go on with; None: none."""
+    image_origins: tuple[str, ...] | None = None
+    """Origins from which images are fetched that clients name by URLs; None: none is fetched."""
     trusted_proxies: tuple[str, ...] | None = None
     """Ranges of addresses whose word is taken for whom they ask for; None: nobody's."""
     auth: AuthMode = AuthMode.API_KEY

@@ -78,6 +78,12 @@ def parser() -> argparse.ArgumentParser:
         help="guess ahead what comes next, while it pays; default: Auto, on accelerators",
     )
     serve.add_argument("--stored-responses", type=int, help="so many are kept, in memory; default: none is")
+    serve.add_argument(
+        "--image-origin",
+        action="append",
+        metavar="ORIGIN",
+        help="from which images are fetched that clients name by URL; may be repeated, default: none",
+    )
     commands.add_parser("bench", help="measure the runtime; `slm-runtime bench --help` lists what")
     return top
 

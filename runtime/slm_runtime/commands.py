@@ -124,6 +124,7 @@ def _serve(options: argparse.Namespace, places: Places, engine: Started | None) 
         "kv_cache_type": options.kv_cache_type,
         "speculation": {"On": True, "Off": False}.get(options.speculation),
         "stored_responses": options.stored_responses,
+        "image_origins": options.image_origin,
     }
     source = options.source or options.model.resolve().as_uri()
     config = local_config(

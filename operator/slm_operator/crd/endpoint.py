@@ -20,6 +20,19 @@ Origin = Annotated[
 ]
 
 
+ImageOrigin = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        json_schema_extra=pattern(
+            r"^https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$",
+            "write an origin such as https://images.example.com: scheme, host and port, no path",
+        ),
+    ),
+]
+
+
 class Cors(ApiModel):
     allowed_origins: Annotated[
         tuple[Origin, ...],
@@ -109,6 +122,11 @@ class Endpoint(ApiModel):
     unknown_fields: Literal["Ignore", "Refuse"] = "Ignore"
     """What becomes of fields of OpenAI requests that the API doesn't know: ignored, and named in the answer's header
     `x-slm-ignored-fields`, or refused with 400."""
+    image_origins: Annotated[
+        tuple[ImageOrigin, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ()
+    """Origins from which a vision model's pods fetch the images that clients name by URL, redirects included. Absent: images
+    come as data URIs alone, and nothing is fetched."""
     trusted_proxies: Annotated[
         tuple[SourceRange, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()

@@ -48,6 +48,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         idle_seconds=None if idle is None else max(1.0, parse_duration(idle)),
         unknown_fields="Refuse" if spec.endpoint.unknown_fields == "Refuse" else None,
         stored_responses=spec.endpoint.stored_responses,
+        image_origins=spec.endpoint.image_origins or None,
         trusted_proxies=spec.endpoint.trusted_proxies or None,
         auth=spec.auth.mode,
     )

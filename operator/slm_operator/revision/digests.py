@@ -33,7 +33,9 @@ def spec_digest(resource: SLMDeployment) -> str:
     cors = spec.endpoint.cors
     origins = None if cors is None else cors.allowed_origins
     answers = spec.endpoint.model_dump(
-        mode="json", exclude_defaults=True, include={"unknown_fields", "trusted_proxies", "stored_responses"}
+        mode="json",
+        exclude_defaults=True,
+        include={"unknown_fields", "trusted_proxies", "stored_responses", "image_origins"},
     )
     return digest(
         {

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import (
@@ -23,6 +23,9 @@ from slm_runtime.engine.client import EngineClient
 from slm_runtime.errors import AccelerationDegraded, ConfigError, KeysMissing, of_engine
 from slm_runtime.metrics import Gauges, Metrics
 from slm_runtime.templates.chat import ChatFormat
+
+if TYPE_CHECKING:
+    from slm_runtime.api.conversation.remote_pictures import RemotePictures
 
 Phase = Literal["Loading", "Ready", "Draining", "Failed"]
 Task = Literal["generation", "embedding", "ranking"]
@@ -80,6 +83,8 @@ class Serving:
     """When a client last asked for something that needs a key; by `time.monotonic`."""
     heartbeat: float = field(default_factory=time.monotonic)
     stored: StoredResponses = field(init=False)
+    remote_pictures: "RemotePictures | None" = field(init=False, default=None)
+    """None: nothing is fetched for clients."""
     metrics: Metrics = field(init=False)
     fingerprint: str = field(init=False)
     """OpenAI's `system_fingerprint`: changes with whatever may change the text that a seed gives."""
@@ -88,6 +93,11 @@ class Serving:
         if (self.config.auth is AuthMode.API_KEY) != (self.keys is not None):
             raise ValueError("the config's auth mode and the key ring disagree")
         self.fingerprint = f"fp_{hashlib.sha256(self.config.to_json().encode()).hexdigest()[:10]}"
+        if self.config.image_origins:
+            # Few need what it takes a while to import.
+            from slm_runtime.api.conversation.remote_pictures import RemotePictures
+
+            self.remote_pictures = RemotePictures(self.config.image_origins)
         self.stored = StoredResponses(self.config.stored_responses or 0)
         self.metrics = Metrics(
             lambda: Gauges(

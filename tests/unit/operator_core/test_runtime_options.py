@@ -47,6 +47,8 @@ def test_what_the_engine_runs_with_reaches_it() -> None:
     assert told(endpoint={"cors": {"allowedOrigins": ["https://a"]}}).allowed_origins == ("https://a",)
     assert told(endpoint={"idleTimeout": "1h5m"}).idle_seconds == 3900
     assert told(endpoint={"storedResponses": 100}).stored_responses == 100
+    origins = ("https://images.example", "http://minio.media.svc:9000")
+    assert told(endpoint={"imageOrigins": list(origins)}).image_origins == origins
     assert told(endpoint={"unknownFields": "Refuse"}).unknown_fields == "Refuse"
     assert told(endpoint={"trustedProxies": ["10.0.0.0/8"]}).trusted_proxies == ("10.0.0.0/8",)
 

@@ -61,4 +61,5 @@ async def _turn(serving: Serving, wanted: MessagesRequest) -> Turn:
         variables=wanted.template_variables(),
         # To Anthropic, the assistant's last message is what the model goes on from.
         continues=True,
+        remote=serving.remote_pictures,
     )

@@ -35,6 +35,19 @@ class Sent:
     uri: bool = True
     _read: Picture | None = None
 
+    @property
+    def url(self) -> str | None:
+        """Where it is to be fetched; None: it is here."""
+        return (
+            self.text
+            if self._read is None and self.uri and self.text.startswith(("https://", "http://"))
+            else None
+        )
+
+    def brought(self, data: bytes) -> None:
+        """It was fetched."""
+        self._read = Picture(data, self.name)
+
     def read(self) -> Picture:
         """Raise BadRequest for what is no image that can be had."""
         self._read = self._read or Picture(_decoded(self._base64(), self.name), self.name)
@@ -44,8 +57,8 @@ class Sent:
         head = _DATA_URI.match(self.text)
         if head is None and self.uri:
             raise BadRequest(
-                f"The image at '{self.name}' must be a data URI, as data:image/png;base64,...: "
-                "none is fetched from elsewhere.",
+                f"The image at '{self.name}' must be a data URI, as data:image/png;base64,...: none is fetched from "
+                "elsewhere, for the server has no origins to fetch images from (spec.endpoint.imageOrigins).",
                 param=self.name,
                 code="invalid_image_url",
             )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from slm_runtime.api.conversation.parsing import OutputParser
 from slm_runtime.api.conversation.pictures import put_in, taken_out
@@ -14,6 +14,9 @@ from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.engine.messages import Constraint, Prompt
 from slm_runtime.templates.chat import ChatFormat
 from slm_runtime.templates.messages import ChatMessage
+
+if TYPE_CHECKING:
+    from slm_runtime.api.conversation.remote_pictures import RemotePictures
 
 TOOLS: Final = 128
 
@@ -52,6 +55,7 @@ async def prepare_turn(
     constraint: Constraint | None,
     variables: dict[str, Any] | None = None,
     continues: bool = False,
+    remote: "RemotePictures | None" = None,
 ) -> Turn:
     """Render the prompt and choose constraint and parser.
 
@@ -59,6 +63,8 @@ async def prepare_turn(
     ----------
     continues
         Where the last message is the assistant's, the model goes on with it; else it begins a turn of its own.
+    remote
+        Fetches the images that are named by URLs; None: nobody does.
 
     Raises
     ------
@@ -67,6 +73,8 @@ async def prepare_turn(
     messages, images = taken_out(messages)
     if images and not chat.sees:
         raise _sees_nothing(next(iter(images.values())).name)
+    if remote is not None:
+        await remote.bring(images.values())
     if choice.mode == "none":
         tools = []
     forced = _forced(tools, choice)

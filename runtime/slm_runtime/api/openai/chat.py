@@ -113,6 +113,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         constraint=constraint(wanted.response_format) or wanted.constraint(),
         variables=wanted.template_variables(),
         continues=bool(wanted.continue_final_message),
+        remote=serving.remote_pictures,
     )
     request = GenerateRequest(
         prompt=turn.prompt,

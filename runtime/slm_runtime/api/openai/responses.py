@@ -139,6 +139,7 @@ async def create(serving: Serving, exchange: Exchange) -> None:
         choice=choice,
         constraint=constraint(output_format.to_response_format() if output_format else None),
         variables=wanted.template_variables(),
+        remote=serving.remote_pictures,
     )
     before = previous(serving, exchange, wanted.previous_response_id) if wanted.previous_response_id else []
     given = resolved(serving, exchange, items_of(wanted.input))
