@@ -1,8 +1,8 @@
 """The operator's own configuration: frozen data, read once from the chart's ConfigMap by `config`."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from slm_contract.config import EngineName, Quantization
@@ -71,6 +71,28 @@ class HardwareClass(SettingsModel):
     """Of each node, what isn't for models: what DaemonSets and others hold there."""
     provisionable: bool = False
     """True for pools that grow from zero: that no node exists now is no reason to reject."""
+    resource_claim_template: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """In place of `resource`: the ResourceClaimTemplate, in the SLMDeployment's namespace, by which each pod asks for its
+    device (DRA). Which nodes have one only the scheduler knows: the selector says where to look."""
+    runtime_class_name: str | None = None
+    """What pods of the class run by, such as `nvidia`; `spec.podTemplate` goes before it."""
+    supplemental_groups: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Groups of the nodes' that may open the device's files, such as `render`'s number for `/dev/dri`."""
+    env: dict[str, str] = {}
+    """Variables of the serving container; `spec.runtime.env` goes before them."""
+
+    @property
+    def device(self) -> str | None:
+        """What of a node a pod has for itself; None: it shares all."""
+        return self.resource_claim_template if self.resource is None else self.resource.name
+
+    @model_validator(mode="after")
+    def _one_way_to_ask(self) -> Self:
+        if self.resource is not None and self.resource_claim_template is not None:
+            raise ValueError(
+                f"{self.name}: a class asks by resource or by resourceClaimTemplate, not by both"
+            )
+        return self
 
 
 class EnvVar(SettingsModel):

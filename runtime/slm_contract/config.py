@@ -184,6 +184,8 @@ class HardwareConfig(ContractModel):
     """What the engine should run on: `cpu`, `cuda`, `vulkan`, ..."""
     gpu_layers: int = 0
     """Layers to offload; -1 is all."""
+    devices: tuple[str, ...] | None = None
+    """Accelerators to use, by the engine's names or numbers; None: all that it finds."""
     on_degraded: Literal["Report", "Fail"] = "Report"
     """`Fail` keeps the pod unready when the provider isn't what it really runs on."""
 

@@ -208,6 +208,9 @@ class Acceleration(ContractModel):
     layers: int = 0
     """Layers on the accelerator."""
     layers_total: int = 0
+    memory_free: int | None = None
+    """Bytes of the accelerators' memory that nobody has taken; None: there is no accelerator."""
+    memory_total: int | None = None
     degraded: bool = False
     """True where the provider asked for isn't what runs."""
 

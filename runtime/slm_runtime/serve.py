@@ -16,7 +16,7 @@ from slm_contract.config import AuthMode, PromptConfig, PromptParameters, Runtim
 from slm_contract.context import default_context, longest_context
 from slm_contract.report import ModelFacts, RuntimeReport
 from slm_runtime.engine.launch import Started, launch
-from slm_runtime.engine.messages import AdapterFile, EngineConfig, EngineKind
+from slm_runtime.engine.messages import AdapterFile, EngineConfig, EngineKind, Offload
 from slm_runtime.errors import ConfigError, RuntimeFailure
 from slm_runtime.listeners import listen
 from slm_runtime.logs import configure
@@ -27,6 +27,8 @@ from slm_runtime.termination import leave
 
 _log = logging.getLogger("slm.serve")
 
+DEVICE_RESERVE: Final = 256 << 20
+"""Of an accelerator's memory, for what its driver and its kernels take."""
 _ENGINES: Final[Mapping[str, EngineKind]] = {"GGUF": "LlamaCpp", "ONNX": "OnnxRuntime"}
 """What runs a format."""
 
@@ -141,7 +143,21 @@ def engine_config(
         threads=config.threads,
         provider=config.hardware.provider,
         gpu_layers=config.hardware.gpu_layers,
+        devices=list(config.hardware.devices or ()),
+        offload=offload_of(config, model.facts) if config.hardware.gpu_layers else None,
     )
+
+
+def offload_of(config: RuntimeConfig, facts: ModelFacts) -> Offload:
+    """What the model takes of an accelerator; keys and values are where their layers are."""
+    cells = _kv_cells(config, facts) or kv.padded(
+        (config.context_length or default_context(facts)) * config.parallel
+    )
+    cache = kv.cache_bytes(facts, config.kv_cache_type, cells, config.parallel, config.batch_size)
+    layers = facts.block_count + 1
+    outputs = facts.vocab_size * config.parallel
+    computed = (facts.activations or facts.feed_forward_length * 4) * config.batch_size + outputs
+    return Offload(layers, int(facts.weights_bytes + cache) // layers, computed * 4 + DEVICE_RESERVE)
 
 
 def _kv_cells(config: RuntimeConfig, facts: ModelFacts) -> int | None:

@@ -277,6 +277,12 @@ class Runtime(ApiModel):
     ) = None
     """Layers that are offloaded to an accelerator, -1 for all. Absent: what the hardware class says; a class without an
     accelerator takes no notice."""
+    devices: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=64)], ...],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    ] = ()
+    """Which of the accelerators that a pod has the model is put on, by the engine's names (`Vulkan0`) or numbers (`0`).
+    Absent: all of them; a class without an accelerator takes no notice."""
     keep_alive: (
         Annotated[
             str,

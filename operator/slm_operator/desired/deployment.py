@@ -42,12 +42,8 @@ def _strategy(resource: SLMDeployment, revision: Revision, before: Revision | No
     """What only one pod can have at a time is given back before the next one starts; all of it never at once."""
     if not shares_volumes(resource.spec.cache, revision.artifact):
         return _RECREATE
-    device = revision.hardware_class.resource
-    held = before is None or (
-        before.hardware_class.resource is not None
-        and device is not None
-        and before.hardware_class.resource.name == device.name
-    )
+    device = revision.hardware_class.device
+    held = before is None or before.hardware_class.device == device
     if device is None or not held:
         return _SURGE
     return _ONE_BY_ONE if resource.replicas > 1 else _RECREATE

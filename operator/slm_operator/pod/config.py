@@ -32,6 +32,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
             hardware_class=chosen.name,
             provider=chosen.provider,
             gpu_layers=(spec.runtime.gpu_layers or chosen.gpu_layers) if chosen.gpu_layers else 0,
+            devices=spec.runtime.devices or None if chosen.gpu_layers else None,
             on_degraded=spec.hardware.on_degraded,
         ),
         context_length=spec.runtime.context_length or revision.context_length,

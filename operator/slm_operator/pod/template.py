@@ -43,6 +43,7 @@ QUANTIZING_MEMORY: Final = "512Mi"
 NOTHING_SAID: Final = FetchConfig()
 """Left out of the pods: what was made before there was such a thing stays as it is."""
 HOLD_MEMORY: Final = "64Mi"
+DEVICE_CLAIM: Final = "device"
 STARTUP_PERIOD: Final = 2
 GRACE_MARGIN: Final = 15
 """Seconds between the runtime's own end of grace and kubelet's."""
@@ -67,13 +68,15 @@ def pod_template(
     """
     config = runtime_config(resource, revision)
     serve = _serve_container(resource, settings, revision, config)
-    template = {
+    hardware_class = revision.hardware_class
+    template: dict[str, Any] = {
         "metadata": {
-            "labels": {**labels(resource.name), HARDWARE_LABEL: revision.hardware_class.name},
+            "labels": {**labels(resource.name), HARDWARE_LABEL: hardware_class.name},
             "annotations": {"kubectl.kubernetes.io/default-container": "serve"},
         },
         "spec": {
-            **pod_basics(settings, resource, revision.hardware_class),
+            **pod_basics(settings, resource, hardware_class),
+            **_device_access(hardware_class),
             "terminationGracePeriodSeconds": int(config.grace_seconds) + GRACE_MARGIN,
             "initContainers": [
                 fetch_container(
@@ -97,6 +100,8 @@ def pod_template(
             ],
         },
     }
+    if hardware_class.supplemental_groups:
+        template["spec"]["securityContext"]["supplementalGroups"] = list(hardware_class.supplemental_groups)
     template = overridden(template, resource, settings)
     if not shares_volumes(resource.spec.cache, revision.artifact):
         template["spec"] = beside_serving(template["spec"], resource)
@@ -130,6 +135,16 @@ def pod_basics(settings: Settings, resource: SLMDeployment, hardware_class: Hard
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         **{key: value for key, value in optional.items() if value},
+    }
+
+
+def _device_access(hardware_class: HardwareClass) -> dict[str, Any]:
+    """What a pod needs beside resources to get at its device."""
+    by_name, claimed = hardware_class.runtime_class_name, hardware_class.resource_claim_template
+    claims = [{"name": DEVICE_CLAIM, "resourceClaimTemplateName": claimed}]
+    return {
+        **({"runtimeClassName": by_name} if by_name else {}),
+        **({"resourceClaims": claims} if claimed else {}),
     }
 
 
@@ -229,6 +244,7 @@ def _serve_container(
         {"name": "tmp", "mountPath": TMP},
         *source_mounts(settings, resource, config.model),
     ]
+    variables = (EnvVar(name=name, value=value) for name, value in revision.hardware_class.env.items())
     if config.auth is AuthMode.API_KEY:
         mounts.append({"name": "keys", "mountPath": places.KEYS_DIR, "readOnly": True})
     if resource.spec.model.decryption is not None:
@@ -238,7 +254,7 @@ def _serve_container(
         "image": revision.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["slm-runtime", "serve"],
-        "env": _environment(config, resource.spec.runtime.env),
+        "env": _environment(config, (*variables, *resource.spec.runtime.env)),
         "ports": [
             {"name": "api", "containerPort": places.API_PORT, "protocol": "TCP"},
             {"name": "ops", "containerPort": places.OPS_PORT, "protocol": "TCP"},
@@ -270,7 +286,9 @@ def _serve_resources(resource: SLMDeployment, revision: Revision) -> dict[str, A
         requests[device.name] = limits[device.name] = str(devices_wanted(resource, revision.hardware_class))
     if "ephemeral-storage" not in limits:
         requests.setdefault("ephemeral-storage", memory_quantity(_disk_wanted(resource, revision)))
-    return {"requests": requests, "limits": limits}
+    claimed = revision.hardware_class.resource_claim_template is not None
+    claims = {"claims": [{"name": DEVICE_CLAIM}]} if claimed else {}
+    return {"requests": requests, "limits": limits, **claims}
 
 
 def _disk_wanted(resource: SLMDeployment, revision: Revision) -> int:

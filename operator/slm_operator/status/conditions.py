@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Literal
 
+from slm_contract.report import Acceleration
+from slm_operator.crd.quantities import human_bytes
 from slm_operator.crd.status import Condition, Status
 from slm_operator.model.source import file_name
 from slm_operator.status.view import Stage, View
@@ -123,11 +125,19 @@ def _accelerated(view: View) -> tuple[Truth, str, str]:
                     "Degraded",
                     f"placed on {chosen.name} for {chosen.provider}, it runs on {seen.device}",
                 )
-            return "True", "AsPlaced", f"{seen.device} by {seen.provider}"
+            return "True", "AsPlaced", _runs_on(seen)
     kept = next((each for each in view.resource.status.conditions if each.type == "Accelerated"), None)
     if kept is not None and view.rolled_out:
         return kept.status, kept.reason, kept.message
     return "Unknown", "NotReported", "the runtime hasn't said yet what it runs on"
+
+
+def _runs_on(seen: Acceleration) -> str:
+    layers = f", {seen.layers} of {seen.layers_total} layers" if seen.layers_total else ""
+    if seen.memory_total is None or seen.memory_free is None:
+        return f"{seen.device} by {seen.provider}{layers}"
+    taken = human_bytes(seen.memory_total - seen.memory_free)
+    return f"{seen.device} by {seen.provider}{layers}, {taken} of its {human_bytes(seen.memory_total)} in use"
 
 
 def _available(view: View) -> tuple[Truth, str, str]:

@@ -271,6 +271,8 @@ class Serving:
             provider=info.provider,
             layers=info.layers_offloaded,
             layers_total=info.layers_total,
+            memory_free=info.device_free if info.device_total else None,
+            memory_total=info.device_total or None,
             degraded=info.provider != wanted.provider,
         )
 

@@ -31,6 +31,17 @@ class AdapterFile(Value):
     """How much of it counts."""
 
 
+class Offload(Value):
+    """What a model takes of an accelerator's memory, by its header."""
+
+    layers: int
+    """With what is before and after the blocks as one."""
+    layer_bytes: int
+    """Of each, its keys and values included."""
+    reserve_bytes: int
+    """What a step computes with, however many there are."""
+
+
 EngineKind = Literal["LlamaCpp", "OnnxRuntime"]
 
 
@@ -59,7 +70,11 @@ class EngineConfig(Message, kw_only=True):
     """None: the quota of the cgroup or the cores of one memory node, whichever is smaller."""
     provider: str = "cpu"
     gpu_layers: int = 0
-    """Layers to offload; -1 is all."""
+    """Layers to offload; -1 is all that fit."""
+    offload: Offload | None = None
+    """None: nobody knows what fits, so all are tried."""
+    devices: list[str] = []
+    """Accelerators to use, by the library's names or numbers; none: all that it finds."""
     speculation: bool | None = None
     """Guess what sequences go on with, where the engine can take it back and while it pays; None: on accelerators."""
     queue_limit: int = 128
@@ -275,6 +290,10 @@ class Loaded(Message, kw_only=True):
     device: str
     """What people call the device: `cpu (zen4, 2 threads)`."""
     provider: str
+    """What it really runs on, as the library calls it."""
+    device_free: int = 0
+    """Bytes of the accelerators' memory that nobody has taken; likewise of all."""
+    device_total: int = 0
     variant: str
     """Instruction set of the CPU backend, or the accelerator's backend."""
     threads: int

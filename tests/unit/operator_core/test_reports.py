@@ -87,6 +87,17 @@ def test_what_was_measured_is_in_the_status(world: World) -> None:
     assert reasons(world.status, ("Accelerated",)) == ["AsPlaced"]
 
 
+def test_accelerated_says_how_much_is_on_the_device(world: World) -> None:
+    world.run_pods()
+    seen = READY.acceleration
+    assert seen is not None
+    used = {"layers": 31, "layers_total": 31, "memory_free": 20 << 30, "memory_total": 24 << 30}
+    report(world, READY.model_copy(update={"acceleration": seen.model_copy(update=used)}))
+    told = world.condition("Accelerated")
+    assert told is not None
+    assert told["message"] == "NVIDIA L4 by cuda, 31 of 31 layers, 4.0 GiB of its 24.0 GiB in use"
+
+
 def test_a_restarted_operator_takes_nothing_back(world: World) -> None:
     world.run_pods()
     report(world, READY)

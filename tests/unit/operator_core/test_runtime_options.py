@@ -59,6 +59,12 @@ def test_layers_are_offloaded_only_where_there_is_something_to_offload_to(hardwa
     assert config.hardware.gpu_layers == layers
 
 
+@pytest.mark.parametrize(("hardware", "devices"), [(GPU.name, ("Vulkan1", "0")), (CPU.name, None)])
+def test_devices_are_chosen_where_there_are_some(hardware: str, devices: tuple[str, ...] | None) -> None:
+    config = told(runtime={"devices": ["Vulkan1", "0"]}, hardware={"preference": [hardware]})
+    assert config.hardware.devices == devices
+
+
 def test_the_class_says_how_many_layers_where_the_spec_does_not() -> None:
     assert told(hardware={"preference": [GPU.name]}).hardware.gpu_layers == GPU.gpu_layers
 

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from llama_cpp import llama_cpp as native
 from slm_runtime.engine.cpus import available_cpus
 from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp.backends import load_backends
+from slm_runtime.engine.llama_cpp.devices import Device, accelerators, as_native, chosen, layers_that_fit
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
 from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
@@ -28,6 +31,8 @@ class LlamaModel:
         self._variant = load_backends()
         native.llama_backend_init()
         self.threads = config.threads or available_cpus()
+        self._devices = [] if config.provider == "cpu" else chosen(accelerators(), config.devices)
+        self._native_devices = as_native(self._devices)
         self.handle = self._load()
         self.architecture = self.metadata("general.architecture") or ""
         pre = self.metadata("tokenizer.ggml.pre") or self.metadata("tokenizer.ggml.model")
@@ -83,9 +88,11 @@ class LlamaModel:
         buffers
             Bytes beside the library's own, at their most.
         """
-        config, vocabulary, sizes = self.config, self.vocabulary, self.log.bytes
+        vocabulary, sizes = self.vocabulary, self.log.bytes
         offloaded, total = self.log.layers
-        provider = config.provider if offloaded else "cpu"
+        used = self._devices if offloaded else []
+        provider = used[0].provider if used else "cpu"
+        sizes_of_devices = [each.memory() for each in used]
         return Loaded(
             engine="llama.cpp",
             context_length=can.context_length,
@@ -101,7 +108,9 @@ class LlamaModel:
             add_bos=vocabulary.add_bos,
             chat_templates=self._chat_templates(),
             description=self.description(),
-            device=f"{provider} ({self._variant}, {self.threads} threads)",
+            device=_names(used) or f"cpu ({self._variant}, {self.threads} threads)",
+            device_free=sum(free for free, _ in sizes_of_devices),
+            device_total=sum(total for _, total in sizes_of_devices),
             provider=provider,
             variant=self._variant,
             threads=self.threads,
@@ -136,7 +145,12 @@ class LlamaModel:
         if not Path(path).is_file():
             raise LoadError("InvalidModel", f"there is no model file {path}")
         params = native.llama_model_default_params()
-        params.n_gpu_layers = self.config.gpu_layers if self.config.provider != "cpu" else 0
+        if self._devices:
+            free = sum(each.memory()[0] for each in self._devices)
+            params.n_gpu_layers = layers_that_fit(free, self.config.gpu_layers, self.config.offload)
+            params.devices = ctypes.cast(self._native_devices, ctypes.c_void_p)
+        else:
+            params.n_gpu_layers = 0
         model = native.llama_model_load_from_file(path.encode(), params)
         if model:
             return model
@@ -156,6 +170,12 @@ class LlamaModel:
             if text:
                 found[name.decode() if name else "default"] = text.decode(errors="replace")
         return found
+
+
+def _names(devices: Sequence[Device]) -> str:
+    """`2 x NVIDIA L4`; nothing, where there is none."""
+    counted = Counter(each.description for each in devices)
+    return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items())
 
 
 def resident_bytes() -> int:
