@@ -10,7 +10,10 @@ from slm_runtime.engine.protocol import Encoder, Engine
 Load = Callable[[EngineConfig], tuple[Engine | Encoder, Loaded]]
 """Load a model. Raises LoadError for one that can't be served, and EngineFault."""
 
-_MODULES: Final[Mapping[EngineKind, str]] = {"LlamaCpp": "slm_runtime.engine.llama_cpp.load"}
+_MODULES: Final[Mapping[EngineKind, str]] = {
+    "LlamaCpp": "slm_runtime.engine.llama_cpp.load",
+    "OnnxRuntime": "slm_runtime.engine.onnx.load",
+}
 
 
 def loader(engine: EngineKind) -> Load:

@@ -1,7 +1,6 @@
 """A model file that llama.cpp has loaded, and what it says of itself: what every way to run it begins with."""
 
 import ctypes
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
 from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
 from slm_runtime.engine.protocol import Capabilities, EncoderCapabilities
+from slm_runtime.engine.resident import resident_bytes
 from slm_runtime.models.encoders import ENCODERS
 
 
@@ -156,12 +156,6 @@ class LlamaModel:
             if text:
                 found[name.decode() if name else "default"] = text.decode(errors="replace")
         return found
-
-
-def resident_bytes() -> int:
-    """Of this process, as the kernel counts them."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _text(vocabulary: LlamaVocabulary, token: int | None) -> str:
