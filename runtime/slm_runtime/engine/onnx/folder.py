@@ -1,5 +1,6 @@
 """What lies beside a graph: how its inputs are named, what its tokens mean, how a chat is written down."""
 
+from glob import escape
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -102,6 +103,10 @@ class Folder:
                 "export the model in the layout of onnxruntime-genai",
             )
         return config
+
+    def graph_bytes(self) -> int:
+        """Of the graph, and of the files beside it that are named after it: its weights."""
+        return sum(path.stat().st_size for path in self.path.glob(f"{escape(self.graph.name)}*"))
 
     def tokenizer(self) -> Path:
         path = self.path / "tokenizer.json"
