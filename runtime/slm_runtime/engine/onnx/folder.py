@@ -52,6 +52,39 @@ class GenaiConfig(msgspec.Struct):
     model: Model
 
 
+class EncoderConfig(msgspec.Struct):
+    """`config.json` of a model that reads texts whole, as transformers writes it."""
+
+    model_type: str = ""
+    max_position_embeddings: int | None = None
+    pad_token_id: int | None = None
+
+
+class SentenceConfig(msgspec.Struct):
+    """`sentence_bert_config.json`, as sentence-transformers writes it."""
+
+    max_seq_length: int | None = None
+
+
+class Module(msgspec.Struct):
+    """An entry of `modules.json`: what a text goes through to become a vector."""
+
+    type: str
+    path: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.type.rpartition(".")[2]
+
+
+class PoolingConfig(msgspec.Struct):
+    """`config.json` of the module that makes one vector of those of the tokens."""
+
+    pooling_mode_cls_token: bool = False
+    pooling_mode_mean_tokens: bool = False
+    pooling_mode_lasttoken: bool = False
+
+
 class AddedText(msgspec.Struct):
     content: str
 
@@ -80,7 +113,7 @@ class GenerationConfig(msgspec.Struct):
     eos_token_id: int | list[int] | None = None
 
 
-TEMPLATES: Final = "additional_chat_templates"
+_TEMPLATES: Final = "additional_chat_templates"
 
 
 class Folder:
@@ -89,10 +122,17 @@ class Folder:
     def __init__(self, graph: Path) -> None:
         self.graph = graph
         self.path = graph.parent
+        # Of sentence-transformers' repositories the graphs are in a folder of their own, and all else is above it.
+        self._places = (graph.parent, graph.parent.parent) if graph.parent.name == "onnx" else (graph.parent,)
         if not graph.is_file():
             raise LoadError("InvalidModel", f"there is no graph {graph}")
-        self.tokenizer_config = self._optional("tokenizer_config.json", TokenizerConfig)
-        self.generation_config = self._optional("generation_config.json", GenerationConfig)
+        self.tokenizer_config = self.optional("tokenizer_config.json", TokenizerConfig)
+        self.generation_config = self.optional("generation_config.json", GenerationConfig)
+
+    @property
+    def generates(self) -> bool:
+        """Whether somebody says how its graph generates."""
+        return self.find("genai_config.json") is not None
 
     def genai_config(self) -> GenaiConfig:
         config = self.read("genai_config.json", GenaiConfig)
@@ -109,8 +149,8 @@ class Folder:
         return sum(path.stat().st_size for path in self.path.glob(f"{escape(self.graph.name)}*"))
 
     def tokenizer(self) -> Path:
-        path = self.path / "tokenizer.json"
-        if not path.is_file():
+        path = self.find("tokenizer.json")
+        if path is None:
             raise LoadError("InvalidModel", f"there is no tokenizer.json beside {self.graph.name}")
         return path
 
@@ -122,21 +162,25 @@ class Folder:
             found["default"] = named
         elif named is not None:
             found |= {each.name: each.template for each in named}
-        own = {"default": self.path / "chat_template.jinja"}
-        own |= {path.stem: path for path in sorted((self.path / TEMPLATES).glob("*.jinja"))}
-        return found | {name: _text(path) for name, path in own.items() if path.is_file()}
+        own = {path.stem: path for path in sorted((self.path / _TEMPLATES).glob("*.jinja"))}
+        if (main := self.find("chat_template.jinja")) is not None:
+            own["default"] = main
+        return found | {name: _text(path) for name, path in own.items()}
+
+    def find(self, name: str) -> Path | None:
+        return next((place / name for place in self._places if (place / name).is_file()), None)
 
     def read(self, name: str, kind: type[_Document]) -> _Document | None:
         """A JSON document of the folder; None: there is none."""
-        path = self.path / name
-        if not path.is_file():
+        path = self.find(name)
+        if path is None:
             return None
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except (msgspec.MsgspecError, OSError, UnicodeError, RecursionError) as error:
             raise LoadError("InvalidModel", f"{name} can't be read: {error}") from error
 
-    def _optional(self, name: str, kind: type[_Document]) -> _Document:
+    def optional(self, name: str, kind: type[_Document]) -> _Document:
         found = self.read(name, kind)
         return kind() if found is None else found
 

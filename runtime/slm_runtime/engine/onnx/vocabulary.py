@@ -41,12 +41,20 @@ class Described(TypedDict):
 class OnnxVocabulary:
     """Reads only, from any thread. A tokenizer that isn't the graph's raises LoadError."""
 
-    def __init__(self, folder: Folder, model: Model, size: int) -> None:
-        """`size`: tokens that the graph tells apart; beyond those of the tokenizer they have no text."""
-        self.size = size
+    def __init__(self, folder: Folder, model: Model | None = None, size: int | None = None) -> None:
+        """Read it.
+
+        Parameters
+        ----------
+        model
+            What genai_config.json says of one that generates.
+        size
+            Tokens that the graph tells apart; beyond those of the tokenizer they have no text. None: as many as it has.
+        """
         self._source = folder.tokenizer().read_bytes()
         self._marked = self._read(special=True)
         known = self._marked.get_vocab_size(with_added_tokens=True)
+        self.size = size = known if size is None else size
         if known > size:
             raise LoadError(
                 "InvalidModel",
@@ -55,8 +63,9 @@ class OnnxVocabulary:
         config, generation = folder.tokenizer_config, folder.generation_config
         added = self._marked.get_added_tokens_decoder()
         self._special = {token for token, each in added.items() if each.special} | set(range(known, size))
-        ends = [*tokens_of(model.eos_token_id), *tokens_of(generation.eos_token_id)]
-        begins = [*tokens_of(model.bos_token_id), *tokens_of(generation.bos_token_id)]
+        numbered = (generation,) if model is None else (model, generation)
+        ends = [token for each in numbered for token in tokens_of(each.eos_token_id)]
+        begins = [token for each in numbered for token in tokens_of(each.bos_token_id)]
         self.eos = self._first(text_of(config.eos_token), ends)
         self.bos = self._first(text_of(config.bos_token), begins)
         named = set(ends) if self.eos is None else {*ends, self.eos}
@@ -129,6 +138,11 @@ class OnnxVocabulary:
         whole = self._marked.encode(_SAMPLE).ids
         start = _find(whole, bare, 0)
         return whole[:start], whole[start + len(bare) :]
+
+    @cached_property
+    def separator(self) -> list[int]:
+        """What parts two texts that the model tells apart by more than that; empty where it doesn't."""
+        return self._around_pair[1] if any(self._marked.encode(_SAMPLE, _SAMPLE).type_ids) else []
 
     @cached_property
     def _around_pair(self) -> tuple[list[int], list[int], list[int]]:
