@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Final, cast
 
+from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.messages import EngineConfig, EngineKind, Loaded
 from slm_runtime.engine.protocol import Encoder, Engine
 
@@ -17,4 +18,11 @@ _MODULES: Final[Mapping[EngineKind, str]] = {
 
 
 def loader(engine: EngineKind) -> Load:
-    return cast("Load", import_module(_MODULES[engine]).load)
+    """Raises LoadError where this image doesn't have what the engine is made of."""
+    try:
+        return cast("Load", import_module(_MODULES[engine]).load)
+    except ModuleNotFoundError as missing:
+        raise LoadError(
+            "EngineFailed",
+            f"this image has no engine {engine}: the module {missing.name} isn't installed in it",
+        ) from missing
