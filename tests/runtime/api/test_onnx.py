@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import openai
 import pytest
 
@@ -11,6 +12,7 @@ from slm_contract.source import ModelFile
 from slm_runtime.models.folder import ModelFolder
 from tests.runtime.api.server import KEY, serving
 from tests.support.onnx import VOCABULARY, write_tiny_onnx
+from tests.support.onnx_encoders import CLS, SEP, WORDS, TinyOnnxEncoder
 
 pytestmark = pytest.mark.runtime
 
@@ -26,25 +28,33 @@ TOOL = {"type": "function", "function": {"name": "look_up", "parameters": CITY}}
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("onnx")
-    model = ModelConfig(name="tiny", source="https://example.org/tiny-onnx")
-    place = ModelFolder(folder / "models", model)
-    with place.locked():
-        graph = write_tiny_onnx(place.path)
-        files = [path for path in sorted(place.path.iterdir()) if not path.name.startswith(".")]
-        place.publish(_facts(graph.name, {path.name: path.stat().st_size for path in files}))
+    model = published("tiny", folder / "models", write_tiny_onnx)
     with serving(model, folder / "models", folder, parallel=4, context_length=1024) as server:
         yield server
 
 
-def _facts(graph, sizes):
+def published(name, models, write):
+    """A model's folder as a fetch would have left it; `write` makes its files and returns the graph."""
+    model = ModelConfig(name=name, source=f"https://example.org/{name}-onnx")
+    place = ModelFolder(models, model)
+    with place.locked():
+        graph = write(place.path)
+        files = [path for path in sorted(place.path.rglob("[!.]*")) if path.is_file()]
+        sizes = {str(path.relative_to(place.path)): path.stat().st_size for path in files}
+        place.publish(_facts(str(graph.relative_to(place.path)), sizes, encoder=name == "encoder"))
+    return model
+
+
+def _facts(graph, sizes, *, encoder):
     return ModelFacts(
         format="ONNX",
         file_name=graph,
+        encoder=encoder,
         size_bytes=sum(sizes.values()),
         files=tuple(ModelFile(path=name, size_bytes=size) for name, size in sizes.items()),
         architecture="llama",
-        weights_bytes=sizes[f"{graph}.data"],
-        context_length=2048,
+        weights_bytes=sizes.get(f"{graph}.data", sizes[graph]),
+        context_length=64 if encoder else 2048,
         block_count=2,
         embedding_length=64,
         head_count=2,
@@ -54,6 +64,20 @@ def _facts(graph, sizes):
         vocab_size=VOCABULARY,
         has_chat_template=True,
     )
+
+
+def test_an_encoder_is_asked_for_vectors(tmp_path):
+    tiny = TinyOnnxEncoder()
+    model = published("encoder", tmp_path / "models", tiny.write)
+    with (
+        serving(model, tmp_path / "models", tmp_path, context_length=None) as server,
+        openai.OpenAI(base_url=f"{server.base}/v1", api_key=KEY, max_retries=0, timeout=60) as client,
+    ):
+        texts = ["a cat sleeps on the sofa", "what is it"]
+        answer = client.embeddings.create(model="encoder", input=texts, encoding_format="float")
+    for found, text in zip(answer.data, texts, strict=True):
+        expected = tiny.states([CLS, *(WORDS.index(word) for word in text.split()), SEP]).mean(axis=0)
+        np.testing.assert_allclose(found.embedding, expected / np.linalg.norm(expected), atol=1e-5)
 
 
 @pytest.fixture
