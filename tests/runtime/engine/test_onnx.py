@@ -89,6 +89,28 @@ def test_a_bound_of_the_store_is_kept_by_fewer_rows(tmp_path):
         assert (info.parallel, engine.capabilities.rows, info.kv_cells) == (rows, rows, rows * 256)
 
 
+def behind_another_node(model):
+    """Logits of all tokens, made in a way that isn't known here."""
+    node = next(each for each in model.graph.node if each.output[0] == "logits")
+    node.output[0] = "scores"
+    model.graph.node.append(helper.make_node("Identity", ["scores"], ["logits"]))
+
+
+def test_logits_of_some_tokens_are_as_those_of_all(tmp_path):
+    """Where the graph can be changed so that it gives no others, and where it can't."""
+    some, _ = load(config(write_tiny_onnx(tmp_path / "some")))
+    all_of_them, _ = load(config(write_tiny_onnx(tmp_path / "all", change=behind_another_node)))
+    tokens = list(range(20, 60))
+    given = []
+    for engine in (some, all_of_them):
+        prompts = [engine.step([span(n, 0, tokens[: 9 + n], rows=n)]).copy() for n in range(3)]
+        singles = engine.step([span(n, 9 + n, tokens[:1], rows=n % 2) for n in range(3)])
+        given.append(np.concatenate([*prompts, singles]))
+    assert [engine._signature.chooses for engine in (some, all_of_them)] == [True, False]
+    assert given[0].shape == (4, VOCABULARY)
+    np.testing.assert_allclose(given[0], given[1], atol=1e-4)
+
+
 def test_a_folder_of_links_is_read_where_the_files_lie(tmp_path):
     path = write_tiny_onnx(tmp_path / "there")
     (tmp_path / "here").mkdir()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from slm_runtime.engine.onnx.folder import Decoder, Inputs
+from slm_runtime.engine.onnx.narrowing import ROWS, ROWS_AXIS
 from slm_runtime.engine.onnx.session import Graph
 
 
@@ -36,6 +37,8 @@ class Given:
     """Only of the last token."""
     flat: bool
     """Without the axis of tokens."""
+    chosen: bool = False
+    """Of the tokens that are asked for: shape (those, width)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Signature:
     hidden_states: Given | None
     positions: bool
     """It wants to be told where tokens are."""
+
+    @property
+    def chooses(self) -> bool:
+        """It wants to be told whose logits to give."""
+        return self.logits.chosen
 
 
 def signature(graph: Graph, decoder: Decoder, vocabulary: int) -> Signature:
@@ -69,7 +77,13 @@ def signature(graph: Graph, decoder: Decoder, vocabulary: int) -> Signature:
         )
     ]
     caches = tuple(_cache(graph, past, present, decoder) for past, present in pairs)
-    fed = {inputs.input_ids, inputs.attention_mask, inputs.position_ids, *(cache.past for cache in caches)}
+    fed = {
+        ROWS,
+        inputs.input_ids,
+        inputs.attention_mask,
+        inputs.position_ids,
+        *(cache.past for cache in caches),
+    }
     for name in (inputs.input_ids, inputs.attention_mask):
         if name not in graph.inputs:
             raise graph.unusable(f"it has no input {name}")
@@ -112,5 +126,7 @@ def _given(graph: Graph, name: str) -> Given | None:
     shape = graph.outputs[name].shape
     if len(shape) not in (2, 3) or not isinstance(shape[-1], int):
         raise graph.unusable(f"{name} has the shape {shape} instead of (sequences, tokens, a number)")
+    if shape[0] == ROWS_AXIS:
+        return Given(name, shape[-1], graph.element(name), last_only=False, flat=True, chosen=True)
     flat = len(shape) == 2
     return Given(name, shape[-1], graph.element(name), flat or shape[1] == 1, flat)

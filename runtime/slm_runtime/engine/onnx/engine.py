@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from slm_contract import context
 from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
-from slm_runtime.engine.onnx.decoder import signature
+from slm_runtime.engine.onnx.decoder import Given, signature
 from slm_runtime.engine.onnx.folder import Folder
+from slm_runtime.engine.onnx.narrowing import ROWS
 from slm_runtime.engine.onnx.outputs import Outputs
 from slm_runtime.engine.onnx.places import Places, Run
 from slm_runtime.engine.onnx.session import Graph
@@ -22,9 +23,9 @@ from slm_runtime.engine.protocol import Capabilities, EngineFault, Output, Rows,
 from slm_runtime.engine.resident import resident_bytes
 
 _PROMPT_TOKENS: Final = 128
-"""In one step: more are no faster, and take more memory, for a graph gives the logits of all of them."""
+"""In one step: more are no faster, and take more memory."""
 _OUTPUT_BYTES: Final = 64 << 20
-"""Of these logits, where the vocabulary is large; but for so many tokens there always is room:"""
+"""Of logits, where a graph gives those of all tokens, wanted or not; but for so many tokens there always is room:"""
 _FEWEST_TOKENS: Final = 32
 
 
@@ -36,14 +37,14 @@ class OnnxEngine:
     def __init__(self, config: EngineConfig, folder: Folder) -> None:
         began, before = time.monotonic(), resident_bytes()
         model = folder.genai_config().model
-        self._graph = graph = Graph(folder.graph, config.threads)
+        self._graph = graph = Graph(folder.graph, config.threads, model.decoder.outputs.logits)
         # Rearranged for the CPU they take more than in their files.
         weights = max(resident_bytes() - before, folder.graph_bytes())
         self._signature = found = signature(graph, model.decoder, model.vocab_size)
         self.vocabulary = OnnxVocabulary(folder, model, found.logits.width)
         context_length = min(config.context_length or context.DEFAULT, model.context_length)
         rows = _rows(config, context_length)
-        step_tokens = max(min(config.batch_size, _prompt_tokens(found.logits.width)), rows)
+        step_tokens = max(min(config.batch_size, _prompt_tokens(found.logits)), rows)
         self._places = Places(rows, context_length)
         self._store = Store(graph, found.caches, rows, context_length)
         given = {Output.LOGITS: found.logits, Output.HIDDEN_STATES: found.hidden_states}
@@ -98,20 +99,18 @@ class OnnxEngine:
 
     def step(self, spans: Sequence[Span], output: Output = Output.LOGITS) -> Rows:
         outputs = self._outputs[output]
-        given: dict[int, range] = {}
+        given: dict[int, list[int]] = {}
         used = self._take_singles([span for span in spans if len(span.tokens) == 1], outputs, given)
         for span in spans:
-            if len(span.tokens) > 1:
+            count = len(span.tokens)
+            if count > 1:
                 row = self._places.row(span.sequence)
+                wanted = range(count - span.rows, count)
                 tokens = np.array([span.tokens])
-                end = used + self._compute(Run(row, row + 1), tokens, outputs, used)
-                given[span.sequence] = range(used, end)
-                used = end
+                given[span.sequence], used = self._compute(Run(row, row + 1), tokens, outputs, used, wanted)
         for span in spans:
             self._places.lengths[self._places.row(span.sequence)] += len(span.tokens)
-        return outputs.rows(
-            [row for span in spans if span.rows for row in given[span.sequence][-span.rows :]]
-        )
+        return outputs.rows([row for span in spans for row in given[span.sequence]])
 
     def copy(self, source: int, target: int, length: int) -> None:
         row = self._places.row(target)
@@ -134,8 +133,8 @@ class OnnxEngine:
     def close(self) -> None:
         """All memory goes with the engine itself."""
 
-    def _take_singles(self, spans: Sequence[Span], outputs: Outputs, given: dict[int, range]) -> int:
-        """Compute a token of each; `given` is told where its row of the output is. Returns how many there are."""
+    def _take_singles(self, spans: Sequence[Span], outputs: Outputs, given: dict[int, list[int]]) -> int:
+        """Compute a token of each; `given` is told where its row of the output is. Returns how many rows there are."""
         if not spans:
             return 0
         places = self._places
@@ -146,32 +145,44 @@ class OnnxEngine:
         used = 0
         for run in places.runs(list(by_row)):
             tokens = np.zeros((run.size, 1), np.int64)
-            for row in range(run.start, run.end):
-                if span := by_row.get(row):
-                    tokens[row - run.start] = span.tokens[0]
-                    given[span.sequence] = range(used + row - run.start, used + row - run.start + 1)
-            used += run.size * self._compute(run, tokens, outputs, used)
+            taking_part = {
+                row - run.start: by_row[row] for row in sorted(by_row) if run.start <= row < run.end
+            }
+            for place, span in taking_part.items():
+                tokens[place] = span.tokens[0]
+                given[span.sequence] = []
+            wanted = {place: span.sequence for place, span in taking_part.items() if span.rows}
+            rows, used = self._compute(run, tokens, outputs, used, list(wanted))
+            given.update({sequence: [row] for sequence, row in zip(wanted.values(), rows, strict=True)})
         return used
 
-    def _compute(self, run: Run, tokens: NDArray[Any], outputs: Outputs, first: int) -> int:
-        """Take so many tokens into each row of a run. Returns how many rows of output each has, from `first` on."""
+    def _compute(
+        self, run: Run, tokens: NDArray[Any], outputs: Outputs, first: int, wanted: Sequence[int]
+    ) -> tuple[list[int], int]:
+        """Take so many tokens into each row of a run.
+
+        Returns where in the output, from `first` on, the wanted ones' rows are, and where the next may begin.
+        """
         count, inputs = tokens.shape[1], self._signature.inputs
         lengths = np.array(self._places.lengths[run.start : run.end])[:, None]
-        positions = lengths + np.arange(count)
         seen = np.arange(int(lengths.max()) + count) < lengths + count
-        binding = self._store.binding(run, outputs.name)
+        # It has to give something.
+        asked = wanted or [tokens.size - 1]
         fed = {inputs.input_ids: tokens, inputs.attention_mask: seen}
         if self._signature.positions:
-            fed[inputs.position_ids] = positions
+            fed[inputs.position_ids] = lengths + np.arange(count)
+        if self._signature.chooses:
+            fed[ROWS] = np.array(asked)
         kept = {name: value.astype(self._graph.element(name)) for name, value in fed.items()}
+        binding = self._store.binding(run, outputs.name)
         for name, value in kept.items():
             binding.bind_cpu_input(name, value)
-        each = outputs.bind(binding, first, run.size, count)
+        rows, end = outputs.bind(binding, first, (run.size, count), asked)
         try:
             self._graph.session.run_with_iobinding(binding)
         except Exception as error:  # onnxruntime's own have no common base, and it raises others, too
             raise EngineFault(f"onnxruntime can't compute a step: {error}") from error
-        return each
+        return rows[: len(wanted)], end
 
     def _try_out(self) -> None:
         """Raise LoadError for a graph that loads, but can't do what steps ask of it."""
@@ -199,6 +210,8 @@ def _rows(config: EngineConfig, context_length: int) -> int:
     return max(1, min(config.parallel, config.kv_cells // context_length))
 
 
-def _prompt_tokens(width: int) -> int:
-    fitting = _OUTPUT_BYTES // (width * np.float32().itemsize)
+def _prompt_tokens(logits: Given) -> int:
+    if logits.chosen:
+        return _PROMPT_TOKENS
+    fitting = _OUTPUT_BYTES // (logits.width * np.float32().itemsize)
     return min(_PROMPT_TOKENS, max(_FEWEST_TOKENS, fitting))

@@ -21,14 +21,27 @@ class Outputs:
         self.name = given.name
         self.bytes = self._array.nbytes
 
-    def bind(self, binding: ort.IOBinding, first: int, sequences: int, tokens: int) -> int:
-        """Let rows from `first` on be where they go; returns how many each sequence yields."""
-        given = self._given
+    def bind(
+        self, binding: ort.IOBinding, first: int, shape: tuple[int, int], wanted: Sequence[int]
+    ) -> tuple[list[int], int]:
+        """Let rows from `first` on be where they go; returns where those that are wanted will be, and the end of all.
+
+        Parameters
+        ----------
+        shape
+            Of the step's tokens: sequences, and tokens of each.
+        wanted
+            Places among these; some, where rows are chosen.
+        """
+        given, (sequences, tokens) = self._given, shape
         each = 1 if given.last_only else tokens
-        shape = (sequences, given.width) if given.flat else (sequences, each, given.width)
-        part = self._array[first : first + sequences * each].reshape(shape)
+        count = len(wanted) if given.chosen else sequences * each
+        part = self._array[first : first + count]
+        if not given.flat:
+            part = part.reshape(sequences, each, given.width)
         binding.bind_ortvalue_output(given.name, ort.OrtValue.ortvalue_from_numpy(part))
-        return each
+        places = range(count) if given.chosen else [place * each // tokens for place in wanted]
+        return [first + place for place in places], first + count
 
     def rows(self, wanted: Sequence[int]) -> Rows:
         """Those that are wanted, in this order: as they are where nothing lies between them."""

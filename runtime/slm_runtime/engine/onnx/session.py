@@ -11,12 +11,16 @@ import onnxruntime as ort
 from slm_runtime.engine.cpus import available_cpus
 from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.messages import LoadFailureReason
+from slm_runtime.engine.onnx.narrowing import narrowed
 
 _SPIN_MICROSECONDS: Final = 20
 """For so long a thread looks out for the next piece of a step before it sleeps: as fast as one that never sleeps where each
 has a core, and half as bad as that one where another process wants it too."""
 _FATAL: Final = 4
 """Of its own words only these: all others are in what it raises."""
+_WITHOUT_WEIGHTS: Final = 64 << 20
+"""Bytes of a graph at most that it is changed in memory: of a larger one most are weights."""
+_WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _PROVIDERS: Final = ("CPUExecutionProvider",)
 
 ELEMENTS: Final[Mapping[str, np.dtype[Any]]] = {
@@ -69,7 +73,8 @@ _REASONS: Final[tuple[_Explained, ...]] = (
 class Graph:
     """Loading takes seconds; a wrong file raises LoadError."""
 
-    def __init__(self, path: Path, threads: int | None) -> None:
+    def __init__(self, path: Path, threads: int | None, logits: str | None = None) -> None:
+        """`logits`: an output that need be given of some tokens only, where the graph can be changed to that."""
         self.name = path.name
         available = available_cpus()
         self.threads = threads or available
@@ -83,9 +88,14 @@ class Graph:
         crowded = self.threads > available
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if crowded else "1")
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_MICROSECONDS))
+        # A folder may be made of links to where the files lie; weights are looked for beside the graph itself.
+        file = path.resolve()
+        changed = None
+        if logits is not None and file.stat().st_size <= _WITHOUT_WEIGHTS:
+            changed = narrowed(file.read_bytes(), logits)
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(file.parent))
         try:
-            # A folder may be made of links to where the files lie; weights are looked for beside the graph itself.
-            self.session = ort.InferenceSession(str(path.resolve()), options, providers=list(_PROVIDERS))
+            self.session = ort.InferenceSession(changed or str(file), options, providers=list(_PROVIDERS))
         except Exception as error:  # onnxruntime's own have no common base, and it raises others, too
             raise refused(path.name, error) from error
         self.inputs = {each.name: each for each in self.session.get_inputs()}
