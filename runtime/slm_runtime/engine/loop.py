@@ -52,7 +52,9 @@ class StepLoop:
         self._readings: dict[int, Reading] = {}
         self._ended: deque[float] = deque(maxlen=64)
         """When the latest requests of this busy time ended: what the speed of the queue is measured by."""
-        self._totals = Stats(kv_cells=engine.capabilities.cells or 0)
+        can = engine.capabilities
+        cells = can.sequences * can.context_length if can.cells is None else can.cells
+        self._totals = Stats(kv_cells=cells)
         self._stats_sent = 0.0
 
     @property

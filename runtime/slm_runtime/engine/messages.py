@@ -61,7 +61,8 @@ class EngineConfig(Message, kw_only=True):
     """Sequences decoded together."""
     kv_cache_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     kv_cells: int | None = None
-    """Positions that all sequences share; None: `parallel` times the context."""
+    """Positions of all sequences together; None: `parallel` times the context. Where each sequence has a row of its own, as
+    many run together as have whole ones."""
     flash_attention: bool | None = None
     """None: where the engine can."""
     batch_size: int = 512
@@ -269,7 +270,7 @@ class Loaded(Message, kw_only=True):
     """The engine is ready for requests; what it really runs, and on what."""
 
     engine: str
-    """`llama.cpp`"""
+    """`llama.cpp`, `onnxruntime`"""
     context_length: int
     """Tokens a request may hold."""
     trained_context_length: int

@@ -14,6 +14,9 @@ from slm_runtime.scheduler.waiting import FairQueue
 _WORTH_SHARING: Final = 32
 """Tokens: a prefix that another is about to compute is waited for if it spares at least these, and so it is saved."""
 
+_OLDEST_TURN: Final = 4
+"""Of steps that take few prompts, each so many-th has the oldest."""
+
 _NOTHING: Final = tokens_of([])
 
 _SEQUENCE_BYTES: Final = 1024
@@ -85,6 +88,8 @@ class Scheduler:
         self._pace = Pace()
         self._drafted = 0
         """Tokens of the step planned last that are guesses."""
+        self._selections = 0
+        """Of prompts, where an engine doesn't take all at once."""
         self.preemptions = 0
 
     @property
@@ -289,14 +294,11 @@ class Scheduler:
         return chosen + self._share_out(prompts, room)
 
     def _share_out(self, prompts: list[Sequence], room: int) -> list[tuple[Sequence, int]]:
-        """Short ones first, for they are soon done; a quarter is the oldest's, so that it gets there too.
-
-        An engine that takes few prompts at once takes them in the order of arrival.
-        """
+        """Short ones first, for they are soon done; a quarter is the oldest's, so that it gets there too."""
         if not prompts or room <= 0:
             return []
         if self._capabilities.prefill_rows is not None:
-            prompts = prompts[: self._capabilities.prefill_rows]
+            prompts = self._few(prompts, self._capabilities.prefill_rows)
         oldest = min(prompts, key=lambda s: s.arrival)
         reserved = min(oldest.ahead, max(1, room // 4))
         shares: list[tuple[Sequence, int]] = []
@@ -312,6 +314,13 @@ class Scheduler:
                 shares.append((sequence, count))
                 room -= count
         return shares
+
+    def _few(self, prompts: list[Sequence], most: int) -> list[Sequence]:
+        """Those that go into a step which can't take all: the shortest, and each fourth time the oldest before them."""
+        self._selections += 1
+        oldest = min(prompts, key=lambda s: s.arrival)
+        first = oldest if self._selections % _OLDEST_TURN == 0 else None
+        return sorted(prompts, key=lambda s: (s is not first, s.remaining, s.arrival))[:most]
 
     def _settle(self, sequence: Sequence) -> None:
         """Give it a place in the engine, unless another is about to compute a good part of its prompt."""

@@ -299,9 +299,10 @@ def test_what_a_prompt_takes_of_a_step_comes_in_grains():
     assert taken == {128}
 
 
-def test_a_short_prompt_overtakes_a_long_one_and_the_long_one_goes_on():
+@pytest.mark.parametrize("limits", [{}, {"sequences": 4, "cells": None, "mixed": False, "prefill_rows": 1}])
+def test_a_short_prompt_overtakes_a_long_one_and_the_long_one_goes_on(limits):
     capabilities = Capabilities(context_length=1100, rows=4, sequences=8, step_tokens=100, cells=4400)
-    world = World(PlayedEngine(capabilities))
+    world = World(PlayedEngine(replace(capabilities, **limits)))
     world.submit(0, [4] * 1000, 1)
     world.step()
     for number in range(1, 60):

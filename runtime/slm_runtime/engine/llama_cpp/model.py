@@ -1,7 +1,6 @@
 """A model file that llama.cpp has loaded, and what it says of itself: what every way to run it begins with."""
 
 import ctypes
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
 from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
 from slm_runtime.engine.protocol import Capabilities, EncoderCapabilities
+from slm_runtime.engine.resident import resident_bytes
 from slm_runtime.models.encoders import ENCODERS
 
 
@@ -176,12 +176,6 @@ def _names(devices: Sequence[Device]) -> str:
     """`2 x NVIDIA L4`; nothing, where there is none."""
     counted = Counter(each.description for each in devices)
     return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items())
-
-
-def resident_bytes() -> int:
-    """Of this process, as the kernel counts them."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _text(vocabulary: LlamaVocabulary, token: int | None) -> str:
