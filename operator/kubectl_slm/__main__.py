@@ -11,7 +11,12 @@ from kubectl_slm.errors import CommandError, Exit
 
 VERBS: Final = {
     "plan": "plan",
+    "show": "show",
+    "why": "why",
+    "logs": "logs",
+    "rm": "rm",
     "list": "list",
+    "ps": "ps",
     "ls": "list",
 }
 """By verb: its module in `kubectl_slm.verbs`. An abbreviation stands below what it is short for."""
