@@ -17,6 +17,8 @@ VERBS: Final = {
     "rm": "rm",
     "list": "list",
     "ps": "ps",
+    "create": "create",
+    "convert": "convert",
     "ls": "list",
 }
 """By verb: its module in `kubectl_slm.verbs`. An abbreviation stands below what it is short for."""
