@@ -11,9 +11,14 @@ from kubectl_slm.errors import CommandError, Exit
 
 VERBS: Final = {
     "plan": "plan",
+    "models": "models",
+    "pull": "pull",
+    "run": "run",
+    "chat": "chat",
     "show": "show",
     "why": "why",
     "logs": "logs",
+    "top": "top",
     "rm": "rm",
     "list": "list",
     "ps": "ps",

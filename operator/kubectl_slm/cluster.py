@@ -100,6 +100,15 @@ class Cluster:
         """
         self._answer("create", "-f", "-", sent=json.dumps(document))
 
+    def patch(self, kind: str, name: str, change: Document) -> None:
+        """Merge a change into an object.
+
+        Raises
+        ------
+        CommandError
+        """
+        self._answer("patch", kind, name, "--type=merge", "--patch", json.dumps(change))
+
     def delete(self, kind: str, name: str) -> None:
         """Delete an object, and don't wait for what it owns.
 

@@ -1,7 +1,7 @@
 """What comes of somebody else's file: an SLMDeployment, and by line what of it could not be kept."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from typing_extensions import override
 
@@ -16,10 +16,13 @@ class Note:
     """As the file has it, briefly."""
     why: str
     """A sentence: what became of it, or what to write."""
+    file: str | None = None
+    """Where several were read."""
 
     @override
     def __str__(self) -> str:
-        return f"{'' if self.line is None else f'line {self.line}: '}{self.what}: {self.why}"
+        place = ", ".join(filter(None, (self.file, f"line {self.line}" if self.line else "")))
+        return f"{f'{place}: ' if place else ''}{self.what}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Draft:
     spec: dict[str, Any] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
+    file: str | None = None
+    """What is read just now."""
 
     def put(self, path: str, value: Any) -> None:
         """Set a field of the spec, by its path: `model.prompt.system`."""
@@ -61,9 +66,23 @@ class Draft:
         return place
 
     def note(self, line: int | None, what: str, why: str) -> None:
-        self.notes.append(Note(line, what if len(what) <= 60 else f"{what[:57]}...", why))
+        brief = what if len(what) <= 60 else f"{what[:57]}..."
+        self.notes.append(Note(line, brief.replace("\n", " "), why, self.file))
 
     def converted(self, name: str) -> Converted:
         metadata = {"name": name, **({"annotations": self.annotations} if self.annotations else {})}
-        document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": self.spec}
+        document = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": metadata,
+            "spec": _ordered(self.spec),
+        }
         return Converted(document, tuple(self.notes))
+
+
+_FIRST: Final = ("model", "runtime", "hardware")
+
+
+def _ordered(spec: dict[str, Any]) -> dict[str, Any]:
+    """As people write it: the model first."""
+    return {name: spec[name] for name in (*_FIRST, *spec) if name in spec}

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from kubectl_slm.bounds import number
 from kubectl_slm.converted import Draft
-from kubectl_slm.fields import number
 from kubectl_slm.foundry.hardware import prefer
 from kubectl_slm.foundry.names import catalog_source
 
@@ -120,6 +120,13 @@ def _gpus(draft: Draft, line: int | None, name: str, value: str) -> None:
     )
 
 
+def _layers(draft: Draft, line: int | None, name: str, value: str) -> None:
+    if value == "0":
+        draft.put("hardware.preference", ["cpu"])
+    else:
+        _number("runtime.gpuLayers", "-1")(draft, line, name, value)
+
+
 def _environment(draft: Draft, line: int | None, name: str, value: str) -> None:
     del line
     draft.put("runtime.env", [*(draft.get("runtime.env") or []), {"name": name, "value": value}])
@@ -154,13 +161,13 @@ SETTINGS: Final[Mapping[str, Setting | str]] = {
     "OLLAMA_FLASH_ATTENTION": _one_of("runtime.flashAttention", _SWITCH),
     "OLLAMA_KV_CACHE_TYPE": _one_of("runtime.kvCacheType", {each: each for each in ("f16", "q8_0", "q4_0")}),
     "OLLAMA_NUM_THREAD": _number("runtime.threads", "0"),
-    "OLLAMA_GPU_LAYERS": _number("runtime.gpuLayers"),
+    "OLLAMA_GPU_LAYERS": _layers,
     "OLLAMA_NUM_GPU": _gpus,
-    "OLLAMA_MAX_LOADED_MODELS": "an SLMDeployment is one model, with pods and memory of its own; the cluster's room bounds their number",
+    "OLLAMA_MAX_LOADED_MODELS": "an SLMDeployment is one model, with pods and memory of its own",
     "OLLAMA_MAX_QUEUE": "128 requests wait in turn, by clients; one more gets a 429 with a Retry-After that is computed",
     "OLLAMA_MAX_VRAM": "memory is computed from the model's header; spec.runtime.kvCacheMemory bounds what grows",
     "OLLAMA_GPU_OVERHEAD": "memory is computed from the model's header; spec.resources asks for more",
-    "OLLAMA_LOAD_TIMEOUT": "a load takes its time, and the pod isn't ready before; what keeps it from loading stands in the status",
+    "OLLAMA_LOAD_TIMEOUT": "a load takes its time; what keeps a model from being loaded stands in the status",
     "OLLAMA_MODELS": _CACHE,
     "OLLAMA_NOPRUNE": _CACHE,
     "OLLAMA_DEBUG": "kubectl slm why and logs tell what happens; logLevel of the chart is the operator's",

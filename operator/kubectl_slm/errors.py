@@ -17,6 +17,8 @@ class Exit(IntEnum):
     """The cluster doesn't let this user do it."""
     NOT_FOUND = 5
     """What was named isn't there."""
+    UNKNOWN = 6
+    """Whether it fits isn't known before the model's header is read."""
     INTERRUPTED = 130
     """By Ctrl-C, as shells have it."""
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from kubectl_slm.bounds import QUANTIZATIONS, number
 from kubectl_slm.converted import Draft, NotConverted
-from kubectl_slm.fields import QUANTIZATIONS, number
 from kubectl_slm.foundry.hardware import prefer
 from kubectl_slm.foundry.names import catalog_source
 

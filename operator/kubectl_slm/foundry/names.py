@@ -33,7 +33,7 @@ def catalog_source(draft: Draft, line: int | None, named: str) -> str:
     draft.note(
         line,
         named,
-        f"catalog://{name} is what the operator's catalog has under that name; `kubectl slm models` lists it, and model.source "
+        f"catalog://{name} is what the operator's catalog has under that name (`kubectl slm models`); spec.model.source "
         "takes any other source",
     )
     return f"catalog://{name}"

@@ -3,8 +3,8 @@
 import re
 from typing import Final
 
+from kubectl_slm.bounds import QUANTIZATIONS
 from kubectl_slm.converted import NotConverted
-from kubectl_slm.fields import QUANTIZATIONS
 from slm_operator.crd.schemes import SCHEMES
 
 _HUB: Final = re.compile(

@@ -16,8 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "files",
         metavar="FILE",
         nargs="+",
-        help="Foundry Local's JSON, lines NAME=value of OLLAMA_ and FOUNDRY_ variables, or a Kubernetes Deployment with such; "
-        "several make one; - is what is piped in",
+        help="Foundry Local's JSON, lines NAME=value of OLLAMA_ and FOUNDRY_ variables, a Kubernetes Deployment with such, or "
+        "commands of either; - is what is piped in",
     )
     parser.add_argument("--name", help="of the SLMDeployment; without it, the model's")
     parser.add_argument("--model", help="a source, or a name of the catalog, in place of what the files say")
@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     draft = Draft()
     for file in args.files:
+        draft.file = file if len(args.files) > 1 else None
         try:
             _configure(draft, read(file).decode(errors="replace"))
         except NotConverted as error:
@@ -51,11 +52,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _configure(draft: Draft, text: str) -> None:
     """Find out what it is, and take it over."""
-    from kubectl_slm import environment, foundry, workload
+    from kubectl_slm import commands, environment, foundry, workload
 
     if text.lstrip().startswith("{"):
         foundry.configure(draft, text)
         return
+    told = commands.counterparts(text)
+    if told:
+        raise NotConverted(None, "it has commands, which make no manifest", "\n".join(map(str, told)))
     if re.search(r"^\s*FROM\s+\S", text, re.IGNORECASE | re.MULTILINE) and "OLLAMA_" not in text:
         raise NotConverted(None, "it is a Modelfile", "Write: kubectl slm create NAME -f FILE")
     if re.search(r"^kind:", text, re.MULTILINE):

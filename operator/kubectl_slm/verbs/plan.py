@@ -1,14 +1,74 @@
-"""`kubectl slm plan`."""
+"""`kubectl slm plan -f FILE`: what the operator would do, before anybody asks it to."""
 
 import argparse
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
-HELP: Final = "plan"
+from kubectl_slm import output
+from kubectl_slm.errors import Exit
+from kubectl_slm.output import Colour, coloured
+
+HELP: Final = "what would become of a manifest: class, memory, pods, hosts; exit code 1 where it doesn't fit"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Take nothing."""
+    parser.add_argument(
+        "-f", "--filename", metavar="FILE", required=True, help="the manifest; `-`: standard input"
+    )
+    parser.add_argument(
+        "--nodes", metavar="FILE", help="what `kubectl get nodes -o json` says; asks no cluster"
+    )
+    parser.add_argument(
+        "--values",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="the chart's values, or the operator's settings; a later file wins; asks no cluster",
+    )
+    parser.add_argument("--facts", metavar="FILE", action="append", default=[], help="reports of inspections")
+    parser.add_argument(
+        "--offline", action="store_true", help="ask no cluster, not even for what no file says"
+    )
+    output.takes_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from kubectl_slm.planning import plans
+
+    found = plans(args)
+    if not output.emit(found, args.output):
+        print("\n\n".join(_printed(each) for each in found))
+    fits = [each["fits"] for each in found]
+    return Exit.NO if False in fits else Exit.UNKNOWN if None in fits else Exit.OK
+
+
+def _printed(plan: Mapping[str, Any]) -> str:
+    verdict = {
+        True: coloured("fits", Colour.GOOD),
+        False: coloured("doesn't fit or can't be served", Colour.BAD),
+        None: coloured("isn't known before its header is read", Colour.WAITING),
+    }[plan["fits"]]
+    memory, model = plan["memory"], plan["model"]
+    lines = [
+        ("Class", plan["class"]),
+        ("  because", plan["because"]),
+        ("  and not", _listed(f"{each['hardware']}: {each['reason']}" for each in plan["rejected"])),
+        ("Source", model.get("source")),
+        ("File", model.get("resolved")),
+        ("Size", output.size(model.get("sizeBytes"))),
+        ("Context", str(model.get("contextLength") or "")),
+        ("Memory", memory.get("request")),
+        ("  of which", memory.get("explanation")),
+        ("Pods", f"{plan['replicas']} of {plan['image']}" if plan["image"] else None),
+        ("Asks", _listed(plan["hosts"]) or "no host"),
+        ("Measured", _listed(plan["measured"])),
+        ("To be read", _listed(plan["unread"])),
+        ("Wrong", _listed(f"{each['reason']}: {each['message']}" for each in plan["faults"])),
+        ("  do", _listed(each["remedy"] for each in plan["faults"])),
+        ("Note", _listed(plan["notes"])),
+    ]
+    return f"{plan['name']} {verdict}\n{output.facts(lines)}"
+
+
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(lines)
