@@ -6,9 +6,12 @@ from typing import Final
 from kubectl_slm.converted import Note
 
 _COMMAND: Final = re.compile(
-    r"(?:^|[;&|]\s*|\bRUN\s+|\brun:\s*|[\"'`])\s*(?:(ollama)\s+|(?:(foundry(?:[- ]local)?)\s+)?(?=models?\s|deploy\s|init\b|--version\b))"
-    r"(?P<words>[^;&|#`]*)",
-    re.MULTILINE,
+    r"""
+    (?:^|[;&|]|\bRUN\s|\brun:|["'`])[ \t]*
+    (?:(?P<ollama>ollama)[ \t]+|(?P<foundry>foundry(?:[- ]local)?[ \t]+)?(?=models?[ ]|deploy[ ]|init\b|--version\b))
+    (?P<words>[^;&|\#`\n]*)
+    """,
+    re.MULTILINE | re.VERBOSE,
 )
 _REST: Final = r"(?P<rest>\S.*)?"
 
@@ -59,13 +62,13 @@ COMMANDS: Final = (
 
 
 def counterparts(text: str) -> list[Note]:
-    """Of each command in a script, a Dockerfile or a workflow: its line and what to write; one that has none is told, too."""
+    """Of each command in a script, a Dockerfile or a workflow: its line, and what to write."""
     found = []
     for match in _COMMAND.finditer(text):
         words = " ".join(match["words"].rstrip("\"' ").split())
-        program = "ollama" if match[1] else "foundry"
+        program = "ollama" if match["ollama"] else "foundry"
         line = text.count("\n", 0, match.start("words")) + 1
-        what = " ".join(filter(None, (match[1] or match[2], words)))
+        what = " ".join(filter(None, (match["ollama"], (match["foundry"] or "").strip(), words)))
         found.append(Note(line, what, _counterpart(program, words)))
     return found
 

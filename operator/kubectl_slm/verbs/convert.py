@@ -16,8 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "files",
         metavar="FILE",
         nargs="+",
-        help="Foundry Local's JSON, lines NAME=value of OLLAMA_ and FOUNDRY_ variables, a Kubernetes Deployment with such, or "
-        "commands of either; - is what is piped in",
+        help="Foundry Local's JSON, lines NAME=value of OLLAMA_ and FOUNDRY_ variables, a Kubernetes Deployment with such, "
+        "or commands of either; - is what is piped in",
     )
     parser.add_argument("--name", help="of the SLMDeployment; without it, the model's")
     parser.add_argument("--model", help="a source, or a name of the catalog, in place of what the files say")
