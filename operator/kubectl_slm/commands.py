@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from kubectl_slm.converted import Note
+from kubectl_slm.foundry.names import catalog_name
 
 _COMMAND: Final = re.compile(
     r"""
@@ -65,7 +66,7 @@ def counterparts(text: str) -> list[Note]:
     """Of each command in a script, a Dockerfile or a workflow: its line, and what to write."""
     found = []
     for match in _COMMAND.finditer(text):
-        words = " ".join(match["words"].rstrip("\"' ").split())
+        words = _whole(" ".join(match["words"].split()))
         program = "ollama" if match["ollama"] else "foundry"
         line = text.count("\n", 0, match.start("words")) + 1
         what = " ".join(filter(None, (match["ollama"], (match["foundry"] or "").strip(), words)))
@@ -79,6 +80,12 @@ def _counterpart(program: str, words: str) -> str:
         if match:
             said = {name: value or "" for name, value in match.groupdict().items()}
             if program == "foundry" and "model" in said:
-                said["model"] = said["model"].removeprefix("microsoft/").replace("deepseek/", "deepseek-")
+                said["model"] = catalog_name(said["model"]) or said["model"]
             return instead.format(**said).strip()
     return "`kubectl slm --help` lists what there is"
+
+
+def _whole(words: str) -> str:
+    """Without the quote that closes the string that the command stands in."""
+    last = words[-1:]
+    return words[:-1] if last in {'"', "'"} and words.count(last) % 2 else words

@@ -5,7 +5,7 @@ from typing import Final
 
 from kubectl_slm.bounds import QUANTIZATIONS
 from kubectl_slm.converted import NotConverted
-from slm_operator.crd.schemes import SCHEMES
+from kubectl_slm.sources import checked
 
 _HUB: Final = re.compile(
     r"^(?:hf\.co|huggingface\.co)/(?P<repository>[^/:]+/[^/:]+)(?::(?P<tag>.+))?$", re.IGNORECASE
@@ -28,7 +28,7 @@ def model_source(line: int, named: str) -> tuple[str, str | None]:
     if hub:
         return _of_hub(hub["repository"], hub["tag"] or _DEFAULT)
     if "://" in named:
-        return _checked(line, "FROM", named), None
+        return checked(line, "FROM", named), None
     if _BLOB.search(named):
         raise NotConverted(
             line,
@@ -39,7 +39,7 @@ def model_source(line: int, named: str) -> tuple[str, str | None]:
         raise NotConverted(
             line, f"FROM {named[:80]} is a file or folder of this machine, which no pod can reach", _REACH
         )
-    return _checked(line, "FROM", f"ollama://{named}"), None
+    return checked(line, "FROM", f"ollama://{named}"), None
 
 
 def adapter_source(line: int, named: str) -> str:
@@ -56,7 +56,7 @@ def adapter_source(line: int, named: str) -> str:
         raise NotConverted(
             line, f"ADAPTER {named[:80]} is a file of this machine, which no pod can reach", _REACH
         )
-    source = _checked(line, "ADAPTER", named)
+    source = checked(line, "ADAPTER", named)
     if source.startswith(("pvc://", "catalog://")):
         raise NotConverted(line, f"ADAPTER {named[:80]}: adapters come from no claim and no catalog", _REACH)
     return source
@@ -73,15 +73,3 @@ def _of_hub(repository: str, tag: str | None) -> tuple[str, str | None]:
     if tag is None or tag.upper() in QUANTIZATIONS:
         return f"hf://{repository}", None if tag is None else tag.upper()
     return f"hf://{repository}/{tag if tag.endswith('.gguf') else f'*{tag}*.gguf'}", None
-
-
-def _checked(line: int, instruction: str, source: str) -> str:
-    scheme = SCHEMES.get(source.partition("://")[0])
-    if scheme is None or not re.search(scheme.pattern, source):
-        remedy = (
-            "write " + ", ".join(f"{name}://..." for name in SCHEMES) if scheme is None else scheme.remedy
-        )
-        raise NotConverted(
-            line, f"{instruction} {source[:80]!r} names no model", f"{remedy[0].upper()}{remedy[1:]}."
-        )
-    return source
