@@ -47,7 +47,7 @@ COMMANDS: Final = (
     ),
     ("ollama", _reading(r"serve\b"), "nothing: each SLMDeployment has a server of its own"),
     ("ollama", _reading(r"(--version|-v)\b"), "kubectl get crd slmdeployments.slm-operator.io"),
-    ("foundry", _reading(r"models? list REST"), "kubectl slm models {rest}"),
+    ("foundry", _reading(r"models? list\b *REST"), "kubectl slm models {rest}"),
     ("foundry", _reading(r"models? (pull|download) MODEL"), "kubectl slm pull {model}"),
     ("foundry", _reading(r"models? test MODEL REST"), "kubectl slm bench NAME, once {model} is deployed"),
     ("foundry", _reading(r"models? run MODEL"), "kubectl slm run {model}"),

@@ -35,8 +35,8 @@ class NotConverted(Exception):
     """Nothing can come of the file before somebody has changed it."""
 
     def __init__(self, line: int | None, message: str, remedy: str) -> None:
-        super().__init__(message)
         self.message = message if line is None else f"line {line}: {message}"
+        super().__init__(self.message)
         self.remedy = remedy
 
 

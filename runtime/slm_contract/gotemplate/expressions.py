@@ -80,6 +80,8 @@ class Scope:
             self._refuse(f"the function {function!r} has no counterpart")
         try:
             return make(self, given)
+        except TemplateRefused:
+            raise
         except (IndexError, ValueError):
             self._refuse(f"{function!r} is given too few or too many values")
 
