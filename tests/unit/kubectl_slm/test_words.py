@@ -10,7 +10,7 @@ from kubectl_slm.__main__ import VERBS, main
 from kubectl_slm.containers import Voice, telling
 from kubectl_slm.conversation import Conversation
 from kubectl_slm.deploying import name_for, source_of
-from kubectl_slm.errors import Exit
+from kubectl_slm.errors import CommandError, Exit
 from kubectl_slm.exposition import Figures, figures
 from kubectl_slm.fields import unknown_fields
 from kubectl_slm.hosts import hosts_asked
@@ -165,6 +165,7 @@ slm_runtime_model_loaded 1
     [
         ("phi-4-mini", "catalog://phi-4-mini", "phi-4-mini"),
         ("llama-3.2-1b", "catalog://llama-3.2-1b", "llama-3-2-1b"),
+        ("qwen2.5:3b", "ollama://qwen2.5:3b", "qwen2-5-3b"),
         ("ollama://qwen3:0.6b", "ollama://qwen3:0.6b", "qwen3-0-6b"),
         ("hf://org/A_B-GGUF/A_B-Q4_K_M.gguf@main", "hf://org/A_B-GGUF/A_B-Q4_K_M.gguf@main", "a-b-q4-k-m"),
         ("oci://r/7b@sha256:aa", "oci://r/7b@sha256:aa", "model-7b"),
@@ -172,6 +173,12 @@ slm_runtime_model_loaded 1
 )
 def test_a_model_gives_its_deployment_a_name(model: str, source: str, name: str) -> None:
     assert (source_of(model), name_for(model)) == (source, name)
+
+
+def test_a_model_of_somebody_is_asked_about() -> None:
+    with pytest.raises(CommandError) as error:
+        source_of("microsoft/phi-4-mini")
+    assert "hf://microsoft/phi-4-mini" in error.value.remedy
 
 
 def test_a_field_that_there_isnt_is_named_with_what_may_be_meant() -> None:
