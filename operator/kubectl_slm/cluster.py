@@ -158,7 +158,8 @@ class Cluster:
                 finally:
                     process.terminate()
 
-    def _answer(self, *arguments: str, sent: str | None = None) -> str:
+    def _answer(self, *arguments: str, sent: str = "") -> str:
+        """What it prints. Standard input isn't its own: what is piped in is for a model."""
         try:
             done = subprocess.run(
                 self._command(*arguments), input=sent, capture_output=True, text=True, check=False

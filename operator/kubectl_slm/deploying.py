@@ -12,8 +12,23 @@ _VERSION: Final = re.compile(r"[@#].*$")
 
 
 def source_of(model: str) -> str:
-    """A URI is one; any other word is a name of the catalog."""
-    return model if "://" in model else f"catalog://{model}"
+    """A URI is one; `name:tag` is Ollama's way of naming a model; any other word is a name of the catalog.
+
+    Raises
+    ------
+    CommandError
+        It could be a repository, or an alias of whoever.
+    """
+    if "://" in model:
+        return model
+    if "/" in model:
+        owner, _, name = model.rpartition("/")
+        raise CommandError(
+            f"{model} says not where it is from",
+            f"write hf://{model} for the repository of {owner}, or {name} where the catalog has it: `kubectl slm models`",
+            Exit.USAGE,
+        )
+    return f"ollama://{model}" if ":" in model else f"catalog://{model}"
 
 
 def name_for(model: str) -> str:

@@ -22,7 +22,7 @@ _KNOWN: Final = (
     ),
     (r"\(NotFound\)", Exit.NOT_FOUND, "look for it with `kubectl slm list -A`"),
     (
-        r"\(Unauthorized\)|must be logged in|credentials",
+        r"\(Unauthorized\)|must be logged in|credentials|^error: EOF",
         Exit.FORBIDDEN,
         "log in again: `kubectl auth whoami` says whom the cluster takes you for",
     ),
