@@ -49,7 +49,11 @@ COMMANDS: Final = (
     ("ollama", _reading(r"(--version|-v)\b"), "kubectl get crd slmdeployments.slm-operator.io"),
     ("foundry", _reading(r"models? list\b *REST"), "kubectl slm models {rest}"),
     ("foundry", _reading(r"models? (pull|download) MODEL"), "kubectl slm pull {model}"),
-    ("foundry", _reading(r"models? test MODEL REST"), "kubectl slm bench NAME, once {model} is deployed"),
+    (
+        "foundry",
+        _reading(r"models? test MODEL REST"),
+        "kubectl slm top, once {model} is deployed: replicas measure themselves",
+    ),
     ("foundry", _reading(r"models? run MODEL"), "kubectl slm run {model}"),
     ("foundry", _reading(r"deploy --config MODEL"), "kubectl slm convert {model} --apply"),
     (

@@ -39,7 +39,7 @@ KEPT: Final[Mapping[str, Kept]] = {
 _SAMPLER: Final = "the sampler has no such stage; temperature, top_p and min_p do its work"
 _ENGINE: Final = "the engine decides it by the model and the machine"
 LEFT_OUT: Final[Mapping[str, str]] = {
-    "num_keep": "a conversation that is too long is refused, or cut at its oldest turns, never shifted in the cache",
+    "num_keep": "a request says it (options.num_keep); a deployment has no default of it",
     "mirostat": _SAMPLER,
     "mirostat_tau": _SAMPLER,
     "mirostat_eta": _SAMPLER,

@@ -52,7 +52,7 @@ class Prompt(ApiModel):
                     rule(
                         "self.contains('messages')",
                         "write a Jinja chat template that renders the list `messages`, as in a model's "
-                        "tokenizer_config.json; the Go templates of Modelfiles are another language",
+                        "tokenizer_config.json; `kubectl slm create` makes one of a Modelfile's Go template",
                     )
                 ),
             ),

@@ -73,7 +73,9 @@ COMMANDS = {
     "models list --size small --type instruct": "kubectl slm models --size small --type instruct",
     "models pull microsoft/phi-4-mini": "kubectl slm pull phi-4-mini",
     "models pull deepseek/r1-distill-qwen-1.5b": "kubectl slm pull deepseek-r1-distill-qwen-1.5b",
-    "models test microsoft/phi-4-mini --benchmark": "kubectl slm bench NAME, once phi-4-mini is deployed",
+    "models test microsoft/phi-4-mini --benchmark": (
+        "kubectl slm top, once phi-4-mini is deployed: replicas measure themselves"
+    ),
     "deploy --config production.json": "kubectl slm convert production.json --apply",
     "foundry init": "nothing: the operator is installed with Helm, and there is no other state",
     "foundry --version": "kubectl get crd slmdeployments.slm-operator.io",
