@@ -19,6 +19,7 @@ VERBS: Final = {
     "why": "why",
     "logs": "logs",
     "top": "top",
+    "bench": "bench",
     "rm": "rm",
     "list": "list",
     "ps": "ps",
@@ -76,7 +77,8 @@ def _main(argv: Sequence[str]) -> int:
         raise CommandError(f"there is no verb {before.verb!r}", _nearest(before.verb), Exit.USAGE)
     chosen, verb = parser_of(before.verb)
     rest = ["--help"] if before.help else before.rest
-    return verb.run(chosen.parse_args(rest, before))
+    # Options may stand between a name and a prompt.
+    return verb.run(chosen.parse_intermixed_args(rest, before))
 
 
 def parser_of(name: str) -> tuple[argparse.ArgumentParser, Verb]:

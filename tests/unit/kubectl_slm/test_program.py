@@ -1,5 +1,6 @@
 """The program as it is started: what it imports, in one file, completed by kubectl, of another version than the cluster."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_slm.__main__ import main
 from kubectl_slm.completion import candidates
 from kubectl_slm.errors import Exit
 from kubectl_slm.verbs.version import lacking
@@ -42,6 +44,13 @@ def test_in_one_file_it_runs_on_a_bare_python(tmp_path: Path) -> None:
     program.rename(tmp_path / "kubectl_complete-slm")
     program = tmp_path / "kubectl_complete-slm"
     assert run("wh").stdout == "why\n:4\n"
+
+
+def test_options_may_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["-n", "a", "run", "m", "--replicas", "2", "a question", "--dry-run", "-o", "json"]) == Exit.OK
+    )
+    assert json.loads(capsys.readouterr().out)["spec"]["replicas"] == 2
 
 
 def test_kubectl_is_told_what_may_come_next() -> None:
