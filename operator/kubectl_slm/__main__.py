@@ -44,7 +44,8 @@ class Verb(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit code says how it went (:class:`kubectl_slm.errors.Exit`)."""
     try:
-        return _main(sys.argv[1:] if argv is None else argv)
+        code = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except (CommandError, ModuleNotFoundError) as failure:
         error = failure if isinstance(failure, CommandError) else _missing(failure)
         print("\n".join(filter(None, (error.message, error.remedy))), file=sys.stderr)
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read has had enough; what Python would still flush at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
+    else:
+        return code
 
 
 def _main(argv: Sequence[str]) -> int:
