@@ -19,11 +19,13 @@ VERBS: Final = {
     "why": "why",
     "logs": "logs",
     "top": "top",
+    "bench": "bench",
     "rm": "rm",
     "list": "list",
     "ps": "ps",
     "create": "create",
     "convert": "convert",
+    "version": "version",
     "ls": "list",
 }
 """By verb: its module in `kubectl_slm.verbs`. An abbreviation stands below what it is short for."""
@@ -44,9 +46,11 @@ class Verb(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit code says how it went (:class:`kubectl_slm.errors.Exit`)."""
     try:
-        return _main(sys.argv[1:] if argv is None else argv)
-    except CommandError as error:
-        print(f"{error.message}\n{error.remedy}", file=sys.stderr)
+        code = _main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except (CommandError, ModuleNotFoundError) as failure:
+        error = failure if isinstance(failure, CommandError) else _missing(failure)
+        print("\n".join(filter(None, (error.message, error.remedy))), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
@@ -54,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read has had enough; what Python would still flush at its end goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
+    else:
+        return code
 
 
 def _main(argv: Sequence[str]) -> int:
@@ -74,12 +80,19 @@ def _main(argv: Sequence[str]) -> int:
         return Exit.OK
     if before.verb not in VERBS:
         raise CommandError(f"there is no verb {before.verb!r}", _nearest(before.verb), Exit.USAGE)
-    verb = _load(before.verb)
-    chosen = argparse.ArgumentParser(prog=f"kubectl slm {before.verb}", description=verb.HELP)
-    verb.configure(chosen)
-    _connection(chosen, argparse.SUPPRESS)
+    chosen, verb = parser_of(before.verb)
     rest = ["--help"] if before.help else before.rest
-    return verb.run(chosen.parse_args(rest, before))
+    # Options may stand between a name and a prompt.
+    return verb.run(chosen.parse_intermixed_args(rest, before))
+
+
+def parser_of(name: str) -> tuple[argparse.ArgumentParser, Verb]:
+    """What a verb takes."""
+    verb = _load(name)
+    parser = argparse.ArgumentParser(prog=f"kubectl slm {name}", description=verb.HELP)
+    verb.configure(parser)
+    _connection(parser, argparse.SUPPRESS)
+    return parser, verb
 
 
 def _connection(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -96,6 +109,15 @@ def _connection(parser: argparse.ArgumentParser, default: str | None) -> None:
 
 def _load(name: str) -> Verb:
     return cast("Verb", import_module(f"kubectl_slm.verbs.{VERBS[name]}"))
+
+
+def _missing(error: ImportError) -> CommandError:
+    """The program in one file lacks what is compiled for one kind of machine."""
+    return CommandError(
+        f"this verb needs the package {error.name}, which isn't here",
+        "install the program whole: `pipx install 'slm-operator[cli]'`, or `uv tool install 'slm-operator[cli]'`",
+        Exit.USAGE,
+    )
 
 
 def _overview() -> str:

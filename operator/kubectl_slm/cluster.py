@@ -118,6 +118,15 @@ class Cluster:
         """
         self._answer("delete", kind, name, "--wait=false")
 
+    def log(self, pod: str, container: str) -> str:
+        """All that a container has written.
+
+        Raises
+        ------
+        CommandError
+        """
+        return self._answer("logs", pod, "-c", container)
+
     def hand_over(self, *arguments: str) -> int:
         """Let kubectl speak with the terminal itself; its exit code."""
         try:

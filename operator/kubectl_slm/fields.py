@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from slm_operator.crd.schema import crd
+from slm_operator.crd.schema import structural
+from slm_operator.crd.spec import Spec
 
 
 def unknown_fields(document: Mapping[str, Any]) -> list[str]:
     """A sentence for each: the API server would refuse or drop them, and a decision doesn't see them."""
-    schema = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return list(_unknown(document.get("spec") or {}, schema, "spec"))
+    return list(_unknown(document.get("spec") or {}, structural(Spec), "spec"))
 
 
 def _unknown(value: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:

@@ -10,6 +10,7 @@ import yaml
 
 from kubectl_slm import read, site
 from kubectl_slm.cluster import Cluster
+from kubectl_slm.documents import parse_yaml, read_text, read_yaml
 from kubectl_slm.errors import CommandError, Exit
 from kubectl_slm.explain import Explanation, explain
 from kubectl_slm.fields import unknown_fields
@@ -48,9 +49,9 @@ def plans(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _manifests(path: str) -> Iterator[dict[str, Any]]:
-    text = site.read_text(path)
+    text = read_text(path)
     if text.lstrip().startswith("{"):
-        found = [site.parse_yaml(text, path)]
+        found = [parse_yaml(text, path)]
     else:
         try:
             found = [each for each in yaml.safe_load_all(text) if isinstance(each, dict)]
@@ -86,7 +87,7 @@ def _site(args: argparse.Namespace) -> Site:
     if args.values:
         merged: dict[str, Any] = {}
         for path in args.values:
-            merged = _merged(merged, site.read_yaml(path))
+            merged = _merged(merged, read_yaml(path))
         settings = site.settings_of(merged, " + ".join(args.values))
     elif cluster is not None:
         settings = site.settings_in(cluster)
@@ -95,7 +96,7 @@ def _site(args: argparse.Namespace) -> Site:
         notes.append("one class of hardware was assumed, any CPU: --values FILE names those of the site")
     nodes: Nodes | None = None
     if args.nodes:
-        nodes = site.nodes_of(site.read_yaml(args.nodes).get("items") or ())
+        nodes = site.nodes_of(read_yaml(args.nodes).get("items") or ())
     elif cluster is not None:
         nodes = _nodes(cluster, notes)
     else:

@@ -1,24 +1,19 @@
 """What a plan needs to know of a site: the operator's settings, nodes, headers that were read; of files or a cluster."""
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from pydantic import ValidationError
 
 from kubectl_slm.cluster import Cluster
+from kubectl_slm.documents import CONFIG_FILE, operators_config, parse_yaml, read_yaml
 from kubectl_slm.errors import CommandError, Exit
 from slm_contract.config import ModelConfig
 from slm_contract.report import FetchReport, ModelFacts
-from slm_operator.crd.names import MANAGED_BY, MANAGED_BY_LABEL, PART_OF_LABEL
+from slm_operator.crd.names import MANAGED_BY, MANAGED_BY_LABEL
 from slm_operator.nodes import Node, Nodes
 from slm_operator.settings import Settings
 
-CONFIG_FILE: Final = "config.yaml"
-OPERATORS: Final = f"{PART_OF_LABEL}={MANAGED_BY},app.kubernetes.io/component=operator"
-"""Selects what the chart has made for the operator itself."""
 RUNTIME_IMAGE: Final = "slm-runtime"
 """Where nobody says which: a plan is the same whatever it is called."""
 
@@ -77,38 +72,6 @@ def _facts_of(document: Any) -> ModelFacts | None:
         return None
 
 
-def read_yaml(path: str) -> Any:
-    """A YAML or JSON file; `-`: standard input.
-
-    Raises
-    ------
-    CommandError
-    """
-    return parse_yaml(read_text(path), path)
-
-
-def read_text(path: str) -> str:
-    import sys
-
-    try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        words = error.strerror if isinstance(error, OSError) else "it isn't text"
-        raise CommandError(f"{path}: {words}", "name a file that can be read", Exit.USAGE) from None
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    try:
-        found = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise CommandError(
-            f"{where}: {' '.join(str(error).split())}", "correct it: it is neither YAML nor JSON", Exit.USAGE
-        ) from None
-    if not isinstance(found, dict):
-        raise CommandError(f"{where}: expected a map", "correct it: it has no fields", Exit.USAGE)
-    return found
-
-
 def nodes_of(documents: Iterable[Mapping[str, Any]]) -> Nodes:
     """Nodes as the API server has them."""
     return Nodes.of(_node(each) for each in documents)
@@ -161,15 +124,8 @@ def settings_in(cluster: Cluster) -> Settings:
     ------
     CommandError
     """
-    found = cluster.get("configmaps", everywhere=True, selector=OPERATORS)["items"]
-    mine = next((each for each in found if CONFIG_FILE in (each.get("data") or {})), None)
-    if mine is None:
-        raise CommandError(
-            "no ConfigMap of the operator's is in this cluster",
-            "install the operator (docs/install.md), or give its settings with --values FILE",
-            Exit.NOT_FOUND,
-        )
-    return settings_of(mine, f"ConfigMap {mine['metadata']['namespace']}/{mine['metadata']['name']}")
+    document, where = operators_config(cluster)
+    return settings_of(document, where)
 
 
 def revisions_in(cluster: Cluster) -> list[Mapping[str, Any]]:

@@ -86,6 +86,8 @@ def test_what_is_deployed_is_listed_and_explained(
     assert json.loads(kubectl_slm("why", "never-ready", "-o", "json").stdout)["state"] == "waiting"
     assert kubectl_slm("why", "serves").returncode == Exit.OK
 
+    assert kubectl_slm("version").returncode == Exit.OK, "the cluster has this checkout's CRD"
+
     missing = kubectl_slm("why", "serve")
     assert missing.returncode == Exit.NOT_FOUND
     assert "serves" in missing.stderr

@@ -63,7 +63,7 @@ def test_peoples_files_become_deployments_that_the_api_server_takes(api: Api, ap
     apply("convert", "production", "performance", production=DEPLOYMENT, performance=PERFORMANCE)
     apply("convert", "environment", "--model", "ollama://qwen2.5:3b", environment=ENVIRONMENT)
     apply("convert", "server", "--name", "server", server=SERVER)
-    found = {each["metadata"]["name"]: each["spec"] for each in api.list("slmdeployments")}
+    found = {each["metadata"]["name"]: each["spec"] for each in api.list("SLMDeployment")}
     assert {name: spec["model"]["source"] for name, spec in found.items()} == {
         "assistant": "ollama://qwen2.5:3b",
         "with-template": "ollama://phi4:mini",

@@ -105,6 +105,10 @@ def test_the_command_line_asks_and_explains_it(ns: Namespace) -> None:
     assert (row["name"], row["loaded"]) == ("smollm2", 1)
     assert row["residentBytes"] > 0
     assert slm("logs", "smollm2").strip()
+    (measured,) = json.loads(slm("bench", "smollm2", "--streams", "1", "--tokens", "8", "-o", "json"))[
+        "measured"
+    ]
+    assert measured["tokensPerSecond"] > 0
     (plan,) = json.loads(slm("plan", "-f", str(ROOT / "examples" / "smollm2.yaml"), "-o", "json"))
     assert plan["class"] == "cpu"
     assert "smollm2-135m" in slm("models")

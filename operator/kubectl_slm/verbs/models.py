@@ -3,14 +3,14 @@
 import argparse
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from kubectl_slm import output, read
 from kubectl_slm.cluster import Cluster
 from kubectl_slm.errors import CommandError, Exit
 
-if TYPE_CHECKING:
-    from slm_operator.settings import CatalogEntry
+Entry = Mapping[str, Any]
+"""Of the catalog, as the operator's configuration has it."""
 
 HELP: Final = "the catalog of the site: what `run` and `pull` know by a name"
 _LIMITS: Final[Mapping[str, float]] = {"small": 2e9, "medium": 6e9, "large": float("inf")}
@@ -29,10 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kubectl_slm.site import settings_in
+    from kubectl_slm.documents import operators_config
 
     cluster = Cluster.of(args)
-    catalog = settings_in(cluster).catalog
+    catalog: dict[str, Entry] = operators_config(cluster)[0].get("catalog") or {}
     deployed = _deployed(cluster)
     rows = [
         _row(name, entry, deployed)
@@ -73,23 +73,27 @@ def _deployed(cluster: Cluster) -> list[read.Document]:
     return []
 
 
-def _row(name: str, entry: "CatalogEntry", deployed: list[read.Document]) -> dict[str, Any]:
-    sources = {f"catalog://{name}", entry.source, *(each.source for each in entry.variants)}
+def _row(name: str, entry: Entry, deployed: list[read.Document]) -> dict[str, Any]:
+    sources = {
+        f"catalog://{name}",
+        entry["source"],
+        *(each["source"] for each in entry.get("variants") or ()),
+    }
     using = [each for each in deployed if each["spec"]["model"].get("source") in sources]
     return {
         "name": name,
-        "source": entry.source,
-        "parameters": entry.parameters,
-        "quantization": entry.quantization,
-        "sizeBytes": entry.size_bytes,
-        "license": entry.license,
-        "gated": entry.gated,
+        "source": entry["source"],
+        "parameters": entry.get("parameters"),
+        "quantization": entry.get("quantization"),
+        "sizeBytes": entry.get("sizeBytes"),
+        "license": entry["license"],
+        "gated": bool(entry.get("gated")),
         "deployments": [f"{read.namespace_of(each)}/{read.name_of(each)}" for each in using],
     }
 
 
-def _wanted(name: str, entry: "CatalogEntry", size: str | None, word: str | None) -> bool:
-    told = f"{name} {entry.source}".lower()
+def _wanted(name: str, entry: Entry, size: str | None, word: str | None) -> bool:
+    told = f"{name} {entry['source']}".lower()
     if word is not None and not re.search(_spelt(word.lower()), told):
         return False
     return size is None or _size_of(entry) == size
@@ -100,13 +104,13 @@ def _spelt(word: str) -> str:
     return r"instruct|[-_]it\b|chat" if word in {"instruct", "chat"} else re.escape(word)
 
 
-def _size_of(entry: "CatalogEntry") -> str | None:
+def _size_of(entry: Entry) -> str | None:
     """None where the catalog tells neither parameters nor bytes; a parameter takes some 0.6 bytes in four bits."""
-    match = re.fullmatch(r"([0-9.]+)([MBT])", entry.parameters or "")
+    match = re.fullmatch(r"([0-9.]+)([MBT])", entry.get("parameters") or "")
     if match is not None:
         count = float(match[1]) * _UNITS[match[2]]
-    elif entry.size_bytes is not None:
-        count = entry.size_bytes / 0.6
+    elif entry.get("sizeBytes"):
+        count = entry["sizeBytes"] / 0.6
     else:
         return None
     return next(size for size, limit in _LIMITS.items() if count < limit)

@@ -7,6 +7,7 @@ import yaml
 
 from kubectl_slm import output
 from kubectl_slm.__main__ import VERBS, main
+from kubectl_slm.benching import key_entry, measured
 from kubectl_slm.containers import Voice, telling
 from kubectl_slm.conversation import Conversation
 from kubectl_slm.deploying import name_for, source_of
@@ -197,6 +198,17 @@ def test_the_charts_values_become_settings() -> None:
         each.node_selector["kubernetes.io/arch"] == "amd64" for each in settings.classes if not each.image
     )
     assert "phi-4-mini" in settings.catalog
+
+
+def test_the_runtimes_bench_is_read() -> None:
+    log = """smollm2, 96 tokens a client
+ streams    tok/s     first   gap p99
+       1     58.2    210 ms     19 ms
+       8    141.0   1210 ms     80 ms
+"""
+    assert measured(log)[1] == {"streams": 8, "tokensPerSecond": 141, "firstTokenMs": 1210, "gapP99Ms": 80}
+    assert key_entry({"owner-uid": "", "b": "x", "a": "y"}) == "a"
+    assert key_entry({"api-key": "x", "a": "y"}) == "api-key"
 
 
 def test_a_table_has_its_columns_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
