@@ -9,7 +9,11 @@ from kubectl_slm.foundry.names import catalog_name
 _COMMAND: Final = re.compile(
     r"""
     (?:^|[;&|]|\bRUN\s|\brun:|["'`])[ \t]*
-    (?:(?P<ollama>ollama)[ \t]+|(?P<foundry>foundry(?:[- ]local)?[ \t]+)?(?=models?[ ]|deploy[ ]|init\b|--version\b))
+    (?:
+        (?P<ollama>ollama)[ \t]+
+      | (?P<foundry>foundry(?:[- ]local)?)[ \t]+
+      | (?=models?[ ](?:list|pull|test)\b|deploy[ ]--config\b)
+    )
     (?P<words>[^;&|\#`\n]*)
     """,
     re.MULTILINE | re.VERBOSE,
@@ -22,9 +26,9 @@ def _reading(pattern: str) -> re.Pattern[str]:
 
 
 COMMANDS: Final = (
-    ("ollama", _reading(r"pull MODEL"), "kubectl slm pull ollama://{model}"),
-    ("ollama", _reading(r"run MODEL\s*$"), "kubectl slm run ollama://{model}"),
-    ("ollama", _reading(r"run MODEL REST"), "kubectl slm run ollama://{model}, then ask in the chat: {rest}"),
+    ("ollama", _reading(r"pull MODEL"), "kubectl slm pull {model} --size 5Gi"),
+    ("ollama", _reading(r"run MODEL\s*$"), "kubectl slm run {model}"),
+    ("ollama", _reading(r"run MODEL REST"), "kubectl slm run {model} {rest}"),
     ("ollama", _reading(r"create MODEL REST"), "kubectl slm create {model} {rest} --apply"),
     ("ollama", _reading(r"show MODEL"), "kubectl slm show NAME"),
     ("ollama", _reading(r"(list|ls)\b"), "kubectl slm list"),
@@ -46,22 +50,34 @@ COMMANDS: Final = (
         "nothing: models are pushed where they are made; spec.model.source names any registry",
     ),
     ("ollama", _reading(r"serve\b"), "nothing: each SLMDeployment has a server of its own"),
-    ("ollama", _reading(r"(--version|-v)\b"), "kubectl get crd slmdeployments.slm-operator.io"),
+    ("ollama", _reading(r"(--version|-v)\b"), "kubectl slm version"),
     ("foundry", _reading(r"models? list\b *REST"), "kubectl slm models {rest}"),
-    ("foundry", _reading(r"models? (pull|download) MODEL"), "kubectl slm pull {model}"),
+    ("foundry", _reading(r"models? (pull|download) MODEL"), "kubectl slm pull {model} --size 5Gi"),
     (
         "foundry",
         _reading(r"models? test MODEL REST"),
-        "kubectl slm top, once {model} is deployed: replicas measure themselves",
+        "kubectl slm bench NAME, once {model} is deployed",
     ),
     ("foundry", _reading(r"models? run MODEL"), "kubectl slm run {model}"),
+    (
+        "foundry",
+        _reading(r"models? info\b"),
+        "kubectl slm show NAME; before it is deployed kubectl slm plan -f FILE",
+    ),
+    (
+        "foundry",
+        _reading(r"models? (load|unload)\b"),
+        "spec.runtime.keepAlive: a model that nobody asks leaves memory",
+    ),
+    ("foundry", _reading(r"service\b"), "kubectl slm list, kubectl slm why NAME"),
+    ("foundry", _reading(r"cache\b"), "kubectl slm show NAME; unused models go by themselves"),
     ("foundry", _reading(r"deploy --config MODEL"), "kubectl slm convert {model} --apply"),
     (
         "foundry",
         _reading(r"init\b"),
         "nothing: the operator is installed with Helm, and there is no other state",
     ),
-    ("foundry", _reading(r"--version\b"), "kubectl get crd slmdeployments.slm-operator.io"),
+    ("foundry", _reading(r"--version\b"), "kubectl slm version"),
 )
 """By program: how a command is read, and what stands for it."""
 

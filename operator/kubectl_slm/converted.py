@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from typing_extensions import override
-
 from slm_operator.crd.names import API_VERSION, KIND
 
 
@@ -19,8 +17,9 @@ class Note:
     file: str | None = None
     """Where several were read."""
 
-    @override
-    def __str__(self) -> str:
+    @property
+    def sentence(self) -> str:
+        """All of it, for people."""
         place = ", ".join(filter(None, (self.file, f"line {self.line}" if self.line else "")))
         return f"{f'{place}: ' if place else ''}{self.what}: {self.why}"
 

@@ -58,7 +58,7 @@ def deliver(converted: Converted, args: argparse.Namespace) -> int:
     CommandError
     """
     for note in converted.notes:
-        print(note, file=sys.stderr)
+        print(note.sentence, file=sys.stderr)
     if not args.apply:
         print(_yaml(converted), end="")
         return Exit.OK

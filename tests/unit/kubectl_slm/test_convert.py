@@ -58,34 +58,32 @@ spec:
           limits: {memory: 8Gi, cpu: 4000m}
 """
 COMMANDS = {
-    "ollama pull qwen2.5:3b": "kubectl slm pull ollama://qwen2.5:3b",
-    "ollama pull phi4:mini": "kubectl slm pull ollama://phi4:mini",
+    "ollama pull qwen2.5:3b": "kubectl slm pull qwen2.5:3b --size 5Gi",
+    "ollama pull phi4:mini": "kubectl slm pull phi4:mini --size 5Gi",
     "ollama list": "kubectl slm list",
     "ollama ps": "kubectl slm ps",
     "ollama rm phi4:mini": "kubectl slm rm NAME",
     "ollama show phi4:mini": "kubectl slm show NAME",
-    "ollama run phi4:mini": "kubectl slm run ollama://phi4:mini",
-    'ollama run phi4:mini "QUESTION"': 'kubectl slm run ollama://phi4:mini, then ask in the chat: "QUESTION"',
+    "ollama run phi4:mini": "kubectl slm run phi4:mini",
+    'ollama run phi4:mini "QUESTION"': 'kubectl slm run phi4:mini "QUESTION"',
     "ollama create enterprise-assistant -f ./Modelfile": (
         "kubectl slm create enterprise-assistant -f ./Modelfile --apply"
     ),
     "foundry models list": "kubectl slm models",
     "models list --size small --type instruct": "kubectl slm models --size small --type instruct",
-    "models pull microsoft/phi-4-mini": "kubectl slm pull phi-4-mini",
-    "models pull deepseek/r1-distill-qwen-1.5b": "kubectl slm pull deepseek-r1-distill-qwen-1.5b",
-    "models test microsoft/phi-4-mini --benchmark": (
-        "kubectl slm top, once phi-4-mini is deployed: replicas measure themselves"
-    ),
+    "models pull microsoft/phi-4-mini": "kubectl slm pull phi-4-mini --size 5Gi",
+    "models pull deepseek/r1-distill-qwen-1.5b": "kubectl slm pull deepseek-r1-distill-qwen-1.5b --size 5Gi",
+    "models test microsoft/phi-4-mini --benchmark": "kubectl slm bench NAME, once phi-4-mini is deployed",
     "deploy --config production.json": "kubectl slm convert production.json --apply",
     "foundry init": "nothing: the operator is installed with Helm, and there is no other state",
-    "foundry --version": "kubectl get crd slmdeployments.slm-operator.io",
+    "foundry --version": "kubectl slm version",
 }
 
 
 def of_foundry(**document: Any) -> tuple[dict[str, Any], list[str]]:
     draft = Draft()
     configure(draft, json.dumps(document))
-    return draft.spec, [str(each) for each in draft.notes]
+    return draft.spec, [each.sentence for each in draft.notes]
 
 
 def test_foundrys_two_files_make_one(

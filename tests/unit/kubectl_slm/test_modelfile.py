@@ -35,7 +35,7 @@ Assistant: """
 
 def made(text: str, **more: Any) -> tuple[dict[str, Any], list[str]]:
     converted = convert(text, "m", **more)
-    return valid(converted.document), [str(each) for each in converted.notes]
+    return valid(converted.document), [each.sentence for each in converted.notes]
 
 
 def commands(text: str) -> list[tuple[int, str, str, str]]:
