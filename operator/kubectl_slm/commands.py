@@ -69,7 +69,7 @@ COMMANDS: Final = (
         _reading(r"models? (load|unload)\b"),
         "spec.runtime.keepAlive: a model that nobody asks leaves memory",
     ),
-    ("foundry", _reading(r"service\b"), "kubectl slm list, kubectl slm why NAME"),
+    ("foundry", _reading(r"service\b"), "kubectl slm list and kubectl slm why NAME"),
     ("foundry", _reading(r"cache\b"), "kubectl slm show NAME; unused models go by themselves"),
     ("foundry", _reading(r"deploy --config MODEL"), "kubectl slm convert {model} --apply"),
     (
