@@ -93,7 +93,7 @@ def _number(draft: Draft, line: int, what: str, path: str, said: str) -> None:
         draft.note(
             line,
             what,
-            f"is how many layers are offloaded, {said} of all; leave it out to offload as many as the hardware class says",
+            f"offloads {said} of the model's layers; leave it out to offload as many as the hardware class says",
         )
 
 

@@ -57,13 +57,6 @@ def _configure(draft: Draft, text: str) -> None:
     if text.lstrip().startswith("{"):
         foundry.configure(draft, text)
         return
-    told = commands.counterparts(text)
-    if told:
-        raise NotConverted(
-            None, "it has commands, which make no manifest", "\n".join(each.sentence for each in told)
-        )
-    if re.search(r"^\s*FROM\s+\S", text, re.IGNORECASE | re.MULTILINE) and "OLLAMA_" not in text:
-        raise NotConverted(None, "it is a Modelfile", "Write: kubectl slm create NAME -f FILE")
     if re.search(r"^kind:", text, re.MULTILINE):
         import yaml
 
@@ -80,6 +73,13 @@ def _configure(draft: Draft, text: str) -> None:
             )
         workload.configure(draft, served[0])
         return
+    told = commands.counterparts(text)
+    if told:
+        raise NotConverted(
+            None, "it has commands, which make no manifest", "\n".join(each.sentence for each in told)
+        )
+    if re.search(r"^\s*FROM\s+\S", text, re.IGNORECASE | re.MULTILINE) and "OLLAMA_" not in text:
+        raise NotConverted(None, "it is a Modelfile", "Write: kubectl slm create NAME -f FILE")
     given = environment.variables(text)
     if not given:
         raise NotConverted(

@@ -111,6 +111,10 @@ class Scope:
             self._refuse("'print' is understood of texts alone")
         return Value(f"({' ~ '.join(each.text for each in given)})" if given else '""', TEXT)
 
+    def require_no_text(self, function: str, value: Value) -> None:
+        if value.shape.kind == "text":
+            self._refuse(f"{function!r} of a text counts bytes, and has no counterpart")
+
     def _refuse(self, why: str) -> NoReturn:
         raise TemplateRefused(self.line, why)
 
@@ -172,15 +176,17 @@ def _length(_: Scope, given: list[Value]) -> Value:
     return Value(f"({value.text} | length)", NUMBER)
 
 
-def _index(_: Scope, given: list[Value]) -> Value:
+def _index(scope: Scope, given: list[Value]) -> Value:
     value, *places = given
+    scope.require_no_text("index", value)
     for place in places:
         value = Value(f"{value.text}[{place.text}]", value.shape.element or ANY)
     return value
 
 
-def _slice(_: Scope, given: list[Value]) -> Value:
+def _slice(scope: Scope, given: list[Value]) -> Value:
     value, *bounds = given
+    scope.require_no_text("slice", value)
     if len(bounds) > 2:
         raise ValueError
     first, last = (*(each.text for each in bounds), "", "")[:2]

@@ -32,17 +32,17 @@ _CALLED: Final = Shape(
     name="ToolCalls[].Function",
 )
 _TOOL_CALL: Final = Shape(
-    "object", {"ID": ("{}.id", TEXT), "Function": ("{}.function", _CALLED)}, name="ToolCalls[]"
+    "object", {"ID": ('({}.id or "")', TEXT), "Function": ("{}.function", _CALLED)}, name="ToolCalls[]"
 )
 MESSAGE: Final = Shape(
     "object",
     {
         "Role": ("{}.role", TEXT),
         "Content": ("{}.content", TEXT),
-        "Thinking": ("{}.reasoning_content", TEXT),
-        "ToolCalls": ("{}.tool_calls", Shape("list", element=_TOOL_CALL)),
-        "ToolName": ("{}.name", TEXT),
-        "ToolCallID": ("{}.tool_call_id", TEXT),
+        "Thinking": ('({}.reasoning_content or "")', TEXT),
+        "ToolCalls": ("({}.tool_calls or [])", Shape("list", element=_TOOL_CALL)),
+        "ToolName": ('({}.name or "")', TEXT),
+        "ToolCallID": ('({}.tool_call_id or "")', TEXT),
     },
     name="Messages[]",
 )
@@ -50,7 +50,7 @@ _PROPERTY: Final = Shape(
     "object",
     {
         "Type": ("{}.type", ANY),
-        "Description": ("{}.description", TEXT),
+        "Description": ('({}.description or "")', TEXT),
         "Enum": ("{}.enum", Shape("list", element=ANY)),
         "Items": ('{}["items"]', ANY),
     },
@@ -69,7 +69,7 @@ _FUNCTION: Final = Shape(
     "object",
     {
         "Name": ("{}.name", TEXT),
-        "Description": ("{}.description", TEXT),
+        "Description": ('({}.description or "")', TEXT),
         "Parameters": ("({}.parameters or {{}})", _PARAMETERS),
     },
     name="Tools[].Function",

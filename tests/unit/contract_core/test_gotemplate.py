@@ -68,6 +68,8 @@ def test_json_is_written_as_it_is() -> None:
         ("{{ break }}", 1, "'break' stands outside of a range"),
         ("{{ printf .Prompt }}", 1, "'printf' needs its layout as a constant"),
         ('{{ printf "%q" .Prompt }}', 1, "'printf' is understood with %s, %v and %d"),
+        ("{{ slice .Prompt 0 3 }}", 1, "'slice' of a text counts bytes"),
+        ("{{ index .Prompt 0 }}", 1, "'index' of a text counts bytes"),
         ("{{ len }}", 1, "'len' is given too few or too many values"),
         ("{{ eq 1 }}", 1, "'eq' is given too few or too many values"),
         ("{{ . }}", 1, "no value of its own"),

@@ -49,6 +49,7 @@ spec:
       containers:
       - name: foundry
         image: foundry
+        command: ["sh", "-c", "foundry service start"]
         ports: [{containerPort: 8080}]
         env:
         - {name: FOUNDRY_MODEL, value: microsoft/phi-4-mini}
