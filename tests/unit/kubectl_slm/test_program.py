@@ -48,7 +48,7 @@ def test_in_one_file_it_runs_on_a_bare_python(tmp_path: Path) -> None:
 
 def test_every_verb_stands_in_the_docs() -> None:
     page = (ROOT / "docs" / "kubectl-slm.md").read_text()
-    assert [verb for verb in VERBS if f"`{verb}" not in page and f"slm {verb}" not in page] == []
+    assert [verb for verb in VERBS if f"`{verb}" not in page and f"slm {verb} " not in page] == []
 
 
 def test_options_may_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
