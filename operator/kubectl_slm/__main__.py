@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (CommandError, ModuleNotFoundError) as failure:
         error = failure if isinstance(failure, CommandError) else _missing(failure)
-        print("\n".join(filter(None, (error.message, error.remedy))), file=sys.stderr)
+        print(error.message, *([f"→ {error.remedy}"] if error.remedy else []), sep="\n", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

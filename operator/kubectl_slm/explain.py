@@ -73,7 +73,8 @@ def explain(document: read.Document) -> Explanation:
         return Explanation("waiting", ready.reason, ready.message, more=(*progress, *beside))
     sentence, remedy = _split(document, ready.message)
     remedy = remedy or _REMEDIES.get(ready.reason, "")
-    return Explanation("broken", ready.reason, sentence, remedy, (*_details(document), *beside))
+    details = [each for each in _details(document) if each not in sentence]
+    return Explanation("broken", ready.reason, sentence, remedy, (*details, *beside))
 
 
 def _split(document: read.Document, message: str) -> tuple[str, str]:

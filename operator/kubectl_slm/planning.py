@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 
 from kubectl_slm import read, site
+from kubectl_slm.capacity import Demand, capacity
 from kubectl_slm.cluster import Cluster
 from kubectl_slm.documents import parse_yaml, read_text, read_yaml
 from kubectl_slm.errors import CommandError, Exit
@@ -17,6 +18,8 @@ from kubectl_slm.fields import unknown_fields
 from kubectl_slm.hosts import hosts_asked
 from kubectl_slm.rehearsal import Rehearsal, rehearse
 from slm_operator.crd.names import API_VERSION, KIND
+from slm_operator.crd.resource import SpecError, parse_resource
+from slm_operator.crd.spec import Spec
 from slm_operator.model.known import runtime_config
 from slm_operator.nodes import Nodes
 from slm_operator.settings import HardwareClass, Settings
@@ -44,8 +47,37 @@ def plans(args: argparse.Namespace) -> list[dict[str, Any]]:
     CommandError
     """
     manifests = list(_manifests(args.filename))
+    suffices = _capacity(args)
     at = _site(args)
-    return [_plan(each, at) for each in manifests]
+    return [{**_plan(each, at), **suffices} for each in manifests]
+
+
+def _capacity(args: argparse.Namespace) -> dict[str, Any]:
+    """What suffices for as many people as were asked about; nothing where none were."""
+    if args.people is None:
+        return {}
+    if args.bench is None:
+        raise CommandError(
+            "how many people a replica serves isn't known without figures",
+            "measure it: `kubectl slm bench NAME -o json > FILE`, then write --bench FILE",
+            Exit.USAGE,
+        )
+    wanted = Demand(args.people, args.prompt_tokens, args.answer_tokens, args.first_token)
+    try:
+        found = capacity(read_yaml(args.bench), wanted)
+    except (KeyError, IndexError, TypeError):
+        raise CommandError(
+            f"{args.bench} holds no figures", "give what `kubectl slm bench NAME -o json` prints", Exit.USAGE
+        ) from None
+    return {
+        "capacity": {
+            "replicas": found.replicas,
+            "streams": found.streams,
+            "firstTokenSeconds": round(found.first_token, 2),
+            "answerSeconds": round(found.answer, 1),
+            "assumptions": list(found.assumptions),
+        }
+    }
 
 
 def _manifests(path: str) -> Iterator[dict[str, Any]]:
@@ -96,7 +128,7 @@ def _site(args: argparse.Namespace) -> Site:
         notes.append("one class of hardware was assumed, any CPU: --values FILE names those of the site")
     nodes: Nodes | None = None
     if args.nodes:
-        nodes = site.nodes_of(read_yaml(args.nodes).get("items") or ())
+        nodes = site.nodes_of(_listed(args.nodes))
     elif cluster is not None:
         nodes = _nodes(cluster, notes)
     else:
@@ -108,6 +140,17 @@ def _site(args: argparse.Namespace) -> Site:
     for path in args.facts:
         facts.of_file(path)
     return Site(settings, nodes, facts, deployments, notes)
+
+
+def _listed(path: str) -> list[dict[str, Any]]:
+    found = read_yaml(path).get("items")
+    if not isinstance(found, list) or not all(
+        isinstance(each, dict) and "metadata" in each for each in found
+    ):
+        raise CommandError(
+            f"{path} lists no nodes", "give what `kubectl get nodes -o json` prints", Exit.USAGE
+        )
+    return found
 
 
 def _nodes(cluster: Cluster, notes: list[str]) -> Nodes | None:
@@ -135,6 +178,7 @@ def _plan(manifest: dict[str, Any], at: Site) -> dict[str, Any]:
         manifest, nodes=at.nodes, settings=at.settings, now=datetime.now(UTC), known=at.facts.known
     )
     told = {**manifest, "status": done.decision.status}
+    spec = _spec(manifest)
     verdict = explain(told)
     amiss = verdict.state == "broken"
     fits = False if amiss else None if done.unread else done.deployment is not None
@@ -150,15 +194,23 @@ def _plan(manifest: dict[str, Any], at: Site) -> dict[str, Any]:
         "rejected": read.part(told, "placement", "rejected") or [],
         "model": read.part(told, "model") or {},
         "memory": read.part(told, "memory") or {},
-        "replicas": manifest.get("spec", {}).get("replicas", 1),
+        "replicas": None if spec is None else spec.replicas,
         "image": _image(done),
         "objects": sorted(f"{ref.kind}/{ref.name}" for ref in done.children),
-        "hosts": _hosts(manifest, done, at.settings),
+        "hosts": [] if spec is None else _hosts(spec, done, at.settings),
         "measured": list(_measured(read.text(told, "model", "source"), at.deployments)),
         "unread": [each.source for each in done.unread],
         "faults": _faults(verdict) if amiss else [],
         "notes": notes,
     }
+
+
+def _spec(manifest: Mapping[str, Any]) -> Spec | None:
+    """None where it can't be read: what was decided says so."""
+    try:
+        return parse_resource(manifest).spec
+    except SpecError:
+        return None
 
 
 def _because(told: read.Document) -> str:
@@ -181,11 +233,10 @@ def _image(done: Rehearsal) -> str | None:
     return str(serve["image"])
 
 
-def _hosts(manifest: Mapping[str, Any], done: Rehearsal, settings: Settings) -> list[str]:
+def _hosts(spec: Spec, done: Rehearsal, settings: Settings) -> list[str]:
     """Of everything that the Jobs and the pods would be told to fetch."""
     environment = {each.name: each.value for each in settings.fetch.env}
-    own = (manifest.get("spec", {}).get("model") or {}).get("mirrors") or ()
-    mirrors = [(each["source"], each["mirror"]) for each in own]
+    mirrors = [(each.source, each.mirror) for each in spec.model.mirrors or ()]
     mirrors += [(each.source, each.mirror) for each in settings.fetch.mirrors]
     found: dict[str, None] = {}
     for child in done.children.values():

@@ -63,6 +63,19 @@ def test_the_command_says_so(example: Path, tmp_path: Path, capsys: pytest.Captu
     assert plan["notes"] == []
 
 
+@pytest.mark.parametrize(
+    "spec", [None, "text", [1], {}, {"model": "text"}, {"model": {"source": 7}}, {"model": {"mirrors": [{}]}}]
+)
+def test_a_manifest_that_cant_be_read_is_a_sentence(
+    spec: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    manifest = {"apiVersion": "slm-operator.io/v1alpha1", "kind": "SLMDeployment", "metadata": {"name": "a"}}
+    file.write_text(yaml.safe_dump({**manifest, "spec": spec}))
+    assert main(["plan", "-f", str(file), "--offline"]) == 1
+    assert "SpecInvalid" in capsys.readouterr().out
+
+
 def node_document(memory: str) -> dict[str, Any]:
     return {
         "metadata": {

@@ -86,7 +86,10 @@ def _log(cluster: Cluster, job: str, seconds: float) -> str:
 
 
 def _show(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    if output.emit({"name": args.name, "tokens": args.tokens, "measured": rows}, args.output):
+    if output.emit(
+        {"name": args.name, "tokens": args.tokens, "promptWords": args.prompt_words, "measured": rows},
+        args.output,
+    ):
         return
     fastest = max(each["tokensPerSecond"] for each in rows)
     shown = [

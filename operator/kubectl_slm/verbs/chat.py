@@ -91,7 +91,7 @@ def _conversation(model: Model, talk: Conversation, *, verbose: bool) -> int:
             _answer(model, talk, verbose=verbose)
         except CommandError as error:
             talk.answered("")
-            print(output.coloured(f"{error.message}\n{error.remedy}", Colour.BAD))
+            print(output.coloured(f"{error.message}\n→ {error.remedy}", Colour.BAD))
     return Exit.OK
 
 

@@ -29,6 +29,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--offline", action="store_true", help="ask no cluster, not even for what no file says"
     )
+    many = parser.add_argument_group("capacity", "how many replicas it takes, by what was measured")
+    many.add_argument(
+        "--bench", metavar="FILE", help="what `kubectl slm bench NAME -o json` has measured of it"
+    )
+    many.add_argument("--for", metavar="PEOPLE", type=int, dest="people", help="who ask at the same time")
+    many.add_argument(
+        "--prompt-tokens", type=int, default=500, metavar="TOKENS", help="of each question (500)"
+    )
+    many.add_argument("--answer-tokens", type=int, default=200, metavar="TOKENS", help="of each answer (200)")
+    many.add_argument(
+        "--first-token", type=float, default=2.0, metavar="SECONDS", help="the most to wait for it (2)"
+    )
     output.takes_format(parser)
 
 
@@ -62,12 +74,28 @@ def _printed(plan: Mapping[str, Any]) -> str:
         ("Pods", f"{plan['replicas']} of {plan['image']}" if plan["image"] else None),
         ("Asks", _listed(plan["hosts"]) or "no host"),
         ("Measured", _listed(plan["measured"])),
+        ("Capacity", _capacity(plan.get("capacity"))),
         ("To be read", _listed(plan["unread"])),
         ("Wrong", _listed(f"{each['reason']}: {each['message']}" for each in plan["faults"])),
         ("  do", _listed(each["remedy"] for each in plan["faults"])),
         ("Note", _listed(plan["notes"])),
     ]
     return f"{plan['name']} {verdict}\n{output.facts(lines)}"
+
+
+def _capacity(told: Mapping[str, Any] | None) -> str | None:
+    if told is None:
+        return None
+    pods = "1 replica" if told["replicas"] == 1 else f"{told['replicas']} replicas"
+    words = (
+        f"{pods}, {told['streams']} answers at once each: first token after {told['firstTokenSeconds']:.1f} s"
+    )
+    return _listed(
+        (
+            f"{words}, whole after {told['answerSeconds']:.0f} s",
+            *(f"given that {each}" for each in told["assumptions"]),
+        )
+    )
 
 
 def _listed(lines: Iterable[str]) -> str:

@@ -74,12 +74,14 @@ def _measure(proxy: Proxy, pool: ThreadPoolExecutor, pods: Pods, seconds: float)
     last = dict(zip(paths, pool.map(lambda path: _read(proxy, path), paths), strict=True))
     rows = []
     for (namespace, name), mine in sorted(pods.items()):
-        before, now = _sum(first[path] for path in mine), _sum(last[path] for path in mine)
+        answering = [path for path in mine if first[path] is not None and last[path] is not None]
+        before, now = _sum(first[path] for path in answering), _sum(last[path] for path in answering)
         rows.append(
             {
                 "namespace": namespace,
                 "name": name,
                 "pods": len(mine),
+                "answering": len(answering),
                 "loaded": int(now.loaded),
                 "tokensPerSecond": round((now.generated - before.generated) / between, 1),
                 "running": int(now.running),
@@ -92,18 +94,18 @@ def _measure(proxy: Proxy, pool: ThreadPoolExecutor, pods: Pods, seconds: float)
     return rows
 
 
-def _sum(each: Iterable[Figures]) -> Figures:
-    return sum(each, Figures())
+def _sum(each: Iterable[Figures | None]) -> Figures:
+    return sum((one for one in each if one is not None), Figures())
 
 
-def _read(proxy: Proxy, path: str) -> Figures:
-    """A pod that goes away meanwhile has no figures."""
+def _read(proxy: Proxy, path: str) -> Figures | None:
+    """None of a pod that doesn't answer, or goes away meanwhile."""
     try:
         return figures(proxy.get(path + METRICS_PATH).decode())
     except CommandError as error:
         if error.code is Exit.FORBIDDEN:
             raise
-        return Figures()
+        return None
 
 
 def _resident(proxy: Proxy, path: str) -> int:
@@ -124,6 +126,13 @@ def _show(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     print(output.table(headers[shown:], [_row(each)[shown:] for each in rows]), flush=True)
 
 
+def _pods_told(told: Mapping[str, Any]) -> str:
+    pods, answering = told["pods"], told["answering"]
+    if answering < pods:
+        return f"{pods} ({pods - answering} don't answer)"
+    return str(pods) if told["loaded"] else f"{pods} (unloaded)"
+
+
 def _row(told: Mapping[str, Any]) -> list[str]:
     def share(part: float | None) -> str:
         return "" if part is None else f"{part:.0%}"
@@ -131,7 +140,7 @@ def _row(told: Mapping[str, Any]) -> list[str]:
     return [
         told["namespace"],
         told["name"],
-        str(told["pods"]) if told["loaded"] else f"{told['pods']} (unloaded)",
+        _pods_told(told),
         f"{told['tokensPerSecond']:.1f}",
         str(told["running"]),
         str(told["waiting"]),

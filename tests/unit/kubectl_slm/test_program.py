@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_slm.__main__ import main
+from kubectl_slm.__main__ import VERBS, main
 from kubectl_slm.completion import candidates
 from kubectl_slm.errors import Exit
 from kubectl_slm.verbs.version import lacking
-from tests.zipapp import build
+from tests.zipapp import ROOT, build
 
 HEAVY = {"pydantic", "yaml", "slm_operator.decide"}
 """What takes longer to import than anybody should wait for a table."""
@@ -44,6 +44,11 @@ def test_in_one_file_it_runs_on_a_bare_python(tmp_path: Path) -> None:
     program.rename(tmp_path / "kubectl_complete-slm")
     program = tmp_path / "kubectl_complete-slm"
     assert run("wh").stdout == "why\n:4\n"
+
+
+def test_every_verb_stands_in_the_docs() -> None:
+    page = (ROOT / "docs" / "kubectl-slm.md").read_text()
+    assert [verb for verb in VERBS if f"`{verb}" not in page and f"slm {verb} " not in page] == []
 
 
 def test_options_may_stand_anywhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import yaml
 from kubectl_slm import output
 from kubectl_slm.__main__ import VERBS, main
 from kubectl_slm.benching import key_entry, measured
+from kubectl_slm.capacity import Demand, capacity
 from kubectl_slm.containers import Voice, telling
 from kubectl_slm.conversation import Conversation
 from kubectl_slm.deploying import name_for, source_of
@@ -209,6 +210,27 @@ def test_the_runtimes_bench_is_read() -> None:
     assert measured(log)[1] == {"streams": 8, "tokensPerSecond": 141, "firstTokenMs": 1210, "gapP99Ms": 80}
     assert key_entry({"owner-uid": "", "b": "x", "a": "y"}) == "a"
     assert key_entry({"api-key": "x", "a": "y"}) == "api-key"
+
+
+BENCH = {
+    "promptWords": 40,
+    "measured": [
+        {"streams": 8, "tokensPerSecond": 160, "firstTokenMs": 500, "gapP99Ms": 1},
+        {"streams": 1, "tokensPerSecond": 60, "firstTokenMs": 100, "gapP99Ms": 1},
+        {"streams": 4, "tokensPerSecond": 140, "firstTokenMs": 240, "gapP99Ms": 1},
+    ],
+}
+
+
+def test_people_are_divided_by_the_most_that_begin_in_time() -> None:
+    found = capacity(BENCH, Demand(people=20, prompt_tokens=800, answer_tokens=200, first_token=4))
+    assert (found.replicas, found.streams) == (5, 4)
+    assert round(found.first_token, 1) == 3.4
+    assert round(found.answer, 1) == round(3.43 + 200 / 35, 1)
+    assert capacity(BENCH, Demand(3, 50, 10, 2)).streams == 8
+    with pytest.raises(CommandError) as error:
+        capacity(BENCH, Demand(1, 8000, 10, 2))
+    assert "14.3 s" in error.value.message
 
 
 def test_a_table_has_its_columns_below_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
