@@ -75,8 +75,9 @@ def _configure(draft: Draft, text: str) -> None:
         return
     told = commands.counterparts(text)
     if told:
+        lines = "\n".join(each.sentence for each in told)
         raise NotConverted(
-            None, "it has commands, which make no manifest", "\n".join(each.sentence for each in told)
+            None, f"it has commands, which make no manifest:\n{lines}", "Write what stands behind each."
         )
     if re.search(r"^\s*FROM\s+\S", text, re.IGNORECASE | re.MULTILINE) and "OLLAMA_" not in text:
         raise NotConverted(None, "it is a Modelfile", "Write: kubectl slm create NAME -f FILE")
