@@ -97,6 +97,10 @@ bench-operator: $(READY) ## Measure the operator against a real API server and a
 bench-fetch: $(READY) ## Measure the fetch of 2 GB in 20 files against curl and sha256sum (about two minutes, 6 GB of disk)
 	@$(BIN)/python -m bench.fetch
 
+.PHONY: kubectl-slm
+kubectl-slm: $(READY) ## kubectl's plugin in one file that any Python from 3.11 on runs: dist/kubectl-slm.pyz
+	@$(BIN)/python -m tests.zipapp
+
 ##@ Cluster
 
 .PHONY: images

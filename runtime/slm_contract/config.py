@@ -166,6 +166,11 @@ class PromptParameters(ContractModel):
     max_tokens: int | None = Field(default=None, ge=1)
 
 
+class PromptMessage(ContractModel):
+    role: Literal["user", "assistant"]
+    content: str
+
+
 class PromptConfig(ContractModel):
     """What a Modelfile says of a model: a request's own word goes before it, the API's default after it."""
 
@@ -175,6 +180,8 @@ class PromptConfig(ContractModel):
     """A Jinja chat template, in place of the model's own."""
     stop: tuple[str, ...] | None = None
     parameters: PromptParameters | None = None
+    messages: tuple[PromptMessage, ...] | None = None
+    """Turns that stand before each conversation, after its system message."""
 
 
 class HardwareConfig(ContractModel):

@@ -144,6 +144,9 @@ ollama = _released(
     flags=STRIPPED,
     cgo=True,
 )
+ollama_reads = _ours(
+    "ollama-reads", ("ollama-reads",), "Ollama's own readers of templates and Modelfiles, seconds, once"
+)
 
 CONTROL_PLANE = (kubernetes, etcd)
 SINGLE_NODE = (*CONTROL_PLANE, containerd, coredns, pause, helm)

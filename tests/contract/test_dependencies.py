@@ -1,4 +1,4 @@
-"""What the two programs import is what their images have: the dependencies of their own extra, and no test's."""
+"""What the programs import is what they are installed with: the dependencies of their own extra, and no test's."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-OURS = {"slm_contract", "slm_operator", "slm_runtime"}
+OURS = {"kubectl_slm", "slm_contract", "slm_operator", "slm_runtime"}
 
 
 def declared(*extras: str) -> set[str]:
@@ -40,7 +40,11 @@ def imported(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("operator", ("operator",)), ("runtime", ("runtime", "llama-cpp", "onnx"))],
+    [
+        ("operator/slm_operator", ("operator",)),
+        ("operator/kubectl_slm", ("cli",)),
+        ("runtime", ("runtime", "llama-cpp", "onnx", "convert")),
+    ],
 )
 def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     distributions = packages_distributions()

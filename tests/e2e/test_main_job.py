@@ -1,12 +1,18 @@
 """The main job on a real cluster: apply, tokens, edit, restart of the operator, delete."""
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 import openai
 import pytest
 
+from tests.cluster import tools
 from tests.e2e.audit import operator_writes
 from tests.e2e.site import SMOLLM2, SMOLLM2_SHA256, Namespace, Site
 
@@ -17,7 +23,9 @@ SPEC = {
     "hardware": {"preference": ["npu", "gpu", "cpu"]},
     "runtime": {"contextLength": 2048},
 }
-QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
+ASKED = "What is the capital of France? Answer in one sentence."
+QUESTION = [{"role": "user", "content": ASKED}]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +81,37 @@ def test_the_status_says_what_was_decided_and_measured(ns: Namespace) -> None:
     assert status["readyReplicas"] == 1
     columns = ns.site.kubectl("get", "slm", "smollm2", "-n", ns.name)
     assert "Serving" in columns, columns
+
+
+def test_the_command_line_asks_and_explains_it(ns: Namespace) -> None:
+    def slm(*words: str) -> str:
+        paths = [str(tools.kubernetes.path("kubectl").parent), os.environ["PATH"]]
+        done = subprocess.run(
+            [sys.executable, "-m", "kubectl_slm", "-n", ns.name, *words],
+            env=os.environ | {"PATH": os.pathsep.join(paths), "KUBECONFIG": str(ns.site.cluster.kubeconfig)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "Serving" in slm("list")
+    assert slm("why", "smollm2").startswith("Serving: ")
+    assert "Paris" in slm("chat", "smollm2", "--set", "temperature=0", "--set", "max_tokens=16", ASKED)
+    (row,) = json.loads(slm("top", "-o", "json"))
+    assert (row["name"], row["loaded"]) == ("smollm2", 1)
+    assert row["residentBytes"] > 0
+    assert slm("logs", "smollm2").strip()
+    (measured,) = json.loads(slm("bench", "smollm2", "--streams", "1", "--tokens", "8", "-o", "json"))[
+        "measured"
+    ]
+    assert measured["tokensPerSecond"] > 0
+    (plan,) = json.loads(slm("plan", "-f", str(ROOT / "examples" / "smollm2.yaml"), "-o", "json"))
+    assert plan["class"] == "cpu"
+    assert "smollm2-135m" in slm("models")
 
 
 def test_a_container_is_ready_soon_after_its_start(ns: Namespace) -> None:

@@ -14,7 +14,8 @@ import oras.oci
 import oras.provider
 import pytest
 
-from slm_contract.config import ModelConfig, PromptConfig, PromptParameters
+from slm_contract.config import ModelConfig, PromptConfig, PromptMessage, PromptParameters
+from slm_contract.gotemplate import translate
 from slm_contract.places import FETCH_ENV
 from slm_contract.source import FetchConfig, Mirror
 from slm_runtime.errors import SourceNotFound, SourceUnauthorized
@@ -261,4 +262,6 @@ def test_a_model_that_ollama_made_and_pushed(registry: str, files: Path, site: S
         system="Be kind.",
         stop=("<|im_end|>", "END"),
         parameters=PromptParameters(temperature=0.25, max_tokens=12),
+        template=translate("{{ .System }} {{ .Prompt }}"),
+        messages=(PromptMessage(role="user", content="Hi"),),
     )

@@ -1,6 +1,6 @@
 """`spec.model.prompt`: what a Modelfile says of a model, for requests that don't say it themselves."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,13 @@ class Parameters(ApiModel):
     """Tokens that an answer may have."""
 
 
+class Message(ApiModel):
+    role: Literal["user", "assistant"]
+    """Whose turn it is."""
+    content: Annotated[str, Field(min_length=1, max_length=8192)]
+    """What was said."""
+
+
 class Prompt(ApiModel):
     system: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
     """System message for requests that bring none."""
@@ -45,7 +52,7 @@ class Prompt(ApiModel):
                     rule(
                         "self.contains('messages')",
                         "write a Jinja chat template that renders the list `messages`, as in a model's "
-                        "tokenizer_config.json; the Go templates of Modelfiles are another language",
+                        "tokenizer_config.json; `kubectl slm create` makes one of a Modelfile's Go template",
                     )
                 ),
             ),
@@ -60,3 +67,8 @@ class Prompt(ApiModel):
     """Texts that end an answer, for requests that name none."""
     parameters: Parameters | None = None
     """Sampling parameters for requests that don't say; absent: the defaults of the API that is spoken."""
+    messages: Annotated[
+        tuple[Message, ...],
+        Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ] = ()
+    """Turns that stand before every conversation, after its system message: examples of how to answer."""

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from urllib.parse import unquote
 
 from slm_contract.config import ModelConfig
-from slm_operator.crd.source import KNOWN, SCHEMES
+from slm_operator.crd.schemes import KNOWN, SCHEMES
 
 
 class SourceError(ValueError):

@@ -2,7 +2,14 @@
 
 from typing import Final
 
-from slm_contract.config import HardwareConfig, ModelConfig, PromptConfig, PromptParameters, RuntimeConfig
+from slm_contract.config import (
+    HardwareConfig,
+    ModelConfig,
+    PromptConfig,
+    PromptMessage,
+    PromptParameters,
+    RuntimeConfig,
+)
 from slm_operator.crd.prompt import Prompt
 from slm_operator.crd.quantities import parse_duration, parse_quantity
 from slm_operator.crd.resource import SLMDeployment
@@ -62,4 +69,6 @@ def _prompt(prompt: Prompt) -> PromptConfig:
         template=prompt.template,
         stop=prompt.stop or None,
         parameters=None if parameters is None else PromptParameters(**parameters.model_dump()),
+        messages=tuple(PromptMessage(role=each.role, content=each.content) for each in prompt.messages)
+        or None,
     )

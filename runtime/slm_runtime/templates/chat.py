@@ -55,6 +55,8 @@ class ChatFormat:
     """Where the template looks for tools: in its variable, at the system message; else they are taught."""
     system: str | None = None
     """For conversations that bring no system message."""
+    examples: Messages = field(default_factory=list)
+    """Turns before those of every conversation."""
     typed: bool = False
     """The template takes a message's content as a list of parts only."""
     sees: bool = False
@@ -72,6 +74,7 @@ class ChatFormat:
             template=template,
             tool_template=prompt.template or info.chat_templates.get("tool_use", template),
             variables={"bos_token": info.bos_text, "eos_token": info.eos_text},
+            examples=[{"role": each.role, "content": each.content} for each in prompt.messages or ()],
             sees=info.sees,
         )
         try:
@@ -92,6 +95,18 @@ class ChatFormat:
             system=system,
         )
 
+    def by(self, template: str) -> Self:
+        """The same conversations by another template, which takes them as they are."""
+        return replace(
+            self,
+            template=template,
+            tool_template=template,
+            adaptations=(),
+            tool_adaptations=(),
+            typed=False,
+            problem=None,
+        )
+
     async def prompt(
         self,
         messages: Messages,
@@ -108,6 +123,7 @@ class ChatFormat:
         """
         if self.system is not None and not any(message["role"] == "system" for message in messages):
             messages = [{"role": "system", "content": self.system}, *messages]
+        messages = self._with_examples(messages)
         if tools and self.tools == "taught":
             messages, tools = teach(messages, tools), None
         elif tools and self.tools == "system":
@@ -115,6 +131,12 @@ class ChatFormat:
         for adapt in self.tool_adaptations if tools else self.adaptations:
             messages = adapt(messages)
         return await self._render(messages, tools, variables)
+
+    def _with_examples(self, messages: Messages) -> Messages:
+        if not self.examples:
+            return messages
+        led = next((at for at, each in enumerate(messages) if each["role"] != "system"), len(messages))
+        return [*messages[:led], *self.examples, *messages[led:]]
 
     async def _render(
         self,

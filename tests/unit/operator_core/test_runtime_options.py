@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from slm_contract.config import PromptConfig, PromptParameters, RuntimeConfig
+from slm_contract.config import PromptConfig, PromptMessage, PromptParameters, RuntimeConfig
 from tests.unit.operator_core.world import CPU, GIVEN, GPU, World, config_of, gpu_node, node, spec
 
 
@@ -26,13 +26,20 @@ def test_a_prompt_reaches_the_runtime() -> None:
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     parameters = {"temperature": 0, "topP": 0.5, "repeatLastN": 32, "maxTokens": 7}
     config = told(
-        model=with_prompt(system="Be kind.", template=template, stop=["END"], parameters=parameters)
+        model=with_prompt(
+            system="Be kind.",
+            template=template,
+            stop=["END"],
+            parameters=parameters,
+            messages=[{"role": "user", "content": "Hi"}],
+        )
     )
     assert config.prompt == PromptConfig(
         system="Be kind.",
         template=template,
         stop=("END",),
         parameters=PromptParameters(temperature=0, top_p=0.5, repeat_last_n=32, max_tokens=7),
+        messages=(PromptMessage(role="user", content="Hi"),),
     )
 
 
@@ -82,6 +89,7 @@ def test_what_is_not_written_is_not_told() -> None:
         "idleSeconds",
         "unknownFields",
         "trustedProxies",
+        "messages",
     ):
         assert name not in text
 
@@ -90,6 +98,7 @@ def test_what_is_not_written_is_not_told() -> None:
     "edit",
     [
         {"model": with_prompt(system="Be brief.")},
+        {"model": with_prompt(messages=[{"role": "user", "content": "Hi"}])},
         {"runtime": {"flashAttention": "Disabled"}},
         {"runtime": {"keepAlive": "10m"}},
         {"runtime": {"speculation": "Off"}},

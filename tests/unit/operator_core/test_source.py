@@ -6,7 +6,7 @@ import pytest
 
 from slm_operator.crd.base import RULES
 from slm_operator.crd.schema import crd
-from slm_operator.crd.source import SCHEMES
+from slm_operator.crd.schemes import SCHEMES
 from slm_operator.model.source import (
     CatalogSource,
     ClaimSource,

@@ -10,7 +10,6 @@ import ollama
 import pytest
 
 from slm_runtime.api.http.problems import BadRequest
-from slm_runtime.api.ollama import gotemplate
 from slm_runtime.api.ollama.options import parse_keep_alive
 from slm_runtime.engine.client import EngineBusy
 from tests.unit.runtime_api.scripted import LOADED, MODEL, Running, Script, ScriptedEngine, running
@@ -283,29 +282,37 @@ async def test_logprobs(http: httpx.AsyncClient) -> None:
         ("{{/* note */}}{{ .Prompt }}{{ .Response }} after", "P"),
         ("{{ .Prompt }}{{ if .Response }}{{ .Response }}{{ end }}", "P"),
         ("plain", "plain"),
+        (
+            "{{ range .Messages }}[{{ .Role }}]{{ .Content }}{{ end }}[assistant]",
+            "[system]S[user]P[assistant]",
+        ),
     ],
 )
-def test_simple_go_templates(template: str, rendered: str) -> None:
-    assert gotemplate.render(template, "S", "P") == rendered
+async def test_a_requests_own_template(
+    http: httpx.AsyncClient, api: Running, template: str, rendered: str
+) -> None:
+    asked = {"model": MODEL, "prompt": "P", "system": "S", "template": template, "stream": False}
+    assert (await http.post("/api/generate", json=asked)).status_code == 200
+    assert bytes(api.engine.requests[-1].prompt[0]).decode() == rendered
 
 
 @pytest.mark.parametrize(
     "template",
     [
-        "{{ range .Messages }}{{ end }}",
+        "{{ range .Messages }}",
         "{{ if .System }}",
         "{{ end }}",
-        "{{ else }}",
         "{{ .Prompt",
-        "{{ if eq 1 2 }}{{ end }}",
-        "{{ .Tools }}",
+        "{{ yesterdayDate }}",
         "x" * 70_000,
         "{{" * 30_000,
     ],
 )
-def test_other_go_templates_are_refused(template: str) -> None:
-    with pytest.raises(BadRequest, match=r"spec\.model\.prompt\.template"):
-        gotemplate.render(template, "S", "P")
+async def test_another_template_is_refused_by_line(http: httpx.AsyncClient, template: str) -> None:
+    answer = await http.post("/api/generate", json={"model": MODEL, "prompt": "P", "template": template})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("template, line 1: ")
+    assert "spec.model.prompt.template" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(

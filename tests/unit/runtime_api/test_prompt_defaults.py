@@ -8,7 +8,7 @@ import ollama
 import openai
 import pytest
 
-from slm_contract.config import PromptConfig, PromptParameters
+from slm_contract.config import PromptConfig, PromptMessage, PromptParameters
 from slm_runtime.errors import ConfigError
 from slm_runtime.serve import check_context, prompt_of
 from tests.unit.runtime_api.scripted import FACTS, MODEL, Running, config, running
@@ -56,6 +56,28 @@ def of_the_deployment(api: Running) -> None:
     assert (sampling.typical_p, sampling.repeat_penalty, sampling.penalty_window) == (0.5, 1.5, 16)
     assert (sampling.frequency_penalty, sampling.presence_penalty, sampling.seed) == (0.5, -0.5, 11)
     assert (request.max_tokens, request.stop) == (2, ["END"])
+
+
+async def test_examples_stand_between_the_system_message_and_the_conversation() -> None:
+    said = (PromptMessage(role="user", content="7?"), PromptMessage(role="assistant", content="prime"))
+    async with running(prompt=PromptConfig(template=TEMPLATE, messages=said)) as api:
+        client = openai.AsyncOpenAI(base_url=f"{api.base}/v1", api_key="-", http_client=None, max_retries=0)
+        own = {"role": "system", "content": "Mine."}
+        await client.chat.completions.create(**ASK)
+        await client.chat.completions.create(model=MODEL, messages=[own, *HI])  # type: ignore[list-item]
+        vendor = ollama.AsyncClient(host=api.base, trust_env=False)
+        await vendor.generate(MODEL, "Hi")
+        shown = await vendor._client.post("/api/show", json={"model": MODEL})
+        await vendor._client.aclose()
+        await client.close()
+    prompts = [request.prompt[0] for request in api.engine.requests]
+    assert prompts[:2] == [
+        "[user]7?[assistant]prime[user]Hi[assistant]",
+        "[system]Mine.[user]7?[assistant]prime[user]Hi[assistant]",
+    ]
+    assert bytes(prompts[2]).decode() == "[user]7?[assistant]prime[user]Hi[assistant]"
+    assert shown.json()["messages"] == [{"role": each.role, "content": each.content} for each in said]
+    assert 'MESSAGE assistant """prime"""' in shown.json()["modelfile"]
 
 
 async def test_openai_requests_that_do_not_say(client: openai.AsyncOpenAI, api: Running) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slm_contract.config import ModelConfig, PromptConfig, PromptParameters
+from slm_contract.config import ModelConfig, PromptConfig, PromptMessage, PromptParameters
+from slm_contract.gotemplate import translate
 from slm_contract.places import FETCH_ENV
 from slm_contract.source import FetchConfig, Mirror
 from slm_runtime.errors import (
@@ -84,7 +85,9 @@ def test_a_model_is_fetched_with_what_its_modelfile_says(
         system=b"Be kind.",
         template=b"{{ .Prompt }}",
         params=json.dumps(parameters).encode(),
-        messages=b"[]",
+        messages=json.dumps(
+            [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+        ).encode(),
         license=b"Do as you like",
     )
     uri = f"ollama://{registry.host}/library/tiny:135m"
@@ -105,6 +108,7 @@ def test_a_model_is_fetched_with_what_its_modelfile_says(
             seed=11,
             max_tokens=2,
         ),
+        messages=(PromptMessage(role="user", content="Hi"), PromptMessage(role="assistant", content="Yo")),
     )
     assert (fetched.path.name, fetched.prompt) == ("tiny-135m.gguf", expected)
     assert fetched.path.read_bytes() == tiny
@@ -246,7 +250,57 @@ def test_a_projector_is_left_out_with_a_word(
     with caplog.at_level(logging.INFO, "slm.source"):
         assert prompt(registry, site, projector=b"GGUF", template=b"{{ .Prompt }}") is None
     told = [record.message.split()[1] for record in caplog.records if record.name == "slm.source"]
-    assert told == ["projector", "template"]
+    assert told == ["projector"]
+
+
+def test_a_template_is_taken_over_as_a_chat_template(registry: Registry, site: Site) -> None:
+    go = "{{ range .Messages }}<{{ .Role }}>{{ .Content }}{{ end }}<assistant>"
+    found = prompt(registry, site, template=go.encode())
+    assert found == PromptConfig(template=translate(go))
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (b"{{ .Prompt }}", []),
+        (b"{{ .Prompt }}{{ .Response }}", []),
+        (b"a\n{{ yesterdayDate }}", ["line 2: the function 'yesterdayDate' has no counterpart"]),
+        (b"\xff{{", ["line 1: a {{ has no }}"]),
+    ],
+)
+def test_with_another_template_the_models_own_counts(
+    registry: Registry, site: Site, caplog: pytest.LogCaptureFixture, template: bytes, words: list[str]
+) -> None:
+    with caplog.at_level(logging.INFO, "slm.source"):
+        assert prompt(registry, site, template=template) is None
+    told = [vars(record)["fields"]["reason"] for record in caplog.records if record.name == "slm.source"]
+    assert told == words
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (
+            [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Hi"},
+                {"role": "boss"},
+                7,
+            ],
+            PromptConfig(
+                system="Be kind.\n\nBe brief.", messages=(PromptMessage(role="user", content="Hi"),)
+            ),
+        ),
+        ([], PromptConfig(system="Be kind.")),
+        ({"role": "user"}, PromptConfig(system="Be kind.")),
+        ([{"role": "user", "content": None}], PromptConfig(system="Be kind.")),
+    ],
+)
+def test_messages_are_turns_before_every_conversation(
+    registry: Registry, site: Site, said: object, kept: PromptConfig
+) -> None:
+    assert prompt(registry, site, system=b"Be kind.", messages=json.dumps(said).encode()) == kept
+    assert prompt(registry, site, system=b"Be kind.", messages=b"{[") == PromptConfig(system="Be kind.")
 
 
 def test_a_model_that_is_no_gguf_file(registry: Registry, site: Site) -> None:

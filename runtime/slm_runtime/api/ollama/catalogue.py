@@ -69,6 +69,7 @@ async def show(serving: Serving, exchange: Exchange) -> None:
             "parameters": "\n".join(f"{name:<30} {value}" for name, value in _parameters(serving)),
             "template": chat.template if serving.engine.info.generates else "",
             **({"system": chat.system} if chat.system is not None else {}),
+            **({"messages": chat.examples} if chat.examples else {}),
             "details": _details(serving, served),
             "model_info": {key: value for key, value in model_info.items() if value is not None},
             "capabilities": _capabilities(serving, chat),
@@ -98,6 +99,7 @@ def _modelfile(serving: Serving, served: Served) -> str:
         *(f"ADAPTER {each.source}" for each in adapters),
         *(f'{word} """{text}"""' for word, text in texts if text is not None),
         *(f"PARAMETER {name} {value}" for name, value in _parameters(serving)),
+        *(f'MESSAGE {each.role} """{each.content}"""' for each in prompt.messages or ()),
     ]
     return "\n".join(lines) + "\n"
 

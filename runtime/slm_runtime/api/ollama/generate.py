@@ -4,14 +4,15 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from slm_contract.gotemplate import TemplateRefused, translate
 from slm_runtime.api.answering import LOGPROBS, generating
 from slm_runtime.api.conversation.parsing import OutputParser
+from slm_runtime.api.conversation.prompt import render_chat
 from slm_runtime.api.conversation.turn import ToolChoice, Turn, prepare_turn
 from slm_runtime.api.delivery import deliver
 from slm_runtime.api.http.exchange import Exchange
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.infilling import infill_prompt, require_infill
-from slm_runtime.api.ollama import gotemplate
 from slm_runtime.api.ollama.ndjson import Lines
 from slm_runtime.api.ollama.options import parse_format
 from slm_runtime.api.ollama.requests import (
@@ -24,6 +25,7 @@ from slm_runtime.api.ollama.requests import (
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.messages import GenerateRequest, Prompt
 from slm_runtime.templates.chat import ChatFormat
+from slm_runtime.templates.messages import Messages
 
 _PARAMS: Final = {"constraint": "format", "max_tokens": "options.num_predict"}
 
@@ -97,13 +99,13 @@ async def create(serving: Serving, exchange: Exchange) -> None:
 
 async def _turn(wanted: Generate, chat: ChatFormat) -> Turn:
     prompt, constraint = wanted.prompt or "", parse_format(wanted.format)
-    if wanted.raw or wanted.template:
-        if wanted.template:
-            prompt = gotemplate.render(wanted.template, wanted.system or chat.system or "", prompt)
+    if wanted.raw:
         return Turn([prompt], constraint, False, OutputParser)
     messages = [{"role": "user", **shown(wanted.images, prompt, "").fields()}]
     if wanted.system:
         messages.insert(0, {"role": "system", "content": wanted.system})
+    if wanted.template:
+        return Turn([await _rendered(wanted.template, messages, chat)], constraint, False, OutputParser)
     return await prepare_turn(
         chat,
         messages,
@@ -112,3 +114,21 @@ async def _turn(wanted: Generate, chat: ChatFormat) -> Turn:
         constraint=constraint,
         variables=wanted.template_variables(chat),
     )
+
+
+async def _rendered(template: str, messages: Messages, chat: ChatFormat) -> str:
+    """By a request's own template, as Modelfiles have it.
+
+    Raises
+    ------
+    BadRequest
+        It can't be translated, or can't be rendered.
+    """
+    try:
+        return await render_chat(chat.by(translate(template)), messages)
+    except TemplateRefused as error:
+        raise BadRequest(
+            f"template, {error}. Templates are Go's, as in a Modelfile; a Jinja template can be set in "
+            "spec.model.prompt.template of the SLMDeployment.",
+            param="template",
+        ) from None

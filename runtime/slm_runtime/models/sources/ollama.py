@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from slm_contract.config import PromptConfig, PromptParameters
+from slm_contract.config import PromptConfig, PromptMessage, PromptParameters
+from slm_contract.gotemplate import TemplateRefused, passes_through, translate
 from slm_runtime.errors import SourceInvalid, SourceNotFound, UnsupportedFormat
 from slm_runtime.models.sources.artifact import PlainFile
 from slm_runtime.models.sources.asked import Asked
@@ -29,6 +30,7 @@ PARAMETERS: Final[Mapping[str, str]] = {
 }
 """Ollama's names of what a request may say; others, such as `num_ctx`, are spec.runtime's business."""
 MAX_STOPS: Final = 32
+MAX_MESSAGES: Final = 64
 MAX_NUMBER: Final = 1 << 31
 _log = logging.getLogger("slm.source")
 
@@ -124,11 +126,6 @@ def _by_kind(manifest: Manifest, where: str) -> dict[str, Descriptor]:
             "The projector is fetched only where spec.model.projector asks for it",
             extra={"fields": {"source": where}},
         )
-    if "template" in layers:
-        _log.info(
-            "Ollama's template isn't fetched: the model's own chat template counts, or spec.model.prompt.template",
-            extra={"fields": {"source": where}},
-        )
     return layers
 
 
@@ -159,8 +156,51 @@ def _prompt(repository: Repository, layers: Mapping[str, Descriptor]) -> PromptC
     stop = said.get("stop")
     stops = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
     strings = tuple(each for each in stops if isinstance(each, str) and each)[:MAX_STOPS]
-    prompt = PromptConfig(system=system or None, stop=strings or None, parameters=_parameters(said))
+    told, messages = _messages(repository, layers)
+    prompt = PromptConfig(
+        system="\n\n".join(filter(None, (system, told))) or None,
+        template=_template(repository, layers),
+        stop=strings or None,
+        parameters=_parameters(said),
+        messages=messages or None,
+    )
     return None if prompt == PromptConfig() else prompt
+
+
+def _template(repository: Repository, layers: Mapping[str, Descriptor]) -> str | None:
+    """Ollama's template as a chat template; None: the model's own counts.
+
+    What passes the prompt through stands for a template that Ollama doesn't know, or has built into its program.
+    """
+    if "template" not in layers:
+        return None
+    text = repository.document(layers["template"]).decode(errors="replace")
+    try:
+        return None if passes_through(text) else translate(text)
+    except TemplateRefused as error:
+        _log.warning(
+            "The template of the Modelfile can't be translated: the model's own chat template counts",
+            extra={"fields": {"reason": str(error)}},
+        )
+        return None
+
+
+def _messages(
+    repository: Repository, layers: Mapping[str, Descriptor]
+) -> tuple[str, tuple[PromptMessage, ...]]:
+    """What the system messages among them say, and the turns, in their order."""
+    said = _json(repository.document(layers["messages"])) if "messages" in layers else []
+    told: list[str] = []
+    turns: list[PromptMessage] = []
+    for each in said[:MAX_MESSAGES] if isinstance(said, list) else ():
+        match each:
+            case {"role": "system", "content": str(content)}:
+                told.append(content)
+            case {"role": "user" | "assistant" as role, "content": str(content)}:
+                turns.append(PromptMessage(role=role, content=content))
+            case _:
+                _log.warning("A message of the Modelfile can't be used")
+    return "\n\n".join(told), tuple(turns)
 
 
 def _parameters(said: Mapping[str, Any]) -> PromptParameters | None:
@@ -181,11 +221,16 @@ def _parameters(said: Mapping[str, Any]) -> PromptParameters | None:
     return PromptParameters(**known) if known else None
 
 
-def _json_object(text: bytes) -> dict[str, Any]:
+def _json(text: bytes) -> Any:
+    """None: it is none."""
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
-        value = None
+        return None
+
+
+def _json_object(text: bytes) -> dict[str, Any]:
+    value = _json(text)
     if not isinstance(value, dict):
         _log.warning("The parameters of the Modelfile are no JSON object")
         return {}
