@@ -112,6 +112,7 @@ class Operator:
             namespaces=self._settings.namespaces,
             interval=self._settings.resync_seconds,
             watched=watched(self._settings),
+            scrapers=self._settings.monitoring.check_selection,
         )
         session = await stack.enter_async_context(reports.session())
         polling = reports.Reports(

@@ -20,6 +20,7 @@ from slm_operator.crd.names import INSTANCE_LABEL
 from slm_operator.nodes import Node
 from slm_operator.nodeset import NodeSet
 from slm_operator.packed import Packed, Packer
+from slm_operator.scrapers import Scrapers
 from slm_operator.settings import HardwareClass, Settings
 from slm_operator.snapshot import ChildRef, Document, Snapshot
 from slm_operator.touched import Touched
@@ -106,6 +107,7 @@ class Store:
         self._clues: dict[str, str] = {}
         self._followers: list[Touched[Key]] = []
         self._monitoring = False
+        self._scrapers: Scrapers | None = None
         self._document = lru_cache(maxsize=UNPACKED)(lambda entry: entry.packed.document())
         self._report = lru_cache(maxsize=UNPACKED)(RuntimeReport.model_validate_json)
 
@@ -117,6 +119,10 @@ class Store:
     def found_monitoring(self, *, served: bool) -> None:
         """Whether the cluster serves ServiceMonitor was just asked."""
         self._monitoring = served
+
+    def found_scrapers(self, scrapers: Scrapers | None) -> None:
+        """Who might take ServiceMonitors was just looked at; None where that may not be seen."""
+        self._scrapers = scrapers
 
     def deployments(self) -> list[Key]:
         """Every SLMDeployment."""
@@ -204,6 +210,7 @@ class Store:
             now=now,
             reports={uid: report for uid, report in reports.items() if report is not None},
             monitoring=self._monitoring,
+            scrapers=self._scrapers,
             clues={uid: self._clues[uid] for uid in uids if uid in self._clues},
         )
 
