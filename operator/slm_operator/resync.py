@@ -121,8 +121,8 @@ class Resync:
         try:
             for kind in (PROMETHEUS, PROMETHEUS_AGENT):
                 with suppress(errors.MissingError):
-                    found += (await self._cluster.list(kind, None, scraper_of, cached=True)).items
-            namespaces = await self._cluster.list(NAMESPACE, None, _name_and_labels, cached=True)
+                    found += (await self._cluster.list(kind, None, scraper_of)).items
+            namespaces = await self._cluster.list(NAMESPACE, None, _name_and_labels)
         except errors.ForbiddenError as error:
             log.info("can't see who takes ServiceMonitors", extra={"cause": str(error)})
             return None
