@@ -21,8 +21,9 @@ from slm_runtime.api.http.problems import BadRequest, ModelNotFound, Unavailable
 from slm_runtime.api.openai.stored import StoredResponses
 from slm_runtime.engine.client import EngineClient
 from slm_runtime.errors import AccelerationDegraded, ConfigError, KeysMissing, of_engine
-from slm_runtime.metrics import Gauges, Metrics
+from slm_runtime.metrics import Gauges, Metrics, ModelInfo
 from slm_runtime.templates.chat import ChatFormat
+from slm_runtime.version import VERSION
 
 Phase = Literal["Loading", "Ready", "Draining", "Failed"]
 Task = Literal["generation", "embedding", "ranking"]
@@ -90,12 +91,31 @@ class Serving:
         self.fingerprint = f"fp_{hashlib.sha256(self.config.to_json().encode()).hexdigest()[:10]}"
         self.stored = StoredResponses(self.config.stored_responses or 0)
         self.metrics = Metrics(
-            lambda: Gauges(
-                stats=self.engine.stats,
-                restarts=self.engine.restarts,
-                ready=self.unready() is None,
-                loaded=self.engine.state == "Ready",
-            )
+            self._gauges, vllm=self.name if "vLLM" in (self.config.metric_aliases or ()) else None
+        )
+
+    def _gauges(self) -> Gauges:
+        loaded = self.chat is not None
+        return Gauges(
+            stats=self.engine.stats,
+            restarts=self.engine.restarts,
+            ready=self.unready() is None,
+            loaded=self.engine.state == "Ready",
+            pid=self.engine.pid,
+            memory=self.engine.info.memory if loaded and not self.unloaded else None,
+            info=self._model_info() if loaded else None,
+        )
+
+    def _model_info(self) -> ModelInfo:
+        info = self.engine.info
+        return ModelInfo(
+            model=self.name,
+            format=self.model.format,
+            quantization=self.model.quantization or "",
+            engine=info.engine,
+            hardware_class=self.config.hardware.hardware_class,
+            device=info.device,
+            version=VERSION,
         )
 
     @property
