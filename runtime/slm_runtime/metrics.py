@@ -1,10 +1,11 @@
 """What Prometheus sees: latencies as the API process measures them, totals as the engine counts them."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -183,6 +184,14 @@ class Metrics:
         self.queue_seconds = self._histogram(
             names.QUEUE_SECONDS, "What a request waited for its turn.", _WHOLE
         )
+        self._canaries = [
+            Gauge(name, text, ["canary"], registry=self._registry)
+            for name, text in (
+                (names.CANARY_PASSED, "1 where a canary's last answer was as expected."),
+                (names.CANARY_SECONDS, "What a canary's last answer took."),
+                (names.CANARY_TIME, "When a canary last answered."),
+            )
+        ]
         self._aliases: CollectorRegistry | None = None
         if vllm is not None:
             self._aliases = CollectorRegistry()
@@ -191,6 +200,11 @@ class Metrics:
     def count(self, route: str, status: int) -> None:
         """Count an answered request. `route` is the router's name for it, so its values are bounded."""
         self._requests.labels(_api_of(route), route, str(status)).inc()
+
+    def canary(self, name: str, *, passed: bool, seconds: float) -> None:
+        """A canary has answered."""
+        for gauge, value in zip(self._canaries, (passed, seconds, time.time()), strict=True):
+            gauge.labels(name).set(value)
 
     def exposition(self) -> bytes:
         own = generate_latest(self._registry)

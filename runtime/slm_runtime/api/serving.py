@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import (
     Acceleration,
+    CanaryReport,
     Failure,
     MemoryUse,
     ModelFacts,
@@ -77,6 +78,8 @@ class Serving:
     """Seconds that Ollama's clients wish the model to stay; negative: for ever, 0: it shall go. `ps` shows it, nothing
     else."""
     draining: bool = False
+    canaries: dict[str, CanaryReport] = field(default_factory=dict)
+    """What became of each that was asked, by its name."""
     asked: float = -math.inf
     """When a client last asked for something that needs a key; by `time.monotonic`."""
     heartbeat: float = field(default_factory=time.monotonic)
@@ -309,6 +312,7 @@ class Serving:
             failure=self.failure(),
             engine_restarts=self.engine.restarts,
             unloaded=self.unloaded,
+            canaries=tuple(self.canaries.values()) or None,
         )
 
 
