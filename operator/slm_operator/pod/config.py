@@ -58,12 +58,13 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         stored_responses=spec.endpoint.stored_responses,
         trusted_proxies=spec.endpoint.trusted_proxies or None,
         metric_aliases=None if metrics is None else metrics.aliases or None,
-        canaries=tuple(map(_canary, spec.observability.canary)) or None,
+        canaries=tuple(map(canary_config, spec.observability.canary)) or None,
         auth=spec.auth.mode,
     )
 
 
-def _canary(canary: Canary) -> CanaryConfig:
+def canary_config(canary: Canary) -> CanaryConfig:
+    """As the runtime is told it; what isn't said is left to the contract's defaults."""
     expect = canary.expect
     given: dict[str, Any] = {} if canary.every is None else {"every_seconds": parse_duration(canary.every)}
     if canary.max_tokens is not None:
