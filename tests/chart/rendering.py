@@ -84,6 +84,12 @@ EVERYTHING: Mapping[str, Any] = {
     "clusterDomain": "corp.local",
     "logLevel": "debug",
     "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+    "monitoring": {
+        "labels": {"release": "stack"},
+        "checkSelection": True,
+        "rules": {"enabled": True, "firstTokenSeconds": 2.5},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Models"}},
+    },
     "networkPolicy": {"enabled": True, "from": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]},
     "serviceAccount": {"annotations": {"a": "b"}},
     "podAnnotations": {"a": "b"},
