@@ -58,6 +58,10 @@ test-changes: $(READY) ## Changes under load that take minutes: the operator's u
 test-sources: $(READY) ## Model sources against real servers of their kind, built once
 	@$(BIN)/python -m tests.tiers sources
 
+.PHONY: test-ecosystem
+test-ecosystem: $(READY) ## Alerts and dashboards against a real Prometheus, built once (Go 1.26.7 or newer)
+	@$(BIN)/python -m tests.tiers ecosystem
+
 .PHONY: lint
 lint: $(READY) ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check --quiet .

@@ -148,7 +148,7 @@ prometheus = _released(
         program: f"github.com/prometheus/prometheus/cmd/{program}@v{PROMETHEUS}"
         for program in ("prometheus", "promtool")
     },
-    f"{PROMETHEUS}, about 4 min, once",
+    f"{PROMETHEUS}, about 6 min, once",
     flags=STRIPPED,
     # Without the clients of every cloud: what is scraped is named in a file.
     tags="remove_all_sd,enable_file_sd",

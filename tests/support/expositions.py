@@ -9,6 +9,7 @@ from slm_operator.cluster.resources import SLM_DEPLOYMENT
 from slm_operator.config import Config
 from slm_operator.health import Health
 from slm_operator.settings import Settings
+from slm_operator.store import CONDITIONS
 from slm_runtime.engine.messages import MemoryBreakdown, Stats
 from slm_runtime.metrics import Gauges, Metrics, ModelInfo
 
@@ -58,7 +59,7 @@ def of_operator() -> str:
     metrics.reconciled("rest")
     metrics.requested("GET", "pods", 200, 0.1)
     metrics.event("Pod")
-    operator._store.observe(SLM_DEPLOYMENT, deployment("tiny", Ready="True"))
+    operator._store.observe(SLM_DEPLOYMENT, deployment("tiny", **dict.fromkeys(CONDITIONS, "False")))
 
     async def render() -> bytes:
         return metrics.render()
