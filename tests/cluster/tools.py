@@ -181,8 +181,12 @@ def ensure(wanted: tuple[Tool, ...] = SINGLE_NODE) -> None:
 
 
 def service_monitor_crd() -> Path:
-    """Path of the ServiceMonitor CRD's manifest, from the Prometheus Operator's own module."""
+    return monitoring_crd("servicemonitors")
+
+
+def monitoring_crd(plural: str) -> Path:
+    """Path of a CRD's manifest, from the Prometheus Operator's own module."""
     module = f"github.com/prometheus-operator/prometheus-operator@v{PROMETHEUS_OPERATOR}"
     printed = run([gotoolchain.go(), "mod", "download", "-json", module], env=gotoolchain.environment())
     folder = Path(json.loads(printed)["Dir"]) / "example" / "prometheus-operator-crd"
-    return folder / "monitoring.coreos.com_servicemonitors.yaml"
+    return folder / f"monitoring.coreos.com_{plural}.yaml"
