@@ -84,7 +84,7 @@ LOCK := --python-version 3.11 --python-platform linux --generate-hashes --upgrad
 .PHONY: lock
 lock: $(READY) ## Pin the newest dependencies that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --extra operator $(LOCK) -o requirements/operator.txt
-	@$(BIN)/uv pip compile pyproject.toml --extra llama-cpp --extra onnx $(LOCK) -o requirements/runtime.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra llama-cpp --extra onnx --extra tracing $(LOCK) -o requirements/runtime.txt
 	@$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) -o requirements/dev.txt
 	@$(BIN)/uv pip compile requirements/clients.in $(LOCK) -o requirements/clients.txt
 	@$(BIN)/uv pip compile requirements/agents.in $(LOCK) -o requirements/agents.txt

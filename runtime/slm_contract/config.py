@@ -249,6 +249,8 @@ class RuntimeConfig(ContractModel):
     """Ranges of addresses whose word is taken for whom they ask for; None: nobody's."""
     metric_aliases: tuple[Dialect, ...] | None = None
     """Other servers whose names the metrics have beside their own; None: none."""
+    trace_endpoint: str | None = None
+    """Address of an OTLP collector (HTTP) that is sent a span for each request; None: nobody is."""
     canaries: tuple[CanaryConfig, ...] | None = Field(default=None, max_length=16)
     """What the model is asked now and then; None: nothing."""
     auth: AuthMode = AuthMode.API_KEY

@@ -86,11 +86,27 @@ class Canary(ApiModel):
     """Of the answer; what is longer is cut off. Absent: 64."""
 
 
+class Tracing(ApiModel):
+    endpoint: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=512,
+            json_schema_extra=pattern(
+                r"^https?://[^/\s]+(/\S*)?$", "write the collector's address: http://host:4318, or https://"
+            ),
+        ),
+    ]
+    """Collector that is sent a span for each request, by OTLP over HTTP; `/v1/traces` is put to it."""
+
+
 class Observability(ApiModel):
     service_monitor: ServiceMonitor = ServiceMonitor()
     """A ServiceMonitor for the runtime's metrics."""
     metrics: MetricNames | None = None
     """How metrics are named; absent: by their own names alone."""
+    tracing: Tracing | None = None
+    """Where spans of requests are sent; absent: nowhere."""
     canary: Annotated[
         tuple[Canary, ...],
         Field(

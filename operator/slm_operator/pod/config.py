@@ -31,6 +31,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
     spec, chosen = resource.spec, revision.hardware_class
     keep_alive, cors, idle = spec.runtime.keep_alive, spec.endpoint.cors, spec.endpoint.idle_timeout
     kv_memory, metrics = spec.runtime.kv_cache_memory, spec.observability.metrics
+    tracing = spec.observability.tracing
     return RuntimeConfig(
         model=revision.artifact,
         adapters=revision.adapters or None,
@@ -58,6 +59,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         stored_responses=spec.endpoint.stored_responses,
         trusted_proxies=spec.endpoint.trusted_proxies or None,
         metric_aliases=None if metrics is None else metrics.aliases or None,
+        trace_endpoint=None if tracing is None else tracing.endpoint,
         canaries=tuple(map(canary_config, spec.observability.canary)) or None,
         auth=spec.auth.mode,
     )

@@ -20,6 +20,7 @@ from slm_contract.report import (
 from slm_runtime.api.http.auth import KeyRing
 from slm_runtime.api.http.problems import BadRequest, ModelNotFound, Unavailable
 from slm_runtime.api.openai.stored import StoredResponses
+from slm_runtime.api.spans import Spans
 from slm_runtime.engine.client import EngineClient
 from slm_runtime.errors import AccelerationDegraded, ConfigError, KeysMissing, of_engine
 from slm_runtime.metrics import Gauges, Metrics, ModelInfo
@@ -77,6 +78,8 @@ class Serving:
     keep_alive: float = -1.0
     """Seconds that Ollama's clients wish the model to stay; negative: for ever, 0: it shall go. `ps` shows it, nothing
     else."""
+    spans: Spans | None = None
+    """Where spans of requests are sent; None: nowhere."""
     draining: bool = False
     canaries: dict[str, CanaryReport] = field(default_factory=dict)
     """What became of each that was asked, by its name."""
