@@ -38,11 +38,11 @@ class Expectation(ApiModel):
         )
     )
 
-    contains: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    contains: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Text that the answer has in it."""
-    regex: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    regex: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Pattern, as Python writes them, that is found in the answer."""
-    json_schema: Annotated[str, Field(min_length=2, max_length=8192)] | None = None
+    json_schema: Annotated[str, Field(min_length=2, max_length=2048)] | None = None
     """A JSON schema, as JSON text: the answer is JSON that matches it."""
     same_as_first: (
         Annotated[bool, Field(json_schema_extra=rules(rule("self", "write true, or another expectation")))]
@@ -62,7 +62,7 @@ class Canary(ApiModel):
         ),
     ]
     """Names it in metrics and in the status."""
-    prompt: Annotated[str, Field(min_length=1, max_length=8192)]
+    prompt: Annotated[str, Field(min_length=1, max_length=2048)]
     """What the model is asked, as a user's message; it answers with its likeliest tokens."""
     expect: Expectation
     """What the answer has to be like."""
@@ -110,7 +110,7 @@ class Observability(ApiModel):
     canary: Annotated[
         tuple[Canary, ...],
         Field(
-            max_length=16,
+            max_length=8,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         ),
     ] = ()
