@@ -86,7 +86,7 @@ class Canaries:
             digest = hashlib.sha256(answer.encode()).hexdigest()[:16]
             first = self._first.setdefault(canary.name, digest)
             passed = digest == first if canary.same_as_first else await _judge(canary, answer)
-        except (EngineError, TemplateFailed, JudgeFailed) as error:
+        except (EngineError, TemplateFailed, JudgeFailed, OSError) as error:
             # Not drift: the engine's own metrics and the pod's readiness tell of it, or the log of what was written wrong.
             _log.warning(
                 "A canary can't be asked", extra={"fields": {"canary": canary.name, "cause": str(error)}}

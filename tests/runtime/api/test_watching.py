@@ -14,6 +14,7 @@ from tests.runtime.api.server import HEADERS, ServeProcess, serving
 CANARIES = (
     CanaryConfig(name="same", prompt="Which day is it?", same_as_first=True, every_seconds=1, max_tokens=8),
     CanaryConfig(name="never", prompt="Which day is it?", contains="\0", every_seconds=600, max_tokens=8),
+    CanaryConfig(name="text", prompt="Which day is it?", regex="^", every_seconds=600, max_tokens=8),
 )
 
 
@@ -34,7 +35,7 @@ def test_what_is_served_by_what_and_whether_it_answers_as_it_did(
         model, model_dir, tmp_path, canaries=CANARIES, metric_aliases=("vLLM",), context_length=256
     ) as server:
         end = time.monotonic() + 60
-        while canaries(server) != {"same": True, "never": False}:
+        while canaries(server) != {"same": True, "never": False, "text": True}:
             assert time.monotonic() < end, server.log.read_text()
             time.sleep(0.05)
         first = canary_time(server, "same")
