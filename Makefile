@@ -58,6 +58,10 @@ test-changes: $(READY) ## Changes under load that take minutes: the operator's u
 test-sources: $(READY) ## Model sources against real servers of their kind, built once
 	@$(BIN)/python -m tests.tiers sources
 
+.PHONY: test-ecosystem
+test-ecosystem: $(READY) ## Alerts and dashboards against a real Prometheus, built once (Go 1.26.7 or newer)
+	@$(BIN)/python -m tests.tiers ecosystem
+
 .PHONY: lint
 lint: $(READY) ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check --quiet .
@@ -80,7 +84,7 @@ LOCK := --python-version 3.11 --python-platform linux --generate-hashes --upgrad
 .PHONY: lock
 lock: $(READY) ## Pin the newest dependencies that pyproject.toml allows
 	@$(BIN)/uv pip compile pyproject.toml --extra operator $(LOCK) -o requirements/operator.txt
-	@$(BIN)/uv pip compile pyproject.toml --extra llama-cpp --extra onnx $(LOCK) -o requirements/runtime.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra llama-cpp --extra onnx --extra tracing $(LOCK) -o requirements/runtime.txt
 	@$(BIN)/uv pip compile pyproject.toml --all-extras $(LOCK) -o requirements/dev.txt
 	@$(BIN)/uv pip compile requirements/clients.in $(LOCK) -o requirements/clients.txt
 	@$(BIN)/uv pip compile requirements/agents.in $(LOCK) -o requirements/agents.txt

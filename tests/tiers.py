@@ -63,6 +63,13 @@ TIERS = (
         by_hand=True,
     ),
     Tier(
+        "ecosystem",
+        "what watches models: Prometheus, its rules, its queries",
+        ("ecosystem",),
+        options=BUILDS,
+        by_hand=True,
+    ),
+    Tier(
         "changes",
         "the same, under load: an upgrade from an earlier version, rollbacks that take their time",
         ("e2e",),

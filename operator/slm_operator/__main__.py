@@ -112,6 +112,7 @@ class Operator:
             namespaces=self._settings.namespaces,
             interval=self._settings.resync_seconds,
             watched=watched(self._settings),
+            scrapers=self._settings.monitoring.check_selection,
         )
         session = await stack.enter_async_context(reports.session())
         polling = reports.Reports(
@@ -162,6 +163,7 @@ class Operator:
         self._metrics.gauge(
             "queue_stalled_seconds", "In which no waiting one was finished", self._queue.stalled
         )
+        self._metrics.conditions(self._store.conditions)
         self._metrics.gauge("list_age_seconds", "Since everything was last listed", list_age)
         self._metrics.gauge("leader", "1 where this process acts", lambda: float(self._acting))
         return Vitals(

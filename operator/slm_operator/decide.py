@@ -24,6 +24,7 @@ from slm_operator.obstacles import (
     pod_template_clash,
     refused_write,
     taken_names,
+    unselected_monitor,
 )
 from slm_operator.placement.choose import artifact_for
 from slm_operator.plan import compare, make_plan, owned_by
@@ -89,6 +90,7 @@ def decide(snapshot: Snapshot) -> Decision:
         *_of_jobs(snapshot, seen, desired),
         *contended_fields(children, snapshot.yielding),
         *(pod_template_clash(each) for each in clashes(resource, snapshot.settings)),
+        *_of_monitor(snapshot, desired),
     )
     view = _view(snapshot, resource, seen, target, desired, plan, faults, copiers)
     waits = [target.requeue_after, stuck or None, look_again(taken, resource)]
@@ -161,6 +163,13 @@ def _needed(snapshot: Snapshot, resource: SLMDeployment, seen: _Seen, target: Ta
 def _with_claim(pods: Iterable[Document], claim: str | None) -> Iterator[Document]:
     """Those that mount a claim."""
     return (each for each in pods if claim in volumes_of(each.get("spec", {}))["PersistentVolumeClaim"])
+
+
+def _of_monitor(snapshot: Snapshot, desired: Desired) -> Iterator[Fault]:
+    if snapshot.scrapers is not None:
+        for each in desired.objects:
+            if each["kind"] == "ServiceMonitor":
+                yield from unselected_monitor(each, snapshot.scrapers)
 
 
 def _of_jobs(snapshot: Snapshot, seen: _Seen, desired: Desired) -> Iterator[Fault]:

@@ -6,6 +6,7 @@ from typing import Final
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.faults import Fault
 from slm_operator.plan import Child, of_predecessor, orphaned
+from slm_operator.scrapers import Scrapers
 from slm_operator.snapshot import ChildRef, Document, Refusal
 
 LOOK_AGAIN: Final = 30.0
@@ -86,6 +87,26 @@ def contended_fields(children: Iterable[Child], yielding: frozenset[ChildRef]) -
                 condition="Contended",
                 blocks=False,
             )
+
+
+def unselected_monitor(monitor: Document, scrapers: Scrapers) -> Iterator[Fault]:
+    """Nobody scrapes by a ServiceMonitor that no Prometheus takes, and nothing else ever says so."""
+    metadata = monitor["metadata"]
+    objections = scrapers.objections(metadata["labels"], metadata["namespace"])
+    if objections is None:
+        return
+    yield Fault(
+        reason="NotSelected" if objections else "NoPrometheus",
+        message=f"no Prometheus takes ServiceMonitor {metadata['name']}: " + "; ".join(objections[:4])
+        if objections
+        else "the cluster has ServiceMonitors, but no Prometheus that could take them",
+        remedy="give it the labels that are asked for, here in observability.serviceMonitor.labels or for all in the "
+        "chart's monitoring.labels"
+        if objections
+        else "make a Prometheus, or turn off the chart's monitoring.checkSelection where something else reads them",
+        condition="MonitoringReady",
+        blocks=False,
+    )
 
 
 def pod_template_clash(words: str) -> Fault:

@@ -171,7 +171,7 @@ class Reports:
             return False
         if not _is_true(status, "Ready"):
             return True
-        if self._idleness_counts(key):
+        if self._idleness_counts(key) or self._has_canaries(key):
             return True
         report = self._store.report(metadata["uid"])
         return not self._at_rest(key) if report is None else report.phase != "Ready"
@@ -181,6 +181,11 @@ class Reports:
         spec = (self._store.get(SLM_DEPLOYMENT, *key) or {}).get("spec") or {}
         fallback = (spec.get("hardware") or {}).get("fallback") or {}
         return bool(fallback.get("recover") == Recover.WHEN_IDLE)
+
+    def _has_canaries(self, key: Key) -> bool:
+        """Whether a pod at rest has something to tell: what its model answered."""
+        spec = (self._store.get(SLM_DEPLOYMENT, *key) or {}).get("spec") or {}
+        return bool((spec.get("observability") or {}).get("canary"))
 
     def _at_rest(self, key: Key) -> bool:
         resource = self._store.get(SLM_DEPLOYMENT, *key) or {}

@@ -11,6 +11,7 @@ than what is known, too, and then find no deletion. Kubernetes 1.34 and newer se
 
 import asyncio
 import random
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from logging import getLogger
@@ -18,9 +19,18 @@ from typing import Final
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Cluster
-from slm_operator.cluster.resources import SERVICE_MONITOR, WATCHED, Resource
+from slm_operator.cluster.resources import (
+    NAMESPACE,
+    PROMETHEUS,
+    PROMETHEUS_AGENT,
+    SERVICE_MONITOR,
+    WATCHED,
+    Resource,
+)
 from slm_operator.queue import Lane, WorkQueue
 from slm_operator.reconcile import Reconciler
+from slm_operator.scrapers import Scraper, Scrapers, scraper_of
+from slm_operator.snapshot import Document
 from slm_operator.store import Change, Key, Store
 
 SETTLE: Final = 5.0
@@ -44,6 +54,8 @@ class Resync:
         Seconds between two lists of everything.
     watched
         Kinds to list.
+    scrapers
+        Whether to look who takes ServiceMonitors.
     """
 
     def __init__(
@@ -56,6 +68,7 @@ class Resync:
         namespaces: tuple[str, ...],
         interval: float,
         watched: tuple[Resource, ...] = WATCHED,
+        scrapers: bool = False,
         jitter: random.Random | None = None,
     ) -> None:
         self._cluster = cluster
@@ -65,6 +78,7 @@ class Resync:
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._interval = interval
         self._watched = watched
+        self._scrapers = scrapers
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._asked: set[Resource] = set()
         self._asking = asyncio.Event()
@@ -94,10 +108,25 @@ class Resync:
             Something can't be listed; what was listed before it counts.
         """
         self._store.found_monitoring(served=await self._cluster.serves(SERVICE_MONITOR))
+        if self._scrapers and self._store.monitoring:
+            self._store.found_scrapers(await self._look_for_scrapers())
         kinds = (*self._watched, SERVICE_MONITOR) if self._store.monitoring else self._watched
         changes = [change for resource in kinds for change in await self._list(resource)]
         self._listed = asyncio.get_running_loop().time()
         return changes
+
+    async def _look_for_scrapers(self) -> Scrapers | None:
+        """Of the whole cluster, wherever SLMDeployments are served: Prometheus has a namespace of its own."""
+        found: list[Scraper] = []
+        try:
+            for kind in (PROMETHEUS, PROMETHEUS_AGENT):
+                with suppress(errors.MissingError):
+                    found += (await self._cluster.list(kind, None, scraper_of)).items
+            namespaces = await self._cluster.list(NAMESPACE, None, _name_and_labels)
+        except errors.ForbiddenError as error:
+            log.info("can't see who takes ServiceMonitors", extra={"cause": str(error)})
+            return None
+        return Scrapers(tuple(found), dict(namespaces.items))
 
     async def _list(self, resource: Resource) -> list[Change]:
         changes: list[Change] = []
@@ -171,3 +200,8 @@ class Resync:
         asked = list(self._asked)
         self._asked.clear()
         return asked
+
+
+def _name_and_labels(namespace: Document) -> tuple[str, Mapping[str, str]]:
+    metadata = namespace["metadata"]
+    return metadata["name"], metadata.get("labels") or {}

@@ -160,6 +160,15 @@ class CatalogEntry(SettingsModel):
     """Whether the source wants a token of somebody who has agreed to the license."""
 
 
+class MonitoringSettings(SettingsModel):
+    """What ServiceMonitors of this cluster need."""
+
+    labels: dict[str, str] = {}
+    """On every ServiceMonitor, beneath those of its SLMDeployment."""
+    check_selection: bool = False
+    """Whether Prometheus objects and namespaces are read, to say where none takes a ServiceMonitor."""
+
+
 class Settings(SettingsModel):
     runtime_image: str
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
@@ -172,6 +181,7 @@ class Settings(SettingsModel):
     """UID and GID of model pods; None where the platform assigns them, as OpenShift does for each namespace."""
     classes: tuple[HardwareClass, ...]
     fetch: FetchSettings = FetchSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     catalog: dict[str, CatalogEntry] = {}
     """By the name that `catalog://` sources give."""
     node_cache: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][-.A-Za-z0-9_]*)+$")] | None = None

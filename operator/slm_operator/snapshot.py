@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from slm_contract.report import RuntimeReport
 from slm_operator.nodes import Nodes
+from slm_operator.scrapers import Scrapers
 from slm_operator.settings import Settings
 
 Document = Mapping[str, Any]
@@ -59,6 +60,8 @@ class Snapshot:
     """By pod uid; a pod that can't be reached is absent, and its fields stay unknown."""
     monitoring: bool = False
     """Whether the cluster serves ServiceMonitor."""
+    scrapers: Scrapers | None = None
+    """Who might take ServiceMonitors; None: nobody has looked, or may."""
     new_key: str = ""
     """A fresh API key, in case one has to be made: the core has no randomness of its own."""
     clues: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ ordered. What was deleted stays deleted: for a name that isn't here, only revisi
 deletion or list count.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -20,6 +20,7 @@ from slm_operator.crd.names import INSTANCE_LABEL
 from slm_operator.nodes import Node
 from slm_operator.nodeset import NodeSet
 from slm_operator.packed import Packed, Packer
+from slm_operator.scrapers import Scrapers
 from slm_operator.settings import HardwareClass, Settings
 from slm_operator.snapshot import ChildRef, Document, Snapshot
 from slm_operator.touched import Touched
@@ -28,6 +29,10 @@ UNPACKED: Final = 256
 """Documents that are kept as they are beside the packed ones: those of the SLMDeployments in work."""
 
 
+CONDITIONS: Final = frozenset(
+    {"Ready", "Available", "ModelReady", "Stalled", "SourceDrifted", "Drifting", "MonitoringReady"}
+)
+"""Those that alerts are made of."""
 _FOLLOWED: Final = (SLM_DEPLOYMENT, JOB, POD)
 
 
@@ -71,6 +76,8 @@ class _Entry:
     complete: bool = False
     selects: frozenset[str] = frozenset()
     """Labels of nodes that an SLMDeployment selects by."""
+    conditions: tuple[tuple[str, bool], ...] = ()
+    """Of an SLMDeployment: those that are told to Prometheus, and whether they are true."""
     stranger: bool = False
     """Counted as a child by its name alone."""
 
@@ -106,6 +113,7 @@ class Store:
         self._clues: dict[str, str] = {}
         self._followers: list[Touched[Key]] = []
         self._monitoring = False
+        self._scrapers: Scrapers | None = None
         self._document = lru_cache(maxsize=UNPACKED)(lambda entry: entry.packed.document())
         self._report = lru_cache(maxsize=UNPACKED)(RuntimeReport.model_validate_json)
 
@@ -118,9 +126,18 @@ class Store:
         """Whether the cluster serves ServiceMonitor was just asked."""
         self._monitoring = served
 
+    def found_scrapers(self, scrapers: Scrapers | None) -> None:
+        """Who might take ServiceMonitors was just looked at; None where that may not be seen."""
+        self._scrapers = scrapers
+
     def deployments(self) -> list[Key]:
         """Every SLMDeployment."""
         return [Key(*place) for place in self._entries.get(SLM_DEPLOYMENT.kind, ())]
+
+    def conditions(self) -> Iterator[tuple[Key, tuple[tuple[str, bool], ...]]]:
+        """Of every SLMDeployment, those of :data:`CONDITIONS` that there are."""
+        for place, entry in self._entries.get(SLM_DEPLOYMENT.kind, {}).items():
+            yield Key(*place), entry.conditions
 
     def get(self, resource: Resource, namespace: str, name: str) -> Document | None:
         entry = self._entries.get(resource.kind, {}).get(_Place(namespace, name))
@@ -204,6 +221,7 @@ class Store:
             now=now,
             reports={uid: report for uid, report in reports.items() if report is not None},
             monitoring=self._monitoring,
+            scrapers=self._scrapers,
             clues={uid: self._clues[uid] for uid in uids if uid in self._clues},
         )
 
@@ -242,6 +260,7 @@ class Store:
             uid=reduced["metadata"].get("uid", ""),
             complete=resource is DEPLOYMENT and _is_complete(reduced),
             selects=_selects(reduced) if resource is SLM_DEPLOYMENT else frozenset(),
+            conditions=_conditions(reduced) if resource is SLM_DEPLOYMENT else (),
             stranger=stranger_to is not None,
         )
 
@@ -392,6 +411,11 @@ def _owner(resource: Resource, document: Document) -> Key | None:
         return None
     instance = (metadata.get("labels") or {}).get(INSTANCE_LABEL)
     return Key(metadata["namespace"], instance) if instance else None
+
+
+def _conditions(document: Document) -> tuple[tuple[str, bool], ...]:
+    found = (document.get("status") or {}).get("conditions") or ()
+    return tuple((each["type"], each["status"] == "True") for each in found if each["type"] in CONDITIONS)
 
 
 def _place(document: Document) -> _Place:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from slm_contract.aliases import Dialect
 from slm_contract.base import ContractModel
 from slm_contract.source import SourcePin
 
@@ -197,6 +198,26 @@ class HardwareConfig(ContractModel):
     """`Fail` keeps the pod unready when the provider isn't what it really runs on."""
 
 
+class CanaryConfig(ContractModel):
+    """A question whose answer is known; one of the expectations is there."""
+
+    name: str
+    prompt: str
+    contains: str | None = None
+    regex: str | None = None
+    """Found anywhere in the answer."""
+    json_schema: str | None = None
+    """As JSON text."""
+    same_as_first: Literal[True] | None = None
+    every_seconds: float = Field(default=600, ge=1)
+    max_tokens: int = Field(default=64, ge=1)
+
+    @property
+    def key(self) -> str:
+        """What is asked: 16 hex digits; another prompt, or another length of the answer, is another question."""
+        return hashlib.sha256(f"{self.max_tokens}\n{self.prompt}".encode()).hexdigest()[:16]
+
+
 class RuntimeConfig(ContractModel):
     version: Literal[1] = 1
     model: ModelConfig
@@ -237,6 +258,12 @@ class RuntimeConfig(ContractModel):
     """Origins from which images are fetched that clients name by URLs; None: none is fetched."""
     trusted_proxies: tuple[str, ...] | None = None
     """Ranges of addresses whose word is taken for whom they ask for; None: nobody's."""
+    metric_aliases: tuple[Dialect, ...] | None = None
+    """Other servers whose names the metrics have beside their own; None: none."""
+    trace_endpoint: str | None = None
+    """Address of an OTLP collector (HTTP) that is sent a span for each request; None: nobody is."""
+    canaries: tuple[CanaryConfig, ...] | None = Field(default=None, max_length=16)
+    """What the model is asked now and then; None: nothing."""
     auth: AuthMode = AuthMode.API_KEY
     drain_seconds: float = Field(default=5, ge=0)
     """After SIGTERM: seconds without a new request after which none is accepted any more; half of the grace at most."""

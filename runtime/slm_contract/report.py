@@ -233,6 +233,24 @@ class Performance(ContractModel):
     measured_at: datetime
 
 
+class CanaryReport(ContractModel):
+    """What became of one canary, when it was last asked. No times: equal answers are equal reports."""
+
+    name: str
+    key: str
+    """As of its configuration."""
+    passed: bool
+    """Whether it was as expected; of `sameAsFirst`, as the first of this process."""
+    answer: str
+    """Its first :data:`CANARY_ANSWER` characters."""
+    digest: str
+    """16 hex digits that stand for the whole answer."""
+
+
+CANARY_ANSWER: Final = 200
+"""Characters of an answer that are told."""
+
+
 class RuntimeReport(ContractModel):
     """Answered on `/report` by whichever command runs in the pod."""
 
@@ -253,3 +271,5 @@ class RuntimeReport(ContractModel):
     engine_restarts: int = 0
     unloaded: bool = False
     """The model has left memory for want of requests (`keepAlive`); the next one loads it again."""
+    canaries: tuple[CanaryReport, ...] | None = None
+    """Of those that have been asked."""

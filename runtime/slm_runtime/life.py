@@ -15,6 +15,7 @@ from slm_runtime.api.app import api_app
 from slm_runtime.api.ops import ops_app
 from slm_runtime.api.routes import routes
 from slm_runtime.api.serving import Serving
+from slm_runtime.canary.asking import Canaries
 from slm_runtime.engine.client import EngineClient, EngineError
 from slm_runtime.errors import of_engine
 from slm_runtime.servers import Server, ServerThread
@@ -74,7 +75,9 @@ class Life:
         accepting = asyncio.create_task(self._server.serve([self._listener]))
         try:
             if await self._unless_stopped(self._load()):
+                asking = asyncio.create_task(Canaries(self._serving).run())
                 await self._unless_stopped(asyncio.Event().wait())
+                asking.cancel()
                 await self._drain(accepting)
         finally:
             await self._engine.close()

@@ -70,6 +70,7 @@ def _serve_model(
     # What follows takes as long to import as the engine needs to load: side by side.
     from slm_runtime.api.http.auth import KeyRing
     from slm_runtime.api.serving import Serving
+    from slm_runtime.api.spans import OtlpSpans
     from slm_runtime.engine.supervisor import EngineSupervisor
     from slm_runtime.life import live
 
@@ -83,8 +84,13 @@ def _serve_model(
         engine=supervisor,
         keys=keys,
         local=places.local,
+        spans=None if config.trace_endpoint is None else OtlpSpans(config.trace_endpoint, config.model.name),
     )
-    live(serving, api, ops)
+    try:
+        live(serving, api, ops)
+    finally:
+        if serving.spans is not None:
+            serving.spans.close()
     return contract.ExitCode.OK
 
 

@@ -229,6 +229,32 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"cache": {"size": "1Gi", "accessModes": ["ReadOnlyMany"]}},
         "nobody could fill a claim that is only read",
     ),
+    *(
+        (
+            {
+                "observability": {
+                    "canary": [{"name": "a", "prompt": "?", "expect": {"contains": "!"}, **wrong}]
+                }
+            },
+            sentence,
+        )
+        for wrong, sentence in (
+            ({"name": "A b"}, "write lowercase letters, digits and '-'"),
+            ({"every": "5s"}, "write a duration of 10s or more, such as 5m or 1h"),
+            ({"every": "soon"}, "write a duration of 10s or more, such as 5m or 1h"),
+            ({"expect": {}}, "write one of contains, regex, jsonSchema and sameAsFirst"),
+            (
+                {"expect": {"contains": "!", "sameAsFirst": True}},
+                "write one of contains, regex, jsonSchema and sameAsFirst",
+            ),
+            ({"expect": {"sameAsFirst": False}}, "write true, or another expectation"),
+        )
+    ),
+    ({"observability": {"metrics": {"aliases": ["Ollama"]}}}, "vLLM"),
+    (
+        {"observability": {"tracing": {"endpoint": "collector:4317"}}},
+        "write the collector's address: http://host:4318",
+    ),
     ({"cache": {"claimName": "A"}}, "write an object's name: lowercase letters"),
     ({"cache": {"storageClassName": "A", "size": "1Gi"}}, "write an object's name: lowercase letters"),
     ({"cache": {"size": "big"}}, "write a quantity such as 500m, 2 or 4Gi"),

@@ -1,4 +1,4 @@
-"""Make the generated parts of the chart: the table of values in its README and its copy of the CRDs.
+"""Make the generated parts of the chart: the table of values in its README, its copy of the CRDs, alerts and dashboards.
 
 ``python -m tests.chart.generate`` writes them; the tests compare them with what this module would write.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.chart import alerts, dashboards
 from tests.cluster.chart import CHART
 
 ROOT = Path(__file__).parents[2]
@@ -100,7 +101,16 @@ def crd_copies() -> dict[Path, str]:
 def generated() -> dict[Path, str]:
     """Every made file of the chart with the content that it should have."""
     path = CHART / "README.md"
-    return {path: readme(path.read_text(), (CHART / "values.yaml").read_text()), **crd_copies()}
+    files = CHART / "files"
+    return {
+        path: readme(path.read_text(), (CHART / "values.yaml").read_text()),
+        files / "rules.yaml": alerts.rules_text(),
+        **{
+            files / "dashboards" / f"{name}.json": dashboards.text(each)
+            for name, each in dashboards.ALL.items()
+        },
+        **crd_copies(),
+    }
 
 
 def main() -> None:

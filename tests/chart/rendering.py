@@ -30,7 +30,8 @@ class Rendered:
 
     def settings_text(self) -> str:
         """What the operator reads as its configuration file."""
-        return str(self.one("ConfigMap")["data"]["config.yaml"])
+        (found,) = [each["data"] for each in self.kind("ConfigMap") if "config.yaml" in each["data"]]
+        return str(found["config.yaml"])
 
     def rules(self) -> Iterator[tuple[str, Document]]:
         """Every RBAC rule with the name of its role."""
@@ -84,6 +85,12 @@ EVERYTHING: Mapping[str, Any] = {
     "clusterDomain": "corp.local",
     "logLevel": "debug",
     "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+    "monitoring": {
+        "labels": {"release": "stack"},
+        "checkSelection": True,
+        "rules": {"enabled": True, "firstTokenSeconds": 2.5},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Models"}},
+    },
     "networkPolicy": {"enabled": True, "from": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}]},
     "serviceAccount": {"annotations": {"a": "b"}},
     "podAnnotations": {"a": "b"},

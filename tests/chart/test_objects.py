@@ -129,7 +129,7 @@ def test_ports_and_selectors_meet(rendered: Rendered) -> None:
 
 def test_flags_are_off_by_default(render: Render) -> None:
     kinds = {each["kind"] for each in render().objects}
-    assert not kinds & {"ServiceMonitor", "NetworkPolicy", "PodDisruptionBudget"}
+    assert not kinds & {"ServiceMonitor", "PrometheusRule", "NetworkPolicy", "PodDisruptionBudget"}
 
 
 def test_the_service_monitor_finds_the_service(render: Render) -> None:

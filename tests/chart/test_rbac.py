@@ -62,6 +62,17 @@ def test_daemon_sets_are_made_only_where_nodes_have_a_directory_for_models(rende
     }
 
 
+def test_who_scrapes_is_seen_only_where_it_is_asked_for(render: Render) -> None:
+    checks = {"monitoring": {"checkSelection": True}}
+    for mode in ({}, NAMESPACED):
+        assert "slm-operator-monitoring" not in str(render(mode).objects)
+        assert rights(render({**mode, **checks}), "ClusterRole", "slm-operator-monitoring") == {
+            "monitoring.coreos.com/prometheuses": {"list"},
+            "monitoring.coreos.com/prometheusagents": {"list"},
+            "/namespaces": {"list"},
+        }
+
+
 def test_namespaced_mode_grants_nothing_but_nodes_on_the_cluster(render: Render) -> None:
     namespaced, cluster = render(NAMESPACED), render()
     bound = {

@@ -15,7 +15,7 @@ import yaml
 
 from tests.chart.generate import CHART
 from tests.chart.rendering import NAMESPACE
-from tests.cluster import ControlPlane, HarnessError, chart, service_monitor_crd
+from tests.cluster import ControlPlane, HarnessError, chart, tools
 from tests.support import audit
 from tests.support.ports import free_port
 
@@ -26,6 +26,7 @@ pytestmark = [
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:slm-operator"
 RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "256Mi"}}
+MONITORED = "{.status.conditions[?(@.type=='MonitoringReady')].reason}"
 RARELY_NEEDED = [
     *((verb, "controllerrevisions.apps") for verb in ("get", "create", "patch", "delete")),
     *((verb, "poddisruptionbudgets.policy") for verb in ("get", "create", "patch", "delete")),
@@ -45,16 +46,30 @@ NODE_STATUS = {
 }
 
 
+PROMETHEUS = {
+    "apiVersion": "monitoring.coreos.com/v1",
+    "kind": "Prometheus",
+    "metadata": {"name": "k8s", "namespace": "monitoring"},
+    "spec": {
+        "serviceMonitorSelector": {"matchLabels": {"release": "stack"}},
+        "serviceMonitorNamespaceSelector": {},
+    },
+}
+
+
 @pytest.fixture(scope="module")
 def plane() -> Iterator[ControlPlane]:
     with ControlPlane() as started:
-        for namespace in (NAMESPACE, "team-a", "team-b"):
+        for namespace in (NAMESPACE, "team-a", "team-b", "monitoring"):
             started.kubectl("create", "namespace", namespace)
         started.kubectl("create", "--filename", "-", input=json.dumps(NODE))
         started.kubectl("taint", "node", "fake", "node.kubernetes.io/not-ready-", "--overwrite")
         patch = ("--subresource=status", "--type=merge", "--patch", json.dumps(NODE_STATUS))
         started.kubectl("patch", "node", "fake", *patch)
-        started.kubectl("apply", "--server-side", "--filename", str(service_monitor_crd()))
+        for kind in ("servicemonitors", "prometheuses", "prometheusrules"):
+            started.kubectl("apply", "--server-side", "--filename", str(tools.monitoring_crd(kind)))
+        started.established("prometheuses.monitoring.coreos.com")
+        started.kubectl("create", "--filename", "-", input=json.dumps(PROMETHEUS))
         yield started
 
 
@@ -134,7 +149,16 @@ def test_the_granted_rights_are_enough_for_every_child(
 ) -> None:
     pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     values = chart.write(
-        {"watchNamespaces": namespaces, "fetch": {"caBundle": pem}}, tmp_path / "values.yaml"
+        {
+            "watchNamespaces": namespaces,
+            "fetch": {"caBundle": pem},
+            "monitoring": {
+                "checkSelection": True,
+                "rules": {"enabled": True},
+                "dashboards": {"enabled": True},
+            },
+        },
+        tmp_path / "values.yaml",
     )
     plane.helm("install", "slm-operator", str(CHART), "--namespace", NAMESPACE, "--values", str(values))
     monitored = {"serviceMonitor": {"enabled": True}}
@@ -168,6 +192,12 @@ def test_the_granted_rights_are_enough_for_every_child(
                 eventually(f"{child} is made", lambda child=child: exists(plane, child, home), why)
             seen = ("get", "slm", "served", "-n", home, "-o", "jsonpath={.status.observedGeneration}")
             eventually("its status is written", lambda: plane.kubectl(*seen) == "1", why)
+            told = ("get", "slm", "served", "-n", home, "-o", f"jsonpath={MONITORED}")
+            eventually("nobody scrapes it", lambda: plane.kubectl(*told) == "NotSelected", why)
+            labelled = {"spec": {"observability": {"serviceMonitor": {"labels": {"release": "stack"}}}}}
+            labels = ("--type=merge", "--patch", json.dumps(labelled))
+            plane.kubectl("patch", "slm", "served", "--namespace", home, *labels)
+            eventually("it is scraped", lambda: plane.kubectl(*told) == "ServiceMonitorMade", why)
             change = ("--type=merge", "--patch", '{"spec": {"observability": null}}')
             plane.kubectl("patch", "slm", "served", "--namespace", home, *change)
             for verb, resources in RARELY_NEEDED:

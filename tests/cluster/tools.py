@@ -20,6 +20,8 @@ HELM = "3.19.5"
 KIND = "0.30.0"
 PROMETHEUS_OPERATOR = "0.85.0"
 VERSITYGW = "1.8.0"
+PROMETHEUS = "0.316.0"
+"""Release 3.16.0, as its module is numbered; the first that replaces no module, and so can be installed."""
 OLLAMA = "0.5.7"
 """The last whose module has all that it is built of."""
 
@@ -83,18 +85,21 @@ def _ours(
     return Tool(directory, programs, inputs, build, note, gib)
 
 
-def _released(name: str, packages: dict[str, str], note: str, flags: str, *, cgo: bool = False) -> Tool:
+def _released(
+    name: str, packages: dict[str, str], note: str, flags: str, *, cgo: bool = False, tags: str = ""
+) -> Tool:
     """Make binaries of released main packages, given as {program: package@version}.
 
-    ``cgo``: parts of it are in C, and a compiler is needed.
+    ``cgo``: parts of it are in C, and a compiler is needed. ``tags``: build constraints.
     """
 
     def build(folder: Path) -> None:
         env = {**gotoolchain.environment(), "GOBIN": str(folder), "CGO_ENABLED": str(int(cgo))}
         for package in packages.values():
-            run([gotoolchain.go(), "install", "-ldflags", flags, package], env=env)
+            run([gotoolchain.go(), "install", "-tags", tags, "-ldflags", flags, package], env=env)
 
-    return Tool(name, tuple(packages), {**packages, "flags": flags}, build, note)
+    inputs = {**packages, "flags": flags, **({"tags": tags} if tags else {})}
+    return Tool(name, tuple(packages), inputs, build, note)
 
 
 _VERSION = "k8s.io/component-base/version"
@@ -137,6 +142,17 @@ versitygw = _released(
     f"{VERSITYGW}, an S3 server, about 3 min, once",
     flags=STRIPPED,
 )
+prometheus = _released(
+    "prometheus",
+    {
+        program: f"github.com/prometheus/prometheus/cmd/{program}@v{PROMETHEUS}"
+        for program in ("prometheus", "promtool")
+    },
+    f"{PROMETHEUS}, about 6 min, once",
+    flags=STRIPPED,
+    # Without the clients of every cloud: what is scraped is named in a file.
+    tags="remove_all_sd,enable_file_sd",
+)
 ollama = _released(
     "ollama",
     {"ollama": f"github.com/ollama/ollama@v{OLLAMA}"},
@@ -168,8 +184,12 @@ def ensure(wanted: tuple[Tool, ...] = SINGLE_NODE) -> None:
 
 
 def service_monitor_crd() -> Path:
-    """Path of the ServiceMonitor CRD's manifest, from the Prometheus Operator's own module."""
+    return monitoring_crd("servicemonitors")
+
+
+def monitoring_crd(plural: str) -> Path:
+    """Path of a CRD's manifest, from the Prometheus Operator's own module."""
     module = f"github.com/prometheus-operator/prometheus-operator@v{PROMETHEUS_OPERATOR}"
     printed = run([gotoolchain.go(), "mod", "download", "-json", module], env=gotoolchain.environment())
     folder = Path(json.loads(printed)["Dir"]) / "example" / "prometheus-operator-crd"
-    return folder / "monitoring.coreos.com_servicemonitors.yaml"
+    return folder / f"monitoring.coreos.com_{plural}.yaml"

@@ -43,7 +43,7 @@ def imported(folder: Path) -> dict[str, Path]:
     [
         ("operator/slm_operator", ("operator",)),
         ("operator/kubectl_slm", ("cli",)),
-        ("runtime", ("runtime", "llama-cpp", "onnx", "convert")),
+        ("runtime", ("runtime", "llama-cpp", "onnx", "convert", "tracing")),
     ],
 )
 def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:

@@ -55,6 +55,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- dig "enabled" true (default dict .Values.admissionPolicy) -}}
 {{- end -}}
 
+{{/* Labels that Prometheus selects by. */}}
+{{- define "slm-operator.monitoringLabels" -}}
+{{- dig "labels" dict (.Values.monitoring | default dict) | toYaml -}}
+{{- end -}}
+
+{{- define "slm-operator.checksSelection" -}}
+{{- dig "checkSelection" false (.Values.monitoring | default dict) -}}
+{{- end -}}
+
 {{/* `true` where the admission policy is wanted and the cluster is new enough; what is rendered offline goes by the version alone. */}}
 {{- define "slm-operator.admissionPolicy" -}}
 {{- $kind := "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
@@ -98,6 +107,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- with .Values.fetch.bytesPerSecond -}}
 {{- $_ := set $fetch "bytesPerSecond" (int64 .) -}}
 {{- end -}}
+{{- $monitoring := dict -}}
+{{- with include "slm-operator.monitoringLabels" . | fromYaml -}}
+{{- $_ := set $monitoring "labels" . -}}
+{{- end -}}
+{{- if eq (include "slm-operator.checksSelection" .) "true" -}}
+{{- $_ := set $monitoring "checkSelection" true -}}
+{{- end -}}
 {{- $catalog := dict -}}
 {{- range $name, $entry := .Values.catalog | default dict -}}
 {{- if $entry.sizeBytes -}}
@@ -138,6 +154,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   "classes" $classes
   "fetch" $fetch
   "catalog" $catalog
+  "monitoring" $monitoring
   "namespaces" .Values.watchNamespaces
   "clusterDomain" .Values.clusterDomain
   "workers" .Values.workers

@@ -57,6 +57,10 @@ JOB: Final = Resource("batch/v1", "Job", "jobs", selector=OURS)
 SERVICE_MONITOR: Final = Resource(
     "monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors", selector=OURS
 )
+PROMETHEUS: Final = Resource("monitoring.coreos.com/v1", "Prometheus", "prometheuses")
+PROMETHEUS_AGENT: Final = Resource("monitoring.coreos.com/v1alpha1", "PrometheusAgent", "prometheusagents")
+NAMESPACE: Final = Resource("v1", "Namespace", "namespaces", namespaced=False)
+"""Listed now and then, like those who scrape, where the settings ask for it; never watched."""
 POD: Final = Resource("v1", "Pod", "pods", selector=OURS)
 NODE: Final = Resource("v1", "Node", "nodes", namespaced=False)
 SECRET: Final = Resource("v1", "Secret", "secrets")

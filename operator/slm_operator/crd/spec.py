@@ -20,6 +20,7 @@ from slm_operator.crd.base import (
 from slm_operator.crd.cache import Cache
 from slm_operator.crd.decryption import Decryption
 from slm_operator.crd.endpoint import Endpoint
+from slm_operator.crd.observability import Observability
 from slm_operator.crd.podtemplate import PodTemplate
 from slm_operator.crd.prompt import Prompt
 from slm_operator.crd.source import AdapterUri, ModelMirror, SourceUri
@@ -401,22 +402,6 @@ class Auth(ApiModel):
 class Rollout(ApiModel):
     upgrade: Literal["OnSpecChange", "Auto"] = "OnSpecChange"
     """When a new runtime image of the operator or the class is taken: with the next change of the spec, or at once."""
-
-
-class ServiceMonitor(ApiModel):
-    enabled: bool = False
-    """Whether the Prometheus Operator shall scrape the runtime."""
-    interval: Duration = "30s"
-    """Time between two scrapes."""
-    labels: Annotated[
-        dict[str, Annotated[str, Field(max_length=63)]], Field(default_factory=dict, max_length=16)
-    ]
-    """Labels that Prometheus selects ServiceMonitors by."""
-
-
-class Observability(ApiModel):
-    service_monitor: ServiceMonitor = ServiceMonitor()
-    """A ServiceMonitor for the runtime's metrics."""
 
 
 class Spec(ApiModel):

@@ -283,6 +283,32 @@ NodeNames = Annotated[
 ]
 
 
+class CanaryAnswer(ApiModel):
+    text: Text
+    """How the answer began."""
+    digest: Annotated[str, Field(max_length=64)]
+    """Stands for the whole answer."""
+    model: Text
+    """What answered: the model's file."""
+    hardware: Annotated[str, Field(max_length=63)]
+    """On which class."""
+    image: Annotated[str, Field(max_length=512)]
+    """In which runtime image."""
+
+
+class CanaryStatus(ApiModel):
+    name: Annotated[str, Field(max_length=63)]
+    """Name of the canary."""
+    key: Annotated[str, Field(max_length=64)]
+    """Stands for what is asked."""
+    passed: bool
+    """Whether the last answers of all pods were as expected."""
+    first: CanaryAnswer
+    """The first answer that was recorded: what `sameAsFirst` compares with."""
+    last: CanaryAnswer | None = None
+    """The last answer, where it is another than the first."""
+
+
 class Status(ApiModel):
     observed_generation: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
     """The generation of the spec that this status is about."""
@@ -324,6 +350,17 @@ class Status(ApiModel):
     """What the runtime measured when it started."""
     last_failure: FailureStatus | None = None
     """The last failure since it was ready; gone when it is ready again."""
+    canaries: (
+        Annotated[
+            tuple[CanaryStatus, ...],
+            Field(
+                max_length=16,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+            ),
+        ]
+        | None
+    ) = None
+    """What became of the questions in `spec.observability.canary`."""
     replicas: int | None = None
     """Pods that exist; while a change is rolled out, pods that were asked for."""
     ready_replicas: int | None = None

@@ -88,7 +88,7 @@ def desired_objects(
         copies(resource, snapshot.settings, target.revision),
         service(resource),
         disruption_budget(resource),
-        service_monitor(resource, served=snapshot.monitoring),
+        service_monitor(resource, snapshot.settings.monitoring, served=snapshot.monitoring),
     ]
     return Desired(tuple(each for each in objects if each is not None), running, key, waiting)
 

@@ -1,8 +1,9 @@
 """What the runtime in a pod is told; everything automatic is settled here or left to what only the container knows."""
 
-from typing import Final
+from typing import Any, Final
 
 from slm_contract.config import (
+    CanaryConfig,
     HardwareConfig,
     ModelConfig,
     PromptConfig,
@@ -10,6 +11,7 @@ from slm_contract.config import (
     PromptParameters,
     RuntimeConfig,
 )
+from slm_operator.crd.observability import Canary
 from slm_operator.crd.prompt import Prompt
 from slm_operator.crd.quantities import parse_duration, parse_quantity
 from slm_operator.crd.resource import SLMDeployment
@@ -29,7 +31,8 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
     """For `slm-runtime fetch` and `serve`."""
     spec, chosen = resource.spec, revision.hardware_class
     keep_alive, cors, idle = spec.runtime.keep_alive, spec.endpoint.cors, spec.endpoint.idle_timeout
-    kv_memory = spec.runtime.kv_cache_memory
+    kv_memory, metrics = spec.runtime.kv_cache_memory, spec.observability.metrics
+    tracing = spec.observability.tracing
     return RuntimeConfig(
         model=revision.artifact,
         adapters=revision.adapters or None,
@@ -58,7 +61,27 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         stored_responses=spec.endpoint.stored_responses,
         image_origins=spec.endpoint.image_origins or None,
         trusted_proxies=spec.endpoint.trusted_proxies or None,
+        metric_aliases=None if metrics is None else metrics.aliases or None,
+        trace_endpoint=None if tracing is None else tracing.endpoint,
+        canaries=tuple(map(canary_config, spec.observability.canary)) or None,
         auth=spec.auth.mode,
+    )
+
+
+def canary_config(canary: Canary) -> CanaryConfig:
+    """As the runtime is told it; what isn't said is left to the contract's defaults."""
+    expect = canary.expect
+    given: dict[str, Any] = {} if canary.every is None else {"every_seconds": parse_duration(canary.every)}
+    if canary.max_tokens is not None:
+        given["max_tokens"] = canary.max_tokens
+    return CanaryConfig(
+        name=canary.name,
+        prompt=canary.prompt,
+        contains=expect.contains,
+        regex=expect.regex,
+        json_schema=expect.json_schema,
+        same_as_first=True if expect.same_as_first else None,
+        **given,
     )
 
 

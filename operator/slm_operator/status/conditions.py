@@ -11,6 +11,7 @@ from slm_contract.report import Acceleration
 from slm_operator.crd.quantities import human_bytes
 from slm_operator.crd.status import Condition, Status
 from slm_operator.model.source import file_name
+from slm_operator.status.canaries import canaries, changed
 from slm_operator.status.view import Stage, View
 
 Truth = Literal["True", "False", "Unknown"]
@@ -169,6 +170,19 @@ def _monitoring_ready(view: View) -> tuple[Truth, str, str] | None:
     return "True", "ServiceMonitorMade", "the runtime's metrics are offered to Prometheus"
 
 
+def _drifting(view: View) -> tuple[Truth, str, str] | None:
+    wanted = view.resource.spec.observability.canary
+    if not wanted:
+        return None
+    asked = canaries(view)
+    failing = [each for each in asked if not each.passed]
+    if failing:
+        return "True", "CanaryFailed", "; ".join(map(changed, failing))
+    if len(asked) < len(wanted):
+        return "Unknown", "NotAsked", f"{len(asked)} of {len(wanted)} canaries have been asked"
+    return "False", "AsExpected", "every canary answers as expected"
+
+
 def _told_as_true(condition: str) -> Check:
     """A condition that is there only while something is wrong."""
 
@@ -215,6 +229,7 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("Progressing", _progressing),
     ("MonitoringReady", _monitoring_ready),
     ("SourceDrifted", _source_drifted),
+    ("Drifting", _drifting),
     ("Contended", _told_as_true("Contended")),
     ("Refused", _told_as_true("Refused")),
 )

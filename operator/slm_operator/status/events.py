@@ -17,6 +17,7 @@ _FAULTS: Final = {
     "MonitoringReady": "False",
     "MemoryFits": "False",
     "Accelerated": "False",
+    "Drifting": "True",
 }
 """Conditions that tell a fault, and what they are while there is one."""
 _NO_FAULT: Final = frozenset({"NotRequested"})

@@ -6,6 +6,7 @@ from typing import Any
 from slm_operator.crd.names import selector, selector_text
 from slm_operator.crd.status import FailureStatus, Status
 from slm_operator.status import details, history, places
+from slm_operator.status.canaries import canaries
 from slm_operator.status.conditions import condition, conditions
 from slm_operator.status.view import View
 
@@ -30,6 +31,7 @@ def report(view: View) -> dict[str, Any]:
             acceleration=details.acceleration(view),
             memory=details.memory(view),
             performance=details.performance(view),
+            canaries=canaries(view) or None,
             last_failure=details.last_failure(view),
             replicas=view.observed_replicas,
             ready_replicas=view.ready_replicas,

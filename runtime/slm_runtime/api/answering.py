@@ -152,6 +152,10 @@ class Tracked:
             self._add("promptTokens", event.usage.prompt_tokens)
             self._add("cachedTokens", event.usage.cached_tokens)
             self._add("completionTokens", event.usage.completion_tokens)
+            for phase in ("queue", "prefill", "decode"):
+                # Of several prompts the longest: they run side by side.
+                name, seconds = f"{phase}Seconds", getattr(event.timings, phase)
+                self.outcome[name] = max(self.outcome.get(name, 0.0), round(seconds, 4))
 
     def _add(self, name: str, tokens: int) -> None:
         self.outcome[name] = self.outcome.get(name, 0) + tokens

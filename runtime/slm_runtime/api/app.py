@@ -12,6 +12,7 @@ from slm_runtime.api.http.exchange import Asgi, Disconnected, Exchange, Handler,
 from slm_runtime.api.http.problems import ApiError, ServerFault
 from slm_runtime.api.http.proxies import Proxies
 from slm_runtime.api.http.routing import Router
+from slm_runtime.api.http.tracecontext import parse_parent
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineError
 
@@ -54,8 +55,11 @@ def api_app(serving: Serving, router: Router) -> Asgi:
         finally:
             await exchange.held.aclose()
             serving.metrics.count(exchange.route, exchange.status)
+            seconds = time.monotonic() - begun
             if exchange.key_name != ANONYMOUS or exchange.status >= 400 or serving.keys is None:
-                _write_audit(exchange, time.monotonic() - begun)
+                _write_audit(exchange, seconds)
+                if serving.spans is not None:
+                    serving.spans.tell(exchange, seconds)
 
     return app
 
@@ -83,8 +87,10 @@ async def _answer_errors(exchange: Exchange, answer: Handler) -> None:
 
 def _write_audit(exchange: Exchange, seconds: float) -> None:
     """Who asked for what, when, how much, and what came of it; never what was said."""
+    parent = parse_parent(exchange.header(b"traceparent"))
     fields = {
         "request": exchange.id,
+        **({} if parent is None else {"trace": parent.trace}),
         "key": exchange.key_name,
         "client": exchange.client,
         "method": exchange.method,

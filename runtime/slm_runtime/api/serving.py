@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from slm_contract.config import AuthMode, PromptConfig, PromptParameters, RuntimeConfig
 from slm_contract.report import (
     Acceleration,
+    CanaryReport,
     Failure,
     MemoryUse,
     ModelFacts,
@@ -19,10 +20,12 @@ from slm_contract.report import (
 from slm_runtime.api.http.auth import KeyRing
 from slm_runtime.api.http.problems import BadRequest, ModelNotFound, Unavailable
 from slm_runtime.api.openai.stored import StoredResponses
+from slm_runtime.api.spans import Spans
 from slm_runtime.engine.client import EngineClient
 from slm_runtime.errors import AccelerationDegraded, ConfigError, KeysMissing, of_engine
-from slm_runtime.metrics import Gauges, Metrics
+from slm_runtime.metrics import Gauges, Metrics, ModelInfo
 from slm_runtime.templates.chat import ChatFormat
+from slm_runtime.version import VERSION
 
 if TYPE_CHECKING:
     from slm_runtime.api.conversation.remote_pictures import RemotePictures
@@ -78,7 +81,11 @@ class Serving:
     keep_alive: float = -1.0
     """Seconds that Ollama's clients wish the model to stay; negative: for ever, 0: it shall go. `ps` shows it, nothing
     else."""
+    spans: Spans | None = None
+    """Where spans of requests are sent; None: nowhere."""
     draining: bool = False
+    canaries: dict[str, CanaryReport] = field(default_factory=dict)
+    """What became of each that was asked, by its name."""
     asked: float = -math.inf
     """When a client last asked for something that needs a key; by `time.monotonic`."""
     heartbeat: float = field(default_factory=time.monotonic)
@@ -100,12 +107,31 @@ class Serving:
             self.remote_pictures = RemotePictures(self.config.image_origins)
         self.stored = StoredResponses(self.config.stored_responses or 0)
         self.metrics = Metrics(
-            lambda: Gauges(
-                stats=self.engine.stats,
-                restarts=self.engine.restarts,
-                ready=self.unready() is None,
-                loaded=self.engine.state == "Ready",
-            )
+            self._gauges, vllm=self.name if "vLLM" in (self.config.metric_aliases or ()) else None
+        )
+
+    def _gauges(self) -> Gauges:
+        loaded = self.chat is not None
+        return Gauges(
+            stats=self.engine.stats,
+            restarts=self.engine.restarts,
+            ready=self.unready() is None,
+            loaded=self.engine.state == "Ready",
+            pid=self.engine.pid,
+            memory=self.engine.info.memory if loaded and not self.unloaded else None,
+            info=self._model_info() if loaded else None,
+        )
+
+    def _model_info(self) -> ModelInfo:
+        info = self.engine.info
+        return ModelInfo(
+            model=self.name,
+            format=self.model.format,
+            quantization=self.model.quantization or "",
+            engine=info.engine,
+            hardware_class=self.config.hardware.hardware_class,
+            device=info.device,
+            version=VERSION,
         )
 
     @property
@@ -301,6 +327,7 @@ class Serving:
             failure=self.failure(),
             engine_restarts=self.engine.restarts,
             unloaded=self.unloaded,
+            canaries=tuple(self.canaries.values()) or None,
         )
 
 

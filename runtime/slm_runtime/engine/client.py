@@ -130,6 +130,11 @@ class EngineClient(Protocol):
     def restarts(self) -> int: ...
 
     @property
+    def pid(self) -> int | None:
+        """Of the process that computes; None while there is none."""
+        ...
+
+    @property
     def stalled_seconds(self) -> float:
         """How long the engine has owed an answer without giving any sign of life; 0 while idle or loading."""
         ...

@@ -116,7 +116,7 @@ class EncoderLoop:
             return
         self._stats_sent = now
         self._totals.waiting = self._waiting
-        self._totals.running = len(self._answers) - self._waiting
+        self._totals.running = self._totals.requests_running = len(self._answers) - self._waiting
         self._send(StepOutput(stats=self._totals))
 
     @property

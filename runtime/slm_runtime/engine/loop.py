@@ -249,6 +249,7 @@ class StepLoop:
     def _stats(self) -> Stats:
         totals, scheduler = self._totals, self._scheduler
         totals.running, totals.waiting = scheduler.running, scheduler.waiting
+        totals.requests_running = scheduler.requests_running
         totals.kv_cells_used, totals.kv_cells_cached = scheduler.cells_used, scheduler.cells_cached
         totals.preemptions = scheduler.preemptions
         return totals

@@ -2,7 +2,6 @@
 
 Each message is a msgspec struct; a frame on the socket is one message in MessagePack, its length ahead of it.
 An engine with a scheduler of its own implements this border directly.
-
 Times are `time.monotonic()` in seconds: one clock for both processes, since they share a machine.
 """
 
@@ -448,6 +447,7 @@ class Stats(Value):
     """Inside the engine's own step."""
     busy_seconds: float = 0
     """In the step loop, engine included; the difference is scheduling, sampling and sending."""
+    requests_running: int = 0
 
 
 class StepOutput(Message):

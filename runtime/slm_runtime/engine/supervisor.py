@@ -352,6 +352,8 @@ def _add(before: Stats, now: Stats) -> Stats:
         prompt_tokens=before.prompt_tokens + now.prompt_tokens,
         cached_tokens=before.cached_tokens + now.cached_tokens,
         generated_tokens=before.generated_tokens + now.generated_tokens,
+        drafted_tokens=before.drafted_tokens + now.drafted_tokens,
+        accepted_tokens=before.accepted_tokens + now.accepted_tokens,
         preemptions=before.preemptions + now.preemptions,
         engine_seconds=before.engine_seconds + now.engine_seconds,
         busy_seconds=before.busy_seconds + now.busy_seconds,

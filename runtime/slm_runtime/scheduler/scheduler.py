@@ -97,6 +97,11 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def requests_running(self) -> int:
+        """Requests of which at least one sequence runs."""
+        return len({each.request for each in self._running})
+
+    @property
     def waiting(self) -> int:
         """Requests of which nothing runs, however many sequences each is made of."""
         return len({s.request for s in self._waiting} - {s.request for s in self._running})

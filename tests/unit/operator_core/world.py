@@ -12,6 +12,7 @@ from slm_contract.config import RuntimeConfig
 from slm_contract.report import FetchReport, ModelFacts, RuntimeReport
 from slm_operator.decide import decide
 from slm_operator.nodes import Node, Nodes
+from slm_operator.scrapers import Scrapers
 from slm_operator.settings import HardwareClass, ResourceRequest, Settings
 from slm_operator.snapshot import Apply, ChildRef, Create, Decision, Delete, Plan, Snapshot
 
@@ -115,6 +116,7 @@ class World:
         self.may_upgrade = True
         self.yielding: frozenset[ChildRef] = frozenset()
         self.clues: dict[str, str] = {}
+        self.scrapers: Scrapers | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -127,6 +129,7 @@ class World:
             now=self.now,
             reports=dict(self.reports),
             monitoring=self.monitoring,
+            scrapers=self.scrapers,
             new_key="a-generated-key",
             clues=dict(self.clues),
             may_upgrade=self.may_upgrade,

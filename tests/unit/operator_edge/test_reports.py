@@ -131,6 +131,21 @@ def test_deployments_at_rest_are_left_alone_after_a_restart():
     simulate(scenario())
 
 
+def test_pods_whose_model_is_asked_now_and_then_go_on_telling_what_it_answered():
+    async def scenario():
+        pods = Pods(READY)
+        store, _, each = stage(pods, pod(1, ready=True), resting=True)
+        document = store.get(SLM_DEPLOYMENT, *KEY)
+        watched = {**document["spec"], "observability": {"canary": [{"name": "capital"}]}}
+        metadata = {**document["metadata"], "resourceVersion": "2"}
+        store.observe(SLM_DEPLOYMENT, {**document, "metadata": metadata, "spec": watched})
+        async with running(each):
+            await asyncio.sleep(4 * reports.LONGEST_PAUSE)
+        assert 3 <= pods.asked <= 5, "rarely, and for ever"
+
+    simulate(scenario())
+
+
 def test_what_a_crash_kept_from_the_status_is_asked_for_after_the_restart():
     """Ready was written, and the operator was gone before it had read what the pod measured."""
 

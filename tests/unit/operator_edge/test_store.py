@@ -320,3 +320,17 @@ async def test_each_follower_gets_what_changed_once():
         assert follower.take() == []
     store.observe(DEPLOYMENT, child("Deployment", 4))
     assert early.take() == late.take() == []
+
+
+def test_conditions_that_alerts_are_made_of_are_told_of_every_deployment():
+    store = Store()
+    conditions = [
+        {"type": "Ready", "status": "True"},
+        {"type": "Available", "status": "Unknown"},
+        {"type": "Placed", "status": "True"},
+    ]
+    document = {**slm(1), "status": {"conditions": conditions}}
+    store.observe(SLM_DEPLOYMENT, document)
+    assert list(store.conditions()) == [(KEY, (("Ready", True), ("Available", False)))]
+    store.observe(SLM_DEPLOYMENT, document, deleted=True)
+    assert list(store.conditions()) == []

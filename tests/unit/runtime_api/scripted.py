@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -176,6 +177,7 @@ class ScriptedEngine:
         self.failure_reason: LoadFailureReason = "EngineFailed"
         self.stats = Stats(running=1, kv_cells=8192, prompt_tokens=70, generated_tokens=30)
         self.restarts = 0
+        self.pid: int | None = os.getpid()
         self.stalled_seconds = 0.0
         self.requests: list[GenerateRequest] = []
         self.embeddings: list[EmbedRequest] = []
