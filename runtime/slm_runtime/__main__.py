@@ -1,4 +1,4 @@
-"""`slm-runtime fetch | serve | hold | inspect | bench`: one program, what it does in a pod and on a desk."""
+"""`slm-runtime fetch | serve | hold | inspect | convert | bench`: one program, what it does in a pod and on a desk."""
 
 import argparse
 import os
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fetch(places)
         if options.command == "hold":
             return _hold(places)
+        if options.command == "convert":
+            return _convert(options)
         return _inspect(options, places)
     except RuntimeFailure as failure:
         print(f"{failure.message}\n{failure.remedy}", file=sys.stderr)
@@ -97,6 +99,17 @@ def parser() -> argparse.ArgumentParser:
         help="guess ahead what comes next, while it pays; default: Auto, on accelerators",
     )
     serve.add_argument("--stored-responses", type=int, help="so many are kept, in memory; default: none is")
+    convert = commands.add_parser("convert", help="make an ONNX folder of a model")
+    convert.add_argument(
+        "source", type=Path, help="a GGUF file, or a folder with config.json and safetensors"
+    )
+    convert.add_argument("target", type=Path, help="the folder to make; there must be none yet")
+    convert.add_argument(
+        "--precision",
+        choices=["int4", "int8", "fp16", "fp32"],
+        default="int4",
+        help="of the weights; default: int4, in blocks of 32. fp16 is for GPUs",
+    )
     commands.add_parser("bench", help="measure the runtime; `slm-runtime bench --help` lists what")
     return top
 
@@ -160,6 +173,12 @@ def _inspect(options: argparse.Namespace, places: Places) -> int:
     facts = inspect(options.source, Site(places))
     print(facts.to_json() if options.json else table(facts))
     return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from slm_runtime.converting.command import convert_command
+
+    return convert_command(options.source, options.target, options.precision)
 
 
 def _serve(options: argparse.Namespace, places: Places) -> int:

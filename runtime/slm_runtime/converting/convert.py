@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from slm_runtime.converting import data, graph
+from slm_runtime.converting import data
 from slm_runtime.converting.decoder import Decoder
 from slm_runtime.converting.graph import Graph, Precision
 from slm_runtime.errors import ConfigError
@@ -48,7 +48,9 @@ def convert(source: Source, target: Path, precision: Precision, say: Say = lambd
     target = target.absolute()
     with storage_errors(target):
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise ConfigError(f"{target} is there already.", "Name a folder that isn't there yet, or remove it.")
+            raise ConfigError(
+                f"{target} is there already.", "Name a folder that isn't there yet, or remove it."
+            )
         decoder = source.decoder()
         texts = source.texts(decoder)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +86,3 @@ def _put(path: Path, content: bytes) -> None:
 
 def as_json(document: object) -> str:
     return json.dumps(document, ensure_ascii=False, indent=2)
-
-
-__all__ = ["Precision", "Source", "convert", "graph"]

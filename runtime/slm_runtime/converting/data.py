@@ -21,7 +21,9 @@ class DataFile:
         self._file = file
         self.tensors: list[onnx.TensorProto] = []
 
-    def add(self, name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], parts: Iterable[Array]) -> None:
+    def add(
+        self, name: str, dtype: np.dtype[np.generic], shape: tuple[int, ...], parts: Iterable[Array]
+    ) -> None:
         """Write a tensor's numbers, in their order."""
         self._file.write(bytes(-self._file.tell() % ALIGNMENT))
         begin = self._file.tell()

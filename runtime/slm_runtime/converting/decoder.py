@@ -108,7 +108,7 @@ class Tensors:
             raise InvalidModel(f"The model has no tensor {name}.", REMEDY)
         if (found.rows, found.columns) != (rows, columns):
             raise InvalidModel(
-                f"Tensor {name} has {found.rows} × {found.columns} numbers where its header asks for {rows} × {columns}.",
+                f"Tensor {name} has {found.rows} by {found.columns} numbers where its header asks for {rows} by {columns}.",
                 "Publish the model again: this one is damaged, or of an architecture that only looks like a known one.",
             )
         self._taken.add(name)
@@ -177,9 +177,7 @@ def _block(shape: Shape, tensors: Tensors, names: Names, prefix: str, width: int
     )
 
 
-def _attention(
-    shape: Shape, tensors: Tensors, names: Names, prefix: str
-) -> tuple[Matrix, Floats | None]:
+def _attention(shape: Shape, tensors: Tensors, names: Names, prefix: str) -> tuple[Matrix, Floats | None]:
     queries, keys = shape.heads * shape.head, shape.kv_heads * shape.head
     fused = f"{prefix}{names.qkv}"
     if f"{fused}.weight" in tensors:
@@ -194,7 +192,10 @@ def _attention(
         return matrix, None
     biases = (tensors.vector_or_none(f"{name}.bias", rows) for name, rows in parts)
     return matrix, np.concatenate(
-        [np.zeros(rows, np.float32) if bias is None else bias for bias, (_, rows) in zip(biases, parts, strict=True)]
+        [
+            np.zeros(rows, np.float32) if bias is None else bias
+            for bias, (_, rows) in zip(biases, parts, strict=True)
+        ]
     )
 
 

@@ -58,7 +58,7 @@ def _q4_1(raw: Bytes) -> Floats:
 
 def _fifth_bits(raw: Bytes) -> Bytes:
     """One bit for each of 32 numbers, to where the fifth bit is."""
-    return np.unpackbits(raw, axis=1, bitorder="little") << 4
+    return np.unpackbits(raw, axis=1, bitorder="little") << np.uint8(4)
 
 
 def _q5_0(raw: Bytes) -> Floats:
@@ -96,14 +96,14 @@ def _q4_k(raw: Bytes) -> Floats:
 
 
 def _q5_k(raw: Bytes) -> Floats:
-    bits = raw[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-    return _of_eight(raw, _nibbles_of_256(raw[:, 48:]) | bits << 4)
+    bits = raw[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
+    return _of_eight(raw, _nibbles_of_256(raw[:, 48:]) | bits << np.uint8(4))
 
 
 def _q6_k(raw: Bytes) -> Floats:
     low = nibbles(raw[:, :128].reshape(-1, 2, 64)).reshape(-1, 8, 32)
     shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
-    high = (raw[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3).reshape(-1, 8, 32)
+    high = (raw[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & np.uint8(3)).reshape(-1, 8, 32)
     codes = (low | high << 4).astype(np.int8) - 32
     scales = np.ascontiguousarray(raw[:, 192:208]).view(np.int8)
     factors = halves(raw[:, 208:]) * scales

@@ -6,10 +6,13 @@ from typing import Final
 
 import numpy as np
 
+from slm_runtime.converting.configs import genai_config, tokenizer_config
+from slm_runtime.converting.convert import as_json
 from slm_runtime.converting.decoder import REMEDY, Decoder, Names, Shape, Tensors, assemble
 from slm_runtime.converting.dequantizing import DEQUANTIZERS, Bytes, dequantize
 from slm_runtime.converting.matrix import Matrix, Rows
 from slm_runtime.converting.rotation import frequencies
+from slm_runtime.converting.tokenizer import read_vocabulary, tokenizer_json
 from slm_runtime.errors import InvalidModel, UnsupportedArchitecture, UnsupportedQuantization
 from slm_runtime.models.ggml import BLOCKS, tensor_bytes
 from slm_runtime.models.gguf import Header, Tensor, read_header
@@ -71,7 +74,7 @@ class GgufFile:
                 REMEDY,
             )
         matrices = dict(self.matrices)
-        factors = {name: matrices.pop(name) for name in _FACTORS if name in matrices}
+        factors: dict[str, Matrix] = {name: matrices.pop(name) for name in _FACTORS if name in matrices}
         shape = _shape(self.metadata, architecture, factors)
         if architecture in INTERLEAVED:
             _uninterleave(shape, matrices)
@@ -79,6 +82,27 @@ class GgufFile:
         if embeddings is None:
             raise InvalidModel(f"{self.path.name} has no tensor token_embd.weight.", REMEDY)
         return assemble(shape, Tensors(matrices), _NAMES, embeddings.rows)
+
+    def texts(self, decoder: Decoder) -> dict[str, str | bytes]:
+        """Tokenizer, template and configurations.
+
+        Raises
+        ------
+        InvalidModel
+        UnsupportedArchitecture
+            The tokenizer is of a kind that isn't exported.
+        """
+        vocabulary = read_vocabulary(self.header)
+        texts: dict[str, str | bytes] = {
+            "tokenizer.json": as_json(tokenizer_json(vocabulary)),
+            "tokenizer_config.json": tokenizer_config(vocabulary, decoder.shape.context_length),
+            "genai_config.json": genai_config(
+                decoder, bos=vocabulary.bos, ends=vocabulary.ends, padding=vocabulary.padding
+            ),
+        }
+        if template := self.metadata.text("tokenizer.chat_template"):
+            texts["chat_template.jinja"] = template
+        return texts
 
 
 def open_gguf(path: Path) -> GgufFile:
@@ -119,7 +143,9 @@ def _matrix(tensor: Tensor, start: int, mapped: Bytes) -> Matrix:
     begin, length = start + tensor.offset, tensor_bytes(tensor.type, tensor.elements) or 0
     rows = tensor.shape[1] if len(tensor.shape) == 2 else 1
     if begin + length > len(mapped) or not length or length % rows:
-        raise InvalidModel(f"The file ends inside tensor {tensor.name}: it is cut off.", "Fetch the file again.")
+        raise InvalidModel(
+            f"The file ends inside tensor {tensor.name}: it is cut off.", "Fetch the file again."
+        )
     return Matrix((Rows(kind, mapped[begin : begin + length].reshape(rows, -1)),))
 
 
@@ -145,7 +171,9 @@ def _shape(metadata: Metadata, architecture: str, factors: dict[str, Matrix]) ->
     if scaling == "linear":
         turned = turned / np.float32(factor)
     elif scaling not in {"none", "longrope"}:
-        raise UnsupportedArchitecture(f"The model scales its positions by {scaling!r}, which isn't exported.", REMEDY)
+        raise UnsupportedArchitecture(
+            f"The model scales its positions by {scaling!r}, which isn't exported.", REMEDY
+        )
     scale = 1.0
     if "rope_freqs.weight" in factors:
         turned = turned / _numbers(factors["rope_freqs.weight"], len(turned))

@@ -144,18 +144,14 @@ class Graph:
         lengths = [shape.heads * shape.head, shape.kv_heads * shape.head, shape.kv_heads * shape.head]
         name = f"/model/{path}/qkv_proj/Split"
         parts = [f"{name}/output_{place}" for place in range(3)]
-        self._nodes.append(
-            helper.make_node("Split", [qkv, self._constant(lengths)], parts, name, axis=-1)
-        )
+        self._nodes.append(helper.make_node("Split", [qkv, self._constant(lengths)], parts, name, axis=-1))
         for place, (what, weight) in enumerate((("q_norm", block.q_norm), ("k_norm", block.k_norm))):
             if weight is None:
                 continue
             scale = f"{_dotted(path)}.{what}.layernorm.weight"
             self._array(scale, weight)
             within, name = parts[place], f"/model/{path}/{what}"
-            within = self._node(
-                f"{name}/Reshape_1", "Reshape", [within, self._constant([0, -1, shape.head])]
-            )
+            within = self._node(f"{name}/Reshape_1", "Reshape", [within, self._constant([0, -1, shape.head])])
             within = self._simple_norm(f"{name}/SimplifiedLayerNormalization", within, scale)
             parts[place] = self._node(
                 f"{name}/Reshape_2", "Reshape", [within, self._constant([0, -1, lengths[place]])]
@@ -180,7 +176,9 @@ class Graph:
             self._node(name, "MatMul", [normed, turned], output="logits")
         else:
             matrix = self._decoder.embeddings
-            self._multiply(name, matrix, self._bits, [normed, *self._coded("lm_head.MatMul", matrix)], "logits")
+            self._multiply(
+                name, matrix, self._bits, [normed, *self._coded("lm_head.MatMul", matrix)], "logits"
+            )
 
     def _norm(
         self, path: str, weight: Floats, hidden: str, added: str, *, last: bool = False
@@ -305,7 +303,7 @@ class Graph:
         shape, kind = self._shape, helper.np_dtype_to_tensor_dtype(self._float)
 
         def kept(name: str, positions: str) -> list[onnx.ValueInfoProto]:
-            dims = ["batch_size", shape.kv_heads, positions, shape.head]
+            dims: list[str | int | None] = ["batch_size", shape.kv_heads, positions, shape.head]
             return [
                 helper.make_tensor_value_info(f"{name}.{number}.{what}", kind, dims)
                 for number, what in chain.from_iterable(

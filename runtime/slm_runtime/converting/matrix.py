@@ -39,7 +39,7 @@ class Matrix:
     @property
     def columns(self) -> int:
         count, size = SIZES[self.parts[0].kind]
-        return self.parts[0].raw.shape[1] // size * count
+        return int(self.parts[0].raw.shape[1]) // size * count
 
     @property
     def rows(self) -> int:

@@ -48,7 +48,7 @@ def quantized(matrix: Matrix, bits: Bits) -> Iterator[Codes]:
     """
     if matrix.columns % BLOCK:
         raise UnsupportedQuantization(
-            f"A matrix of {matrix.rows} × {matrix.columns} numbers can't be cut into blocks of {BLOCK}.",
+            f"A matrix of {matrix.rows} by {matrix.columns} numbers can't be cut into blocks of {BLOCK}.",
             "Convert it with `--precision fp32`.",
         )
     exact = {(4, "Q4_0"): _of_q4_0, (8, "Q8_0"): _of_q8_0}
@@ -68,7 +68,7 @@ def _of_q4_0(raw: Bytes) -> Codes:
 
 def _of_q8_0(raw: Bytes) -> Codes:
     blocks = raw.reshape(len(raw), -1, 34)
-    return Codes(blocks[..., 2:] ^ 0x80, halves(blocks[..., :2])[..., 0], None)
+    return Codes(blocks[..., 2:] ^ np.uint8(0x80), halves(blocks[..., :2])[..., 0], None)
 
 
 def _eight_bits(blocks: Floats) -> Codes:
@@ -88,8 +88,7 @@ def _four_bits(blocks: Floats) -> Codes:
     extreme = np.where(-least > largest, least, largest)
     best.offer(extreme / np.float32(-8), np.full_like(least, 8))
     zeros = best.zeros.astype(np.uint8)
-    if zeros.shape[1] % 2:
-        zeros = np.pad(zeros, ((0, 0), (0, 1)))
+    zeros = np.pad(zeros, ((0, 0), (0, blocks.shape[-2] % 2)))
     return Codes(_packed(best.codes), best.scales, _packed(zeros))
 
 
@@ -129,5 +128,5 @@ def _inverse(numbers: Floats) -> Floats:
 
 def _packed(codes: Bytes) -> Bytes:
     """Two neighbours in a byte."""
-    packed: Bytes = codes[..., 0::2] | codes[..., 1::2] << 4
+    packed: Bytes = codes[..., 0::2] | codes[..., 1::2] << np.uint8(4)
     return packed

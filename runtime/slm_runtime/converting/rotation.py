@@ -42,7 +42,9 @@ def scaled(turned: Floats, scaling: Mapping[str, Any], context: int) -> tuple[Fl
             f"config.json's scaling of positions, {kind}, can't be read: {error!r}.",
             "Correct config.json, or take it anew from where the model comes from.",
         ) from error
-    raise UnsupportedArchitecture(f"The model scales its positions by {kind!r}, which isn't exported.", REMEDY)
+    raise UnsupportedArchitecture(
+        f"The model scales its positions by {kind!r}, which isn't exported.", REMEDY
+    )
 
 
 def _llama3(turned: Floats, scaling: Mapping[str, Any]) -> Floats:
