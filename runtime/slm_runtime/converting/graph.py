@@ -34,6 +34,9 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+_BITS: Final[dict[Precision, Bits]] = {Precision.INT4: 4, Precision.INT8: 8}
+
+
 class Graph:
     """A model's graph while it is made: its weights go to the data file as soon as they are known."""
 
@@ -41,7 +44,7 @@ class Graph:
         self._decoder = decoder
         self._shape = decoder.shape
         self._data = data
-        self._bits: Bits | None = {Precision.INT4: 4, Precision.INT8: 8}.get(precision)  # type: ignore[assignment]
+        self._bits = _BITS.get(precision)
         self._float = np.dtype(np.float16 if precision is Precision.FP16 else np.float32)
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
@@ -68,15 +71,16 @@ class Graph:
             self._matrix_as_it_is("model.embed_tokens.weight", matrix)
             return self._node(f"{name}/Gather", "Gather", ["model.embed_tokens.weight", "input_ids"])
         weight = "lm_head.MatMul" if self._decoder.head is None else "model.embed_tokens"
-        inputs = self._codes(weight, matrix, self._bits)
-        flat = self._constant([matrix.rows, matrix.columns * self._bits // 8])
+        bits = vocabulary_bits(matrix, self._bits)
+        inputs = self._codes(weight, matrix, bits)
+        flat = self._constant([matrix.rows, matrix.columns * bits // 8])
         inputs[0] = self._node(f"{name}/Reshape", "Reshape", [inputs[0], flat])
         return self._node(
             f"{name}/GatherBlockQuantized",
             "GatherBlockQuantized",
             [inputs[0], "input_ids", *inputs[1:]],
             domain=MICROSOFT,
-            bits=self._bits,
+            bits=bits,
             block_size=BLOCK,
             gather_axis=0,
             quantize_axis=1,
@@ -168,17 +172,19 @@ class Graph:
         return self._product(f"{path}/down_proj/MatMul", block.down, product)
 
     def _head(self, normed: str) -> None:
-        name = "/lm_head/MatMul"
-        if self._decoder.head is not None:
-            self._product("lm_head/MatMul", self._decoder.head, normed, output="logits")
-        elif self._bits is None:
-            turned = self._node("/lm_head/Transpose", "Transpose", ["model.embed_tokens.weight"], perm=[1, 0])
-            self._node(name, "MatMul", [normed, turned], output="logits")
+        own, name = self._decoder.head, "lm_head.MatMul"
+        matrix = own or self._decoder.embeddings
+        if self._bits is not None:
+            bits = vocabulary_bits(matrix, self._bits)
+            codes = self._codes(name, matrix, bits) if own else _coded(name, matrix, bits)
+            self._multiply("/lm_head/MatMul", matrix, bits, [normed, *codes], "logits")
+            return
+        if own:
+            self._matrix_turned(f"{name}.weight", own)
+            weight = f"{name}.weight"
         else:
-            matrix = self._decoder.embeddings
-            self._multiply(
-                name, matrix, self._bits, [normed, *self._coded("lm_head.MatMul", matrix)], "logits"
-            )
+            weight = self._node("/lm_head/Transpose", "Transpose", ["model.embed_tokens.weight"], perm=[1, 0])
+        self._node("/lm_head/MatMul", "MatMul", [normed, weight], output="logits")
 
     def _norm(
         self, path: str, weight: Floats, hidden: str, added: str, *, last: bool = False
@@ -213,24 +219,21 @@ class Graph:
             stash_type=1,
         )
 
-    def _product(self, path: str, matrix: Matrix, hidden: str, output: str | None = None) -> str:
-        """Multiply by a matrix of the model's."""
-        name = f"/{path}" if path.startswith("lm_head") else f"/model/{path}"
-        dotted = name[1:].replace("/", ".")
+    def _product(self, path: str, matrix: Matrix, hidden: str) -> str:
+        """Multiply by a matrix of a block's."""
+        name, dotted = f"/model/{path}", _dotted(path)
         if self._bits is None:
             self._matrix_turned(f"{dotted}.weight", matrix)
-            return self._node(name, "MatMul", [hidden, f"{dotted}.weight"], output=output)
-        inputs = [hidden, *self._codes(dotted, matrix, self._bits)]
-        return self._multiply(name, matrix, self._bits, inputs, output)
+            return self._node(name, "MatMul", [hidden, f"{dotted}.weight"])
+        codes = self._codes(dotted, matrix, self._bits)
+        return self._multiply(name, matrix, self._bits, [hidden, *codes], f"{name}/output_0")
 
-    def _multiply(
-        self, name: str, matrix: Matrix, bits: Bits, inputs: Sequence[str], output: str | None
-    ) -> str:
+    def _multiply(self, name: str, matrix: Matrix, bits: Bits, inputs: Sequence[str], output: str) -> str:
         return self._node(
             f"{name}_Q{bits}",
             "MatMulNBits",
             inputs,
-            output=output or f"{name}/output_0",
+            output=output,
             domain=MICROSOFT,
             K=matrix.columns,
             N=matrix.rows,
@@ -239,15 +242,9 @@ class Graph:
             block_size=BLOCK,
         )
 
-    def _coded(self, name: str, matrix: Matrix) -> list[str]:
-        """How a quantized matrix's tensors are called."""
-        bits = self._bits or 8
-        names = [f"{name}.weight_Q{bits}", f"{name}.weight_scales"]
-        return [*names, f"{name}.weight_zp"] if has_zeros(matrix, bits) else names
-
     def _codes(self, name: str, matrix: Matrix, bits: Bits) -> list[str]:
         """Write a matrix's codes, scales and zeros; how these are called."""
-        names, blocks = self._coded(name, matrix), matrix.columns // BLOCK
+        names, blocks = _coded(name, matrix, bits), matrix.columns // BLOCK
         scales: list[Array] = []
         zeros: list[Array] = []
 
@@ -334,6 +331,20 @@ class Graph:
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
         )
+
+
+def vocabulary_bits(matrix: Matrix, bits: Bits) -> Bits:
+    """Of the matrices that read and write tokens: eight, unless their source has no more than four itself.
+
+    A model is more sensitive to them than to all others, as whoever quantizes GGUF files knows.
+    """
+    return bits if all(kind.startswith("Q4") for kind in matrix.kinds) else 8
+
+
+def _coded(name: str, matrix: Matrix, bits: Bits) -> list[str]:
+    """How a quantized matrix's tensors are called."""
+    names = [f"{name}.weight_Q{bits}", f"{name}.weight_scales"]
+    return [*names, f"{name}.weight_zp"] if has_zeros(matrix, bits) else names
 
 
 def _dotted(path: str) -> str:
