@@ -40,7 +40,7 @@ def imported(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("operator", ("operator",)), ("runtime", ("runtime", "llama-cpp"))],
+    [("operator", ("operator",)), ("runtime", ("runtime", "llama-cpp", "onnx", "convert"))],
 )
 def test_what_is_imported_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     distributions = packages_distributions()

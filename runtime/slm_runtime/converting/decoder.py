@@ -6,6 +6,7 @@ A tensor that nobody asked for is a part of the model that would be lost, so it 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from slm_runtime.converting.matrix import Matrix, stacked
 from slm_runtime.errors import InvalidModel, UnsupportedArchitecture
 
 REMEDY = "Use the model as GGUF with the llama.cpp engine, or convert it with the vendor's own builder."
+HEAD_STEP: Final = 16
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ def assemble(shape: Shape, tensors: Tensors, names: Names, vocabulary: int) -> D
     UnsupportedArchitecture
         One is left.
     """
+    _sensible(shape)
     width = shape.embedding
     head = f"{names.head}.weight"
     # A file may repeat tied embeddings: then it is as good as any other.
@@ -158,6 +161,18 @@ def assemble(shape: Shape, tensors: Tensors, names: Names, vocabulary: int) -> D
     )
     tensors.all_taken()
     return decoder
+
+
+def _sensible(shape: Shape) -> None:
+    """Raise where no graph can be made of such numbers."""
+    least = min(shape.context_length, shape.embedding, shape.blocks, shape.heads, shape.kv_heads, shape.head)
+    if least < 1 or shape.heads % shape.kv_heads or 2 * len(shape.frequencies) > shape.head:
+        raise InvalidModel(f"The model's numbers make no sense: {shape.heads} heads of {shape.head}.", REMEDY)
+    if shape.head % HEAD_STEP:
+        raise UnsupportedArchitecture(
+            f"The model's heads have a length of {shape.head}; onnxruntime computes multiples of {HEAD_STEP}.",
+            REMEDY,
+        )
 
 
 def _block(shape: Shape, tensors: Tensors, names: Names, prefix: str, width: int) -> Block:
