@@ -34,3 +34,13 @@ class DataFile:
         for key, value in (("location", NAME), ("offset", begin), ("length", self._file.tell() - begin)):
             tensor.external_data.add(key=key, value=str(value))
         self.tensors.append(tensor)
+
+    def again(self, name: str, other: str, shape: tuple[int, ...]) -> None:
+        """Call the same bytes by another name, too, as numbers of another shape."""
+        (known,) = (tensor for tensor in self.tensors if tensor.name == name)
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(known)
+        tensor.name = other
+        tensor.ClearField("dims")
+        tensor.dims.extend(shape)
+        self.tensors.append(tensor)

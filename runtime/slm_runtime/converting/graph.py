@@ -73,12 +73,12 @@ class Graph:
         weight = "lm_head.MatMul" if self._decoder.head is None else "model.embed_tokens"
         bits = vocabulary_bits(matrix, self._bits)
         inputs = self._codes(weight, matrix, bits)
-        flat = self._constant([matrix.rows, matrix.columns * bits // 8])
-        inputs[0] = self._node(f"{name}/Reshape", "Reshape", [inputs[0], flat])
+        flat = f"{weight}.weight_rows_Q{bits}"
+        self._data.again(inputs[0], flat, (matrix.rows, matrix.columns * bits // 8))
         return self._node(
             f"{name}/GatherBlockQuantized",
             "GatherBlockQuantized",
-            [inputs[0], "input_ids", *inputs[1:]],
+            [flat, "input_ids", *inputs[1:]],
             domain=MICROSOFT,
             bits=bits,
             block_size=BLOCK,
