@@ -1,6 +1,7 @@
 """What a converted folder is held against: llama.cpp on the same weights, and onnxruntime's own two ways to run it."""
 
-from collections.abc import Container, Sequence
+import contextlib
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import onnxruntime_genai
 
 from slm_runtime.engine.llama_cpp.backends import load_backends
 
+Logits = Callable[[Sequence[int]], Any]
 
-def llama_logits(path: Path, tokens: Sequence[int]) -> Any:
-    """`[tokens, vocabulary]`, with keys and values in float32."""
+
+@contextlib.contextmanager
+def llama(path: Path) -> Iterator[Logits]:
+    """Of tokens their logits, `[tokens, vocabulary]`, with keys and values in float32."""
     load_backends()
     model = llama_cpp.Llama(
         str(path),
@@ -25,9 +29,14 @@ def llama_logits(path: Path, tokens: Sequence[int]) -> Any:
         type_v=0,
         verbose=False,
     )
-    try:
+
+    def logits(tokens: Sequence[int]) -> Any:
+        model.reset()
         model.eval(tokens)
         return np.array(model.scores[: len(tokens)])
+
+    try:
+        yield logits
     finally:
         model.close()
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from slm_runtime.__main__ import main
-from tests.runtime.converting.judges import Folder, generated, llama_logits
+from tests.runtime.converting.judges import Folder, generated, llama
 from tests.support.decoders import TinyDecoder
 from tests.support.gguf import write_tiny_gguf
 
@@ -40,7 +40,8 @@ def decoder(request: pytest.FixtureRequest) -> TinyDecoder:
 def test_logits_are_llama_cpps(decoder: TinyDecoder, tmp_path: Path) -> None:
     source = decoder.write_gguf(tmp_path / "tiny.gguf")
     folder = Folder(converted(source, tmp_path / "onnx"))
-    theirs = llama_logits(source, TOKENS)
+    with llama(source) as logits:
+        theirs = logits(TOKENS)
     assert np.abs(theirs).max() > 2
     np.testing.assert_allclose(folder.logits(TOKENS), theirs, atol=2e-4)
     np.testing.assert_allclose(folder.logits(TOKENS, steps=5), theirs, atol=2e-4)
@@ -70,8 +71,8 @@ def test_onnxruntime_genai_writes_the_same(decoder: TinyDecoder, tmp_path: Path)
 def test_smaller_precisions_stay_near(precision: str, least: float, tied: bool, tmp_path: Path) -> None:
     source = TinyDecoder("qwen3", tied=tied).write_gguf(tmp_path / "tiny.gguf")
     folder = Folder(converted(source, tmp_path / "onnx", precision))
-    ours, theirs = folder.logits(TOKENS).ravel(), llama_logits(source, TOKENS).ravel()
-    assert np.corrcoef(ours, theirs)[0, 1] > least
+    with llama(source) as logits:
+        assert np.corrcoef(folder.logits(TOKENS).ravel(), logits(TOKENS).ravel())[0, 1] > least
 
 
 def test_a_folder_says_what_a_client_needs(tmp_path: Path) -> None:
