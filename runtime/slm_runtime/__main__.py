@@ -1,4 +1,4 @@
-"""`slm-runtime fetch | serve | hold | inspect | bench`: one program, what it does in a pod and on a desk.
+"""`slm-runtime fetch | serve | hold | inspect | convert | bench`: one program, what it does in a pod and on a desk.
 
 Imports nothing that takes long: the engine process starts first, and imports what it needs beside us.
 """

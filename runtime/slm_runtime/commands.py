@@ -38,6 +38,8 @@ def run(options: argparse.Namespace, engine: Started | None) -> int:
             return _fetch(places)
         if options.command == "hold":
             return _hold(places)
+        if options.command == "convert":
+            return _convert(options)
         return _inspect(options, places)
     except RuntimeFailure as failure:
         print(f"{failure.message}\n{failure.remedy}", file=sys.stderr)
@@ -105,6 +107,12 @@ def _inspect(options: argparse.Namespace, places: Places) -> int:
     facts = inspect(options.source, Site(places))
     print(facts.to_json() if options.json else table(facts))
     return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from slm_runtime.converting.command import convert_command
+
+    return convert_command(options.source, options.target, options.precision)
 
 
 def _serve(options: argparse.Namespace, places: Places, engine: Started | None) -> int:

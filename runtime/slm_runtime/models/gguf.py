@@ -4,12 +4,12 @@ The header comes from the network before anything was verified, so every count a
 nothing is allocated or iterated by its word alone. Only values that somebody may ask for are kept (scalars and
 short strings, short arrays of integers); the vocabulary is walked over, not stored, and so is a long text (some files
 carry a whole `tokenizer.json`). Memory stays below a few MiB, and time is bounded by :data:`MAX_HEADER_BYTES` and
-:data:`MAX_ITEMS`.
+:data:`MAX_ITEMS`. Who wants the vocabulary itself asks for its keys by name.
 """
 
 import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +64,8 @@ class Array:
 
     length: int
     values: tuple[int, ...] | None = None
+    whole: tuple[Scalar, ...] = ()
+    """Every item, where the array was asked for by name."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ class Header:
     """Where the tensor data starts: the header's size, rounded up to the file's alignment; bytes."""
 
 
-def read_header(chunks: Iterable[bytes], size: int | None = None) -> Header:
+def read_header(chunks: Iterable[bytes], size: int | None = None, whole: Collection[str] = ()) -> Header:
     """Read the header from the first chunks of a file of `size` bytes (None: not known yet).
 
-    No more chunks are taken than the header needs.
+    No more chunks are taken than the header needs. `whole` are keys of arrays that are kept with every item.
 
     Raises
     ------
@@ -101,11 +103,12 @@ def read_header(chunks: Iterable[bytes], size: int | None = None) -> Header:
     UnsupportedFormat
         A GGUF file of another version or byte order.
     """
-    return _Reader(chunks, size).header()
+    return _Reader(chunks, size, whole).header()
 
 
 class _Reader:
-    def __init__(self, chunks: Iterable[bytes], size: int | None) -> None:
+    def __init__(self, chunks: Iterable[bytes], size: int | None, whole: Collection[str]) -> None:
+        self._whole = whole
         self._chunks = iter(chunks)
         self._buffer = memoryview(b"")
         self._at = 0
@@ -161,6 +164,9 @@ class _Reader:
         kind = self._u32()
         if scalar := _SCALARS.get(kind):
             length = self._length(key, scalar.size)
+            if key in self._whole:
+                data = self._take(length * scalar.size)
+                return Array(length, whole=tuple(item for (item,) in scalar.iter_unpack(data)))
             if length > MAX_KEPT_ARRAY or scalar.format in {"<f", "<d"}:
                 self._skip(length * scalar.size)
                 return Array(length)
@@ -168,6 +174,9 @@ class _Reader:
             return Array(length, tuple(int(item) for (item,) in scalar.iter_unpack(data)))
         if kind == _STRING:
             length = self._walk(key, 8)
+            if key in self._whole:
+                texts = (self._take(self._length(key, 1)) for _ in range(length))
+                return Array(length, whole=tuple(text.decode(errors="replace") for text in texts))
             for _ in range(length):
                 self._skip(self._length(key, 1))
             return Array(length)
