@@ -2,7 +2,7 @@
 
 The formulas follow llama.cpp at the commit that the runtime carries, set up as the runtime does it: one unified KV cache of
 `parallel` sequences, padded to 256 cells, sliding windows only as far as they reach, flash attention, a step's tokens in one
-graph. Of ONNX they follow onnxruntime: a row of the KV cache for each sequence, and weights as its kernels lay them out. What
+graph. Of ONNX they follow onnxruntime: a row of the KV cache a sequence, and weights as its kernels lay them out. What
 depends on the architecture is already counted in the header's facts. Bytes throughout.
 """
 
