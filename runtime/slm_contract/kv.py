@@ -79,8 +79,8 @@ def cells(
     whole = padded(context_length * parallel)
     most = None if limit is None else held(facts, kv_type, limit, parallel, batch)
     if in_rows(facts):
-        row = padded(context_length)
-        return row * (parallel if most is None else min(parallel, max(most // row, 1)))
+        rows = parallel if most is None else min(parallel, max(most // context_length, 1))
+        return context_length * rows
     return whole if most is None else min(whole, max(most, padded(context_length)))
 
 
@@ -103,7 +103,7 @@ def held(facts: "ModelFacts", kv_type: "KVCacheType", limit: int, parallel: int,
         many = int(left / (whole - window)) // PADDING * PADDING
         if many >= 2 * shorter:
             return many
-    return int(elements / whole) // PADDING * PADDING
+    return int(elements / whole) if in_rows(facts) else int(elements / whole) // PADDING * PADDING
 
 
 def state_bytes(facts: "ModelFacts", kv_type: "KVCacheType", tokens: int) -> int:

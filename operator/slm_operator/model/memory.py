@@ -9,7 +9,7 @@ depends on the architecture is already counted in the header's facts. Bytes thro
 from dataclasses import dataclass
 from typing import Final
 
-from slm_contract import kv, pictures
+from slm_contract import kv, pictures, steps
 from slm_contract.config import KVCacheType
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import MIB, human_bytes
@@ -27,8 +27,10 @@ VOCABULARY_BYTES: Final = 384
 """What one token of the vocabulary takes in the tokenizer's tables, of llama.cpp and of ours."""
 CONSTRAINT_BYTES: Final = 496
 """And in the tables by which answers are constrained."""
-SESSION_BYTES: Final = 36 * MIB
-"""Of onnxruntime, on top: its library, the graph's objects, and what its arena keeps beside a step's largest moment."""
+SESSION_BYTES: Final = 22 * MIB
+"""Of onnxruntime, on top: its library and the graph's objects."""
+TOKENIZER_BYTES: Final = 1024
+"""Of one token, on top, of a model of ONNX: in the tables of its own tokenizer, which knows each merge."""
 MARGIN: Final = 0.10
 """On top of the sum: allocators, threads, requests in flight."""
 LEAST_MARGIN: Final = 64 * MIB
@@ -114,7 +116,9 @@ def recurrent_bytes(facts: ModelFacts, parallel: int) -> int:
 
 
 def _process_bytes(facts: ModelFacts) -> int:
-    return PROCESS_BYTES + (SESSION_BYTES if facts.format == "ONNX" else 0)
+    if facts.format != "ONNX":
+        return PROCESS_BYTES
+    return PROCESS_BYTES + SESSION_BYTES + facts.vocab_size * TOKENIZER_BYTES
 
 
 def output_bytes(facts: ModelFacts, sequences: int) -> int:
@@ -142,7 +146,7 @@ def compute_bytes(
     """
     tokens = max(batch, parallel)
     if facts.format == "ONNX":
-        return _graph_bytes(facts, tokens, facts.vocab_size)
+        return _graph_bytes(facts, steps.graph_tokens(facts.vocab_size, batch, parallel), facts.vocab_size)
     rows = min(max(parallel, OUTPUT_ROWS), tokens)
     elements = _activations(facts)
     if not flash_attention and kv.kv_elements(facts):
@@ -156,7 +160,7 @@ def compute_bytes(
 
 
 def _graph_bytes(facts: ModelFacts, tokens: int, outputs: int) -> int:
-    """What onnxruntime's arena comes to: a graph makes logits of all its tokens, and keeps a block's results for the next.
+    """What a step of a graph comes to: it makes logits of all its tokens, and keeps a block's results for the next.
 
     Attention makes no scores of all heads over all that was read: it goes through keys and values block by block.
     """
