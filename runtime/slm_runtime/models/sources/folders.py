@@ -22,7 +22,8 @@ GRAPH: Final = "model.onnx"
 EXPORTED: Final = "onnx"
 """Where exporters put their graphs, below what these go with."""
 _TEXTS: Final = re.compile(
-    r"(?:[^/]+\.(?:json|jinja)|(?:vocab|merges)\.txt|(?:tokenizer|spiece|sentencepiece\.bpe)\.model|[0-9]_[^/]+/config\.json)"
+    r"(?:[^/]+\.(?:json|jinja)|(?:vocab|merges)\.txt|(?:tokenizer|spiece|sentencepiece\.bpe)\.model|[0-9]_[^/]+/config\.json"
+    r"|additional_chat_templates/[^/]+\.jinja)"
 )
 """Configuration, template and tokenizer, and the modules of a sentence transformer: they are read whole."""
 
