@@ -99,7 +99,7 @@ def local_model(path: Path, asked: Asked = LATEST) -> RemoteModel:
         return RemoteModel((RemoteFile(path.name, PlainFile(path.name, FileBlob(path))),))
     root = path if path.is_dir() else path.parents[1] if path.parent.name == EXPORTED else path.parent
     if not path.exists():
-        raise SourceNotFound(f"There is no {path}.", "Name a GGUF file, a folder of ONNX, or a URI.")
+        raise SourceNotFound(f"There is no file {path}.", "Name a GGUF file, a folder of ONNX, or a URI.")
     found = (each for each in root.rglob("*") if each.is_file())
     listed = [Listed(each.relative_to(root).as_posix(), each.stat().st_size) for each in found]
     chosen = choose_model(
