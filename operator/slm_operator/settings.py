@@ -1,11 +1,12 @@
 """The operator's own configuration: frozen data, read once from the chart's ConfigMap by `config`."""
 
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from slm_contract.config import EngineName, Quantization
+from slm_contract.config import EngineName, ModelFormat, Quantization
 
 DEFAULT_USER: Final = 65532
 FAST_ON_CPUS: Final = (
@@ -61,7 +62,8 @@ class HardwareClass(SettingsModel):
     image_required: bool = False
     """True where the default image lacks this hardware's libraries: without an image of its own the class is passed
     over, rather than have a pod hold an accelerator and compute on the CPU."""
-    engine: EngineName = EngineName.LLAMA_CPP
+    engines: tuple[EngineName, ...] = ()
+    """Engines that its image has; empty: LlamaCpp, and on CPUs OnnxRuntime too, as the default image has them."""
     provider: str = "cpu"
     gpu_layers: int = 0
     quantizations: tuple[Quantization, ...] = Field(default=FAST_ON_CPUS, min_length=1, max_length=16)
@@ -93,6 +95,23 @@ class HardwareClass(SettingsModel):
                 f"{self.name}: a class asks by resource or by resourceClaimTemplate, not by both"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_engine(cls, values: Any) -> Any:
+        """Earlier versions had `engine`, of which there was one."""
+        if not isinstance(values, Mapping) or "engine" not in values:
+            return values
+        rest = {key: value for key, value in values.items() if key != "engine"}
+        return {"engines": (values["engine"],), **rest}
+
+    @property
+    def runs(self) -> tuple[EngineName, ...]:
+        """Engines that can run a model on it."""
+        if self.engines:
+            return self.engines
+        usual = (EngineName.LLAMA_CPP,)
+        return (*usual, EngineName.ONNX_RUNTIME) if self.provider == "cpu" else usual
 
 
 class EnvVar(SettingsModel):
@@ -142,6 +161,7 @@ class CatalogVariant(SettingsModel):
     """Number format that it is in: it is taken where a spec asks for that. None: where a spec asks for none."""
     source: str
     sha256: Annotated[str, Field(pattern="^[a-f0-9]{64}$")] | None = None
+    format: ModelFormat = ModelFormat.AUTO
 
 
 class CatalogEntry(SettingsModel):
@@ -149,6 +169,7 @@ class CatalogEntry(SettingsModel):
 
     source: str
     sha256: Annotated[str, Field(pattern="^[a-f0-9]{64}$")] | None = None
+    format: ModelFormat = ModelFormat.AUTO
     variants: tuple[CatalogVariant, ...] = ()
     quantization: str | None = None
     parameters: str | None = None

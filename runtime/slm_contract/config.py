@@ -113,6 +113,8 @@ class ModelConfig(ContractModel):
         What is to be chosen from counts, not what was chosen: it stays the same when that is known.
         """
         asked = f"{self.source}\n{self.sha256 or ''}"
+        if self.format is ModelFormat.ONNX:
+            asked += f"\n{self.format.value}"
         if self.part is not None:
             asked += f"\n{self.part.value}"
         if self.auto is not None:

@@ -8,8 +8,8 @@ if TYPE_CHECKING:  # not imported: in the engine's process they would take time 
 
 PADDING: Final = 256
 """Cells that a cache is padded to."""
-BYTES_PER_ELEMENT: Final = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
-"""By the names of KVCacheType. Blocks of 32 numbers with their scale."""
+BYTES_PER_ELEMENT: Final = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+"""By the names of KVCacheType, and those of graphs. Blocks of 32 numbers with their scale."""
 MOST_SEQUENCES: Final = 256
 """That an engine numbers."""
 STATE_BYTES: Final = 4
@@ -24,6 +24,11 @@ def kv_elements(facts: "ModelFacts") -> int:
     if facts.kv_elements is not None:
         return facts.kv_elements
     return sum(facts.kv_heads) * (facts.key_length + facts.value_length)
+
+
+def element_bytes(facts: "ModelFacts", kv_type: "KVCacheType") -> float:
+    """Of one number: as the model's own graph has it, where it says so, else as whoever serves chose."""
+    return BYTES_PER_ELEMENT[facts.kv_type or kv_type.value]
 
 
 def windows(parallel: int) -> int:
@@ -52,7 +57,7 @@ def cache_bytes(facts: "ModelFacts", kv_type: "KVCacheType", cells: int, paralle
     whole, window = kv_elements(facts), facts.window_kv_elements
     shorter = windowed(facts, cells, parallel, batch)
     elements = cells * whole if shorter is None else cells * (whole - window) + shorter * window
-    return elements * BYTES_PER_ELEMENT[kv_type]
+    return elements * element_bytes(facts, kv_type)
 
 
 def cells(
@@ -73,12 +78,20 @@ def cells(
     """
     whole = padded(context_length * parallel)
     most = None if limit is None else held(facts, kv_type, limit, parallel, batch)
+    if in_rows(facts):
+        rows = parallel if most is None else min(parallel, max(most // context_length, 1))
+        return context_length * rows
     return whole if most is None else min(whole, max(most, padded(context_length)))
+
+
+def in_rows(facts: "ModelFacts") -> bool:
+    """Whether each request has cells of its own, a row of the context's whole length; else all share what there is."""
+    return facts.format == "ONNX"
 
 
 def held(facts: "ModelFacts", kv_type: "KVCacheType", limit: int, parallel: int, batch: int) -> int | None:
     """Cells that a limit in bytes holds, in whole paddings; None: any number, for no block keeps what it no longer sees."""
-    elements = limit / BYTES_PER_ELEMENT[kv_type]
+    elements = limit / element_bytes(facts, kv_type)
     whole, window = kv_elements(facts), facts.window_kv_elements
     if not whole:
         return None
@@ -90,14 +103,14 @@ def held(facts: "ModelFacts", kv_type: "KVCacheType", limit: int, parallel: int,
         many = int(left / (whole - window)) // PADDING * PADDING
         if many >= 2 * shorter:
             return many
-    return int(elements / whole) // PADDING * PADDING
+    return int(elements / whole) if in_rows(facts) else int(elements / whole) // PADDING * PADDING
 
 
 def state_bytes(facts: "ModelFacts", kv_type: "KVCacheType", tokens: int) -> int:
     """What a snapshot of so many tokens holds of a model whose sequences can't be cut."""
     window = facts.window_kv_elements
     elements = tokens * (kv_elements(facts) - window) + min(tokens, facts.sliding_window or tokens) * window
-    return int(elements * BYTES_PER_ELEMENT[kv_type]) + facts.recurrent_elements * STATE_BYTES
+    return int(elements * element_bytes(facts, kv_type)) + facts.recurrent_elements * STATE_BYTES
 
 
 def snapshot_room(state: int, parallel: int) -> int:

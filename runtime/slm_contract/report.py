@@ -136,6 +136,10 @@ class ModelFacts(ContractModel):
     """Blocks that keep a state of a sequence, of one size whatever its length."""
     recurrent_elements: int = 0
     """Numbers of that state, of all blocks."""
+    kv_type: str | None = None
+    """Number format of keys and values, where the graph says it: `f32`, `f16` or `bf16`; None: who serves chooses."""
+    resident_bytes: int | None = None
+    """What the weights take in memory, where kernels lay them out anew at load; None: as in the file."""
     activations: int | None = None
     """The most numbers that exist for one token of a step at once; None: an earlier report."""
     has_chat_template: bool = False

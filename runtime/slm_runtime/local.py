@@ -13,9 +13,11 @@ from pydantic import ValidationError
 from slm_contract.config import AdapterConfig, AuthMode, ModelConfig, Part, RuntimeConfig
 from slm_runtime.errors import ConfigError
 from slm_runtime.fetching.fetch import Fetch, check_kind
-from slm_runtime.fetching.inspect import inspect_file
+from slm_runtime.fetching.headers import remote_facts
+from slm_runtime.fetching.inspect import local_model
 from slm_runtime.models.folder import ModelFolder, storage_errors
 from slm_runtime.models.sources.address import is_loopback
+from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 
@@ -98,9 +100,11 @@ def _uri(named: str) -> str:
 
 
 def _link(model: ModelConfig, path: Path, places: Places) -> None:
-    facts = inspect_file(path)
+    remote = local_model(path, Asked.by(model))
+    facts = remote_facts(remote, places.identities)
     check_kind(facts, model)
     folder = ModelFolder(places.model_dir, model)
     with storage_errors(folder.path), folder.locked():
-        folder.link(facts.file_name, path)
+        for each in remote.files:
+            folder.link(each.path, Path(each.artifact.payload.where))
         folder.publish(facts)

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from slm_contract.config import EngineName, Quantization
+from slm_contract.config import EngineName, ModelFormat, Quantization
 from slm_operator.settings import (
     CatalogEntry,
     CatalogVariant,
@@ -77,9 +77,13 @@ def wire_names(model: type[SettingsModel]) -> set[str]:
 
 
 def test_the_schema_of_a_class_is_that_of_the_code() -> None:
-    assert set(definition("hardwareClass")["properties"]) == wire_names(HardwareClass) - {"name"} | {"order"}
+    assert set(definition("hardwareClass")["properties"]) == wire_names(HardwareClass) - {"name"} | {
+        "order",
+        "engine",
+    }
     assert set(definition("toleration")["properties"]) == wire_names(Toleration)
-    assert definition("hardwareClass")["properties"]["engine"]["enum"] == [name.value for name in EngineName]
+    assert definition("engine")["enum"] == [name.value for name in EngineName]
+    assert definition("format")["enum"] == [each.value for each in ModelFormat]
 
 
 def test_the_schema_of_fetches_and_catalog_is_that_of_the_code() -> None:

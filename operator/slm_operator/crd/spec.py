@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
-from slm_contract.config import AuthMode, KVCacheType, ModelFormat, Quantization
+from slm_contract.config import AuthMode, EngineName, KVCacheType, ModelFormat, Quantization
 from slm_operator.crd.base import (
     ApiModel,
     Duration,
@@ -58,7 +58,7 @@ class ModelVariant(ApiModel):
     sha256: Sha256 | None = None
     """Checksum of this artifact."""
     format: ModelFormat = ModelFormat.AUTO
-    """Format of this artifact; `Auto` reads it from the file."""
+    """Format of this artifact; `Auto` takes what the source has: a GGUF file, else a folder of ONNX."""
     quantization: WantedQuantization | None = None
     """Number format that this artifact is served in, as `model.quantization`, which says nothing of it."""
 
@@ -109,6 +109,16 @@ class Model(ApiModel):
                 "an encrypted model never lies on a volume in plain, so that nothing can be derived of it there: leave out "
                 "quantization, and encrypt the model in the format that is wanted",
             ),
+            rule(
+                "self.format != 'ONNX' || !has(self.quantization) && !has(self.projector) && !has(self.decryption) && "
+                "(!has(self.adapters) || size(self.adapters) == 0)",
+                "quantization, projector, decryption and adapters are of GGUF files: leave them out, or name such a file",
+            ),
+            rule(
+                "self.format != 'ONNX' || !self.source.startsWith('https://') && !self.source.startsWith('ollama://')",
+                "a model of ONNX is a folder, which can't be listed there: write hf://, s3://, gs://, az://, oci://, "
+                "pvc:// or pypi://",
+            ),
         )
     )
 
@@ -121,7 +131,8 @@ class Model(ApiModel):
     sha256: Sha256 | None = None
     """Checksum of the model file, as the source has it; one that doesn't match is never served."""
     format: ModelFormat = ModelFormat.AUTO
-    """Format of the model file; `Auto` reads it from the file."""
+    """Format of the model: a GGUF file, or a folder of ONNX (graph, weights beside it, tokenizer, configuration) as
+    onnxruntime-genai's builder or Hugging Face's exporters write it. `Auto` takes what the source has, GGUF of both."""
     quantization: WantedQuantization | None = None
     """Number format that the model is served in: of several that the source has, the file of that name is taken; where it
     has only a larger one (F32, F16, BF16 or Q8_0), this is derived of that after the fetch. `Auto` takes the best for the
@@ -174,7 +185,8 @@ class Model(ApiModel):
 
 class Engine(StrEnum):
     AUTO = "Auto"
-    LLAMA_CPP = "LlamaCpp"
+    LLAMA_CPP = EngineName.LLAMA_CPP.value
+    ONNX_RUNTIME = EngineName.ONNX_RUNTIME.value
 
 
 class FlashAttention(StrEnum):
@@ -223,7 +235,8 @@ class Runtime(ApiModel):
     )
 
     engine: Engine = Engine.AUTO
-    """Engine that runs the model; `Auto` takes the one of the hardware class."""
+    """Engine that runs the model; `Auto` takes what the model's format asks for: LlamaCpp runs GGUF, OnnxRuntime ONNX. A
+    class whose image lacks it is passed over."""
     image: (
         Annotated[
             str,
@@ -412,7 +425,16 @@ class Spec(ApiModel):
                 "self.model.variants.map(each, each.source) : []))"
                 ".all(each, each.startsWith('oci://') || each.startsWith('catalog://'))",
                 "cache.mode Image mounts images out of registries: write oci:// sources, or another mode",
-            )
+            ),
+            rule(
+                "self.model.format != 'ONNX' || self.runtime.engine != 'LlamaCpp' && !has(self.runtime.kvCacheType)",
+                "OnnxRuntime runs ONNX, with keys and values as the graph has them: leave out runtime.kvCacheType, and "
+                "runtime.engine too",
+            ),
+            rule(
+                "self.model.format != 'GGUF' || self.runtime.engine != 'OnnxRuntime'",
+                "OnnxRuntime runs no GGUF: leave out runtime.engine, or name a folder of ONNX",
+            ),
         )
     )
 

@@ -96,7 +96,9 @@ class ModelStatus(ApiModel):
     signed_by: Text | None = None
     """Fingerprint of the key or certificate that signed what the source has, once that has been verified."""
     format: Annotated[str, Field(max_length=32)] | None = None
-    """Its format."""
+    """Its format: `GGUF` or `ONNX`."""
+    engine: Annotated[str, Field(max_length=32)] | None = None
+    """Engine that runs it."""
     architecture: Annotated[str, Field(max_length=128)] | None = None
     """The architecture that its header names."""
     quantization: Annotated[str, Field(max_length=64)] | None = None

@@ -2,13 +2,14 @@
 
 The formulas follow llama.cpp at the commit that the runtime carries, set up as the runtime does it: one unified KV cache of
 `parallel` sequences, padded to 256 cells, sliding windows only as far as they reach, flash attention, a step's tokens in one
-graph. What depends on the architecture is already counted in the header's facts. Bytes throughout.
+graph. Of ONNX they follow onnxruntime: a row of the KV cache a sequence, and weights as its kernels lay them out. What
+depends on the architecture is already counted in the header's facts. Bytes throughout.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from slm_contract import kv, pictures
+from slm_contract import kv, pictures, steps
 from slm_contract.config import KVCacheType
 from slm_contract.report import ModelFacts
 from slm_operator.crd.quantities import MIB, human_bytes
@@ -26,6 +27,10 @@ VOCABULARY_BYTES: Final = 384
 """What one token of the vocabulary takes in the tokenizer's tables, of llama.cpp and of ours."""
 CONSTRAINT_BYTES: Final = 496
 """And in the tables by which answers are constrained."""
+SESSION_BYTES: Final = 22 * MIB
+"""Of onnxruntime, on top: its library and the graph's objects."""
+TOKENIZER_BYTES: Final = 1024
+"""Of one token, on top, of a model of ONNX: in the tables of its own tokenizer, which knows each merge."""
 MARGIN: Final = 0.10
 """On top of the sum: allocators, threads, requests in flight."""
 LEAST_MARGIN: Final = 64 * MIB
@@ -37,7 +42,8 @@ class Estimate:
 
     context_length: int
     parallel: int
-    kv_type: KVCacheType
+    kv_type: str
+    """Number format of keys and values."""
     kv_cells: int
     """Tokens that the KV cache holds at once, of all sequences."""
     weights: int
@@ -81,7 +87,7 @@ class Estimate:
             tokens = f"{self.kv_cells} tokens at once of {tokens}"
         parts = [f"weights {human_bytes(self.weights)}"]
         if self.kv_cache:
-            parts.append(f"KV cache {human_bytes(self.kv_cache)} ({tokens}, {self.kv_type.value})")
+            parts.append(f"KV cache {human_bytes(self.kv_cache)} ({tokens}, {self.kv_type})")
         if self.recurrent_state:
             parts.append(f"recurrent state {human_bytes(self.recurrent_state)} ({self.parallel} sequences)")
         if self.snapshots:
@@ -109,6 +115,12 @@ def recurrent_bytes(facts: ModelFacts, parallel: int) -> int:
     return parallel * facts.recurrent_elements * FLOAT
 
 
+def _process_bytes(facts: ModelFacts) -> int:
+    if facts.format != "ONNX":
+        return PROCESS_BYTES
+    return PROCESS_BYTES + SESSION_BYTES + facts.vocab_size * TOKENIZER_BYTES
+
+
 def output_bytes(facts: ModelFacts, sequences: int) -> int:
     """A row of logits a sequence, where the engine hands them out."""
     return sequences * facts.vocab_size * FLOAT
@@ -133,6 +145,8 @@ def compute_bytes(
     logits are made. Without flash attention the scores of every head over all cells exist, too, and the mask is in floats.
     """
     tokens = max(batch, parallel)
+    if facts.format == "ONNX":
+        return _graph_bytes(facts, steps.graph_tokens(facts.vocab_size, batch, parallel), facts.vocab_size)
     rows = min(max(parallel, OUTPUT_ROWS), tokens)
     elements = _activations(facts)
     if not flash_attention and kv.kv_elements(facts):
@@ -143,6 +157,14 @@ def compute_bytes(
     logits = (rows * facts.vocab_size + (rows + tokens) * facts.embedding_length) * FLOAT
     state = recurrent_bytes(facts, parallel) // max(facts.recurrent_blocks, 1)
     return max(elements * tokens * FLOAT + mask, logits) + state
+
+
+def _graph_bytes(facts: ModelFacts, tokens: int, outputs: int) -> int:
+    """What a step of a graph comes to: it makes logits of all its tokens, and keeps a block's results for the next.
+
+    Attention makes no scores of all heads over all that was read: it goes through keys and values block by block.
+    """
+    return tokens * (outputs + 2 * _activations(facts)) * FLOAT
 
 
 def _activations(facts: ModelFacts) -> int:
@@ -174,6 +196,10 @@ def encoder_tokens(context_length: int, batch: int) -> int:
 
 def encoder_compute_bytes(facts: ModelFacts, tokens: int, *, flash_attention: bool = True) -> int:
     """The compute buffers of a step in which every token sees every other: the mask is a square, one for each reach."""
+    if facts.format == "ONNX":
+        return (
+            _graph_bytes(facts, tokens, facts.embedding_length) + facts.head_count * tokens * tokens * FLOAT
+        )
     masks = (2 if facts.sliding_window else 1) * tokens * tokens * (2 if flash_attention else FLOAT)
     elements = _activations(facts)
     if not flash_attention:
@@ -214,14 +240,14 @@ def estimate(
     return Estimate(
         context_length=context_length,
         parallel=parallel,
-        kv_type=kv_type,
+        kv_type=facts.kv_type or kv_type.value,
         kv_cells=cells,
-        weights=facts.weights_bytes,
+        weights=facts.weights_bytes if facts.resident_bytes is None else facts.resident_bytes,
         kv_cache=int(kv.cache_bytes(facts, kv_type, cells, parallel, batch)),
         recurrent_state=recurrent_bytes(facts, parallel),
         compute=compute_bytes(facts, cells, parallel, batch, flash_attention=flash_attention),
         outputs=output_bytes(facts, kv.windows(parallel) if windowed else parallel),
-        process=PROCESS_BYTES + facts.vocab_size * (VOCABULARY_BYTES + CONSTRAINT_BYTES),
+        process=_process_bytes(facts) + facts.vocab_size * (VOCABULARY_BYTES + CONSTRAINT_BYTES),
         snapshots=snapshot_bytes(facts, kv_type, context_length, cells, parallel, batch),
         projector_weights=0 if projector is None else projector.weights_bytes,
         projector_compute=0 if projector is None else picture_bytes(projector) + pictures.ROOM,
@@ -236,13 +262,13 @@ def _encoder_estimate(
     return Estimate(
         context_length=context_length,
         parallel=ENCODER_INPUTS,
-        kv_type=kv_type,
+        kv_type=facts.kv_type or kv_type.value,
         kv_cells=0,
-        weights=facts.weights_bytes,
+        weights=facts.weights_bytes if facts.resident_bytes is None else facts.resident_bytes,
         kv_cache=0,
         recurrent_state=0,
         compute=encoder_compute_bytes(facts, tokens, flash_attention=flash_attention),
         outputs=encoder_output_bytes(facts, tokens),
-        process=PROCESS_BYTES + facts.vocab_size * VOCABULARY_BYTES,
+        process=_process_bytes(facts) + facts.vocab_size * VOCABULARY_BYTES,
         plain=facts.size_bytes if facts.encrypted else 0,
     )

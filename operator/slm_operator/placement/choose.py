@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from slm_contract.config import ModelConfig, Quantization
+from slm_contract.config import EngineName, ModelConfig, ModelFormat, Quantization
 from slm_contract.context import longest_context
 from slm_contract.report import ModelFacts
 from slm_operator.crd.cache import CacheMode
@@ -12,6 +12,7 @@ from slm_operator.crd.quantities import parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import AUTO, Engine, FlashAttention, Hardware
 from slm_operator.model.catalog import entry_of
+from slm_operator.model.engines import engine_of, format_of, unmet
 from slm_operator.model.fit import Fit, fit
 from slm_operator.model.formats import explained, smaller
 from slm_operator.model.memory import DEFAULT_BATCH, DEFAULT_PARALLEL
@@ -55,18 +56,19 @@ def artifact_for(
     """The variant for the class, else for its family, else the model itself; what the catalog has for it."""
     model = resource.spec.model
     chosen = _variant(model.variants, hardware_class) or model
-    source, sha256, wanted = chosen.source, chosen.sha256, chosen.quantization
+    source, sha256, wanted, named = chosen.source, chosen.sha256, chosen.quantization, chosen.format
     auto = hardware_class.quantizations if wanted == AUTO else None
     quantization = wanted if isinstance(wanted, Quantization) else None
     entry = entry_of(source, catalog)
     if entry is not None:
         listed = _listed(entry, hardware_class, auto or ((quantization,) if quantization else ()))
         source, sha256 = listed.source, sha256 or listed.sha256
+        named = listed.format if named is ModelFormat.AUTO else named
     return ModelConfig(
         name=resource.model_name,
         source=source,
         sha256=sha256,
-        format=chosen.format,
+        format=named,
         quantization=quantization,
         auto=auto,
         verification=None if model.verification is None else model.verification.config,
@@ -261,12 +263,9 @@ def _hold(
 ) -> Placement | Rejected:
     """Hold one class against engine, nodes and memory; one that is in use isn't asked for its nodes again."""
     spec, chosen = resource.spec, candidate.hardware_class
-    if spec.runtime.engine not in {Engine.AUTO, chosen.engine}:
-        return Rejected(
-            hardware=chosen.name,
-            cause=Cause.NO_ARTIFACT,
-            reason=f"it runs {chosen.engine.value}, the spec asks for {spec.runtime.engine.value}",
-        )
+    unrun = _unrun(resource, candidate, facts.get(candidate.artifact.key))
+    if unrun is not None:
+        return unrun
     asked = _as_asked(resource, chosen)
     available, seen = _memory(snapshot.nodes, asked, spec.hardware)
     if seen is not None and not standing:
@@ -338,6 +337,34 @@ def _hold(
     if not fitted.fits and (given is None or smaller(artifact, header)):
         return Rejected(hardware=chosen.name, cause=Cause.NO_MEMORY, reason=fitted.explanation)
     return Placement(rejected=(), selected=candidate, reason=reason, fit=fitted, headers=headers)
+
+
+def _unrun(resource: SLMDeployment, candidate: Candidate, header: ModelFacts | None) -> Rejected | None:
+    """Why no engine of a class can run its artifact as the spec asks; None: one can, or it isn't known yet."""
+    asked, chosen, artifact = resource.spec.runtime.engine, candidate.hardware_class, candidate.artifact
+    has = " and ".join(each.value for each in chosen.runs)
+    engine, known = engine_of(artifact, header), format_of(artifact, header)
+    said = f"its artifact is {known}, which {engine} runs"
+    kept = None if header is None else header.kv_type
+    missing = None if engine is None else unmet(resource.spec, artifact, engine, kept)
+    if asked is not Engine.AUTO and EngineName(asked) not in chosen.runs:
+        reason = f"it runs {has}, the spec asks for {asked.value}"
+    elif engine is None:
+        return None
+    elif asked not in {Engine.AUTO, engine}:
+        reason = f"{said}, and the spec asks for {asked.value}"
+    elif engine not in chosen.runs:
+        reason = f"{said}, and its image has {has}"
+    elif missing is not None:
+        reason = f"{said}, and {missing}"
+    else:
+        return None
+    return Rejected(
+        hardware=chosen.name,
+        cause=Cause.NO_ENGINE,
+        reason=reason,
+        format=None if header is None else header.format,
+    )
 
 
 def _with_companions(candidate: Candidate, resource: SLMDeployment) -> tuple[Candidate, ...]:

@@ -16,6 +16,8 @@ class Cause(StrEnum):
     """What its model and the adapters are doesn't go together."""
     PROJECTOR_MISMATCH = "ProjectorMismatch"
     """What its model and the projector are doesn't go together."""
+    NO_ENGINE = "NoEngine"
+    """Its image lacks the engine that its artifact needs, or that lacks what the spec asks for."""
     NO_NODES = "NoNodes"
     NO_IMAGE = "NoImage"
     NO_MEMORY = "NoMemory"
@@ -41,9 +43,11 @@ class Rejected(Kept):
     """Tokens that its model can hold, where more were asked for."""
     underived: str | None = None
     """Number format that its image would serve, where another one is to be derived of it."""
+    format: str | None = None
+    """Format of its artifact, by its header, where that has a say in which engine runs it."""
 
     @property
     def by_header(self) -> bool:
         """Whether it was passed over for what its model's header says."""
-        told = (self.longest_context, self.underived)
+        told = (self.longest_context, self.underived, self.format)
         return self.cause in _BY_HEADER or any(each is not None for each in told)

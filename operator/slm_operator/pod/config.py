@@ -16,6 +16,7 @@ from slm_operator.crd.prompt import Prompt
 from slm_operator.crd.quantities import parse_duration, parse_quantity
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import FlashAttention, Speculation
+from slm_operator.model.engines import engine_of
 from slm_operator.revision.revision import Revision
 
 _DEFAULTS: Final = RuntimeConfig(model=ModelConfig(name="-", source="-"))
@@ -37,7 +38,7 @@ def runtime_config(resource: SLMDeployment, revision: Revision) -> RuntimeConfig
         model=revision.artifact,
         adapters=revision.adapters or None,
         projector=revision.projector,
-        engine=chosen.engine,
+        engine=engine_of(revision.artifact, revision.artifact_facts) or _DEFAULTS.engine,
         hardware=HardwareConfig(
             hardware_class=chosen.name,
             provider=chosen.provider,

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from slm_contract.config import ModelFormat
 from slm_operator.crd.resource import SLMDeployment
 from slm_operator.crd.spec import Model, Spec
 from slm_operator.digest import digest
 from slm_operator.model.catalog import entries
 from slm_operator.settings import DEFAULT_USER, HardwareClass, Settings
 
-_NOT_OF_THE_POD: Final = ("image", "family", "provisionable", "quantizations", "reserved_memory")
+_NOT_OF_THE_POD: Final = ("image", "family", "engines", "provisionable", "quantizations", "reserved_memory")
 
 
 def spec_digest(resource: SLMDeployment) -> str:
@@ -60,6 +61,7 @@ def placement_digest(spec: Spec) -> str:
                 each.model_dump(mode="json", exclude_defaults=True) for each in hardware.tolerations
             ],
             "engine": spec.runtime.engine,
+            **({"format": spec.model.format} if spec.model.format is ModelFormat.ONNX else {}),
             "model": spec.model.model_dump(
                 mode="json",
                 include={

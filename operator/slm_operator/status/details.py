@@ -16,6 +16,7 @@ from slm_operator.crd.status import (
     ProjectorStatus,
     Rejection,
 )
+from slm_operator.model.engines import ENGINES
 from slm_operator.model.source import file_name, public
 from slm_operator.revision.revision import Revision
 from slm_operator.status.view import View
@@ -39,6 +40,7 @@ def model(view: View) -> ModelStatus:
             sha256=facts.sha256 or live.sha256,
             signed_by=(facts.signed_by or live.signed_by) if view.artifact.verification else None,
             format=facts.format,
+            engine=ENGINES[facts.format].value,
             architecture=facts.architecture[:128],
             quantization=facts.quantization[:64] if facts.quantization else None,
             size_bytes=facts.size_bytes,

@@ -64,6 +64,9 @@ def look(
     given_up = {**barred, name: _refused(name, after, words)}
     if place(snapshot, resource, facts, barred=given_up).selected is None:
         return Patience(others, barred, wait=until)
+    if name in barred:
+        # Given up before, when the header of the next one's artifact had yet to be read.
+        return Patience(others, barred, leave=True, wait=until)
     opened = ours or Attempt(
         hardware_class=name,
         artifact=current.artifact.source,

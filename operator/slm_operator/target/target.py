@@ -306,6 +306,15 @@ def _nowhere(placement: Placement, resource: SLMDeployment) -> Fault:
             "ModelReady",
             stalled=True,
         )
+    if Cause.NO_ENGINE in causes:
+        return Fault(
+            "NoEngine",
+            placement.reason,
+            "leave out spec.runtime.engine and what the engine hasn't, or name the model in another format, for a class in "
+            "spec.model.variants",
+            "Placed",
+            stalled=True,
+        )
     too_short = [each.longest_context for each in placement.rejected if each.longest_context is not None]
     if too_short:
         return Fault(

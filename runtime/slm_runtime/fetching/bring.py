@@ -17,6 +17,7 @@ from slm_runtime.fetching.progress import Progress, Share
 from slm_runtime.fetching.transfer import Transfer
 from slm_runtime.models.encrypted import is_encrypted
 from slm_runtime.models.folder import ModelFolder, VerifiedFile, storage_errors
+from slm_runtime.models.sources.folders import is_graph
 from slm_runtime.models.sources.remote import RemoteFile
 
 MAGIC_BYTES: Final = 4096
@@ -163,7 +164,8 @@ class Bring:
         artifact = self._file.artifact
         small = (artifact.payload.size or 0) <= self._block
         path = self._file.path
-        if small or is_encrypted(path) or not (self._main or path.endswith(".gguf")):
+        main = self._main and not is_graph(path)
+        if small or is_encrypted(path) or not (main or path.endswith(".gguf")):
             return
         with artifact.head(MAGIC_BYTES) as (chunks, _):
             start = next(chunks, b"")

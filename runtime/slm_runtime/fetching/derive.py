@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from slm_contract.config import Quantization
 from slm_contract.report import ModelFacts
 from slm_contract.source import ModelFile
-from slm_runtime.errors import QuantizationFailed
+from slm_runtime.errors import QuantizationFailed, UnsupportedFormat
 from slm_runtime.fetching.headers import remote_facts
 from slm_runtime.fetching.progress import Progress
 from slm_runtime.fetching.quantize import Quantizer
@@ -36,9 +36,15 @@ def plan(
         source = remote_facts(remote, identities, Path(scratch))
         if source.kind != "model":
             return source
+        if source.format != "GGUF" and asked.strict:
+            raise UnsupportedFormat(
+                f"The source is a folder of {source.format}, which is served in the number formats that its graph has"
+                f" ({source.quantization}): {asked.formats[0].value} is llama.cpp's.",
+                "Leave spec.model.quantization out, or name the source of a GGUF file.",
+            )
         offered = remote.offered or ((source.quantization,) if source.quantization else ())
         source = source.model_copy(update={"offered": offered})
-        wanted = to_derive(source, asked.formats, strict=asked.strict)
+        wanted = None if source.format != "GGUF" else to_derive(source, asked.formats, strict=asked.strict)
         if wanted is None:
             return source
         weights = (quantizer or Quantizer()).weigh(Path(scratch) / source.file_name, wanted)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import AbstractContextManager, ExitStack
 from typing import Final, NamedTuple
 
-from slm_contract.config import AdapterConfig, ModelConfig, PromptConfig
+from slm_contract.config import AdapterConfig, ModelConfig, ModelFormat, PromptConfig
 from slm_contract.report import WITH_ARTICLE, Kind, ModelFacts
 from slm_contract.source import ModelFile, SourcePin
 from slm_runtime.errors import (
@@ -32,8 +32,8 @@ from slm_runtime.fetching.quantize import Quantizer
 from slm_runtime.fetching.transfer import CONNECTIONS, Transfer
 from slm_runtime.fetching.verification import Verification, VerifiedSignature, digests_of
 from slm_runtime.models.encrypted import PlainVolume, changed_at, in_plain, is_encrypted
-from slm_runtime.models.facts import model_facts
 from slm_runtime.models.folder import FetchedModel, ModelFolder, SourceState, VerifiedFile, storage_errors
+from slm_runtime.models.formats import read_facts
 from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.remote import RemoteModel
 from slm_runtime.models.sources.resolve import open_as_pinned, open_model
@@ -325,13 +325,14 @@ class Fetch:
                 plain = in_plain(path, self.folder.chunks(path), file.size_bytes, identities)
                 chunks, size = stack.enter_context(plain)
                 opened.append((path, size, chunks))
-            facts = model_facts(opened, remote.adapters)
+            facts = read_facts(opened, remote.adapters)
         check_kind(facts, self.model)
         listed = tuple(
             ModelFile(path=path, size_bytes=file.size_bytes, sha256=file.sha256)
             for path, file in zip(paths, files, strict=True)
         )
-        said = {"sha256": files[0].sha256, "files": listed, "pin": remote.pin}
+        opened_first = next(each.sha256 for each in listed if each.path == facts.file_name)
+        said = {"sha256": opened_first, "files": listed, "pin": remote.pin}
         return facts.model_copy(update={**said, "encrypted": any(map(is_encrypted, paths))})
 
 
@@ -343,7 +344,8 @@ def check_kind(facts: ModelFacts, model: ModelConfig) -> None:
     InvalidModel
         It is an adapter or a projector in a model's place, or the other way about.
     UnsupportedFormat
-        It belongs to a model and is encrypted: there is one place for what is in plain, and the model's.
+        It is of another format than the one that is asked for; or it belongs to a model and is encrypted: there is one place
+        for what is in plain, and the model's.
     """
     name, found = facts.file_name, facts.kind
     wanted: Kind = "projector" if model.part else "adapter" if isinstance(model, AdapterConfig) else "model"
@@ -352,6 +354,17 @@ def check_kind(facts: ModelFacts, model: ModelConfig) -> None:
             f"{name} is {WITH_ARTICLE[found]}, and {WITH_ARTICLE[wanted]} is wanted.",
             "Name the model in spec.model.source, its adapters in spec.model.adapters, and its projector in"
             " spec.model.projector.",
+        )
+    if model.format not in {ModelFormat.AUTO, facts.format}:
+        raise UnsupportedFormat(
+            f"{model.source} is {facts.format}, and spec.model.format asks for {model.format.value}.",
+            "Write Auto, or name the source of the model in that format.",
+        )
+    if facts.format == "ONNX" and model.quantization is not None:
+        raise UnsupportedFormat(
+            f"{model.source} is a folder of ONNX, which is served in the number formats that its graph has"
+            f" ({facts.quantization}): {model.quantization.value} is llama.cpp's.",
+            "Leave spec.model.quantization out, or name the source of a GGUF file.",
         )
     if found != "model" and is_encrypted(name):
         raise UnsupportedFormat(f"{name} is encrypted, and no model.", f"Name the {found} in plain.")

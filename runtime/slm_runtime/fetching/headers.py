@@ -8,7 +8,8 @@ from typing import BinaryIO
 from slm_contract.report import ModelFacts
 from slm_contract.source import ModelFile
 from slm_runtime.models.encrypted import in_plain, is_encrypted
-from slm_runtime.models.facts import model_facts
+from slm_runtime.models.formats import read_facts
+from slm_runtime.models.sources.folders import is_weights
 from slm_runtime.models.sources.remote import RemoteModel
 
 
@@ -27,13 +28,15 @@ def remote_facts(remote: RemoteModel, identities: Path, copies: Path | None = No
     with ExitStack() as stack:
         opened, listed = [], []
         for each in remote.files:
-            chunks, size = stack.enter_context(each.artifact.head())
+            # Of weights beside a graph the size is all that is asked for.
+            limit = 1 if is_weights(each.path) else None
+            chunks, size = stack.enter_context(each.artifact.head(limit))
             listed.append(ModelFile(path=each.path, size_bytes=size, sha256=each.sha256))
             plain, plain_size = stack.enter_context(in_plain(each.path, chunks, size, identities))
             if copies is not None:
                 plain = _copied(plain, stack.enter_context(_sparse(copies / each.path, plain_size)))
             opened.append((each.path, plain_size, plain))
-        facts = model_facts(opened, remote.adapters)
+        facts = read_facts(opened, remote.adapters)
     encrypted = any(is_encrypted(each.path) for each in remote.files)
     return facts.model_copy(update={"files": tuple(listed), "encrypted": encrypted})
 

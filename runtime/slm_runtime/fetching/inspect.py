@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-from slm_contract.config import ModelConfig, VerificationConfig
+from slm_contract import kv
+from slm_contract.config import KVCacheType, ModelConfig, VerificationConfig
 from slm_contract.places import ExitCode
 from slm_contract.report import FetchReport, ModelFacts
 from slm_runtime.errors import RuntimeFailure, SourceNotFound
@@ -14,8 +15,10 @@ from slm_runtime.fetching.verification import Verification
 from slm_runtime.models.folder import storage_errors
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
 from slm_runtime.models.sources.asked import LATEST, Asked
+from slm_runtime.models.sources.folders import EXPORTED, choose_model, is_graph
 from slm_runtime.models.sources.remote import RemoteFile, RemoteModel
 from slm_runtime.models.sources.resolve import open_model
+from slm_runtime.models.sources.shards import Listed
 from slm_runtime.models.sources.site import Site
 from slm_runtime.places import Places
 from slm_runtime.termination import bounded_json, leave
@@ -74,18 +77,40 @@ def inspect(
             patience.wait(failure, 0)
 
 
-def inspect_file(path: Path) -> ModelFacts:
-    """Read the header of a local file.
+def inspect_file(path: Path, asked: Asked = LATEST) -> ModelFacts:
+    """Read the header of a local file or folder.
 
     Raises
     ------
     RuntimeFailure
     """
-    if not path.is_file():
-        raise SourceNotFound(f"There is no file {path}.", "Name a GGUF file or a URI.")
     with storage_errors(path):
-        remote = RemoteModel((RemoteFile(path.name, PlainFile(path.name, FileBlob(path))),))
-        return remote_facts(remote, Places.from_environment().identities)
+        return remote_facts(local_model(path, asked), Places.from_environment().identities)
+
+
+def local_model(path: Path, asked: Asked = LATEST) -> RemoteModel:
+    """A file, or the one model that a folder has, where it lies.
+
+    Raises
+    ------
+    RuntimeFailure
+    """
+    if path.is_file() and not is_graph(path.name):
+        return RemoteModel((RemoteFile(path.name, PlainFile(path.name, FileBlob(path))),))
+    root = path if path.is_dir() else path.parents[1] if path.parent.name == EXPORTED else path.parent
+    if not path.exists():
+        raise SourceNotFound(f"There is no file {path}.", "Name a GGUF file, a folder of ONNX, or a URI.")
+    found = (each for each in root.rglob("*") if each.is_file())
+    listed = [Listed(each.relative_to(root).as_posix(), each.stat().st_size) for each in found]
+    chosen = choose_model(
+        listed, None if path is root else path.relative_to(root).as_posix(), str(root), asked
+    )
+    return RemoteModel(
+        tuple(
+            RemoteFile(chosen.name(each), PlainFile(each.rpartition("/")[2], FileBlob(root / each)))
+            for each in chosen.paths
+        )
+    )
 
 
 def table(facts: ModelFacts) -> str:
@@ -113,7 +138,9 @@ def table(facts: ModelFacts) -> str:
         "embedding": str(facts.embedding_length),
         "heads": f"{facts.head_count}, key/value {' or '.join(map(str, kv_heads))}",
         "head size": f"key {facts.key_length}, value {facts.value_length}",
-        "KV cache": f"{_kv_bytes(facts) / 1024:,.1f} KiB a token (f16)" if _kv_bytes(facts) else "-",
+        "KV cache": f"{_kv_bytes(facts) / 1024:,.1f} KiB a token ({facts.kv_type or KVCacheType.F16.value})"
+        if _kv_bytes(facts)
+        else "-",
         "state": f"{facts.recurrent_elements / (1 << 18):,.1f} MiB a sequence"
         if facts.recurrent_elements
         else "-",
@@ -127,4 +154,4 @@ def table(facts: ModelFacts) -> str:
 
 
 def _kv_bytes(facts: ModelFacts) -> int:
-    return 2 * (facts.kv_elements or 0)
+    return int(kv.element_bytes(facts, KVCacheType.F16) * (facts.kv_elements or 0))

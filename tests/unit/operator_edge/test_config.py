@@ -30,7 +30,7 @@ def test_the_chart_s_file_and_the_pod_s_fields(tmp_path):
         ("classes: [{name: cpu, family: cpu}]", "runtimeImage: Field required"),
         (GOOD + "workers: many", "workers: Input should be a valid integer"),
         (GOOD + "workes: 3", "workes: Extra inputs are not permitted"),
-        (GOOD.replace("family: cpu", "engine: fast, family: cpu"), "classes[0].engine: Input should be"),
+        (GOOD.replace("family: cpu", "engine: fast, family: cpu"), "classes[0].engines[0]: Input should be"),
         (
             GOOD + "fetch: {allowedSources: ['pypi://', models.corp]}",
             "fetch.allowedSources[1]: 'models.corp'",

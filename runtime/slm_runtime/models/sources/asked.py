@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from slm_contract.config import ModelConfig, Part, Quantization
+from slm_contract.config import ModelConfig, ModelFormat, Part, Quantization
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,15 @@ class Asked:
     """Whether nothing else will do."""
     part: Part | None = None
     """What of the source is wanted; None: the model."""
+    format: ModelFormat = ModelFormat.AUTO
+    """Where the source has the model in several."""
 
     @classmethod
     def by(cls, model: ModelConfig) -> Self:
         """What a model is to be now, whatever was pinned."""
         if model.quantization is not None:
-            return cls(formats=(model.quantization,), strict=True)
-        return cls(formats=model.auto or (), part=model.part)
+            return cls(formats=(model.quantization,), strict=True, format=model.format)
+        return cls(formats=model.auto or (), part=model.part, format=model.format)
 
     @classmethod
     def as_pinned(cls, model: ModelConfig) -> Self:

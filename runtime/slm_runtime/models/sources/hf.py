@@ -82,10 +82,9 @@ class _Answer(NamedTuple):
     sha256: str | None
     commit: str | None
 
-    def file(self) -> RemoteFile:
-        """As a file of the model: a model's files lie in one folder, whatever that is called."""
-        name = self.path.rpartition("/")[2]
-        return RemoteFile(name, PlainFile(name, self.blob), self.sha256)
+    def file(self, name: str) -> RemoteFile:
+        """As a file of the model, as it is called there."""
+        return RemoteFile(name, PlainFile(name.rpartition("/")[2], self.blob), self.sha256)
 
 
 @dataclass(frozen=True)
@@ -124,10 +123,10 @@ class _Resolver:
         others = (self._ask(each, commit or revision) for each in files[1:])
         signature = signature_beside(
             [each.path for each in files],
-            lambda path: self._ask(HubFile(path), commit or revision).file().artifact,
+            lambda path: self._ask(HubFile(path), commit or revision).file(path).artifact,
         )
         return RemoteModel(
-            tuple(each.file() for each in (first, *others)),
+            tuple(each.file(chosen.name(each.path)) for each in (first, *others)),
             commit,
             variant=chosen.variant,
             offered=chosen.offered,

@@ -15,6 +15,7 @@ from slm_contract.source import SourcePin
 from slm_runtime.errors import InvalidModel, SourceInvalid, SourceNotFound, SourceUnauthorized
 from slm_runtime.models.sources.artifact import FileBlob, PlainFile
 from slm_runtime.models.sources.asked import Asked
+from slm_runtime.models.sources.folders import folder_of, is_graph
 from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.remote import (
     RemoteFile,
@@ -82,9 +83,9 @@ class _Mounted:
     def model(self, path: str, asked: Asked, pin: SourcePin | None = None) -> RemoteModel:
         chosen = self._chosen(path, asked)
         paths = chosen.paths
-        signature = signature_beside(paths, lambda each: self._file(each).artifact)
+        signature = signature_beside(paths, lambda each: self._file(each, each).artifact)
         return RemoteModel(
-            tuple(map(self._file, paths)),
+            tuple(self._file(each, chosen.name(each)) for each in paths),
             variant=chosen.variant,
             offered=chosen.offered,
             in_place=True,
@@ -93,12 +94,16 @@ class _Mounted:
         )
 
     def _chosen(self, path: str, asked: Asked) -> Chosen:
-        """Paths of the model's files, which lie in one folder."""
-        beside = asked.part is Part.OWN_PROJECTOR and self._is_file(path)
-        if self._is_file(path) and not beside:
+        """Paths of the model's files."""
+        is_file = self._is_file(path)
+        beside = asked.part is Part.OWN_PROJECTOR and is_file
+        if is_file and not beside and not is_graph(path):
             return Chosen(parts_of(path))
-        pattern = path if beside or is_pattern(path) else None
-        folder = path if pattern is None else path.rpartition("/")[0] if beside else pattern_folder(pattern)
+        pattern = path if is_file or is_pattern(path) else None
+        if is_file:
+            folder = path.rpartition("/")[0] if beside else folder_of(path)
+        else:
+            folder = path if pattern is None else pattern_folder(pattern)
         files = list(self._files(folder))
         if not files:
             raise SourceNotFound(
@@ -106,7 +111,7 @@ class _Mounted:
             )
         return choose_part(files, pattern, f"{self._address}{folder}", asked)
 
-    def _file(self, path: str) -> RemoteFile:
+    def _file(self, path: str, name: str) -> RemoteFile:
         real = self._real(path)
         where = f"{self._address}{path}"
         if not real.is_file():
@@ -119,8 +124,7 @@ class _Mounted:
         blob = FileBlob(real)
         if blob.size == 0:
             raise InvalidModel(f"{where} is empty.")
-        name = safe_path(path.rpartition("/")[2])
-        return RemoteFile(name, PlainFile(name, blob))
+        return RemoteFile(name, PlainFile(safe_path(name).rpartition("/")[2], blob))
 
     def _is_file(self, path: str) -> bool:
         return bool(path) and self._real(path).is_file()

@@ -24,6 +24,7 @@ from slm_runtime.errors import (
 )
 from slm_runtime.models.sources.artifact import CHUNK, PlainFile
 from slm_runtime.models.sources.asked import Asked
+from slm_runtime.models.sources.folders import folder_of, is_graph
 from slm_runtime.models.sources.object_errors import typed
 from slm_runtime.models.sources.object_stores import open_store
 from slm_runtime.models.sources.projectors import choose_part
@@ -34,7 +35,7 @@ from slm_runtime.models.sources.remote import (
     safe_path,
     signature_beside,
 )
-from slm_runtime.models.sources.shards import Listed, is_gguf, is_pattern, parts_of
+from slm_runtime.models.sources.shards import Chosen, Listed, is_gguf, is_pattern, parts_of
 from slm_runtime.models.sources.site import Site
 
 MAX_LISTED: Final = 10_000
@@ -172,6 +173,8 @@ def from_object_store(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteM
         yield _chosen(bucket, pattern_folder(key), key, asked)
     elif key.endswith("/") or not key:
         yield _chosen(bucket, key.rstrip("/"), None, asked)
+    elif is_graph(key):
+        yield _chosen(bucket, folder_of(key), key, asked)
     elif asked.part is Part.OWN_PROJECTOR and is_gguf(key):
         yield _chosen(bucket, key.rpartition("/")[0], key, asked)
     else:
@@ -231,26 +234,31 @@ def _chosen_of(
     objects = {each.key: each for each in listed}
     files = (Listed(each.key, each.size) for each in objects.values())
     chosen = choose_part(files, pattern, f"{bucket.address}{folder}", asked)
-    model = _model(bucket, [objects[key] for key in chosen.paths])
+    model = _model(bucket, [objects[key] for key in chosen.paths], chosen=chosen)
     return replace(model, variant=chosen.variant, offered=chosen.offered)
 
 
 def _model(
-    bucket: _Bucket, objects: list[_Object], revision: str | None = None, *, pinned: bool = False
+    bucket: _Bucket,
+    objects: list[_Object],
+    revision: str | None = None,
+    *,
+    pinned: bool = False,
+    chosen: Chosen | None = None,
 ) -> RemoteModel:
-    """Make a model of objects that lie in one folder, whose first is what an engine opens."""
-    files = tuple(_file(bucket, each, pinned=pinned) for each in objects)
-    signature = signature_beside(
-        [each.key for each in objects], lambda key: _file(bucket, _there(bucket, key)).artifact
-    )
+    """Make a model of objects, whose first is what an engine opens."""
+    keys = [each.key for each in objects]
+    name = (chosen or Chosen(tuple(keys))).name
+    files = tuple(_file(bucket, each, name(each.key), pinned=pinned) for each in objects)
+    signature = signature_beside(keys, lambda key: _file(bucket, _there(bucket, key), key).artifact)
     return RemoteModel(files, revision, signature=signature)
 
 
-def _file(bucket: _Bucket, found: _Object, *, pinned: bool = False) -> RemoteFile:
+def _file(bucket: _Bucket, found: _Object, name: str, *, pinned: bool = False) -> RemoteFile:
     if found.size == 0:
         raise InvalidModel(f"{bucket.address}{found.key} is empty.")
-    name = safe_path(found.key.rpartition("/")[2])
-    return RemoteFile(name, PlainFile(name, ObjectBlob(bucket, found, pinned)))
+    base = safe_path(name).rpartition("/")[2]
+    return RemoteFile(name, PlainFile(base, ObjectBlob(bucket, found, pinned)))
 
 
 def _there(bucket: _Bucket, key: str) -> _Object:

@@ -15,6 +15,7 @@ from slm_runtime.errors import SourceInvalid, SourceNotFound, UnsupportedFormat
 from slm_runtime.models.sources.artifact import Artifact, PlainFile
 from slm_runtime.models.sources.asked import Asked
 from slm_runtime.models.sources.docker_config import DOCKER_HUB
+from slm_runtime.models.sources.folders import is_graph
 from slm_runtime.models.sources.layer import Contents, Layer, PackedMember, look_into, member
 from slm_runtime.models.sources.projectors import choose_part
 from slm_runtime.models.sources.registry import Descriptor, Manifest, Reference, Repository, open_repository
@@ -32,9 +33,7 @@ DOCKER_LORA: Final = "application/vnd.docker.ai.gguf.v3.lora"
 DOCKER_PROJECTOR: Final = "application/vnd.docker.ai.mmproj"
 DOCKER_TEMPLATE: Final = "application/vnd.docker.ai.chat.template.jinja"
 _ARCHIVE: Final = re.compile(r".*[.+]tar(?:[.+](?P<packing>gzip|zstd))?", re.IGNORECASE)
-_BESIDE: Final = re.compile(
-    r"application/vnd\.(?:cncf\.model|kitops\.modelkit)\.(?:docs?|code|dataset|weight\.config)\..*"
-)
+_BESIDE: Final = re.compile(r"application/vnd\.(?:cncf\.model|kitops\.modelkit)\.(?:docs?|code|dataset)\..*")
 """Layers of a model's artifact in which its model isn't."""
 _Packing = Literal["gzip", "zstd", "none"]
 
@@ -103,9 +102,9 @@ class _Artifact:
         SourceError
         """
         named = self._named()
-        if wanted in named or any(map(is_gguf, named)):
+        if wanted in named or any(is_gguf(each) or is_graph(each) for each in named):
             paths = self._choose([Listed(path, each.size) for path, each in named.items()], wanted)
-            return {path: self._file(path, named[path]) for path in paths}
+            return {path: self._file(path, self.chosen.name(path), named[path]) for path in paths}
         return self._members(wanted)
 
     def beside(self, path: str) -> Artifact:
@@ -117,7 +116,7 @@ class _Artifact:
         """
         named = self._named()
         if path in named:
-            return self._file(path, named[path]).artifact
+            return self._file(path, path, named[path]).artifact
         if path in self._seen:
             return member(*self._seen[path])
         raise SourceNotFound(f"{self._where} has no file {path}.")
@@ -130,9 +129,9 @@ class _Artifact:
                 return PromptConfig(template=template)
         return None
 
-    def _file(self, path: str, descriptor: Descriptor) -> RemoteFile:
-        name = _base(path)
-        return RemoteFile(name, PlainFile(name, self._repository.blob(descriptor)), descriptor.sha256)
+    def _file(self, path: str, name: str, descriptor: Descriptor) -> RemoteFile:
+        blob = self._repository.blob(descriptor)
+        return RemoteFile(name, PlainFile(_base(path), blob), descriptor.sha256)
 
     def _named(self) -> dict[str, Descriptor]:
         """Blobs that are files, by the names that they were given."""
@@ -162,10 +161,10 @@ class _Artifact:
             return {unseen.path: unseen}
         if len(paths) > 1 and not all(found[path][0].in_place for path in paths):
             raise SourceInvalid(
-                f"{self._where} has {len(paths)} parts of a model in a layer that can only be transferred whole.",
-                "Publish the parts in layers that aren't compressed, in a registry that knows ranges.",
+                f"{self._where} has {len(paths)} files of a model in a layer that can only be transferred whole.",
+                "Publish the files in layers that aren't compressed, in a registry that knows ranges.",
             )
-        return {path: RemoteFile(_base(path), member(*found[path])) for path in paths}
+        return {path: RemoteFile(self.chosen.name(path), member(*found[path])) for path in paths}
 
     def _choose(self, listed: Sequence[Listed], wanted: str | None) -> tuple[str, ...]:
         self.chosen = choose_part(listed, wanted, self._where, self._asked)

@@ -12,6 +12,7 @@ from typing import Final
 from slm_contract.config import Part
 from slm_runtime.errors import SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.asked import Asked
+from slm_runtime.models.sources.folders import choose_model
 from slm_runtime.models.sources.shards import Chosen, Listed, choose, fits, is_gguf, is_pattern, listed_words
 from slm_runtime.models.sources.variants import format_of
 
@@ -21,7 +22,7 @@ _PROJECTOR: Final = re.compile(r"mmproj", re.IGNORECASE)
 
 
 def choose_part(files: Iterable[Listed], path: str | None, where: str, asked: Asked) -> Chosen:
-    """Choose what is meant of a source's files: its model, as :func:`choose` does, or a projector.
+    """Choose what is meant of a source's files: its model, as :func:`choose_model` does, or a projector.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def choose_part(files: Iterable[Listed], path: str | None, where: str, asked: As
     """
     part = asked.part
     if part is None:
-        return choose(files, path, where, asked)
+        return choose_model(files, path, where, asked)
     listed = list(files)
     if part is Part.PROJECTOR and path in {each.path for each in listed}:
         return choose(listed, path, where)

