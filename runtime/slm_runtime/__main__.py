@@ -84,6 +84,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="ORIGIN",
         help="from which images are fetched that clients name by URL; may be repeated, default: none",
     )
+    convert = commands.add_parser("convert", help="make an ONNX folder of a model")
+    convert.add_argument(
+        "source", type=Path, help="a GGUF file, or a folder with config.json and safetensors"
+    )
+    convert.add_argument("target", type=Path, help="the folder to make; there must be none yet")
+    convert.add_argument(
+        "--precision",
+        choices=["int4", "int8", "fp16", "fp32"],
+        default="int4",
+        help="of the weights; default: int4, in blocks of 32. fp16 is for GPUs",
+    )
     commands.add_parser("bench", help="measure the runtime; `slm-runtime bench --help` lists what")
     return top
 
