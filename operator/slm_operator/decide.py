@@ -35,6 +35,7 @@ from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
 from slm_operator.target.imported import with_imported
 from slm_operator.target.rollback import resumed, way_back
+from slm_operator.target.scaling import scaling_faults, with_replicas
 from slm_operator.target.target import Target, find_target
 
 
@@ -54,6 +55,7 @@ def decide(snapshot: Snapshot) -> Decision:
     others = tuple(each for each in snapshot.pods if not has_component(each, COPIES))
     snapshot = replace(snapshot, pods=others, reports=heard_from(others, snapshot.reports))
     seen = _Seen.of(snapshot, resource)
+    resource = with_replicas(resource, seen.deployment)
     ailing = (
         *pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now),
         *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
@@ -89,6 +91,7 @@ def decide(snapshot: Snapshot) -> Decision:
         *_of_jobs(snapshot, seen, desired),
         *contended_fields(children, snapshot.yielding),
         *(pod_template_clash(each) for each in clashes(resource, snapshot.settings)),
+        *scaling_faults(resource, snapshot.settings, snapshot.served, target.revision, snapshot.nodes),
     )
     view = _view(snapshot, resource, seen, target, desired, plan, faults, copiers)
     waits = [target.requeue_after, stuck or None, look_again(taken, resource)]
@@ -206,7 +209,19 @@ def _view(
         faults=faults,
         waiting=desired.waiting,
         changing=any(step.ref.kind == "Deployment" for step in plan.steps),
-        monitoring=snapshot.monitoring,
+        monitoring="ServiceMonitor" in snapshot.served,
+        served=snapshot.served,
+        routes=tuple(
+            each for ref, each in sorted(seen.ours.items()) if ref.kind in {"HTTPRoute", "InferencePool"}
+        ),
+        scaler=next(
+            (
+                each
+                for ref, each in seen.ours.items()
+                if ref.kind in {"ScaledObject", "HorizontalPodAutoscaler"}
+            ),
+            None,
+        ),
         revision=target.revision,
         rollout=target.rollout,
         history=seen.history,

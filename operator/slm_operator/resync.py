@@ -18,7 +18,7 @@ from typing import Final
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Cluster
-from slm_operator.cluster.resources import SERVICE_MONITOR, WATCHED, Resource
+from slm_operator.cluster.resources import OPTIONAL, WATCHED, Resource
 from slm_operator.queue import Lane, WorkQueue
 from slm_operator.reconcile import Reconciler
 from slm_operator.store import Change, Key, Store
@@ -44,6 +44,8 @@ class Resync:
         Seconds between two lists of everything.
     watched
         Kinds to list.
+    optional
+        Kinds to ask for, and to list where the cluster serves them.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Resync:
         namespaces: tuple[str, ...],
         interval: float,
         watched: tuple[Resource, ...] = WATCHED,
+        optional: tuple[Resource, ...] = OPTIONAL,
         jitter: random.Random | None = None,
     ) -> None:
         self._cluster = cluster
@@ -65,6 +68,7 @@ class Resync:
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._interval = interval
         self._watched = watched
+        self._optional = optional
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._asked: set[Resource] = set()
         self._asking = asyncio.Event()
@@ -93,8 +97,9 @@ class Resync:
         ClusterError
             Something can't be listed; what was listed before it counts.
         """
-        self._store.found_monitoring(served=await self._cluster.serves(SERVICE_MONITOR))
-        kinds = (*self._watched, SERVICE_MONITOR) if self._store.monitoring else self._watched
+        served = [each for each in self._optional if await self._cluster.serves(each)]
+        self._store.found_served(each.kind for each in served)
+        kinds = (*self._watched, *(each for each in served if each.listable))
         changes = [change for resource in kinds for change in await self._list(resource)]
         self._listed = asyncio.get_running_loop().time()
         return changes

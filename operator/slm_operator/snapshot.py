@@ -57,8 +57,8 @@ class Snapshot:
     now: datetime
     reports: Mapping[str, RuntimeReport] = field(default_factory=dict)
     """By pod uid; a pod that can't be reached is absent, and its fields stay unknown."""
-    monitoring: bool = False
-    """Whether the cluster serves ServiceMonitor."""
+    served: frozenset[str] = frozenset()
+    """Kinds that a cluster may lack, and this one serves."""
     new_key: str = ""
     """A fresh API key, in case one has to be made: the core has no randomness of its own."""
     clues: Mapping[str, str] = field(default_factory=dict)

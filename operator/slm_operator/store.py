@@ -105,18 +105,18 @@ class Store:
         """Reports as JSON, by pod uid."""
         self._clues: dict[str, str] = {}
         self._followers: list[Touched[Key]] = []
-        self._monitoring = False
+        self._served: frozenset[str] = frozenset()
         self._document = lru_cache(maxsize=UNPACKED)(lambda entry: entry.packed.document())
         self._report = lru_cache(maxsize=UNPACKED)(RuntimeReport.model_validate_json)
 
     @property
-    def monitoring(self) -> bool:
-        """Whether the cluster serves ServiceMonitor."""
-        return self._monitoring
+    def served(self) -> frozenset[str]:
+        """Kinds that a cluster may lack, and this one serves."""
+        return self._served
 
-    def found_monitoring(self, *, served: bool) -> None:
-        """Whether the cluster serves ServiceMonitor was just asked."""
-        self._monitoring = served
+    def found_served(self, kinds: Iterable[str]) -> None:
+        """Which of them it serves was just asked."""
+        self._served = frozenset(kinds)
 
     def deployments(self) -> list[Key]:
         """Every SLMDeployment."""
@@ -203,7 +203,7 @@ class Store:
             settings=settings,
             now=now,
             reports={uid: report for uid, report in reports.items() if report is not None},
-            monitoring=self._monitoring,
+            served=self._served,
             clues={uid: self._clues[uid] for uid in uids if uid in self._clues},
         )
 

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from slm_contract.config import AuthMode, KVCacheType, ModelFormat, Quantization
+from slm_operator.crd.autoscaling import Autoscaling
 from slm_operator.crd.base import (
     ApiModel,
     Duration,
@@ -436,7 +437,10 @@ class Spec(ApiModel):
     cache: Cache = Cache()
     """Where the model file is kept."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Pods that serve the model."""
+    """Pods that serve the model; with `autoscaling`, how many to begin with."""
+    autoscaling: Autoscaling | None = None
+    """Lets an autoscaler of the cluster say how many: KEDA where it is installed, else a HorizontalPodAutoscaler. Absent:
+    `replicas` says it."""
     suspend: bool = False
     """True takes all pods away and keeps everything else."""
     endpoint: Endpoint = Endpoint()
