@@ -35,7 +35,7 @@ from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
 from slm_operator.target.imported import with_imported
 from slm_operator.target.rollback import resumed, way_back
-from slm_operator.target.scaling import scaling_faults, with_replicas
+from slm_operator.target.scaling import Means, find_means, scaling_faults, with_replicas
 from slm_operator.target.target import Target, find_target
 
 
@@ -55,7 +55,9 @@ def decide(snapshot: Snapshot) -> Decision:
     others = tuple(each for each in snapshot.pods if not has_component(each, COPIES))
     snapshot = replace(snapshot, pods=others, reports=heard_from(others, snapshot.reports))
     seen = _Seen.of(snapshot, resource)
-    resource = with_replicas(resource, seen.deployment)
+    found = find_means(resource, snapshot.settings, snapshot.served, seen.ours)
+    scaled = found if isinstance(found, Means) else None
+    resource = with_replicas(resource, scaled, seen.deployment)
     ailing = (
         *pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now),
         *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
@@ -71,6 +73,7 @@ def decide(snapshot: Snapshot) -> Decision:
         children=seen.ours,
         pods=seen.pods,
         key_missing=stuck == 0,
+        scaled=scaled,
     )
     wanted = {ChildRef("Deployment", resource.name), *map(ref_of, desired.objects)}
     taken = {ref: each for ref, each in seen.others.items() if ref in wanted}
@@ -91,7 +94,7 @@ def decide(snapshot: Snapshot) -> Decision:
         *_of_jobs(snapshot, seen, desired),
         *contended_fields(children, snapshot.yielding),
         *(pod_template_clash(each) for each in clashes(resource, snapshot.settings)),
-        *scaling_faults(resource, snapshot.settings, snapshot.served, target.revision, snapshot.nodes),
+        *scaling_faults(resource, found, target.revision, snapshot.nodes),
     )
     view = _view(snapshot, resource, seen, target, desired, plan, faults, copiers)
     waits = [target.requeue_after, stuck or None, look_again(taken, resource)]

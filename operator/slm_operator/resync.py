@@ -97,12 +97,21 @@ class Resync:
         ClusterError
             Something can't be listed; what was listed before it counts.
         """
-        served = [each for each in self._optional if await self._cluster.serves(each)]
+        served = [each for each in self._optional if await self._serves(each)]
         self._store.found_served(each.kind for each in served)
         kinds = (*self._watched, *(each for each in served if each.listable))
         changes = [change for resource in kinds for change in await self._list(resource)]
         self._listed = asyncio.get_running_loop().time()
         return changes
+
+    async def _serves(self, resource: Resource) -> bool:
+        """Whether the cluster serves a kind; what another server answers for keeps us from nothing while that is down."""
+        try:
+            return await self._cluster.serves(resource)
+        except errors.ClusterError:
+            if resource.listable:
+                raise
+            return resource.kind in self._store.served
 
     async def _list(self, resource: Resource) -> list[Change]:
         changes: list[Change] = []

@@ -27,7 +27,7 @@ from slm_operator.pod.volumes import claim_of, one_pod_only, shares_volumes, use
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import Revision
 from slm_operator.snapshot import ChildRef, Document, Snapshot, ref_of
-from slm_operator.target.scaling import Means, autoscaled, load_seconds, means
+from slm_operator.target.scaling import Means, autoscaled, load_seconds
 from slm_operator.target.target import Target
 from slm_operator.target.wanted import image_of
 
@@ -55,6 +55,7 @@ def desired_objects(
     children: Mapping[ChildRef, Document],
     pods: tuple[Document, ...],
     key_missing: bool,
+    scaled: Means | None = None,
 ) -> Desired:
     """List every child as it shall be.
 
@@ -66,6 +67,8 @@ def desired_objects(
         Of the current revision.
     key_missing
         Whether pods wait for a volume, which may be the key Secret.
+    scaled
+        By what an autoscaler has its replicas.
     """
     live = children.get(ChildRef("Deployment", resource.name))
     jobs, waiting = _jobs(snapshot, resource, target, history, children=children, pods=pods)
@@ -83,11 +86,10 @@ def desired_objects(
     if running is not None and target.rollout is not None:
         rollout = target.rollout if running is target.revision or history.rollout is None else history.rollout
         before = history.known.get(rollout.fallback or "")
-        objects.append(deployment(resource, running, rollout, before, autoscaled=autoscaled(resource, live)))
+        objects.append(deployment(resource, running, rollout, before, autoscaled=autoscaled(scaled, live)))
         before_it = None if live is None else live["spec"]["template"]
         if _mounts_key(running.template, resource) and (key_missing or not _mounts_key(before_it, resource)):
             key = key_secret(resource, snapshot.new_key)
-    scaled = means(resource, snapshot.settings, snapshot.served) if running is not None else None
     objects += [
         copies(resource, snapshot.settings, target.revision),
         service(resource),
@@ -96,7 +98,7 @@ def desired_objects(
         autoscaler(
             resource,
             snapshot.settings,
-            scaled if isinstance(scaled, Means) else None,
+            scaled if running is not None else None,
             load_seconds(resource, snapshot.reports),
         ),
         *routing(resource, snapshot.settings, snapshot.served),

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
+from typing import Final
 
 from slm_contract import metrics
 from slm_contract.report import RuntimeReport
@@ -12,7 +13,7 @@ from slm_operator.nodes import Nodes
 from slm_operator.ownership import scaled_by_others
 from slm_operator.revision.revision import Revision
 from slm_operator.settings import Settings
-from slm_operator.snapshot import Document
+from slm_operator.snapshot import ChildRef, Document
 
 
 class Means(StrEnum):
@@ -23,8 +24,17 @@ class Means(StrEnum):
     EXTERNAL_METRICS = "ExternalMetricValueList"
 
 
-def means(resource: SLMDeployment, settings: Settings, served: Collection[str]) -> Means | Fault | None:
-    """By what it is scaled; a Fault where that can't be, None where nobody asks for it, or it is suspended."""
+_BY_METRIC: Final = {"Pods": Means.POD_METRICS, "External": Means.EXTERNAL_METRICS}
+"""By the first metric of a HorizontalPodAutoscaler of ours."""
+
+
+def find_means(
+    resource: SLMDeployment, settings: Settings, served: Collection[str], ours: Mapping[ChildRef, Document]
+) -> Means | Fault | None:
+    """By what it is scaled; a Fault where that can't be, None where nobody asks for it, or it is suspended.
+
+    One that is there stays while the figures can't be had: it would know no better either, and changes nothing.
+    """
     wanted, site = resource.spec.autoscaling, settings.autoscaling
     if wanted is None:
         return None
@@ -51,6 +61,9 @@ def means(resource: SLMDeployment, settings: Settings, served: Collection[str]) 
             "install KEDA, or leave out waker and write min: 1",
         )
     found = next((each for each in (Means.POD_METRICS, Means.EXTERNAL_METRICS) if each in served), None)
+    live = ours.get(ChildRef("HorizontalPodAutoscaler", resource.name))
+    if found is None and live is not None:
+        found = _BY_METRIC.get(live["spec"]["metrics"][0]["type"])
     return found or _fault(
         "MetricsAPIMissing",
         "the cluster serves neither ScaledObject (keda.sh/v1alpha1) nor, by custom.metrics.k8s.io or "
@@ -60,14 +73,9 @@ def means(resource: SLMDeployment, settings: Settings, served: Collection[str]) 
 
 
 def scaling_faults(
-    resource: SLMDeployment,
-    settings: Settings,
-    served: Collection[str],
-    revision: Revision | None,
-    nodes: Nodes | None,
+    resource: SLMDeployment, found: Means | Fault | None, revision: Revision | None, nodes: Nodes | None
 ) -> tuple[Fault, ...]:
     """What keeps it from being scaled as asked."""
-    found = means(resource, settings, served)
     if isinstance(found, Fault):
         return (found,)
     if found is None or resource.spec.autoscaling is None or revision is None or nodes is None:
@@ -89,29 +97,24 @@ def scaling_faults(
     )
 
 
-def with_replicas(resource: SLMDeployment, live: Document | None) -> SLMDeployment:
+def with_replicas(resource: SLMDeployment, means: Means | None, live: Document | None) -> SLMDeployment:
     """The SLMDeployment with the replicas that count.
 
     While an autoscaler has them, the Deployment's own; until it takes them over they stay what they are, within its bounds.
     """
     wanted = resource.spec.autoscaling
-    if wanted is None:
+    if wanted is None or means is None:
         return resource
     running = 0 if live is None else int(live["spec"].get("replicas") or 0)
-    if not autoscaled(resource, live):
+    if not autoscaled(means, live):
         running = min(max(running or resource.spec.replicas, wanted.min, 1), wanted.max)
     spec = resource.spec.model_copy(update={"replicas": running})
     return resource.model_copy(update={"spec": spec})
 
 
-def autoscaled(resource: SLMDeployment, live: Document | None) -> bool:
+def autoscaled(means: Means | None, live: Document | None) -> bool:
     """Whether an autoscaler has written the Deployment's replicas: then nobody else does."""
-    return (
-        resource.spec.autoscaling is not None
-        and not resource.spec.suspend
-        and live is not None
-        and scaled_by_others(live)
-    )
+    return means is not None and live is not None and scaled_by_others(live)
 
 
 def load_seconds(resource: SLMDeployment, reports: Mapping[str, RuntimeReport]) -> float | None:

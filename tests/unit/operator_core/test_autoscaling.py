@@ -126,6 +126,8 @@ def test_before_it_has_they_stay_within_its_bounds() -> None:
     world.resource["spec"]["replicas"] = 1
     steps = [each for each in world.decide().plan.steps if isinstance(each, Apply) and each.ref == DEPLOYMENT]
     assert [each.document["spec"]["replicas"] for each in steps] in ([], [3])
+    world.settle()
+    assert world.deployment["spec"]["replicas"] == 3
 
 
 def test_suspending_takes_pods_and_autoscaler_away_and_resuming_brings_them_back() -> None:
@@ -161,6 +163,22 @@ def test_what_the_autoscaler_says_of_itself_is_told() -> None:
     world.children[ChildRef("HorizontalPodAutoscaler", "smollm2")]["status"] = {"conditions": [ailing]}
     world.settle()
     assert condition(world, "Autoscaled") == ("False", "ScalerFails")
+
+
+def test_figures_that_are_gone_take_no_replica_away() -> None:
+    """An adapter that is started anew lists no metric for a while."""
+    world = scaling_world("MetricValueList")
+    scale(world, 3)
+    world.served.clear()
+    assert not world.decide().plan
+
+
+def test_where_nothing_scales_it_the_spec_says_how_many() -> None:
+    world = scaling_world(replicas=2)
+    assert world.deployment["spec"]["replicas"] == 2
+    world.edit(replicas=3)
+    world.settle()
+    assert world.deployment["spec"]["replicas"] == 3
 
 
 def test_a_drain_takes_one_of_as_many_as_there_may_be() -> None:
