@@ -117,6 +117,7 @@ kubernetes = _ours(
 coredns = _ours("coredns", ("coredns",), "about 1 min, once")
 pause = _ours("pause", ("pause",), "seconds, once")
 etcd = _ours("etcd", ("etcd",), "about 1 min, once")
+kstatus = _ours("kstatus", ("kstatus",), "about 1 min, once")
 _CONTAINERD_COMMANDS = "github.com/containerd/containerd/v2/cmd"
 containerd = _released(
     "containerd",

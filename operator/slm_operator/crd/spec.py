@@ -58,7 +58,7 @@ class ModelVariant(ApiModel):
     sha256: Sha256 | None = None
     """Checksum of this artifact."""
     format: ModelFormat = ModelFormat.AUTO
-    """Format of this artifact; `Auto` reads it from the file."""
+    """Format of this artifact; `Auto`, or absent, reads it from the file."""
     quantization: WantedQuantization | None = None
     """Number format that this artifact is served in, as `model.quantization`, which says nothing of it."""
 
@@ -84,7 +84,7 @@ class Adapter(ApiModel):
     sha256: Sha256 | None = None
     """Checksum of its file."""
     scale: Annotated[float, Field(ge=-8, le=8)] = 1.0
-    """How much of it counts."""
+    """How much of it counts; absent: 1."""
 
 
 class Projector(ApiModel):
@@ -209,7 +209,7 @@ class EnvironmentVariable(ApiModel):
     ]
     """Name of the variable."""
     value: Annotated[str, Field(max_length=4096)] = ""
-    """Its value."""
+    """Its value; absent: empty."""
 
 
 class Runtime(ApiModel):
