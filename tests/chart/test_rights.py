@@ -15,7 +15,7 @@ import yaml
 
 from tests.chart.generate import CHART
 from tests.chart.rendering import NAMESPACE
-from tests.cluster import ControlPlane, HarnessError, chart, service_monitor_crd
+from tests.cluster import ControlPlane, HarnessError, chart, neighbour_crds, service_monitor_crd
 from tests.support import audit
 from tests.support.ports import free_port
 
@@ -29,6 +29,7 @@ RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory"
 RARELY_NEEDED = [
     *((verb, "controllerrevisions.apps") for verb in ("get", "create", "patch", "delete")),
     *((verb, "poddisruptionbudgets.policy") for verb in ("get", "create", "patch", "delete")),
+    *((verb, "horizontalpodautoscalers.autoscaling") for verb in ("get", "create", "patch", "delete")),
     *((verb, "events") for verb in ("list", "create")),
 ]
 NODE = {
@@ -54,7 +55,8 @@ def plane() -> Iterator[ControlPlane]:
         started.kubectl("taint", "node", "fake", "node.kubernetes.io/not-ready-", "--overwrite")
         patch = ("--subresource=status", "--type=merge", "--patch", json.dumps(NODE_STATUS))
         started.kubectl("patch", "node", "fake", *patch)
-        started.kubectl("apply", "--server-side", "--filename", str(service_monitor_crd()))
+        for manifest in (service_monitor_crd(), *neighbour_crds()):
+            started.kubectl("apply", "--server-side", "--filename", str(manifest))
         yield started
 
 
@@ -133,13 +135,22 @@ def test_the_granted_rights_are_enough_for_every_child(
     plane: ControlPlane, tmp_path: Path, home: str, namespaces: list[str]
 ) -> None:
     pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    offered = {
+        "autoscaling": {"enabled": True, "prometheusAddress": "http://prometheus:9090"},
+        "gateway": {"enabled": True},
+    }
     values = chart.write(
-        {"watchNamespaces": namespaces, "fetch": {"caBundle": pem}}, tmp_path / "values.yaml"
+        {"watchNamespaces": namespaces, "fetch": {"caBundle": pem}, **offered}, tmp_path / "values.yaml"
     )
     plane.helm("install", "slm-operator", str(CHART), "--namespace", NAMESPACE, "--values", str(values))
     monitored = {"serviceMonitor": {"enabled": True}}
+    pool = {
+        "parentRefs": [{"name": "public"}],
+        "backend": "InferencePool",
+        "endpointPickerRef": {"name": "picker"},
+    }
     models = [
-        model("served", home, observability=monitored),
+        model("served", home, observability=monitored, autoscaling={"max": 2}, endpoint={"gateway": pool}),
         model("cached", home, cache={"mode": "PVC", "size": "1Gi"}),
     ]
     try:
@@ -162,6 +173,9 @@ def test_the_granted_rights_are_enough_for_every_child(
                 "secret/served-api-key",
                 "configmap/served-ca",
                 "servicemonitor/served",
+                "scaledobject/served",
+                "httproute/served",
+                "inferencepool/served",
                 "persistentvolumeclaim/cached-models",
                 "jobs",
             ):
