@@ -14,6 +14,8 @@ from slm_operator.nodes import Nodes
 from slm_operator.settings import Settings
 from slm_operator.snapshot import ChildRef, Create, Decision, Delete, Document, Snapshot
 
+SERVED: Final = frozenset({"ServiceMonitor", "ScaledObject", "HTTPRoute", "InferencePool"})
+"""What a plan takes a cluster to serve: what it lacks is a condition, and changes nothing else."""
 ROUNDS: Final = 12
 """Inspections, a change of mind for what they have found, a pull, the Deployment: more than any spec takes."""
 
@@ -60,7 +62,7 @@ def rehearse(
                 nodes=nodes,
                 settings=settings,
                 now=now,
-                monitoring=True,
+                served=SERVED,
                 new_key="planned",
             )
         )

@@ -152,7 +152,7 @@ def _from_values(values: Mapping[str, Any]) -> dict[str, Any]:
     kept = {
         name: fetch[name] for name in ("allowedSources", "caBundle", "mirrors", "hosts") if fetch.get(name)
     }
-    user = runtime.get("runAsUser", "Auto")
+    user, scaling = runtime.get("runAsUser", "Auto"), values.get("autoscaling") or {}
     return {
         "runtimeImage": f"{image['repository']}{mark}" if image.get("repository") else RUNTIME_IMAGE,
         "allowedImagePrefixes": runtime.get("allowedImagePrefixes") or [],
@@ -164,9 +164,20 @@ def _from_values(values: Mapping[str, Any]) -> dict[str, Any]:
             "env": [{"name": name, "value": str(value)} for name, value in (fetch.get("env") or {}).items()],
         },
         "catalog": values.get("catalog") or {},
+        **({"autoscaling": _autoscaling(scaling)} if scaling.get("enabled") else {}),
+        "gateways": bool((values.get("gateway") or {}).get("enabled")),
         "nodeCache": (values.get("nodeCache") or {}).get("path") or None,
         "clusterDomain": values.get("clusterDomain") or "cluster.local",
     }
+
+
+def _autoscaling(values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {
+        "prometheus": "prometheusAddress",
+        "authentication": "authentication",
+        "authModes": "authModes",
+    }
+    return {key: values[name] for key, name in names.items() if values.get(name)}
 
 
 def _class(name: str, values: Mapping[str, Any], architectures: list[str]) -> dict[str, Any]:

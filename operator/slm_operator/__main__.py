@@ -17,7 +17,7 @@ from slm_operator import config, garbage, log, reports, watches
 from slm_operator.clues import Clues
 from slm_operator.cluster import connection, errors
 from slm_operator.cluster.client import KubernetesClient
-from slm_operator.cluster.resources import SLM_DEPLOYMENT, watched
+from slm_operator.cluster.resources import SLM_DEPLOYMENT, optional, watched
 from slm_operator.decide import decide
 from slm_operator.events import Events
 from slm_operator.health import Health, Vitals
@@ -113,6 +113,7 @@ class Operator:
             interval=self._settings.resync_seconds,
             watched=watched(self._settings),
             scrapers=self._settings.monitoring.check_selection,
+            optional=optional(self._settings),
         )
         session = await stack.enter_async_context(reports.session())
         polling = reports.Reports(

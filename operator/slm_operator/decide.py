@@ -36,6 +36,7 @@ from slm_operator.status.report import report, unreadable
 from slm_operator.status.view import View
 from slm_operator.target.imported import with_imported
 from slm_operator.target.rollback import resumed, way_back
+from slm_operator.target.scaling import Means, find_means, scaling_faults, with_replicas
 from slm_operator.target.target import Target, find_target
 
 
@@ -55,6 +56,9 @@ def decide(snapshot: Snapshot) -> Decision:
     others = tuple(each for each in snapshot.pods if not has_component(each, COPIES))
     snapshot = replace(snapshot, pods=others, reports=heard_from(others, snapshot.reports))
     seen = _Seen.of(snapshot, resource)
+    found = find_means(resource, snapshot.settings, snapshot.served, seen.ours)
+    scaled = found if isinstance(found, Means) else None
+    resource = with_replicas(resource, scaled, seen.deployment)
     ailing = (
         *pod_faults(seen.pods, snapshot.reports, snapshot.clues, snapshot.now),
         *(deployment_faults(seen.deployment) if seen.deployment is not None else ()),
@@ -70,6 +74,7 @@ def decide(snapshot: Snapshot) -> Decision:
         children=seen.ours,
         pods=seen.pods,
         key_missing=stuck == 0,
+        scaled=scaled,
     )
     wanted = {ChildRef("Deployment", resource.name), *map(ref_of, desired.objects)}
     taken = {ref: each for ref, each in seen.others.items() if ref in wanted}
@@ -91,6 +96,7 @@ def decide(snapshot: Snapshot) -> Decision:
         *contended_fields(children, snapshot.yielding),
         *(pod_template_clash(each) for each in clashes(resource, snapshot.settings)),
         *_of_monitor(snapshot, desired),
+        *scaling_faults(resource, found, target.revision, snapshot.nodes),
     )
     view = _view(snapshot, resource, seen, target, desired, plan, faults, copiers)
     waits = [target.requeue_after, stuck or None, look_again(taken, resource)]
@@ -215,7 +221,19 @@ def _view(
         faults=faults,
         waiting=desired.waiting,
         changing=any(step.ref.kind == "Deployment" for step in plan.steps),
-        monitoring=snapshot.monitoring,
+        monitoring="ServiceMonitor" in snapshot.served,
+        served=snapshot.served,
+        routes=tuple(
+            each for ref, each in sorted(seen.ours.items()) if ref.kind in {"HTTPRoute", "InferencePool"}
+        ),
+        scaler=next(
+            (
+                each
+                for ref, each in seen.ours.items()
+                if ref.kind in {"ScaledObject", "HorizontalPodAutoscaler"}
+            ),
+            None,
+        ),
         revision=target.revision,
         rollout=target.rollout,
         history=seen.history,

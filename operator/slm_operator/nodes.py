@@ -111,6 +111,26 @@ class Nodes:
             else replace(offered, memory=max(0, offered.memory - _whole(reserved)))
         )
 
+    def room(self, hardware_class: HardwareClass, hardware: Hardware, memory: int) -> int:
+        """Pods of the class with this memory (bytes) that the nodes could hold, if nothing else ran there."""
+        selector = frozenset({**hardware_class.node_selector, **hardware.node_selector}.items())
+        tolerations = (
+            *map(_toleration, hardware_class.tolerations),
+            *map(_toleration, hardware.tolerations),
+        )
+        resource, reserved = hardware_class.resource, _whole(hardware_class.reserved_memory or "0")
+        return sum(
+            count
+            * min(
+                (
+                    max(0, kind.amount(MEMORY) - reserved) // max(memory, 1),
+                    *(() if resource is None else (kind.amount(resource.name) // resource.count,)),
+                )
+            )
+            for kind, count in self.kinds.items()
+            if kind.usable and selector <= kind.labels and _tolerated(kind.taints, tolerations)
+        )
+
     def _offer(
         self,
         selector: frozenset[tuple[str, str]],

@@ -13,7 +13,14 @@ LOOK_AGAIN: Final = 30.0
 """Seconds until somebody else's object in our way is looked at again: no watch tells of it."""
 GARBAGE: Final = 2.0
 """Seconds until an object that the garbage collector is about to take is looked at again."""
-_ASIDE: Final = {"ServiceMonitor": "MonitoringReady", "PodDisruptionBudget": "Refused"}
+_ASIDE: Final = {
+    "ServiceMonitor": "MonitoringReady",
+    "PodDisruptionBudget": "Refused",
+    "ScaledObject": "Autoscaled",
+    "HorizontalPodAutoscaler": "Autoscaled",
+    "HTTPRoute": "Routed",
+    "InferencePool": "Routed",
+}
 """Children without which the model is served all the same, and the condition that tells of them."""
 
 

@@ -87,6 +87,14 @@ def leftover(intent: Document, live: Document) -> bool:
     return any(_leaves(_fields(entry), claims, live) for entry in posted)
 
 
+def scaled_by_others(live: Document) -> bool:
+    """Whether the replicas of an object were last written through its scale, as an autoscaler does."""
+    return any(
+        entry.get("subresource") == "scale" and _has(_fields(entry), "spec", "replicas")
+        for entry in _entries(live)
+    )
+
+
 def consolidated(managed: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
     """The same ``managedFields`` with all that is ours in one entry, that of an apply.
 
@@ -134,6 +142,15 @@ def _entries(live: Document) -> Sequence[Mapping[str, Any]]:
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
     return entry.get("manager") == FIELD_MANAGER and not entry.get("subresource")
+
+
+def _has(fields: _Fields, *path: str) -> bool:
+    for step in path:
+        below = fields.members.get(step)
+        if below is None:
+            return False
+        fields = below
+    return True
 
 
 def _claims(intent: Document) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Cluster
 from slm_operator.cluster.resources import (
     NAMESPACE,
+    OPTIONAL,
     PROMETHEUS,
     PROMETHEUS_AGENT,
     SERVICE_MONITOR,
@@ -56,6 +57,8 @@ class Resync:
         Kinds to list.
     scrapers
         Whether to look who takes ServiceMonitors.
+    optional
+        Kinds to ask for, and to list where the cluster serves them.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Resync:
         interval: float,
         watched: tuple[Resource, ...] = WATCHED,
         scrapers: bool = False,
+        optional: tuple[Resource, ...] = OPTIONAL,
         jitter: random.Random | None = None,
     ) -> None:
         self._cluster = cluster
@@ -79,6 +83,7 @@ class Resync:
         self._interval = interval
         self._watched = watched
         self._scrapers = scrapers
+        self._optional = optional
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._asked: set[Resource] = set()
         self._asking = asyncio.Event()
@@ -107,10 +112,11 @@ class Resync:
         ClusterError
             Something can't be listed; what was listed before it counts.
         """
-        self._store.found_monitoring(served=await self._cluster.serves(SERVICE_MONITOR))
-        if self._scrapers and self._store.monitoring:
+        served = [each for each in self._optional if await self._serves(each)]
+        self._store.found_served(each.kind for each in served)
+        if self._scrapers and SERVICE_MONITOR in served:
             self._store.found_scrapers(await self._look_for_scrapers())
-        kinds = (*self._watched, SERVICE_MONITOR) if self._store.monitoring else self._watched
+        kinds = (*self._watched, *(each for each in served if each.listable))
         changes = [change for resource in kinds for change in await self._list(resource)]
         self._listed = asyncio.get_running_loop().time()
         return changes
@@ -127,6 +133,15 @@ class Resync:
             log.info("can't see who takes ServiceMonitors", extra={"cause": str(error)})
             return None
         return Scrapers(tuple(found), dict(namespaces.items))
+
+    async def _serves(self, resource: Resource) -> bool:
+        """Whether the cluster serves a kind; what another server answers for keeps us from nothing while that is down."""
+        try:
+            return await self._cluster.serves(resource)
+        except errors.ClusterError:
+            if resource.listable:
+                raise
+            return resource.kind in self._store.served
 
     async def _list(self, resource: Resource) -> list[Change]:
         changes: list[Change] = []

@@ -190,6 +190,17 @@ class MonitoringSettings(SettingsModel):
     """Whether Prometheus objects and namespaces are read, to say where none takes a ServiceMonitor."""
 
 
+class AutoscalingSettings(SettingsModel):
+    """What autoscalers need to know of the site."""
+
+    prometheus: str | None = None
+    """Address of the Prometheus that KEDA asks; None: a ScaledObject can't be made."""
+    authentication: str | None = None
+    """ClusterTriggerAuthentication that KEDA asks it with."""
+    auth_modes: str | None = None
+    """How, as KEDA names it: `bearer`, `basic`, `tls`."""
+
+
 class Settings(SettingsModel):
     runtime_image: str
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
@@ -207,6 +218,10 @@ class Settings(SettingsModel):
     """By the name that `catalog://` sources give."""
     node_cache: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_][-.A-Za-z0-9_]*)+$")] | None = None
     """Directory of the nodes for `spec.cache.mode: NodeLocal`, which is refused without."""
+    autoscaling: AutoscalingSettings | None = None
+    """None: `spec.autoscaling` isn't offered, and the operator has no rights to autoscalers."""
+    gateways: bool = False
+    """Whether `spec.endpoint.gateway` is offered; without, the operator has no rights to routes and pools."""
     namespaces: tuple[str, ...] = ()
     """Empty: the whole cluster."""
     cluster_domain: str = "cluster.local"

@@ -58,8 +58,8 @@ class Snapshot:
     now: datetime
     reports: Mapping[str, RuntimeReport] = field(default_factory=dict)
     """By pod uid; a pod that can't be reached is absent, and its fields stay unknown."""
-    monitoring: bool = False
-    """Whether the cluster serves ServiceMonitor."""
+    served: frozenset[str] = frozenset()
+    """Kinds that a cluster may lack, and this one serves."""
     scrapers: Scrapers | None = None
     """Who might take ServiceMonitors; None: nobody has looked, or may."""
     new_key: str = ""

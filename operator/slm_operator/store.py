@@ -112,19 +112,19 @@ class Store:
         """Reports as JSON, by pod uid."""
         self._clues: dict[str, str] = {}
         self._followers: list[Touched[Key]] = []
-        self._monitoring = False
+        self._served: frozenset[str] = frozenset()
         self._scrapers: Scrapers | None = None
         self._document = lru_cache(maxsize=UNPACKED)(lambda entry: entry.packed.document())
         self._report = lru_cache(maxsize=UNPACKED)(RuntimeReport.model_validate_json)
 
     @property
-    def monitoring(self) -> bool:
-        """Whether the cluster serves ServiceMonitor."""
-        return self._monitoring
+    def served(self) -> frozenset[str]:
+        """Kinds that a cluster may lack, and this one serves."""
+        return self._served
 
-    def found_monitoring(self, *, served: bool) -> None:
-        """Whether the cluster serves ServiceMonitor was just asked."""
-        self._monitoring = served
+    def found_served(self, kinds: Iterable[str]) -> None:
+        """Which of them it serves was just asked."""
+        self._served = frozenset(kinds)
 
     def found_scrapers(self, scrapers: Scrapers | None) -> None:
         """Who might take ServiceMonitors was just looked at; None where that may not be seen."""
@@ -220,7 +220,7 @@ class Store:
             settings=settings,
             now=now,
             reports={uid: report for uid, report in reports.items() if report is not None},
-            monitoring=self._monitoring,
+            served=self._served,
             scrapers=self._scrapers,
             clues={uid: self._clues[uid] for uid in uids if uid in self._clues},
         )

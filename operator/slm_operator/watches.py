@@ -18,7 +18,7 @@ from kopf._core.engines.peering import Identity  # no public name
 from typing_extensions import override
 
 from slm_operator.cluster.connection import bearer_token
-from slm_operator.cluster.resources import SERVICE_MONITOR, WATCHED, Resource
+from slm_operator.cluster.resources import OPTIONAL, WATCHED, Resource
 from slm_operator.reconcile import Reconciler
 from slm_operator.resync import Resync
 from slm_operator.store import Store
@@ -103,7 +103,7 @@ def registry(
 ) -> kopf.OperatorRegistry:
     """The handlers: one a watched kind, and the login.
 
-    ServiceMonitors are watched where the cluster serves them at start; where it does so only later, the
+    Kinds that a cluster may lack are watched where it serves them at start; where it does so only later, the
     resync keeps them.
     """
     handlers = kopf.OperatorRegistry()
@@ -112,7 +112,8 @@ def registry(
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
         return await login(configuration)
 
-    for resource in (*kinds, SERVICE_MONITOR) if watcher.store.monitoring else kinds:
+    served = [each for each in OPTIONAL if each.listable and each.kind in watcher.store.served]
+    for resource in (*kinds, *served):
         _watch(handlers, resource, watcher)
     return handlers
 
@@ -136,7 +137,7 @@ def settings() -> kopf.OperatorSettings:
     # Loses objects when the first stream breaks in the middle of the list (Kopf 1.45.2).
     configured.watching.initial_streaming = False
     configured.watching.connect_timeout = 10
-    for resource in (*WATCHED, SERVICE_MONITOR):
+    for resource in (*WATCHED, *OPTIONAL):
         if resource.selector:
             configured.watching.label_selectors[resource.group, resource.version, resource.plural] = (
                 resource.selector

@@ -81,6 +81,8 @@ EVERYTHING: Mapping[str, Any] = {
         },
     },
     "nodeCache": {"path": "/var/lib/slm-models"},
+    "autoscaling": {"enabled": True, "prometheusAddress": "http://prometheus:9090", "authModes": "bearer"},
+    "gateway": {"enabled": True},
     "watchNamespaces": [],
     "clusterDomain": "corp.local",
     "logLevel": "debug",

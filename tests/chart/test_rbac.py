@@ -73,6 +73,17 @@ def test_who_scrapes_is_seen_only_where_it_is_asked_for(render: Render) -> None:
         }
 
 
+def test_autoscalers_and_routes_are_touched_only_where_they_are_offered(render: Render) -> None:
+    offered = render({"autoscaling": {"enabled": True}, "gateway": {"enabled": True}})
+    assert rights(offered, "ClusterRole", "slm-operator") == {
+        **rights(render(), "ClusterRole", "slm-operator"),
+        "autoscaling/horizontalpodautoscalers": CHILDREN,
+        "keda.sh/scaledobjects": CHILDREN,
+        "gateway.networking.k8s.io/httproutes": CHILDREN,
+        "inference.networking.k8s.io/inferencepools": CHILDREN,
+    }
+
+
 def test_namespaced_mode_grants_nothing_but_nodes_on_the_cluster(render: Render) -> None:
     namespaced, cluster = render(NAMESPACED), render()
     bound = {

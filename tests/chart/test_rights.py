@@ -15,7 +15,7 @@ import yaml
 
 from tests.chart.generate import CHART
 from tests.chart.rendering import NAMESPACE
-from tests.cluster import ControlPlane, HarnessError, chart, tools
+from tests.cluster import ControlPlane, HarnessError, chart, neighbour_crds, tools
 from tests.support import audit
 from tests.support.ports import free_port
 
@@ -30,6 +30,7 @@ MONITORED = "{.status.conditions[?(@.type=='MonitoringReady')].reason}"
 RARELY_NEEDED = [
     *((verb, "controllerrevisions.apps") for verb in ("get", "create", "patch", "delete")),
     *((verb, "poddisruptionbudgets.policy") for verb in ("get", "create", "patch", "delete")),
+    *((verb, "horizontalpodautoscalers.autoscaling") for verb in ("get", "create", "patch", "delete")),
     *((verb, "events") for verb in ("list", "create")),
 ]
 NODE = {
@@ -66,8 +67,9 @@ def plane() -> Iterator[ControlPlane]:
         started.kubectl("taint", "node", "fake", "node.kubernetes.io/not-ready-", "--overwrite")
         patch = ("--subresource=status", "--type=merge", "--patch", json.dumps(NODE_STATUS))
         started.kubectl("patch", "node", "fake", *patch)
-        for kind in ("servicemonitors", "prometheuses", "prometheusrules"):
-            started.kubectl("apply", "--server-side", "--filename", str(tools.monitoring_crd(kind)))
+        kinds = ("servicemonitors", "prometheuses", "prometheusrules")
+        for manifest in (*map(tools.monitoring_crd, kinds), *neighbour_crds()):
+            started.kubectl("apply", "--server-side", "--filename", str(manifest))
         started.established("prometheuses.monitoring.coreos.com")
         started.kubectl("create", "--filename", "-", input=json.dumps(PROMETHEUS))
         yield started
@@ -148,6 +150,10 @@ def test_the_granted_rights_are_enough_for_every_child(
     plane: ControlPlane, tmp_path: Path, home: str, namespaces: list[str]
 ) -> None:
     pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    offered = {
+        "autoscaling": {"enabled": True, "prometheusAddress": "http://prometheus:9090"},
+        "gateway": {"enabled": True},
+    }
     values = chart.write(
         {
             "watchNamespaces": namespaces,
@@ -157,13 +163,19 @@ def test_the_granted_rights_are_enough_for_every_child(
                 "rules": {"enabled": True},
                 "dashboards": {"enabled": True},
             },
+            **offered,
         },
         tmp_path / "values.yaml",
     )
     plane.helm("install", "slm-operator", str(CHART), "--namespace", NAMESPACE, "--values", str(values))
     monitored = {"serviceMonitor": {"enabled": True}}
+    pool = {
+        "parentRefs": [{"name": "public"}],
+        "backend": "InferencePool",
+        "endpointPickerRef": {"name": "picker"},
+    }
     models = [
-        model("served", home, observability=monitored),
+        model("served", home, observability=monitored, autoscaling={"max": 2}, endpoint={"gateway": pool}),
         model("cached", home, cache={"mode": "PVC", "size": "1Gi"}),
     ]
     try:
@@ -186,6 +198,9 @@ def test_the_granted_rights_are_enough_for_every_child(
                 "secret/served-api-key",
                 "configmap/served-ca",
                 "servicemonitor/served",
+                "scaledobject/served",
+                "httproute/served",
+                "inferencepool/served",
                 "persistentvolumeclaim/cached-models",
                 "jobs",
             ):

@@ -13,7 +13,7 @@ from tests.cluster.images import ensure as ensure_images
 from tests.cluster.node import SingleNode
 from tests.cluster.selection import select
 from tests.cluster.tools import ensure as ensure_tools
-from tests.cluster.tools import service_monitor_crd
+from tests.cluster.tools import neighbour_crds, service_monitor_crd
 
 __all__ = [
     "Cluster",
@@ -26,6 +26,7 @@ __all__ = [
     "ensure_images",
     "ensure_tools",
     "host_index",
+    "neighbour_crds",
     "select",
     "service_monitor_crd",
 ]

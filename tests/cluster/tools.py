@@ -19,6 +19,9 @@ CONTAINERD = "2.2.9"
 HELM = "3.19.5"
 KIND = "0.30.0"
 PROMETHEUS_OPERATOR = "0.85.0"
+KEDA = "2.17.2"
+GATEWAY_API = "1.3.0"
+INFERENCE_EXTENSION = "1.0.0"
 VERSITYGW = "1.8.0"
 PROMETHEUS = "0.316.0"
 """Release 3.16.0, as its module is numbered; the first that replaces no module, and so can be installed."""
@@ -119,6 +122,7 @@ kubernetes = _ours(
 coredns = _ours("coredns", ("coredns",), "about 1 min, once")
 pause = _ours("pause", ("pause",), "seconds, once")
 etcd = _ours("etcd", ("etcd",), "about 1 min, once")
+kstatus = _ours("kstatus", ("kstatus",), "about 1 min, once")
 _CONTAINERD_COMMANDS = "github.com/containerd/containerd/v2/cmd"
 containerd = _released(
     "containerd",
@@ -189,7 +193,28 @@ def service_monitor_crd() -> Path:
 
 def monitoring_crd(plural: str) -> Path:
     """Path of a CRD's manifest, from the Prometheus Operator's own module."""
-    module = f"github.com/prometheus-operator/prometheus-operator@v{PROMETHEUS_OPERATOR}"
+    return _of_module(
+        f"github.com/prometheus-operator/prometheus-operator@v{PROMETHEUS_OPERATOR}",
+        f"example/prometheus-operator-crd/monitoring.coreos.com_{plural}.yaml",
+    )
+
+
+def neighbour_crds() -> tuple[Path, ...]:
+    """Paths of the manifests of ScaledObject, HTTPRoute and InferencePool, each from its own project's module."""
+    return (
+        _of_module(f"github.com/kedacore/keda/v2@v{KEDA}", "config/crd/bases/keda.sh_scaledobjects.yaml"),
+        _of_module(
+            f"sigs.k8s.io/gateway-api@v{GATEWAY_API}",
+            "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",
+        ),
+        _of_module(
+            f"sigs.k8s.io/gateway-api-inference-extension@v{INFERENCE_EXTENSION}",
+            "config/crd/bases/inference.networking.k8s.io_inferencepools.yaml",
+        ),
+    )
+
+
+def _of_module(module: str, path: str) -> Path:
+    """Path of a file of a Go module, which is downloaded if need be."""
     printed = run([gotoolchain.go(), "mod", "download", "-json", module], env=gotoolchain.environment())
-    folder = Path(json.loads(printed)["Dir"]) / "example" / "prometheus-operator-crd"
-    return folder / f"monitoring.coreos.com_{plural}.yaml"
+    return Path(json.loads(printed)["Dir"]) / path

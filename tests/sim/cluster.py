@@ -12,7 +12,7 @@ import orjson
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Listing
-from slm_operator.cluster.resources import OURS, SERVICE_MONITOR, SLM_DEPLOYMENT, Resource
+from slm_operator.cluster.resources import OPTIONAL, OURS, SLM_DEPLOYMENT, Resource
 from tests.sim import fields
 from tests.sim.defaults import allocate, fill_in
 from tests.sim.fields import APPLY, UPDATE, Manager, Owners
@@ -56,7 +56,8 @@ class MemoryCluster:
     gets copies.
     """
 
-    monitoring: bool = False
+    served: set[str] = field(default_factory=set)
+    """Kinds that a cluster may lack, and this one serves."""
     revision: int = 0
     objects: dict[Ref, Doc] = field(default_factory=dict)
     history: list[Event] = field(default_factory=list)
@@ -137,7 +138,7 @@ class MemoryCluster:
         self.remove(ref, by=MANAGER)
 
     async def serves(self, resource: Resource) -> bool:
-        return resource is not SERVICE_MONITOR or self.monitoring
+        return resource not in OPTIONAL or resource.kind in self.served
 
     # What people and controllers use, under names of their own.
 

@@ -15,6 +15,10 @@ _DELETED = {
     "ControllerRevision",
     "PodDisruptionBudget",
     "ServiceMonitor",
+    "HorizontalPodAutoscaler",
+    "ScaledObject",
+    "HTTPRoute",
+    "InferencePool",
     "ConfigMap",
     "PersistentVolumeClaim",
 }

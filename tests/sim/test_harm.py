@@ -200,7 +200,7 @@ def stuck_for_good(each: World, ref: Ref, fail: Callable[[Doc], None]) -> None:
 
 def test_a_service_monitor_that_is_refused_leaves_the_model_ready():
     async def scenario(each: World) -> None:
-        each.cluster.monitoring = True
+        each.cluster.served.add("ServiceMonitor")
         await reconfigure(each)
         each.faults.refuse = lambda _verb, ref: (
             errors.InvalidError("metadata.labels: Invalid value") if ref.kind == "ServiceMonitor" else None

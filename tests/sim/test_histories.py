@@ -53,7 +53,7 @@ def wanted(spec: Doc) -> Doc:
 def stage(webhook: str = "none") -> World:
     """A cluster before anything has happened in it."""
     each = world()
-    each.cluster.monitoring = True
+    each.cluster.served.add("ServiceMonitor")
     each.cluster.put(secret())
     each.cluster.put(actors.owner())
     if (rewrites := actors.WEBHOOKS[webhook]) is not None:

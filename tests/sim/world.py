@@ -15,7 +15,7 @@ from typing import Any
 
 from slm_operator.cluster import errors
 from slm_operator.cluster.protocol import Listing
-from slm_operator.cluster.resources import NODE, SERVICE_MONITOR, Resource, watched
+from slm_operator.cluster.resources import NODE, OPTIONAL, Resource, optional, watched
 from slm_operator.queue import WorkQueue
 from slm_operator.reconcile import Reconciler
 from slm_operator.reports import Reports
@@ -149,6 +149,7 @@ class SimOperator:
             namespaces=world.settings.namespaces,
             interval=world.settings.resync_seconds,
             watched=watched(world.settings),
+            optional=optional(world.settings),
             jitter=jitter,
         )
         self.reports = Reports(
@@ -187,7 +188,7 @@ class SimOperator:
 
     async def _follow(self, position: int) -> None:
         """The watches: every event of ours, in order, some late, some never."""
-        kinds = (*watched(self.world.settings), SERVICE_MONITOR)
+        kinds = (*watched(self.world.settings), *OPTIONAL)
         by_kind = {resource.kind: resource for resource in kinds}
         history = self.world.cluster.history
         changed = asyncio.Event()
@@ -231,7 +232,7 @@ class Gate:
         selected = {"field_selector": field_selector}
         if self.stale_until is None:
             return await self._cluster.list(resource, namespace, keep, **selected)
-        earlier = MemoryCluster(monitoring=self._cluster.monitoring)
+        earlier = MemoryCluster(served=self._cluster.served)
         for event in self._cluster.history[: self.stale_until]:
             earlier.revision = int(event.document["metadata"]["resourceVersion"])
             if event.type == "DELETED":

@@ -114,6 +114,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if eq (include "slm-operator.checksSelection" .) "true" -}}
 {{- $_ := set $monitoring "checkSelection" true -}}
 {{- end -}}
+{{- $autoscaling := ternary dict nil (dig "enabled" false (.Values.autoscaling | default dict)) -}}
+{{- if kindIs "map" $autoscaling -}}
+{{- range $key, $value := dict "prometheus" .Values.autoscaling.prometheusAddress "authentication" .Values.autoscaling.authentication "authModes" .Values.autoscaling.authModes -}}
+{{- if $value -}}
+{{- $_ := set $autoscaling $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $catalog := dict -}}
 {{- range $name, $entry := .Values.catalog | default dict -}}
 {{- if $entry.sizeBytes -}}
@@ -155,6 +163,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   "fetch" $fetch
   "catalog" $catalog
   "monitoring" $monitoring
+  "autoscaling" $autoscaling
+  "gateways" (dig "enabled" false (.Values.gateway | default dict))
   "namespaces" .Values.watchNamespaces
   "clusterDomain" .Values.clusterDomain
   "workers" .Values.workers
@@ -165,7 +175,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 
 {{/* What the operator may do with SLMDeployments and what belongs to them; Secrets it can only make, ConfigMaps it has to do with
-only where it puts the site's CAs beside the models, DaemonSets only where nodes have a directory for models. */}}
+only where it puts the site's CAs beside the models, DaemonSets only where nodes have a directory for models, autoscalers and
+routes only where they are offered. */}}
 {{- define "slm-operator.rules" -}}
 - apiGroups: [slm-operator.io]
   resources: [slmdeployments]
@@ -188,6 +199,22 @@ only where it puts the site's CAs beside the models, DaemonSets only where nodes
 - apiGroups: [monitoring.coreos.com]
   resources: [servicemonitors]
   verbs: [get, list, watch, create, patch, delete]
+{{- if dig "enabled" false (.Values.autoscaling | default dict) }}
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- if dig "enabled" false (.Values.gateway | default dict) }}
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [inference.networking.k8s.io]
+  resources: [inferencepools]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create]

@@ -11,10 +11,12 @@ import orjson
 
 from slm_contract.places import CONFIG_ENV
 from slm_operator.cluster.resources import (
+    AUTOSCALER,
     CONFIG_MAP,
     CONTROLLER_REVISION,
     NODE,
     POD,
+    SCALED_OBJECT,
     SLM_DEPLOYMENT,
     Resource,
 )
@@ -36,6 +38,9 @@ _METADATA: Final = (
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 """kubectl's copy of the whole object."""
 
+_SCALERS: Final = (AUTOSCALER, SCALED_OBJECT)
+"""Their status tells figures and times every fifteen seconds, which nobody decides by."""
+_TOLD: Final = ("type", "status", "reason", "message")
 _UNMANAGED: Final = (SLM_DEPLOYMENT, POD, NODE)
 """What we write no field of, or only the status."""
 
@@ -65,6 +70,10 @@ def kept_object(resource: Resource, document: Document) -> Document:
         kept["status"] = {key: status[key] for key in ("allocatable", "conditions") if key in status}
         return kept
     kept["spec"] = document.get("spec") or {}
+    if resource in _SCALERS:
+        told = (document.get("status") or {}).get("conditions") or ()
+        kept["status"] = {"conditions": [{key: each[key] for key in _TOLD if key in each} for each in told]}
+        return kept
     if document.get("status"):
         kept["status"] = document["status"]
     return kept

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from slm_contract import metrics
 from slm_operator.crd import names
 from slm_operator.settings import Settings
 
@@ -18,6 +19,8 @@ class Resource:
     namespaced: bool = True
     selector: str = ""
     """Label selector of the objects that concern us; empty: all."""
+    listable: bool = True
+    """False where only whether it is served is of interest."""
 
     @property
     def group(self) -> str:
@@ -61,6 +64,21 @@ PROMETHEUS: Final = Resource("monitoring.coreos.com/v1", "Prometheus", "promethe
 PROMETHEUS_AGENT: Final = Resource("monitoring.coreos.com/v1alpha1", "PrometheusAgent", "prometheusagents")
 NAMESPACE: Final = Resource("v1", "Namespace", "namespaces", namespaced=False)
 """Listed now and then, like those who scrape, where the settings ask for it; never watched."""
+AUTOSCALER: Final = Resource(
+    "autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", selector=OURS
+)
+SCALED_OBJECT: Final = Resource("keda.sh/v1alpha1", "ScaledObject", "scaledobjects", selector=OURS)
+POD_METRICS: Final = Resource(
+    "custom.metrics.k8s.io/v1beta1", "MetricValueList", f"pods/{metrics.WAITING}", listable=False
+)
+EXTERNAL_METRICS: Final = Resource(
+    "external.metrics.k8s.io/v1beta1", "ExternalMetricValueList", metrics.WAITING, listable=False
+)
+"""What a metrics API lists are the metrics that it has by now."""
+HTTP_ROUTE: Final = Resource("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", selector=OURS)
+INFERENCE_POOL: Final = Resource(
+    "inference.networking.k8s.io/v1", "InferencePool", "inferencepools", selector=OURS
+)
 POD: Final = Resource("v1", "Pod", "pods", selector=OURS)
 NODE: Final = Resource("v1", "Node", "nodes", namespaced=False)
 SECRET: Final = Resource("v1", "Secret", "secrets")
@@ -79,14 +97,17 @@ WATCHED: Final = (
     CONTROLLER_REVISION,
     DISRUPTION_BUDGET,
     JOB,
+    AUTOSCALER,
     POD,
     NODE,
 )
-"""All that may be watched (:func:`watched`); ServiceMonitor comes on top where the cluster serves it."""
+"""All that may be watched (:func:`watched`) in any cluster."""
+OPTIONAL: Final = (SERVICE_MONITOR, SCALED_OBJECT, POD_METRICS, EXTERNAL_METRICS, HTTP_ROUTE, INFERENCE_POOL)
+"""What a cluster may lack: looked for (:func:`optional`), and watched where it is served."""
 
 _BY_KIND: Final = {
     (resource.api_version, resource.kind): resource
-    for resource in (*WATCHED, SERVICE_MONITOR, SECRET, LEASE, EVENT)
+    for resource in (*WATCHED, *OPTIONAL, SECRET, LEASE, EVENT)
 }
 
 
@@ -95,8 +116,18 @@ def watched(settings: Settings) -> tuple[Resource, ...]:
     unmade = {
         *([CONFIG_MAP] if settings.fetch.ca_bundle is None else []),
         *([DAEMON_SET] if settings.node_cache is None else []),
+        *([AUTOSCALER] if settings.autoscaling is None else []),
     }
     return tuple(each for each in WATCHED if each not in unmade)
+
+
+def optional(settings: Settings) -> tuple[Resource, ...]:
+    """What an operator of these settings looks for beside them."""
+    unmade = {
+        *([SCALED_OBJECT, POD_METRICS, EXTERNAL_METRICS] if settings.autoscaling is None else []),
+        *([] if settings.gateways else [HTTP_ROUTE, INFERENCE_POOL]),
+    }
+    return tuple(each for each in OPTIONAL if each not in unmade)
 
 
 def resource_of(document: Mapping[str, Any]) -> Resource:

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 
 from slm_operator.crd.base import ApiModel, pattern, rule, rules
+from slm_operator.crd.gateway import Gateway
 from slm_operator.crd.podtemplate import Annotations
 
 Origin = Annotated[
@@ -97,6 +98,8 @@ class Endpoint(ApiModel):
         tuple[SourceRange, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()
     """Ranges of addresses that may reach the load balancer; absent: all."""
+    gateway: Gateway | None = None
+    """Has gateways of the cluster (Gateway API) route to the model; absent: none."""
     idle_timeout: (
         Annotated[
             str,

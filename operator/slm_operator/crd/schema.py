@@ -183,7 +183,15 @@ def _expand(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> dict[s
     elif "additionalProperties" in merged:
         result["additionalProperties"] = _expand(merged["additionalProperties"], definitions)
     if "items" in merged:
-        result["items"] = _expand(merged["items"], definitions)
+        result["items"] = _without_defaults(_expand(merged["items"], definitions))
+    return result
+
+
+def _without_defaults(schema: dict[str, Any]) -> dict[str, Any]:
+    """An element of a list as it was written: tools that compare whole lists would find in it what nobody wrote."""
+    result = {key: value for key, value in schema.items() if key != "default"}
+    if "properties" in result:
+        result["properties"] = {name: _without_defaults(each) for name, each in result["properties"].items()}
     return result
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from slm_contract.config import AuthMode, EngineName, KVCacheType, ModelFormat, Quantization
+from slm_operator.crd.autoscaling import Autoscaling
 from slm_operator.crd.base import (
     ApiModel,
     Duration,
@@ -58,7 +59,7 @@ class ModelVariant(ApiModel):
     sha256: Sha256 | None = None
     """Checksum of this artifact."""
     format: ModelFormat = ModelFormat.AUTO
-    """Format of this artifact; `Auto` takes what the source has: a GGUF file, else a folder of ONNX."""
+    """Format of this artifact; `Auto`, or absent, takes what the source has: a GGUF file, else a folder of ONNX."""
     quantization: WantedQuantization | None = None
     """Number format that this artifact is served in, as `model.quantization`, which says nothing of it."""
 
@@ -84,7 +85,7 @@ class Adapter(ApiModel):
     sha256: Sha256 | None = None
     """Checksum of its file."""
     scale: Annotated[float, Field(ge=-8, le=8)] = 1.0
-    """How much of it counts."""
+    """How much of it counts; absent: 1."""
 
 
 class Projector(ApiModel):
@@ -221,7 +222,7 @@ class EnvironmentVariable(ApiModel):
     ]
     """Name of the variable."""
     value: Annotated[str, Field(max_length=4096)] = ""
-    """Its value."""
+    """Its value; absent: empty."""
 
 
 class Runtime(ApiModel):
@@ -449,7 +450,10 @@ class Spec(ApiModel):
     cache: Cache = Cache()
     """Where the model file is kept."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """Pods that serve the model."""
+    """Pods that serve the model; with `autoscaling`, how many to begin with."""
+    autoscaling: Autoscaling | None = None
+    """Lets an autoscaler of the cluster say how many: KEDA where it is installed, else a HorizontalPodAutoscaler. Absent:
+    `replicas` says it."""
     suspend: bool = False
     """True takes all pods away and keeps everything else."""
     endpoint: Endpoint = Endpoint()

@@ -16,7 +16,12 @@ _RECREATE = {"type": "Recreate"}
 
 
 def deployment(
-    resource: SLMDeployment, revision: Revision, rollout: Rollout, before: Revision | None
+    resource: SLMDeployment,
+    revision: Revision,
+    rollout: Rollout,
+    before: Revision | None,
+    *,
+    autoscaled: bool = False,
 ) -> dict[str, Any]:
     """The intent.
 
@@ -24,11 +29,13 @@ def deployment(
     ----------
     before
         The revision that served last, whose pods may still hold what the new ones need.
+    autoscaled
+        Whether the replicas are an autoscaler's.
     """
     intent = child(resource, "apps/v1", "Deployment", resource.name)
     intent["metadata"]["annotations"] = {ROLLOUT_ANNOTATION: rollout.to_json()}
     intent["spec"] = {
-        "replicas": resource.replicas,
+        **({} if autoscaled else {"replicas": resource.replicas}),
         "revisionHistoryLimit": 3,
         "progressDeadlineSeconds": rollout_seconds(resource, revision.own_facts),
         "strategy": _strategy(resource, revision, before),

@@ -8,8 +8,10 @@ from slm_operator.desired.child import child
 
 
 def disruption_budget(resource: SLMDeployment) -> dict[str, Any] | None:
-    """None for one replica: it could only be in the way of a drain for ever."""
-    if resource.replicas < 2:
+    """None where there is never more than one replica: it could only be in the way of a drain for ever."""
+    wanted = resource.spec.autoscaling
+    most = resource.replicas if wanted is None or resource.spec.suspend else wanted.max
+    if most < 2:
         return None
     return {
         **child(resource, "policy/v1", "PodDisruptionBudget", resource.name),

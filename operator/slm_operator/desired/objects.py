@@ -7,11 +7,13 @@ from typing import Any
 from slm_contract.config import ModelConfig
 from slm_operator.crd.names import key_secret_name
 from slm_operator.crd.resource import SLMDeployment
+from slm_operator.desired.autoscaler import autoscaler
 from slm_operator.desired.claim import model_claim
 from slm_operator.desired.configmap import ca_bundle
 from slm_operator.desired.copies import copies
 from slm_operator.desired.deployment import deployment
 from slm_operator.desired.disruption import disruption_budget
+from slm_operator.desired.gateway import routing
 from slm_operator.desired.jobs import inspect_job, pull_job
 from slm_operator.desired.monitor import service_monitor
 from slm_operator.desired.retention import retaining, retention
@@ -25,6 +27,7 @@ from slm_operator.pod.volumes import claim_of, one_pod_only, shares_volumes, use
 from slm_operator.revision.history import History
 from slm_operator.revision.revision import Revision
 from slm_operator.snapshot import ChildRef, Document, Snapshot, ref_of
+from slm_operator.target.scaling import Means, autoscaled, load_seconds
 from slm_operator.target.target import Target
 from slm_operator.target.wanted import image_of
 
@@ -52,6 +55,7 @@ def desired_objects(
     children: Mapping[ChildRef, Document],
     pods: tuple[Document, ...],
     key_missing: bool,
+    scaled: Means | None = None,
 ) -> Desired:
     """List every child as it shall be.
 
@@ -63,6 +67,8 @@ def desired_objects(
         Of the current revision.
     key_missing
         Whether pods wait for a volume, which may be the key Secret.
+    scaled
+        By what an autoscaler has its replicas.
     """
     live = children.get(ChildRef("Deployment", resource.name))
     jobs, waiting = _jobs(snapshot, resource, target, history, children=children, pods=pods)
@@ -80,7 +86,7 @@ def desired_objects(
     if running is not None and target.rollout is not None:
         rollout = target.rollout if running is target.revision or history.rollout is None else history.rollout
         before = history.known.get(rollout.fallback or "")
-        objects.append(deployment(resource, running, rollout, before))
+        objects.append(deployment(resource, running, rollout, before, autoscaled=autoscaled(scaled, live)))
         before_it = None if live is None else live["spec"]["template"]
         if _mounts_key(running.template, resource) and (key_missing or not _mounts_key(before_it, resource)):
             key = key_secret(resource, snapshot.new_key)
@@ -88,7 +94,14 @@ def desired_objects(
         copies(resource, snapshot.settings, target.revision),
         service(resource),
         disruption_budget(resource),
-        service_monitor(resource, snapshot.settings.monitoring, served=snapshot.monitoring),
+        service_monitor(resource, snapshot.settings.monitoring, served="ServiceMonitor" in snapshot.served),
+        autoscaler(
+            resource,
+            snapshot.settings,
+            scaled if running is not None else None,
+            load_seconds(resource, snapshot.reports),
+        ),
+        *routing(resource, snapshot.settings, snapshot.served),
     ]
     return Desired(tuple(each for each in objects if each is not None), running, key, waiting)
 

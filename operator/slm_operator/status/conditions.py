@@ -12,10 +12,13 @@ from slm_operator.crd.quantities import human_bytes
 from slm_operator.crd.status import Condition, Status
 from slm_operator.model.source import file_name
 from slm_operator.status.canaries import canaries, changed
+from slm_operator.status.routed import routed
 from slm_operator.status.view import Stage, View
 
 Truth = Literal["True", "False", "Unknown"]
 Check = Callable[[View], tuple[Truth, str, str] | None]
+_OF_SCALERS: Final = frozenset({"AbleToScale", "ScalingActive", "Ready"})
+"""Conditions by which a HorizontalPodAutoscaler and a ScaledObject say that they can't do their work."""
 _ON_THE_WAY: Final = frozenset({"Inspecting", "Fetching", "Quantizing"})
 
 
@@ -50,7 +53,8 @@ def _ready(view: View) -> tuple[Truth, str, str]:
         if view.resource.spec.suspend:
             return "True", "Suspended", "no pod is running, as spec.suspend asks"
         if view.resource.replicas == 0:
-            return "True", "ScaledToZero", "no pod is running, as spec.replicas asks"
+            who = "spec.replicas" if view.resource.spec.autoscaling is None else "its autoscaler"
+            return "True", "ScaledToZero", f"no pod is running, as {who} asks"
         if view.given_up is not None:
             return "True", "RolledBack", view.given_up.message
         return "True", "Serving", f"{view.artifact.name} is served by all replicas"
@@ -183,6 +187,35 @@ def _drifting(view: View) -> tuple[Truth, str, str] | None:
     return "False", "AsExpected", "every canary answers as expected"
 
 
+def _autoscaled(view: View) -> tuple[Truth, str, str] | None:
+    wanted = view.resource.spec.autoscaling
+    if wanted is None:
+        return None
+    fault = view.about("Autoscaled")
+    if fault is not None:
+        return "False", fault.reason, f"{fault.message}; {fault.remedy}"
+    if view.resource.spec.suspend:
+        return "False", "Suspended", "no pod is running, as spec.suspend asks"
+    if view.scaler is None:
+        return "Unknown", "NotMade", "nothing scales it before there is something to scale"
+    kind, told = str(view.scaler["kind"]), view.scaler.get("status", {}).get("conditions") or ()
+    ailing = next(
+        (each for each in told if each["type"] in _OF_SCALERS and each["status"] == "False"),
+        None,
+    )
+    if ailing is not None:
+        return "False", "ScalerFails", f"{kind}: {ailing.get('reason', '')}: {ailing.get('message', '')}"
+    return "True", f"{kind}Made", f"a {kind} keeps between {wanted.min} and {wanted.max} replicas"
+
+
+def _routed(view: View) -> tuple[Truth, str, str] | None:
+    found = routed(view)
+    if found is None:
+        return None
+    truth: Truth = "Unknown" if found[0] is None else "True" if found[0] else "False"
+    return truth, *found[1:]
+
+
 def _told_as_true(condition: str) -> Check:
     """A condition that is there only while something is wrong."""
 
@@ -228,6 +261,8 @@ CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("Available", _available),
     ("Progressing", _progressing),
     ("MonitoringReady", _monitoring_ready),
+    ("Autoscaled", _autoscaled),
+    ("Routed", _routed),
     ("SourceDrifted", _source_drifted),
     ("Drifting", _drifting),
     ("Contended", _told_as_true("Contended")),

@@ -51,6 +51,12 @@ class View:
     changing: bool
     """Whether the Deployment is being applied right now."""
     monitoring: bool
+    served: frozenset[str]
+    """Kinds that a cluster may lack, and this one serves."""
+    routes: tuple[Document, ...]
+    """The live HTTPRoute and InferencePool, if they are ours."""
+    scaler: Document | None
+    """The live autoscaler, if it is ours."""
     revision: Revision | None
     """What the pods are made of, or are about to be."""
     rollout: Rollout | None

@@ -99,7 +99,7 @@ class World:
     ) -> None:
         self.settings = settings
         self.nodes = None if nodes is None else tuple(nodes)
-        self.monitoring = monitoring
+        self.served = {"ServiceMonitor"} if monitoring else set[str]()
         self.image_volumes = image_volumes
         self.now = START
         self.resource: dict[str, Any] = {
@@ -128,7 +128,7 @@ class World:
             settings=self.settings,
             now=self.now,
             reports=dict(self.reports),
-            monitoring=self.monitoring,
+            served=frozenset(self.served),
             scrapers=self.scrapers,
             new_key="a-generated-key",
             clues=dict(self.clues),
@@ -192,6 +192,11 @@ class World:
         metadata["managedFields"] = [
             {"manager": "slm-operator", "operation": "Apply", "fieldsV1": json.dumps(fields_of(document))}
         ]
+        if live is not None and document["kind"] == "Deployment" and "replicas" not in document["spec"]:
+            result["spec"]["replicas"] = live["spec"]["replicas"]
+            metadata["managedFields"] += [
+                each for each in live["metadata"]["managedFields"] if each.get("subresource") == "scale"
+            ]
         result["metadata"] = metadata
         if live is not None and "status" in live:
             result["status"] = live["status"]

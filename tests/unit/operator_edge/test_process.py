@@ -10,7 +10,7 @@ from kopf._cogs.structs.references import Resource
 from kubernetes.aio.client.configuration import Configuration
 
 from slm_operator import log, watches
-from slm_operator.cluster.resources import CONFIG_MAP, DAEMON_SET, OURS, SERVICE, WATCHED, watched
+from slm_operator.cluster.resources import AUTOSCALER, CONFIG_MAP, DAEMON_SET, OURS, SERVICE, WATCHED, watched
 from slm_operator.health import STALL_LIMIT, Health, Vitals
 from slm_operator.metrics import Metrics
 from slm_operator.queue import Lane, WorkQueue
@@ -189,7 +189,7 @@ def test_what_only_some_settings_have_the_operator_make_is_read_only_with_these(
     fetch = FetchSettings(ca_bundle=ca_bundle)
     settings = Settings(runtime_image="r/i:1", classes=(), fetch=fetch, node_cache=node_cache)
     kinds = watched(settings)
-    assert set(WATCHED) - set(kinds) == unread
+    assert set(WATCHED) - set(kinds) == {AUTOSCALER, *unread}
     watcher = watches.Watcher(Store(), Waker(), Waker(), lambda _kind: None)  # type: ignore[arg-type]
     registry = watches.registry(watcher, Configuration(), kinds)
     assert len(registry._watching.get_all_handlers()) == len(kinds)
