@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from tests.e2e.site import Document, Namespace, Site
 from tests.e2e.source import CA, Source, source
 from tests.e2e.volume import CLASS, static_volume
 from tests.support.gguf import write_tiny_gguf
+from tests.support.onnx import write_tiny_onnx
 from tests.support.signing import KeySigner
 
 pytestmark = pytest.mark.e2e
@@ -48,25 +49,35 @@ class Stores:
         }[scheme]
 
     def publish(self) -> None:
-        self._hub()
+        self.hub("team/tiny", {"tiny.gguf": self.model})
         self._registry("team/tiny", "1", OCTETS, {"org.opencontainers.image.title": "tiny.gguf"})
         self._registry("library/tiny", "1b", "application/vnd.ollama.image.model")
         self.server.put("web/tiny.gguf", self.model)
         dated = {"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
         self.server.put("models/team/tiny.gguf", self.model, says=dated)
 
-    def _hub(self) -> None:
-        file = {"type": "file", "path": "tiny.gguf", "size": len(self.model), "oid": 40 * "1"}
-        lfs = {"oid": self.digest, "size": len(self.model), "pointerSize": 132}
+    def hub(self, repository: str, files: Mapping[str, bytes]) -> None:
+        """A repository of a hub, at one commit."""
         said = {"X-Repo-Commit": COMMIT}
-        about = {"id": "team/tiny", "sha": COMMIT, "siblings": [{"rfilename": "tiny.gguf"}]}
+        about = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": each} for each in files]}
+        digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+        tree = [
+            {
+                "type": "file",
+                "path": path,
+                "size": len(data),
+                "oid": 40 * "1",
+                "lfs": {"oid": digests[path], "size": len(data), "pointerSize": 132},
+            }
+            for path, data in files.items()
+        ]
         for revision in ("main", COMMIT):
-            api = f"hub/api/models/team/tiny/revision/{revision}"
-            self.server.put(api, json.dumps(about).encode(), says=said)
-            tree = json.dumps([{**file, "lfs": lfs}]).encode()
-            self.server.put(f"hub/api/models/team/tiny/tree/{revision}", tree, says=said)
-            linked = {**said, "X-Linked-ETag": f'"{self.digest}"', "X-Linked-Size": str(len(self.model))}
-            self.server.put(f"hub/team/tiny/resolve/{revision}/tiny.gguf", self.model, says=linked)
+            api = f"hub/api/models/{repository}"
+            self.server.put(f"{api}/revision/{revision}", json.dumps(about).encode(), says=said)
+            self.server.put(f"{api}/tree/{revision}", json.dumps(tree).encode(), says=said)
+            for path, data in files.items():
+                linked = {**said, "X-Linked-ETag": f'"{digests[path]}"', "X-Linked-Size": str(len(data))}
+                self.server.put(f"hub/{repository}/resolve/{revision}/{path}", data, says=linked)
 
     def _registry(
         self, repository: str, tag: str, media_type: str, annotations: dict[str, str] | None = None
@@ -192,6 +203,27 @@ def test_a_model_is_pinned_and_serves_again_when_its_source_is_gone(stores: Stor
         stores.server.come_up()
     assert ns.status(name)["model"]["digest"] == model["digest"]
     ns.site.kubectl("delete", "slm", name, "-n", ns.name)
+
+
+def test_a_folder_of_onnx_serves_beside_a_gguf_file(stores: Stores, tmp_path: Path) -> None:
+    """The same question to both; one is placed on a folder of a hub, the other on a file of it."""
+    ns, place = stores.ns, write_tiny_onnx(tmp_path / "tiny").parent
+    stores.hub("team/onnx", {f"cpu/{each.name}": each.read_bytes() for each in place.iterdir()})
+    wanted = {"gguf": "hf://team/tiny@main", "onnx": "hf://team/onnx/cpu@main"}
+    for name, uri in wanted.items():
+        asked = spec(stores, "hf")
+        asked["model"]["source"] = uri
+        ns.apply(name, asked)
+    found = {name: ns.wait_ready(name)["model"] for name in wanted}
+    assert {name: (each["format"], each["engine"]) for name, each in found.items()} == {
+        "gguf": ("GGUF", "LlamaCpp"),
+        "onnx": ("ONNX", "OnnxRuntime"),
+    }
+    assert found["onnx"]["revision"] == COMMIT
+    assert len(found["onnx"]["files"]) == len(list(place.iterdir()))
+    for name in wanted:
+        ns.answers(name)
+    ns.site.kubectl("delete", "slm", *wanted, "-n", ns.name)
 
 
 def test_a_signed_model_is_accepted_and_one_that_nobody_signed_is_refused(
