@@ -17,11 +17,13 @@ import numpy as np
 import onnxruntime_genai as genai
 
 from bench.servers import THREADS
+from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.engine.loop import StepLoop
-from slm_runtime.engine.messages import EngineConfig, GenerateRequest, Message, Sampling, StepOutput
+from slm_runtime.engine.messages import GenerateRequest, Sampling, StepOutput
 from slm_runtime.engine.onnx.load import load
 from slm_runtime.engine.prepare import Prepared
 from slm_runtime.engine.protocol import Encoder
+from slm_runtime.engine.structs import Message
 
 PROMPT, TOKENS, STREAMS, CONTEXT = 50, 64, 8, 1024
 

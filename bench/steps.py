@@ -12,7 +12,7 @@ from array import array
 
 from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine
 from slm_runtime.engine.llama_cpp.model import LlamaModel
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.engine.protocol import Span
 
 PROMPT = 64

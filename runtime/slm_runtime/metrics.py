@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from slm_contract import metrics as names
 from slm_contract.aliases import BLOCK_TOKENS, VLLM, VLLM_CACHE_INFO
-from slm_runtime.engine.messages import MemoryBreakdown, Stats
+from slm_runtime.engine.loading import MemoryBreakdown
+from slm_runtime.engine.messages import Stats
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 

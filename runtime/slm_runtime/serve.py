@@ -16,7 +16,7 @@ from slm_contract.config import AuthMode, PromptConfig, PromptParameters, Runtim
 from slm_contract.context import default_context, longest_context
 from slm_contract.report import ModelFacts, RuntimeReport
 from slm_runtime.engine.launch import Started, launch
-from slm_runtime.engine.messages import AdapterFile, EngineConfig, EngineKind, Offload
+from slm_runtime.engine.loading import AdapterFile, EngineConfig, EngineKind, Offload
 from slm_runtime.errors import ConfigError, RuntimeFailure
 from slm_runtime.listeners import listen
 from slm_runtime.logs import configure

@@ -10,7 +10,8 @@ from slm_operator.config import Config
 from slm_operator.health import Health
 from slm_operator.settings import Settings
 from slm_operator.store import CONDITIONS
-from slm_runtime.engine.messages import MemoryBreakdown, Stats
+from slm_runtime.engine.loading import MemoryBreakdown
+from slm_runtime.engine.messages import Stats
 from slm_runtime.metrics import Gauges, Metrics, ModelInfo
 
 INFO = ModelInfo(

@@ -9,7 +9,8 @@ from typing import Final
 
 from slm_runtime.api.http.problems import BadRequest
 from slm_runtime.api.serving import Serving
-from slm_runtime.engine.messages import CHARACTERS_A_TOKEN, InfillTokens
+from slm_runtime.engine.loading import InfillTokens
+from slm_runtime.engine.messages import CHARACTERS_A_TOKEN
 
 _NO_FILE_MARK: Final = "\n\n--- snippet ---\n\n"
 """What llama-server puts between files where the model has no token for it."""

@@ -7,7 +7,8 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from slm_runtime.engine.messages import MAX_FRAME, Message
+from slm_runtime.engine.messages import MAX_FRAME
+from slm_runtime.engine.structs import Message
 
 Incoming = TypeVar("Incoming")
 

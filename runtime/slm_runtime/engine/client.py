@@ -11,13 +11,12 @@ EngineError
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from slm_runtime.engine.loading import Loaded, LoadFailureReason
 from slm_runtime.engine.messages import (
     Embedded,
     EmbedRequest,
     Event,
     GenerateRequest,
-    Loaded,
-    LoadFailureReason,
     Prompt,
     Ranked,
     RankRequest,

@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from slm_runtime.engine.channel import ChannelError, FrameBuffer, encode
 from slm_runtime.engine.launch import Launched
-from slm_runtime.engine.messages import FromEngine, Message
+from slm_runtime.engine.messages import FromEngine
+from slm_runtime.engine.structs import Message
 
 
 class Connection(asyncio.Protocol):

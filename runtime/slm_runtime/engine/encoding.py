@@ -6,9 +6,10 @@ from typing import Final
 
 import numpy as np
 
-from slm_runtime.engine.messages import Busy, Embedded, Message, Ranked, Stats, StepOutput
+from slm_runtime.engine.messages import Busy, Embedded, Ranked, Stats, StepOutput
 from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedRanking, PreparedScoring, Sound
 from slm_runtime.engine.protocol import Encoder, Rows
+from slm_runtime.engine.structs import Message
 from slm_runtime.scheduler.batching import Batcher, Input
 
 _STATS_SECONDS: Final = 0.25

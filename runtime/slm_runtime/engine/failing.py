@@ -1,6 +1,6 @@
 """Why a model can't be loaded."""
 
-from slm_runtime.engine.messages import LoadFailed, LoadFailureReason
+from slm_runtime.engine.loading import LoadFailed, LoadFailureReason
 
 
 class LoadError(Exception):

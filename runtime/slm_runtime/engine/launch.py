@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from slm_runtime.engine.messages import EngineConfig
+    from slm_runtime.engine.loading import EngineConfig
 
 ENGINE_COMMAND: Final = (sys.executable, "-m", "slm_runtime.engine.process")
 """The descriptor of the socket is added to it."""

@@ -7,20 +7,12 @@ from typing import Final
 
 from slm_runtime.engine.embedding import EmbeddingState
 from slm_runtime.engine.generation import GenerationState
-from slm_runtime.engine.messages import (
-    Accepted,
-    Busy,
-    Message,
-    Refused,
-    RequestFinished,
-    Started,
-    Stats,
-    StepOutput,
-)
+from slm_runtime.engine.messages import Accepted, Busy, Refused, RequestFinished, Started, Stats, StepOutput
 from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedRanking, PreparedScoring, Sound
 from slm_runtime.engine.protocol import Engine, MediumFailed, NoCells, Rows, Unfinished
 from slm_runtime.engine.reading import Reading
 from slm_runtime.engine.scoring import ScoringState
+from slm_runtime.engine.structs import Message
 from slm_runtime.scheduler.plan import Plan, Sequence, Wanted, carry_out
 from slm_runtime.scheduler.scheduler import Policy, Scheduler
 

@@ -9,76 +9,12 @@ from typing import Final, Literal
 
 import msgspec
 
+from slm_runtime.engine.loading import EngineConfig, Loaded, LoadFailed
+from slm_runtime.engine.structs import Message, Value
+
 FinishReason = Literal["stop", "length", "cancelled", "deadline", "constraint", "error", "unavailable"]
 """`constraint`: the request's own grammar came to a state from which nothing follows, or that is too large to go on from.
 `error`: the engine failed while it worked on the request; `unavailable`: before it came to that."""
-
-
-class Message(msgspec.Struct, tag=True, array_like=True):
-    """Base of everything that is a frame of its own."""
-
-
-class Value(msgspec.Struct, array_like=True):
-    """Base of what travels inside a message."""
-
-
-class AdapterFile(Value):
-    """A LoRA adapter; requests name it by its place in the configuration, counted from 1."""
-
-    path: str
-    scale: float = 1.0
-    """How much of it counts."""
-
-
-class Offload(Value):
-    """What a model takes of an accelerator's memory, by its header."""
-
-    layers: int
-    """With what is before and after the blocks as one."""
-    layer_bytes: int
-    """Of each, its keys and values included."""
-    reserve_bytes: int
-    """What a step computes with, however many there are."""
-
-
-EngineKind = Literal["LlamaCpp", "OnnxRuntime"]
-
-
-class EngineConfig(Message, kw_only=True):
-    """What the engine process is started with; its first frame."""
-
-    engine: EngineKind = "LlamaCpp"
-    model_path: str
-    own_adapters: list[AdapterFile] = []
-    """A part of the model: all goes through them, whatever else it goes through."""
-    projector: str | None = None
-    """The file (`mmproj`) with which the model sees images; None: it sees none."""
-    adapters: list[AdapterFile] = []
-    context_length: int | None = None
-    """Tokens a request may hold, prompt and completion together; None: as trained, capped at 8192."""
-    parallel: int = 4
-    """Sequences decoded together."""
-    kv_cache_type: Literal["f16", "q8_0", "q4_0"] = "f16"
-    kv_cells: int | None = None
-    """Positions of all sequences together; None: `parallel` times the context. Where each sequence has a row of its own, as
-    many run together as have whole ones."""
-    flash_attention: bool | None = None
-    """None: where the engine can."""
-    batch_size: int = 512
-    """Tokens in one step of the engine."""
-    threads: int | None = None
-    """None: the quota of the cgroup or the cores of one memory node, whichever is smaller."""
-    provider: str = "cpu"
-    gpu_layers: int = 0
-    """Layers to offload; -1 is all that fit."""
-    offload: Offload | None = None
-    """None: nobody knows what fits, so all are tried."""
-    devices: list[str] = []
-    """Accelerators to use, by the library's names or numbers; none: all that it finds."""
-    speculation: bool | None = None
-    """Guess what sequences go on with, where the engine can take it back and while it pays; None: on accelerators."""
-    queue_limit: int = 128
-    """Requests that may wait; more are refused with a time to come back."""
 
 
 class Sampling(Value, kw_only=True):
@@ -102,7 +38,7 @@ class Sampling(Value, kw_only=True):
     """True: the window reaches into the prompt (Ollama); False: only what was generated counts (OpenAI)."""
     repeat_in_prompt: bool = False
     """True: `repeat_penalty` alone counts all of the prompt's tokens, too (vLLM)."""
-    logit_bias: dict[int, float] = {}
+    logit_bias: dict[int, float] = msgspec.field(default_factory=dict)
     seed: int | None = None
     """Choice i of a request draws from seed + i; None: from the operating system's entropy."""
 
@@ -140,9 +76,9 @@ class GenerateRequest(Value, kw_only=True):
     """None: until the context is full."""
     n: int = 1
     sampling: Sampling = msgspec.field(default_factory=Sampling)
-    stop: list[str] = []
+    stop: list[str] = msgspec.field(default_factory=list)
     """Generation ends before the first of these; it isn't part of the text."""
-    stop_tokens: list[int] = []
+    stop_tokens: list[int] = msgspec.field(default_factory=list)
     ignore_eos: bool = False
     add_special: bool = True
     """Put the model's own tokens (BOS) around the prompt, unless it has them already."""
@@ -241,85 +177,6 @@ class Tokenize(Message):
 class Detokenize(Message):
     id: int
     tokens: list[int]
-
-
-class MemoryBreakdown(Value):
-    """Bytes, as the engine allocated them and the kernel counts them."""
-
-    weights: int
-    kv_cache: int
-    compute: int
-    resident: int
-    snapshots: int = 0
-    """At most, of copies by which prefixes are shared."""
-
-
-class InfillTokens(Value):
-    """What a model was trained to have around a gap."""
-
-    prefix: int
-    suffix: int
-    middle: int
-    repository: int | None = None
-    file: int | None = None
-    """Before other files; None: it knows no such token."""
-
-
-class Loaded(Message, kw_only=True):
-    """The engine is ready for requests; what it really runs, and on what."""
-
-    engine: str
-    """`llama.cpp`, `onnxruntime`"""
-    context_length: int
-    """Tokens a request may hold."""
-    trained_context_length: int
-    parallel: int
-    kv_cells: int
-    vocab_size: int
-    embedding_length: int
-    bos: int | None
-    eos: int | None
-    bos_text: str
-    eos_text: str
-    """For chat templates that write them out."""
-    add_bos: bool
-    chat_templates: dict[str, str]
-    """By name; the model's main one is "default". Empty where the model has none."""
-    description: str
-    """What people call the model: `llama 135M Q4_1`."""
-    device: str
-    """What people call the device: `cpu (zen4, 2 threads)`."""
-    provider: str
-    """What it really runs on, as the library calls it."""
-    device_free: int = 0
-    """Bytes of the accelerators' memory that nobody has taken; likewise of all."""
-    device_total: int = 0
-    variant: str
-    """Instruction set of the CPU backend, or the accelerator's backend."""
-    threads: int
-    layers_offloaded: int
-    layers_total: int
-    flash_attention: bool
-    memory: MemoryBreakdown
-    load_seconds: float
-    generates: bool = True
-    """What it can be asked for; likewise what follows."""
-    embeds: bool = True
-    ranks: bool = False
-    sees: bool = False
-    """Images in prompts."""
-    infill: InfillTokens | None = None
-    """None: it fills no gaps."""
-
-
-LoadFailureReason = Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]
-
-
-class LoadFailed(Message):
-    """The last frame of an engine process that can't serve this model."""
-
-    reason: LoadFailureReason
-    message: str
 
 
 class Fault(Message):
@@ -453,9 +310,9 @@ class Stats(Value):
 class StepOutput(Message):
     """All that one step made, for all requests: one frame, one wake-up."""
 
-    deltas: list[Delta] = []
-    choices: list[ChoiceFinished] = []
-    finished: list[RequestFinished] = []
+    deltas: list[Delta] = msgspec.field(default_factory=list)
+    choices: list[ChoiceFinished] = msgspec.field(default_factory=list)
+    finished: list[RequestFinished] = msgspec.field(default_factory=list)
     stats: Stats | None = None
     """Now and then, and whenever the engine falls idle."""
 

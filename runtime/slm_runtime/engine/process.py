@@ -20,6 +20,7 @@ import msgspec
 from slm_runtime.engine.channel import BlockingChannel, ChannelError
 from slm_runtime.engine.encoding import EncoderLoop
 from slm_runtime.engine.failing import LoadError
+from slm_runtime.engine.loading import EngineConfig, Loaded, LoadFailed
 from slm_runtime.engine.loop import StepLoop
 from slm_runtime.engine.messages import (
     Busy,
@@ -27,11 +28,7 @@ from slm_runtime.engine.messages import (
     Detokenize,
     Detokenized,
     Embed,
-    EngineConfig,
     Fault,
-    Loaded,
-    LoadFailed,
-    Message,
     Picture,
     Prompt,
     Rank,
@@ -51,6 +48,7 @@ from slm_runtime.engine.protocol import (
     Vocabulary,
 )
 from slm_runtime.engine.registry import loader
+from slm_runtime.engine.structs import Message
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Final, cast
 
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import EngineConfig, EngineKind, Loaded
+from slm_runtime.engine.loading import EngineConfig, EngineKind, Loaded
 from slm_runtime.engine.protocol import Encoder, Engine
 
 Load = Callable[[EngineConfig], tuple[Engine | Encoder, Loaded]]

@@ -14,6 +14,7 @@ from slm_runtime.engine.apart import Apart
 from slm_runtime.engine.client import DeadlineExceeded, EngineError, EngineState, EngineUnavailable
 from slm_runtime.engine.connection import EngineProcess
 from slm_runtime.engine.launch import ENGINE_COMMAND, Launched, launch
+from slm_runtime.engine.loading import EngineConfig, Loaded, LoadFailed, LoadFailureReason
 from slm_runtime.engine.mailbox import Mailbox, Question
 from slm_runtime.engine.messages import (
     Cancel,
@@ -22,13 +23,9 @@ from slm_runtime.engine.messages import (
     Embed,
     Embedded,
     EmbedRequest,
-    EngineConfig,
     Fault,
     FromEngine,
     GenerateRequest,
-    Loaded,
-    LoadFailed,
-    LoadFailureReason,
     Prompt,
     Rank,
     Ranked,

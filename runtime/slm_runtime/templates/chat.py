@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self
 import msgspec
 
 from slm_contract.config import PromptConfig
-from slm_runtime.engine.messages import Loaded
+from slm_runtime.engine.loading import Loaded
 from slm_runtime.templates.adaptations import ADAPTATIONS, Adapt, calls_as_phi_writes_them, in_own_words
 from slm_runtime.templates.messages import ChatMessage, Messages
 from slm_runtime.templates.renderer import TemplateFailed, TemplateRenderer

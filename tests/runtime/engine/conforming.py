@@ -4,13 +4,12 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.engine.loop import StepLoop
 from slm_runtime.engine.messages import (
     ChoiceFinished,
     Delta,
-    EngineConfig,
     GenerateRequest,
-    Message,
     RequestFinished,
     Sampling,
     StepOutput,
@@ -19,6 +18,7 @@ from slm_runtime.engine.messages import (
 from slm_runtime.engine.prepare import Prepared, Preparer
 from slm_runtime.engine.protocol import Engine, Span
 from slm_runtime.engine.registry import loader
+from slm_runtime.engine.structs import Message
 from tests.support.gguf import write_tiny_gguf
 from tests.support.onnx import write_tiny_onnx
 

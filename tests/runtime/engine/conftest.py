@@ -1,7 +1,7 @@
 import pytest
 
 from slm_runtime.engine.llama_cpp.load import load
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.loading import EngineConfig
 from tests.support.gguf import write_tiny_gguf
 from tests.support.models import smollm2
 

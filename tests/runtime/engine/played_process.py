@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from slm_runtime.engine.messages import EngineConfig, Loaded, LoadFailed, MemoryBreakdown
+from slm_runtime.engine.loading import EngineConfig, Loaded, LoadFailed, MemoryBreakdown
 from slm_runtime.engine.process import main
 from slm_runtime.engine.protocol import Capabilities, Engine, EngineFault, Output, Rows, Span
 from tests.unit.runtime_engine.playing import VOCABULARY, Letters, PlayedEngine

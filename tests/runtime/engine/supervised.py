@@ -3,13 +3,8 @@
 import contextlib
 import sys
 
-from slm_runtime.engine.messages import (
-    ChoiceFinished,
-    Delta,
-    EngineConfig,
-    GenerateRequest,
-    Sampling,
-)
+from slm_runtime.engine.loading import EngineConfig
+from slm_runtime.engine.messages import ChoiceFinished, Delta, GenerateRequest, Sampling
 from slm_runtime.engine.supervisor import EngineSupervisor
 from tests.unit.runtime_engine.playing import Letters, next_token
 

@@ -8,15 +8,8 @@ import pytest
 
 from slm_runtime.engine.client import RequestRefused
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import (
-    AdapterFile,
-    Delta,
-    EmbedRequest,
-    EngineConfig,
-    GenerateRequest,
-    Sampling,
-    ScoreRequest,
-)
+from slm_runtime.engine.loading import AdapterFile, EngineConfig
+from slm_runtime.engine.messages import Delta, EmbedRequest, GenerateRequest, Sampling, ScoreRequest
 from slm_runtime.engine.protocol import Output, Span
 from slm_runtime.engine.supervisor import EngineSupervisor
 from tests.support.gguf import TinyLora, write_tiny_gguf

@@ -5,7 +5,7 @@ import pytest
 from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp.backends import load_backends
 from slm_runtime.engine.llama_cpp.devices import Device, accelerators, as_native, chosen, layers_that_fit
-from slm_runtime.engine.messages import Offload
+from slm_runtime.engine.loading import Offload
 
 pytestmark = pytest.mark.runtime
 

@@ -11,7 +11,8 @@ from gguf import PoolingType
 
 from slm_runtime.engine.client import DeadlineExceeded, RequestRefused
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import EmbedRequest, EngineConfig, GenerateRequest, RankRequest
+from slm_runtime.engine.loading import EngineConfig
+from slm_runtime.engine.messages import EmbedRequest, GenerateRequest, RankRequest
 from slm_runtime.engine.supervisor import EngineSupervisor
 from tests.support.encoders import CLS, PIECES, SEP, TinyEncoder
 

@@ -19,7 +19,7 @@ from slm_runtime.engine.llama_cpp.backends import load_backends
 from slm_runtime.engine.llama_cpp.encoder import INPUTS, encoder_params
 from slm_runtime.engine.llama_cpp.engine import context_params, window_of
 from slm_runtime.engine.llama_cpp.logs import NativeLog
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.fetching.inspect import inspect_file
 from slm_runtime.models.encoders import ENCODERS
 from slm_runtime.models.facts import model_facts

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import AdapterFile, EngineConfig
+from slm_runtime.engine.loading import AdapterFile, EngineConfig
 from slm_runtime.engine.onnx.load import load
 from slm_runtime.engine.protocol import Output, Pooling
 from tests.runtime.engine.conforming import span

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.engine.onnx.encoder import together
 from slm_runtime.engine.onnx.load import load
 from slm_runtime.engine.protocol import Encoder

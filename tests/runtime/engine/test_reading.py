@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 from slm_runtime.engine.client import DeadlineExceeded, EngineUnavailable, RequestRefused
-from slm_runtime.engine.messages import (
-    EmbedRequest,
-    Score,
-    ScoreRequest,
-)
+from slm_runtime.engine.messages import EmbedRequest, Score, ScoreRequest
 from slm_runtime.engine.process import is_heavy
 from tests.runtime.engine.supervised import answer, ask, engine, expected, text_of
 from tests.unit.runtime_engine.playing import VOCABULARY, Letters, next_token

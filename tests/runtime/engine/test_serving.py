@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from slm_runtime.engine.client import RequestRefused
+from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.engine.messages import (
     ChoiceFinished,
     Constraint,
     Delta,
     EmbedRequest,
-    EngineConfig,
     GenerateRequest,
     RequestFinished,
     Sampling,

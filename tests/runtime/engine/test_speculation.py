@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from slm_runtime.engine.loop import StepLoop
-from slm_runtime.engine.messages import Constraint, GenerateRequest, Message, Sampling, StepOutput, Submit
+from slm_runtime.engine.messages import Constraint, GenerateRequest, Sampling, StepOutput, Submit
 from slm_runtime.engine.prepare import Prepared, Preparer
+from slm_runtime.engine.structs import Message
 
 pytestmark = pytest.mark.runtime
 

@@ -10,7 +10,7 @@ import pytest
 from slm_runtime.engine.llama_cpp import bounding, sentences
 from slm_runtime.engine.llama_cpp import vocabulary as llama_vocabulary
 from slm_runtime.engine.llama_cpp.bounding import ITERATIVE, Bounds
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.engine.supervisor import EngineSupervisor
 from tests.cluster import wheel
 from tests.runtime.engine.supervised import answer, ask

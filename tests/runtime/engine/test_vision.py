@@ -20,7 +20,6 @@ from slm_runtime.engine.messages import (
     ChoiceFinished,
     Delta,
     GenerateRequest,
-    Message,
     Picture,
     Prompt,
     Refused,
@@ -32,6 +31,7 @@ from slm_runtime.engine.messages import (
     Tokenized,
 )
 from slm_runtime.engine.prepare import Prepared, Preparer
+from slm_runtime.engine.structs import Message
 from slm_runtime.pictures.decoder import PictureDecoder
 from tests.support.gguf import write_tiny_gguf
 from tests.support.pictures import picture

@@ -22,6 +22,7 @@ from slm_runtime.api.http.connection import BoundedProtocol
 from slm_runtime.api.routes import routes
 from slm_runtime.api.serving import Serving
 from slm_runtime.engine.client import EngineState, EngineUnavailable
+from slm_runtime.engine.loading import Loaded, LoadFailureReason, MemoryBreakdown
 from slm_runtime.engine.messages import (
     ChoiceFinished,
     Delta,
@@ -30,9 +31,6 @@ from slm_runtime.engine.messages import (
     Event,
     FinishReason,
     GenerateRequest,
-    Loaded,
-    LoadFailureReason,
-    MemoryBreakdown,
     Prompt,
     Ranked,
     RankRequest,

@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from slm_runtime.engine.messages import InfillTokens
+from slm_runtime.engine.loading import InfillTokens
 from tests.unit.runtime_api.scripted import LOADED, MODEL, Running, Script, ScriptedEngine, running
 
 MARKS = InfillTokens(prefix=1001, suffix=1002, middle=1003, repository=1004, file=1005)

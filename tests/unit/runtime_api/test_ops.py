@@ -12,7 +12,7 @@ from slm_contract.report import RuntimeReport
 from slm_runtime.api.ops import ops_app
 from slm_runtime.api.serving import LOOP_SECONDS, STALL_SECONDS
 from slm_runtime.engine.client import EngineState
-from slm_runtime.engine.messages import LoadFailureReason
+from slm_runtime.engine.loading import LoadFailureReason
 from slm_runtime.listeners import listen
 from slm_runtime.servers import ServerThread
 from tests.unit.runtime_api.scripted import MODEL, Running, running

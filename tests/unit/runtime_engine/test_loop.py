@@ -15,7 +15,6 @@ from slm_runtime.engine.messages import (
     Embedded,
     EmbedRequest,
     GenerateRequest,
-    Message,
     Refused,
     Sampling,
     Scored,
@@ -25,6 +24,7 @@ from slm_runtime.engine.messages import (
 )
 from slm_runtime.engine.prepare import Prepared, PreparedEmbedding, PreparedScoring
 from slm_runtime.engine.protocol import Capabilities, Pooling, Tokens
+from slm_runtime.engine.structs import Message
 from slm_runtime.sampling.logprobs import logprobs
 from slm_runtime.scheduler.plan import tokens_of
 from tests.unit.runtime_engine.playing import Letters, PlayedEngine, next_token, row_of

@@ -9,7 +9,7 @@ from llama_cpp import llama_cpp as native
 
 from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp.logs import NativeLog
-from slm_runtime.engine.messages import AdapterFile, EngineConfig
+from slm_runtime.engine.loading import AdapterFile, EngineConfig
 
 _Scaled = tuple[Any, float]
 """An adapter, and how much of it counts."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import llama_cpp
 
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import Offload
+from slm_runtime.engine.loading import Offload
 
 _GPUS: Final = (1, 2)
 """Kinds of devices that layers are offloaded to: with memory of their own, and with the host's."""

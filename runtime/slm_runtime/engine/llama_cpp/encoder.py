@@ -13,7 +13,7 @@ from slm_runtime.engine.llama_cpp.batch import Batch
 from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.llama_cpp.positions import Positions
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.engine.protocol import EncoderCapabilities, EngineFault, Rows, Span, Tokens
 
 INPUTS: Final = 64

@@ -18,7 +18,7 @@ from slm_runtime.engine.llama_cpp.governor import ThreadGovernor
 from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.llama_cpp.positions import Positions
 from slm_runtime.engine.llama_cpp.snapshots import SequenceStates, sizes_of
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.engine.protocol import (
     Capabilities,
     EngineFault,

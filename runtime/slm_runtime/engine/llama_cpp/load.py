@@ -4,7 +4,7 @@ from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp.encoder import LlamaCppEncoder
 from slm_runtime.engine.llama_cpp.engine import LlamaCppEngine
 from slm_runtime.engine.llama_cpp.model import LlamaModel
-from slm_runtime.engine.messages import EngineConfig, Loaded
+from slm_runtime.engine.loading import EngineConfig, Loaded
 
 
 def load(config: EngineConfig) -> tuple[LlamaCppEngine | LlamaCppEncoder, Loaded]:

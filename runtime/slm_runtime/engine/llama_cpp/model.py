@@ -15,7 +15,7 @@ from slm_runtime.engine.llama_cpp.backends import load_backends
 from slm_runtime.engine.llama_cpp.devices import Device, accelerators, as_native, chosen, layers_that_fit
 from slm_runtime.engine.llama_cpp.logs import NativeLog
 from slm_runtime.engine.llama_cpp.vocabulary import LlamaVocabulary
-from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
+from slm_runtime.engine.loading import EngineConfig, Loaded, MemoryBreakdown
 from slm_runtime.engine.protocol import Capabilities, EncoderCapabilities
 from slm_runtime.engine.resident import resident_bytes
 from slm_runtime.models.encoders import ENCODERS

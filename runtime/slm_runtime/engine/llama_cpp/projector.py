@@ -21,7 +21,7 @@ from slm_runtime.engine.failing import LoadError
 from slm_runtime.engine.llama_cpp.batch import Grid
 from slm_runtime.engine.llama_cpp.model import LlamaModel
 from slm_runtime.engine.llama_cpp.slicing import Sliced
-from slm_runtime.engine.messages import LoadFailureReason
+from slm_runtime.engine.loading import LoadFailureReason
 from slm_runtime.engine.protocol import MediumFailed, MediumInvalid, MediumPart, Rows, Span, Unfinished
 from slm_runtime.pictures.decoder import PictureDecoder, Pixels
 

@@ -12,7 +12,7 @@ from llama_cpp import llama_cpp as native
 from slm_runtime.engine.llama_cpp.bounding import Bounds
 from slm_runtime.engine.llama_cpp.sentences import SHORT, Sentences
 from slm_runtime.engine.llama_cpp.splitting import Splitter
-from slm_runtime.engine.messages import InfillTokens
+from slm_runtime.engine.loading import InfillTokens
 from slm_runtime.engine.protocol import EngineFault
 
 # Calls of a microsecond keep the GIL: giving it away and fetching it back would cost more than they do.

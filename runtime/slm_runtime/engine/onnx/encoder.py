@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slm_contract import context
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
+from slm_runtime.engine.loading import EngineConfig, Loaded, MemoryBreakdown
 from slm_runtime.engine.onnx.folder import (
     EncoderConfig,
     Folder,

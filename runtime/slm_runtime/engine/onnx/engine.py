@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from slm_contract import context
-from slm_runtime.engine.messages import EngineConfig, Loaded, MemoryBreakdown
+from slm_runtime.engine.loading import EngineConfig, Loaded, MemoryBreakdown
 from slm_runtime.engine.onnx.decoder import Given, signature
 from slm_runtime.engine.onnx.folder import Folder
 from slm_runtime.engine.onnx.narrowing import ROWS

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import EngineConfig, Loaded
+from slm_runtime.engine.loading import EngineConfig, Loaded
 from slm_runtime.engine.onnx.encoder import OnnxEncoder
 from slm_runtime.engine.onnx.engine import OnnxEngine
 from slm_runtime.engine.onnx.folder import Folder

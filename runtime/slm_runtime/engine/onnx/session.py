@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from slm_runtime.engine.cpus import available_cpus
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import LoadFailureReason
+from slm_runtime.engine.loading import LoadFailureReason
 from slm_runtime.engine.onnx.narrowing import narrowed
 
 _SPIN_MICROSECONDS: Final = 20

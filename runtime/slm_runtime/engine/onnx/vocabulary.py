@@ -9,7 +9,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from slm_runtime.engine.failing import LoadError
-from slm_runtime.engine.messages import InfillTokens
+from slm_runtime.engine.loading import InfillTokens
 from slm_runtime.engine.onnx.folder import Folder, Model, text_of, tokens_of
 from slm_runtime.engine.onnx.pieces import reader
 
