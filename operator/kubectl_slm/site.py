@@ -144,7 +144,6 @@ def _from_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """The operator's settings that the chart makes of its values: the part that decisions depend on."""
     runtime, fetch = values.get("runtime") or {}, values.get("fetch") or {}
     image = runtime.get("image") or {}
-    architectures = runtime.get("architectures") or []
     ranked = sorted(
         (values.get("hardwareClasses") or {}).items(), key=lambda item: (item[1].get("order", 100), item[0])
     )
@@ -158,7 +157,7 @@ def _from_values(values: Mapping[str, Any]) -> dict[str, Any]:
         "allowedImagePrefixes": runtime.get("allowedImagePrefixes") or [],
         "allowedServiceAccounts": runtime.get("allowedServiceAccounts") or [],
         **({"runAsUser": user} if isinstance(user, int) else {}),
-        "classes": [_class(name, each, architectures) for name, each in ranked],
+        "classes": [_class(name, each, runtime) for name, each in ranked],
         "fetch": {
             **kept,
             "env": [{"name": name, "value": str(value)} for name, value in (fetch.get("env") or {}).items()],
@@ -180,8 +179,14 @@ def _autoscaling(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: values[name] for key, name in names.items() if values.get(name)}
 
 
-def _class(name: str, values: Mapping[str, Any], architectures: list[str]) -> dict[str, Any]:
-    found = {"name": name, **{key: value for key, value in values.items() if key != "order"}}
+def _class(name: str, values: Mapping[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
+    architectures, image = runtime.get("architectures") or [], runtime.get("image") or {}
+    left = {key: value for key, value in values.items() if key not in {"order", "variant"}}
+    found = {"name": name, **left}
     if len(architectures) == 1 and not found.get("image"):
         found["nodeSelector"] = {"kubernetes.io/arch": architectures[0], **(found.get("nodeSelector") or {})}
+    variant = values.get("variant")
+    if variant in (runtime.get("variants") or []) and not found.get("image"):
+        repository = image.get("repository") or RUNTIME_IMAGE
+        found |= {"image": f"{repository}-{variant}:{image.get('tag') or 'latest'}", "provider": variant}
     return found

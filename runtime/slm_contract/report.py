@@ -36,6 +36,7 @@ class FailureReason(StrEnum):
     QUANTIZATION_FAILED = "QuantizationFailed"
     MODEL_MISSING = "ModelMissing"
     OUT_OF_MEMORY = "OutOfMemory"
+    DEVICE_UNAVAILABLE = "DeviceUnavailable"
     PORT_IN_USE = "PortInUse"
     ENGINE_FAILED = "EngineFailed"
     KEYS_MISSING = "KeysMissing"

@@ -28,6 +28,7 @@
     │   │   └── QuantizerKilled    its process was killed: trying again may help
     │   └── ModelMissing           nothing was fetched
     ├── OutOfMemory                it doesn't fit
+    ├── DeviceUnavailable          the container lacks a device that the spec names
     ├── PortInUse                  somebody else listens there
     ├── EngineFailed               the native library failed, again and again
     ├── KeysMissing                no API key, and keys are asked for
@@ -226,6 +227,14 @@ class OutOfMemory(RuntimeFailure):
     default_remedy = "Raise spec.resources, or lower spec.runtime.contextLength or spec.runtime.parallel."
 
 
+class DeviceUnavailable(RuntimeFailure):
+    reason = FailureReason.DEVICE_UNAVAILABLE
+    exit_code = ExitCode.ENGINE_FAILED
+    default_remedy = (
+        "Correct spec.runtime.devices, or leave it out: all devices that the container has are taken."
+    )
+
+
 class PortInUse(RuntimeFailure):
     reason = FailureReason.PORT_IN_USE
     permanent = False
@@ -242,7 +251,9 @@ class EngineFailed(RuntimeFailure):
 
 def of_engine(reason: str, message: str) -> RuntimeFailure:
     """What the engine failed with, by the reason that it gave."""
-    known = {each.reason: each for each in (UnsupportedArchitecture, OutOfMemory, EngineFailed)}
+    known = {
+        each.reason: each for each in (UnsupportedArchitecture, OutOfMemory, DeviceUnavailable, EngineFailed)
+    }
     if reason == InvalidModel.reason:
         return InvalidModel(
             message, "Publish the file anew under another name; the one on the volume is of no use."

@@ -80,6 +80,7 @@ def test_the_schema_of_a_class_is_that_of_the_code() -> None:
     assert set(definition("hardwareClass")["properties"]) == wire_names(HardwareClass) - {"name"} | {
         "order",
         "engine",
+        "variant",
     }
     assert set(definition("toleration")["properties"]) == wire_names(Toleration)
     assert definition("engine")["enum"] == [name.value for name in EngineName]

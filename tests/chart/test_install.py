@@ -11,7 +11,7 @@ import yaml
 
 from tests.chart.generate import CHART
 from tests.chart.rendering import EVERYTHING, NAMESPACE
-from tests.cluster import ControlPlane, HarnessError, chart, service_monitor_crd
+from tests.cluster import ControlPlane, HarnessError, chart, tools
 
 pytestmark = [
     pytest.mark.apiserver,
@@ -76,7 +76,8 @@ def may(
 
 
 def test_everything_is_accepted(server: ControlPlane, tmp_path: Path) -> None:
-    server.kubectl("apply", "--server-side", "--filename", str(service_monitor_crd()))
+    for kind in ("servicemonitors", "prometheusrules"):
+        server.kubectl("apply", "--server-side", "--filename", str(tools.monitoring_crd(kind)))
     values = chart.write(EVERYTHING, tmp_path / "values.yaml")
     install(server, "--values", values)
     kinds = "deployment,service,serviceaccount,configmap,networkpolicy,servicemonitor,role,rolebinding"

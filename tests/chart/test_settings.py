@@ -172,7 +172,7 @@ def test_a_class_of_the_user_is_one_like_the_shipped(render: Render) -> None:
         "an image of its own says nothing of runtime.architectures"
     )
     assert found.tolerations == (Toleration(key="corp.example/npu", operator="Exists", effect="NoSchedule"),)
-    assert (found.image, found.engine) == (own["image"], EngineName.LLAMA_CPP)
+    assert (found.image, found.engines) == (own["image"], (EngineName.LLAMA_CPP,))
     assert (found.provider, found.gpu_layers, found.provisionable) == ("corp", -1, True)
 
 
@@ -185,6 +185,38 @@ def test_a_class_is_changed_by_what_differs_and_removed_by_null(render: Render) 
     assert nvidia.image == "r/cuda:1"
     assert nvidia.resource is not None
     assert nvidia.resource.name == "nvidia.com/gpu"
+
+
+def test_a_variant_that_the_registry_has_is_the_image_of_the_classes_that_name_it(render: Render) -> None:
+    def gpu(values: dict[str, Any], name: str = "gpu-nvidia") -> HardwareClass:
+        return next(each for each in settings(render(values)).classes if each.name == name)
+
+    without = gpu({})
+    assert (without.image, without.image_required, without.provider) == (None, True, "cuda")
+    image = {"repository": "r.corp/slm-runtime", "tag": "2", "digest": "sha256:" + "0" * 64}
+    pushed = {"runtime": {"variants": ["vulkan"], "image": image}}
+    for name in ("gpu-nvidia", "gpu-amd", "gpu-intel", "gpu-intel-i915"):
+        found = gpu(pushed, name)
+        assert (found.image, found.provider) == ("r.corp/slm-runtime-vulkan:2", "vulkan")
+        assert found.node_selector[ARCH] == "amd64", "it is built like the other"
+    assert gpu(pushed, "npu-intel").image is None
+    own = gpu({**pushed, "hardwareClasses": {"gpu-nvidia": {"image": "r/cuda:1"}}})
+    assert (own.image, own.provider) == ("r/cuda:1", "cuda")
+
+
+def test_what_a_class_needs_to_get_at_its_device_is_read(render: Render) -> None:
+    own = {
+        "family": "gpu",
+        "runtimeClassName": "nvidia",
+        "supplementalGroups": [44, 105],
+        "env": {"GGML_VK_VISIBLE_DEVICES": "0"},
+        "resourceClaimTemplate": "one-gpu",
+    }
+    classes = settings(render({"hardwareClasses": {"own": own}})).classes
+    found = next(each for each in classes if each.name == "own")
+    assert (found.runtime_class_name, found.supplemental_groups) == ("nvidia", (44, 105))
+    assert found.env == own["env"]
+    assert found.resource_claim_template == "one-gpu"
 
 
 @pytest.mark.parametrize("order", [0, 1, 9])

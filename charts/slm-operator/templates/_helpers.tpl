@@ -145,6 +145,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- $own := dict "kubernetes.io/arch" (first $architectures) -}}
 {{- $class = merge (dict "nodeSelector" (mergeOverwrite $own ($class.nodeSelector | default dict))) $class -}}
 {{- end -}}
+{{- /* A variant of the runtime image that the site has is the image of the classes that can do with it. */ -}}
+{{- $variant := $class.variant | default "" -}}
+{{- $class = omit $class "variant" -}}
+{{- if and (not $class.image) (has $variant ($.Values.runtime.variants | default list)) -}}
+{{- $image := merge (dict "repository" (printf "%s-%s" $.Values.runtime.image.repository $variant) "digest" "") (omit $.Values.runtime.image "repository" "digest") -}}
+{{- $own := dict "image" (include "slm-operator.image" (dict "image" $image "appVersion" $.Chart.AppVersion)) "provider" $variant -}}
+{{- $class = merge $own $class -}}
+{{- end -}}
 {{- $classes = append $classes (merge (dict "name" $name) $class) -}}
 {{- end -}}
 {{- $secrets := list -}}

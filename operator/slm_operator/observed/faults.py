@@ -48,6 +48,7 @@ _CONDITION: Final = {
     **dict.fromkeys(_MODEL_REASONS, "ModelReady"),
     FailureReason.OUT_OF_MEMORY: "MemoryFits",
     FailureReason.ACCELERATION_DEGRADED: "Accelerated",
+    FailureReason.DEVICE_UNAVAILABLE: "Accelerated",
 }
 _EXITS: Final[dict[int, tuple[FailureReason, str]]] = {
     ExitCode.CONFIG_INVALID: (

@@ -135,7 +135,9 @@ class Loaded(Message, kw_only=True):
     """None: it fills no gaps."""
 
 
-LoadFailureReason = Literal["InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "EngineFailed"]
+LoadFailureReason = Literal[
+    "InvalidModel", "UnsupportedArchitecture", "OutOfMemory", "DeviceUnavailable", "EngineFailed"
+]
 
 
 class LoadFailed(Message):

@@ -33,11 +33,12 @@ class Device:
         return free.value, total.value
 
 
-def accelerators() -> list[Device]:
-    """In the library's order; none before the backends are loaded."""
+def accelerators(provider: str) -> list[Device]:
+    """Those of one backend, in the library's order: another may have the same ones. None before the backends are loaded."""
     library = _library()
     handles = [library.ggml_backend_dev_get(index) for index in range(library.ggml_backend_dev_count())]
-    return [_device(handle) for handle in handles if library.ggml_backend_dev_type(handle) in _GPUS]
+    found = [_device(handle) for handle in handles if library.ggml_backend_dev_type(handle) in _GPUS]
+    return [each for each in found if each.provider == provider]
 
 
 def chosen(found: Sequence[Device], wanted: Sequence[str]) -> list[Device]:
@@ -55,7 +56,7 @@ def chosen(found: Sequence[Device], wanted: Sequence[str]) -> list[Device]:
     missing = [name for name in wanted if name.casefold() not in known]
     if missing:
         there = ", ".join(f"{each.name} ({each.description})" for each in found) or "no accelerator"
-        raise LoadError("EngineFailed", f"there is no device {missing[0]!r}; the library finds {there}")
+        raise LoadError("DeviceUnavailable", f"there is no device {missing[0]!r}; the library finds {there}")
     return [known[name.casefold()] for name in dict.fromkeys(wanted)]
 
 

@@ -31,7 +31,9 @@ class LlamaModel:
         self._variant = load_backends()
         native.llama_backend_init()
         self.threads = config.threads or available_cpus()
-        self._devices = [] if config.provider == "cpu" else chosen(accelerators(), config.devices)
+        self._devices = (
+            [] if config.provider == "cpu" else chosen(accelerators(config.provider), config.devices)
+        )
         self._native_devices = as_native(self._devices)
         self.handle = self._load()
         self.architecture = self.metadata("general.architecture") or ""
