@@ -10,7 +10,12 @@ FEWEST_TOKENS: Final = 32
 FLOAT: Final = 4
 
 
+def prompt_tokens(vocab_size: int) -> int:
+    """Tokens of one step of a graph that gives the logits of all of them."""
+    fitting = LOGITS_BYTES // max(vocab_size * FLOAT, 1)
+    return min(PROMPT_TOKENS, max(FEWEST_TOKENS, fitting))
+
+
 def graph_tokens(vocab_size: int, batch: int, parallel: int) -> int:
     """Tokens of one step, a token of every sequence at least."""
-    fitting = LOGITS_BYTES // max(vocab_size * FLOAT, 1)
-    return max(min(batch, PROMPT_TOKENS, max(FEWEST_TOKENS, fitting)), parallel)
+    return max(min(batch, prompt_tokens(vocab_size)), parallel)

@@ -3,13 +3,13 @@
 import time
 from array import array
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from slm_contract import context
+from slm_contract import context, steps
 from slm_runtime.engine.loading import EngineConfig, Loaded, MemoryBreakdown
 from slm_runtime.engine.onnx.decoder import Given, signature
 from slm_runtime.engine.onnx.folder import Folder
@@ -21,12 +21,6 @@ from slm_runtime.engine.onnx.store import Store
 from slm_runtime.engine.onnx.vocabulary import OnnxVocabulary
 from slm_runtime.engine.protocol import Capabilities, EngineFault, Output, Rows, Span
 from slm_runtime.engine.resident import resident_bytes
-
-_PROMPT_TOKENS: Final = 128
-"""In one step: more are no faster, and take more memory."""
-_OUTPUT_BYTES: Final = 64 << 20
-"""Of logits, where a graph gives those of all tokens, wanted or not; but for so many tokens there always is room:"""
-_FEWEST_TOKENS: Final = 32
 
 
 class OnnxEngine:
@@ -212,6 +206,5 @@ def _rows(config: EngineConfig, context_length: int) -> int:
 
 def _prompt_tokens(logits: Given) -> int:
     if logits.chosen:
-        return _PROMPT_TOKENS
-    fitting = _OUTPUT_BYTES // (logits.width * np.float32().itemsize)
-    return min(_PROMPT_TOKENS, max(_FEWEST_TOKENS, fitting))
+        return steps.PROMPT_TOKENS
+    return steps.prompt_tokens(logits.width)
