@@ -135,7 +135,8 @@ def _image(name: str, recipe: Recipe) -> Image:
 
 def forget_older(name: str, current: Path) -> None:
     """Remove archives of the image *name* from the cache, but for *current*, the newest and the recent ones."""
-    others = [path for path in current.parent.glob(f"{name}-*") if path != current]
+    all_of_it = [path for path in current.parent.glob(f"{name}-*") if path.name.rpartition("-")[0] == name]
+    others = [path for path in all_of_it if path != current]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in others[KEPT - 1 :]:
         if path.stat().st_mtime < time.time() - RECENT:

@@ -16,6 +16,8 @@ pytestmark = [pytest.mark.runtime, pytest.mark.gpu]
 
 TOKENS = [1, *range(20, 120)]
 """More than the library computes on the CPU by itself, where it knows of a device."""
+QUESTION = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+"""The model is sure of each token of its answer; where it wavers, another way of rounding decides."""
 ELSEWHERE = """
 import json, sys
 from slm_runtime.engine.llama_cpp.load import load
@@ -68,10 +70,9 @@ def test_a_model_writes_what_it_writes_on_the_cpu(make_engine, small):
     texts = {}
     for provider in ("cpu", "vulkan"):
         engine = make_engine(small, provider=provider, gpu_layers=-1, parallel=1, batch_size=64)
-        texts[provider] = written(engine, "The capital of France is", 12)
+        texts[provider] = written(engine, QUESTION, 8)
         engine.close()
-    assert "Paris" in texts["cpu"]
-    assert texts["vulkan"] == texts["cpu"]
+    assert texts["vulkan"] == texts["cpu"] == "The capital of France is Paris."
 
 
 @pytest.mark.parametrize(("asked", "offloaded"), [(1, 1), (0, 0)])
