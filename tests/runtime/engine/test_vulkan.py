@@ -1,14 +1,19 @@
 """Models on a GPU by way of Vulkan; Mesa's software device does as well as one of silicon."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 
+import httpx
 import numpy as np
 import pytest
 
+from slm_contract.config import HardwareConfig
 from slm_runtime.engine.messages import Offload
+from tests.runtime.api.server import HEADERS, serving
 from tests.runtime.engine.accelerators import VISIBLE, vulkan
 from tests.runtime.engine.conforming import Served, span
 
@@ -103,3 +108,45 @@ def test_a_hidden_device_is_not_used_and_the_cpu_is_told(tiny):
     provider, device, offloaded, total, _ = hidden(model_path=str(tiny), provider="vulkan", gpu_layers=-1)
     assert (provider, offloaded, total) == ("cpu", 0, 0)
     assert device.startswith("cpu (")
+
+
+def served(tiny_model, tmp_path, **hardware):
+    model, model_dir = tiny_model
+    asked = HardwareConfig(provider="vulkan", gpu_layers=-1, **hardware)
+    return serving(model, model_dir, tmp_path, hardware=asked, wait=False)
+
+
+def test_a_server_reports_the_device_and_answers_from_it(tiny_model, tmp_path, device):
+    with served(tiny_model, tmp_path, on_degraded="Fail") as server:
+        server.wait_ready()
+        told = server.report().acceleration
+        asked = {"model": "tiny", "prompt": "hello", "max_tokens": 4}
+        answer = httpx.post(f"{server.base}/v1/completions", json=asked, headers=HEADERS, timeout=60)
+    assert answer.json()["usage"]["completion_tokens"] > 0
+    assert (told.provider, told.device, told.degraded) == ("vulkan", device.description, False)
+    assert told.layers == told.layers_total > 0
+    assert 0 < told.memory_free <= told.memory_total
+
+
+def test_a_server_without_its_device_is_degraded(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv(VISIBLE, "")
+    with served(tiny_model, tmp_path) as server:
+        server.wait_ready()
+        told = server.report().acceleration
+    assert (told.provider, told.layers, told.degraded) == ("cpu", 0, True)
+
+
+def test_a_server_that_may_not_be_degraded_stays_unready(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv(VISIBLE, "")
+    with served(tiny_model, tmp_path, on_degraded="Fail") as server:
+        while (report := told(server)) is None or report.acceleration is None:
+            time.sleep(0.1)
+        assert server.probe("/readyz") != 200
+    assert report.acceleration.degraded
+
+
+def told(server):
+    """The report; None before there is one."""
+    with contextlib.suppress(httpx.TransportError):
+        return server.report()
+    return None
