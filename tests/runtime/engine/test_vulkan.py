@@ -139,10 +139,11 @@ def test_a_server_without_its_device_is_degraded(tiny_model, tmp_path, monkeypat
 def test_a_server_that_may_not_be_degraded_stays_unready(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv(VISIBLE, "")
     with served(tiny_model, tmp_path, on_degraded="Fail") as server:
-        while (report := told(server)) is None or report.acceleration is None:
+        while (report := told(server)) is None or report.failure is None:
             time.sleep(0.1)
-        assert server.probe("/readyz") != 200
-    assert report.acceleration.degraded
+        assert server.probe("/readyz") == 503
+    assert report.failure.reason == "AccelerationDegraded"
+    assert "instead of vulkan" in report.failure.message
 
 
 def told(server):
