@@ -62,6 +62,10 @@ test-sources: $(READY) ## Model sources against real servers of their kind, buil
 test-ecosystem: $(READY) ## Alerts and dashboards against a real Prometheus, built once (Go 1.26.7 or newer)
 	@$(BIN)/python -m tests.tiers ecosystem
 
+.PHONY: test-gpu
+test-gpu: $(READY) ## The engine on accelerators that the library finds here; GGML_VK_VISIBLE_DEVICES=0 takes Mesa's software device
+	@$(BIN)/python -m tests.tiers gpu
+
 .PHONY: lint
 lint: $(READY) ## Format, lint, types, import rules
 	@$(BIN)/ruff format --check --quiet .
@@ -108,8 +112,8 @@ kubectl-slm: $(READY) ## kubectl's plugin in one file that any Python from 3.11 
 ##@ Cluster
 
 .PHONY: images
-images: $(READY) ## Build both images
-	@$(CLUSTER_PY) images
+images: $(READY) ## Build both images, and the runtime's for accelerators where they are named (VARIANTS=vulkan)
+	@VARIANTS="$(VARIANTS)" $(CLUSTER_PY) images
 
 .PHONY: kind-node-image
 kind-node-image: $(READY) ## A node image for kind, out of packages alone: where kind's own can't be pulled (docs/install.md)

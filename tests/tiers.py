@@ -77,6 +77,13 @@ TIERS = (
         ("-m", "by_hand"),
         by_hand=True,
     ),
+    Tier(
+        "gpu",
+        "the engine on an accelerator that the library finds here",
+        ("runtime",),
+        options=("-m", "gpu"),
+        by_hand=True,
+    ),
 )
 
 

@@ -1,10 +1,11 @@
 """``python -m tests.cluster``: clusters and what they are made of, by hand."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
-from tests.cluster import cache, images, kind_node_image, tools, wheel
+from tests.cluster import backends, cache, images, kind_node_image, tools, wheel
 from tests.cluster.base import Cluster
 from tests.cluster.errors import HarnessError
 from tests.cluster.selection import DEFAULT_NAME, select
@@ -45,14 +46,20 @@ def build_tools() -> None:
 
 
 def build_images() -> None:
-    """Build both images, and print name, size and archive of each."""
-    for image in images.ensure().values():
+    """Build both images and the runtime's variants that $VARIANTS names; print name, size and archive of each."""
+    variants = os.environ.get("VARIANTS", "").replace(",", " ").split()
+    for image in [*images.ensure().values(), *map(images.ensure_variant, variants)]:
         print(f"{image.name}  {image.size / 1e6:.0f} MB  {image.archive}")
 
 
 def build_wheel() -> None:
     """Build the portable llama-cpp-python wheel, once, and print its path."""
     print(wheel.ensure())
+
+
+def build_vulkan_backend() -> None:
+    """Build ggml's Vulkan backend for the wheel, once, and print its path."""
+    print(backends.vulkan())
 
 
 def build_kind_node_image() -> None:
@@ -65,6 +72,7 @@ BUILD_VERBS: dict[str, Callable[[], None]] = {
     "tools": build_tools,
     "images": build_images,
     "wheel": build_wheel,
+    "vulkan-backend": build_vulkan_backend,
     "kind-node-image": build_kind_node_image,
 }
 

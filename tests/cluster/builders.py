@@ -38,6 +38,8 @@ class Build:
     name: str
     arguments: Mapping[str, str]
     secrets: Mapping[str, Path]
+    target: str | None = None
+    """The stage to build; None: the last."""
 
     def flags(self) -> list[str | Path]:
         """Flags that all the programs understand."""
@@ -46,6 +48,7 @@ class Build:
             flags += ["--build-arg", f"{name}={value}"]
         for name, path in self.secrets.items():
             flags += ["--secret", f"id={name},src={path}"]
+        flags += ["--target", self.target] if self.target else []
         return [*flags, self.context]
 
 
@@ -149,10 +152,18 @@ class Buildah:
 
     def build(self, build: Build, archive: Path) -> None:
         """Build, and write the image with its name to *archive*."""
-        options = ["--isolation", "chroot", "--network", "host", "--pull=never", "--layers"]
-        run([*self._words, "bud", *options, *build.flags()])
+        self._build(build, "--layers")
         run([*self._words, "push", build.name, f"oci-archive:{archive}:{build.name}"])
         run([*self._words, "rmi", build.name])
+
+    def export(self, build: Build, folder: Path) -> None:
+        """Build, and lay the image's files into *folder*; no image stays."""
+        self._build(build, "--output", f"type=local,dest={folder}")
+        run([*self._words, "rmi", build.name])
+
+    def _build(self, build: Build, *options: str) -> None:
+        always = ["--isolation", "chroot", "--network", "host", "--pull=never"]
+        run([*self._words, "bud", *always, *options, *build.flags()])
 
     def publish(self, archive: Path, name: str, target: str) -> None:
         """Push the image *name* in *archive* to a registry as *target*."""

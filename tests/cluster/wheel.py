@@ -62,6 +62,14 @@ def unpack(folder: Path, patches: Sequence[Path]) -> Path:
     return tree
 
 
+def lay_sources(context: Path) -> None:
+    """What a stage that compiles starts from: `sources.tar.gz` and `patches/`, in their order."""
+    (context / "patches").mkdir(parents=True)
+    shutil.copy2(sdist(), context / "sources.tar.gz")
+    for number, patch in enumerate(PATCHES):
+        shutil.copy2(patch, context / "patches" / f"{number:02}.patch")
+
+
 def _inputs() -> dict[str, object]:
     return {
         "version": VERSION,
@@ -99,10 +107,7 @@ def _build_in_stage(engine: builders.Docker, folder: Path) -> None:
     base_image = base(engine)
     with TemporaryDirectory(dir=folder) as scratch:
         context = Path(scratch) / "context"
-        (context / "patches").mkdir(parents=True)
-        shutil.copy2(sdist(), context / "sources.tar.gz")
-        for number, patch in enumerate(PATCHES):
-            shutil.copy2(patch, context / "patches" / f"{number:02}.patch")
+        lay_sources(context)
         arguments = {"BASE_IMAGE": base_image, **_environment()}
         secrets = builders.secrets(Path(scratch))
         engine.export(

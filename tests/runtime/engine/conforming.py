@@ -4,6 +4,8 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from slm_runtime.engine.loading import EngineConfig
 from slm_runtime.engine.loop import StepLoop
 from slm_runtime.engine.messages import (
@@ -19,13 +21,21 @@ from slm_runtime.engine.prepare import Prepared, Preparer
 from slm_runtime.engine.protocol import Engine, Span
 from slm_runtime.engine.registry import loader
 from slm_runtime.engine.structs import Message
+from tests.runtime.engine.accelerators import vulkan
 from tests.support.gguf import write_tiny_gguf
 from tests.support.onnx import write_tiny_onnx
 
-ENGINES = ("LlamaCpp", "OnnxRuntime")
+ENGINES = (
+    "LlamaCpp",
+    pytest.param("LlamaCpp on Vulkan", marks=pytest.mark.gpu),
+    "OnnxRuntime",
+)
 
 
 def make(kind: str, folder: Path, **fields: Any) -> Engine:
+    kind, _, provider = kind.partition(" on ")
+    if provider:
+        fields = {"provider": vulkan().provider, "gpu_layers": -1, **fields}
     path = write_tiny_gguf(folder / "tiny.gguf") if kind == "LlamaCpp" else write_tiny_onnx(folder)
     config = EngineConfig(
         **{"engine": kind, "model_path": str(path), "context_length": 512, "threads": 1, **fields}

@@ -13,7 +13,9 @@ from tests.runtime.engine.conforming import ENGINES, Served, empty, make, span
 pytestmark = pytest.mark.runtime
 
 TOKENS = [1, *range(20, 60)]
-ROUNDING = 1e-3
+ROUNDING = {"cpu": 1e-3, "vulkan": 0.05}
+"""Of logits. GPUs sum with 16 bits, and in another order for another number of rows; one wrong token in a context moves some
+logit by 0.25."""
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -45,8 +47,8 @@ def fresh(engine, tokens):
     return take_in(engine, 0, tokens)[0]
 
 
-def same(rows, expected):
-    np.testing.assert_allclose(rows, expected, atol=ROUNDING)
+def same(engine, rows, expected):
+    np.testing.assert_allclose(rows, expected, atol=ROUNDING[engine.info.provider])
 
 
 def test_a_row_is_as_wide_as_the_vocabulary(engine):
@@ -59,7 +61,7 @@ def test_chunks_give_what_the_whole_gives(engine, size):
     whole = fresh(engine, TOKENS)
     for start in range(0, len(TOKENS), size):
         rows = engine.step([span(1, start, TOKENS[start : start + size])])
-    same(rows[0], whole)
+    same(engine, rows[0], whole)
 
 
 def test_rows_may_be_written_to_and_come_in_the_order_of_the_spans(engine):
@@ -70,7 +72,7 @@ def test_rows_may_be_written_to_and_come_in_the_order_of_the_spans(engine):
         take_in(engine, number, TOKENS[:length], rows=0)
     rows = engine.step([span(number, length, [9]) for number, length in lengths.items()])
     for row, number in zip(rows, lengths, strict=True):
-        same(row, alone[number])
+        same(engine, row, alone[number])
     rows[:] = 0
 
 
@@ -90,14 +92,14 @@ def test_what_takes_no_part_in_a_step_stays_as_it_is(engine):
         number: engine.step([span(number, len(tokens), [7])])[0].copy() for number, tokens in held.items()
     }
     for number, row in told.items():
-        same(row, fresh(engine, [*held[number], 7]))
+        same(engine, row, fresh(engine, [*held[number], 7]))
 
 
 def test_a_copied_prefix_is_as_good_as_a_computed_one(engine):
     whole = fresh(engine, TOKENS)
     engine.copy(0, 3, 30)
     engine.cut(0, 0)
-    same(take_in(engine, 3, TOKENS[30:], 30)[0], whole)
+    same(engine, take_in(engine, 3, TOKENS[30:], 30)[0], whole)
 
 
 def test_a_copy_and_its_source_go_on_apart(engine):
@@ -108,21 +110,21 @@ def test_a_copy_and_its_source_go_on_apart(engine):
     engine.step([span(1, len(TOKENS), [5]), span(4, len(TOKENS), [6])])
     rows = engine.step([span(1, len(TOKENS) + 1, [9]), span(4, len(TOKENS) + 1, [9])])
     for row, expected in zip(rows, ends, strict=True):
-        same(row, expected)
+        same(engine, row, expected)
 
 
 def test_a_cut_sequence_goes_on_from_the_cut(engine):
     whole = fresh(engine, TOKENS)
     engine.step([span(0, len(TOKENS), [9])])
     engine.cut(0, 20)
-    same(take_in(engine, 0, TOKENS[20:], 20)[0], whole)
+    same(engine, take_in(engine, 0, TOKENS[20:], 20)[0], whole)
 
 
 def test_a_freed_number_begins_anew(engine):
     whole = fresh(engine, TOKENS)
     take_in(engine, 2, [50] * 100, rows=0)
     engine.cut(2, 0)
-    same(take_in(engine, 2, TOKENS)[0], whole)
+    same(engine, take_in(engine, 2, TOKENS)[0], whole)
 
 
 def test_each_token_of_a_prompt_has_its_row(engine):
@@ -130,7 +132,7 @@ def test_each_token_of_a_prompt_has_its_row(engine):
     expected = [fresh(engine, tokens[:end]) for end in range(1, 17)]
     engine.cut(0, 0)
     assert engine.capabilities.scored_tokens >= 16
-    same(take_in(engine, 1, tokens, rows=16), expected)
+    same(engine, take_in(engine, 1, tokens, rows=16), expected)
 
 
 def test_a_sequence_holds_a_whole_context(engine):
@@ -141,9 +143,9 @@ def test_a_sequence_holds_a_whole_context(engine):
     take_in(engine, 0, TOKENS, rows=0)
     take_in(engine, 2, TOKENS, rows=0)
     rows = engine.step([span(0, len(TOKENS), [9]), span(2, len(TOKENS), [9])]).copy()
-    same(rows[0], rows[1])
+    same(engine, rows[0], rows[1])
     engine.cut(1, length - 1)
-    same(engine.step([span(1, length - 1, tokens[-1:])])[0], whole)
+    same(engine, engine.step([span(1, length - 1, tokens[-1:])])[0], whole)
 
 
 def test_there_is_room_for_all_whole_and_more_is_refused_where_it_is_shared(engine):

@@ -147,10 +147,11 @@ class LlamaModel:
         if not Path(path).is_file():
             raise LoadError("InvalidModel", f"there is no model file {path}")
         params = native.llama_model_default_params()
+        # An empty list too: without one, the library computes long prompts on what it finds, whatever the layers.
+        params.devices = ctypes.cast(self._native_devices, ctypes.c_void_p)
         if self._devices:
             free = sum(each.memory()[0] for each in self._devices)
             params.n_gpu_layers = layers_that_fit(free, self.config.gpu_layers, self.config.offload)
-            params.devices = ctypes.cast(self._native_devices, ctypes.c_void_p)
         else:
             params.n_gpu_layers = 0
         model = native.llama_model_load_from_file(path.encode(), params)
