@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from kubectl_slm.asking.proxy import Proxy
 from kubectl_slm.errors import CommandError, Exit
-from kubectl_slm.proxy import Proxy
 from kubectl_slm.refusals import refusal
 from slm_operator.crd.names import API_VERSION, GROUP, INSTANCE_LABEL, KIND, PLURAL
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_slm import environment, foundry
-from kubectl_slm.commands import counterparts
-from kubectl_slm.converted import Draft
-from kubectl_slm.foundry.convert import KEYS
-from kubectl_slm.modelfile import convert
-from kubectl_slm.modelfile.parameters import KEPT, LEFT_OUT
-from kubectl_slm.modelfile.parser import INSTRUCTIONS
+from kubectl_slm.others import environment, foundry
+from kubectl_slm.others.commands import counterparts
+from kubectl_slm.others.converted import Draft
+from kubectl_slm.others.foundry.convert import KEYS
+from kubectl_slm.others.modelfile import convert
+from kubectl_slm.others.modelfile.parameters import KEPT, LEFT_OUT
+from kubectl_slm.others.modelfile.parser import INSTRUCTIONS
 from tests.unit.kubectl_slm.held import valid
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kubectl_slm.__main__ import main
-from kubectl_slm.rehearsal import Rehearsal, rehearse
+from kubectl_slm.planning.rehearsal import Rehearsal, rehearse
 from tests.contract.test_examples import EXAMPLES, ROOT, SETTINGS, world_of
 from tests.unit.operator_core.world import SMOLLM2, START
 

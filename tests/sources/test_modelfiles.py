@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_slm.converted import NotConverted
-from kubectl_slm.modelfile import parse
+from kubectl_slm.others.converted import NotConverted
+from kubectl_slm.others.modelfile import parse
 from slm_contract.gotemplate import translate
 from slm_runtime.templates.environment import make_environment
 from tests.cluster import gotoolchain, tools

@@ -7,7 +7,7 @@ import time
 from typing import Any, Final
 
 from kubectl_slm import output, read
-from kubectl_slm.benching import CONTAINER, bench_job, key_entry, measured
+from kubectl_slm.asking.benching import CONTAINER, bench_job, key_entry, measured
 from kubectl_slm.cluster import Cluster
 from kubectl_slm.containers import telling
 from kubectl_slm.errors import CommandError, Exit

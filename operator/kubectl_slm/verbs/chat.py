@@ -7,10 +7,10 @@ from contextlib import closing, suppress
 from typing import Final
 
 from kubectl_slm import output
+from kubectl_slm.asking.conversation import Conversation
+from kubectl_slm.asking.model import Broken, Model, Usage, model_of
 from kubectl_slm.cluster import Cluster
-from kubectl_slm.conversation import Conversation
 from kubectl_slm.errors import CommandError, Exit
-from kubectl_slm.model import Broken, Model, Usage, model_of
 from kubectl_slm.output import Colour
 
 HELP: Final = "talk with a model; over the API server, with the key of its Secret"

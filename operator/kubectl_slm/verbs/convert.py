@@ -4,9 +4,9 @@ import argparse
 import re
 from typing import Final
 
-from kubectl_slm.converted import Draft, NotConverted
-from kubectl_slm.converting import checked_name, deliver, read, takes_apply
 from kubectl_slm.errors import CommandError, Exit
+from kubectl_slm.others.converted import Draft, NotConverted
+from kubectl_slm.others.delivering import checked_name, deliver, read, takes_apply
 
 HELP: Final = "make an SLMDeployment of Foundry Local's configuration, or of a server's environment"
 
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kubectl_slm.foundry.names import catalog_source
+    from kubectl_slm.others.foundry.names import catalog_source
 
     draft = Draft()
     for file in args.files:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _configure(draft: Draft, text: str) -> None:
     """Find out what it is, and take it over."""
-    from kubectl_slm import commands, environment, foundry, workload
+    from kubectl_slm.others import commands, environment, foundry, workload
 
     if text.lstrip().startswith("{"):
         foundry.configure(draft, text)

@@ -3,9 +3,9 @@
 import argparse
 from typing import Final
 
-from kubectl_slm.converted import NotConverted
-from kubectl_slm.converting import checked_name, deliver, read, takes_apply
 from kubectl_slm.errors import CommandError, Exit
+from kubectl_slm.others.converted import NotConverted
+from kubectl_slm.others.delivering import checked_name, deliver, read, takes_apply
 
 HELP: Final = "make an SLMDeployment of a Modelfile"
 
@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kubectl_slm.modelfile import convert, decode
+    from kubectl_slm.others.modelfile import convert, decode
 
     name = checked_name(args.name)
     try:

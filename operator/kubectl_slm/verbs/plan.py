@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from kubectl_slm.planning import plans
+    from kubectl_slm.planning.plans import plans
 
     found = plans(args)
     if not output.emit(found, args.output):

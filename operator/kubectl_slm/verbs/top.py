@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from kubectl_slm import output
+from kubectl_slm.asking.proxy import Proxy
 from kubectl_slm.cluster import Cluster
 from kubectl_slm.errors import CommandError, Exit
 from kubectl_slm.exposition import Figures, figures
-from kubectl_slm.proxy import Proxy
 from slm_contract.places import METRICS_PATH, OPS_PORT, REPORT_PATH
 from slm_operator.crd.names import COMPONENT_LABEL, INSTANCE_LABEL, MANAGED_BY, MANAGED_BY_LABEL
 

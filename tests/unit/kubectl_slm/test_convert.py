@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_slm import commands, environment
 from kubectl_slm.__main__ import main
-from kubectl_slm.converted import Draft, NotConverted
-from kubectl_slm.foundry import configure
-from kubectl_slm.foundry.names import catalog_name
+from kubectl_slm.others import commands, environment
+from kubectl_slm.others.converted import Draft, NotConverted
+from kubectl_slm.others.foundry import configure
+from kubectl_slm.others.foundry.names import catalog_name
 from slm_operator.crd.schemes import SCHEMES
 from tests.unit.kubectl_slm.held import valid
 from tests.unit.kubectl_slm.test_modelfile import ASSISTANT
@@ -319,7 +319,8 @@ def test_create_prints_what_it_read(
 def test_neither_verb_waits_for_what_it_doesnt_need() -> None:
     """What takes half a second to import is what the operator alone needs."""
     code = (
-        "import sys; from kubectl_slm.verbs import convert, create; import kubectl_slm.modelfile, kubectl_slm.environment;"
+        "import sys; from kubectl_slm.verbs import convert, create;"
+        "import kubectl_slm.others.modelfile, kubectl_slm.others.environment;"
         "sys.exit(str(sorted({'pydantic', 'yaml', 'jinja2'} & set(sys.modules)) or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=None)

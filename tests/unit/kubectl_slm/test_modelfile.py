@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_slm.bounds import BOUNDS, QUANTIZATIONS
-from kubectl_slm.converted import Converted, NotConverted
-from kubectl_slm.modelfile import convert, decode, parse
-from kubectl_slm.modelfile.parameters import KEPT, LEFT_OUT
+from kubectl_slm.others.bounds import BOUNDS, QUANTIZATIONS
+from kubectl_slm.others.converted import Converted, NotConverted
+from kubectl_slm.others.modelfile import convert, decode, parse
+from kubectl_slm.others.modelfile.parameters import KEPT, LEFT_OUT
 from slm_contract.config import Quantization
 from slm_operator.crd.schema import crd
 from slm_runtime.templates.environment import make_environment

@@ -7,17 +7,17 @@ import yaml
 
 from kubectl_slm import output
 from kubectl_slm.__main__ import VERBS, main
-from kubectl_slm.benching import key_entry, measured
-from kubectl_slm.capacity import Demand, capacity
+from kubectl_slm.asking.benching import key_entry, measured
+from kubectl_slm.asking.conversation import Conversation
 from kubectl_slm.containers import Voice, telling
-from kubectl_slm.conversation import Conversation
 from kubectl_slm.deploying import name_for, source_of
 from kubectl_slm.errors import CommandError, Exit
 from kubectl_slm.exposition import Figures, figures
-from kubectl_slm.fields import unknown_fields
-from kubectl_slm.hosts import hosts_asked
+from kubectl_slm.planning.capacity import Demand, capacity
+from kubectl_slm.planning.fields import unknown_fields
+from kubectl_slm.planning.hosts import hosts_asked
+from kubectl_slm.planning.site import settings_of
 from kubectl_slm.refusals import refusal
-from kubectl_slm.site import settings_of
 from tests.contract.test_examples import ROOT
 
 

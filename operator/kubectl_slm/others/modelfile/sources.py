@@ -3,9 +3,9 @@
 import re
 from typing import Final
 
-from kubectl_slm.bounds import QUANTIZATIONS
-from kubectl_slm.converted import NotConverted
-from kubectl_slm.sources import checked
+from kubectl_slm.others.bounds import QUANTIZATIONS
+from kubectl_slm.others.converted import NotConverted
+from kubectl_slm.others.sources import checked
 
 _HUB: Final = re.compile(
     r"^(?:hf\.co|huggingface\.co)/(?P<repository>[^/:]+/[^/:]+)(?::(?P<tag>.+))?$", re.IGNORECASE

@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from kubectl_slm.bounds import QUANTIZATIONS, number
-from kubectl_slm.converted import Draft, NotConverted
-from kubectl_slm.foundry.hardware import prefer
-from kubectl_slm.foundry.names import catalog_source
+from kubectl_slm.others.bounds import QUANTIZATIONS, number
+from kubectl_slm.others.converted import Draft, NotConverted
+from kubectl_slm.others.foundry.hardware import prefer
+from kubectl_slm.others.foundry.names import catalog_source
 
 Key = Callable[[Draft, int | None, str, Any], None]
 """Takes the draft, the line, the key's path and its value."""

@@ -8,15 +8,16 @@ from typing import Any, Final
 
 import yaml
 
-from kubectl_slm import read, site
-from kubectl_slm.capacity import Demand, capacity
+from kubectl_slm import read
 from kubectl_slm.cluster import Cluster
 from kubectl_slm.documents import parse_yaml, read_text, read_yaml
 from kubectl_slm.errors import CommandError, Exit
 from kubectl_slm.explain import Explanation, explain
-from kubectl_slm.fields import unknown_fields
-from kubectl_slm.hosts import hosts_asked
-from kubectl_slm.rehearsal import Rehearsal, rehearse
+from kubectl_slm.planning import site
+from kubectl_slm.planning.capacity import Demand, capacity
+from kubectl_slm.planning.fields import unknown_fields
+from kubectl_slm.planning.hosts import hosts_asked
+from kubectl_slm.planning.rehearsal import Rehearsal, rehearse
 from slm_operator.crd.names import API_VERSION, KIND
 from slm_operator.crd.resource import SpecError, parse_resource
 from slm_operator.crd.spec import Spec

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kubectl_slm.bounds import number
-from kubectl_slm.converted import Draft, NotConverted
-from kubectl_slm.environment import configure as by_environment
+from kubectl_slm.others.bounds import number
+from kubectl_slm.others.converted import Draft, NotConverted
+from kubectl_slm.others.environment import configure as by_environment
 
 KINDS: Final = frozenset({"Deployment", "StatefulSet"})
 

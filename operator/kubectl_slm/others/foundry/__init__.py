@@ -1,5 +1,5 @@
 """Foundry Local's configuration: JSON in, an SLMDeployment out, and by line what could not be kept."""
 
-from kubectl_slm.foundry.convert import configure
+from kubectl_slm.others.foundry.convert import configure
 
 __all__ = ["configure"]

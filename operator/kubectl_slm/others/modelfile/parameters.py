@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from kubectl_slm.bounds import PARAMETERS, number
-from kubectl_slm.converted import Draft
+from kubectl_slm.others.bounds import PARAMETERS, number
+from kubectl_slm.others.converted import Draft
 
 MAX_STOPS: Final = 16
 MAX_STOP: Final = 256

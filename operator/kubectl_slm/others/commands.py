@@ -3,8 +3,8 @@
 import re
 from typing import Final
 
-from kubectl_slm.converted import Note
-from kubectl_slm.foundry.names import catalog_name
+from kubectl_slm.others.converted import Note
+from kubectl_slm.others.foundry.names import catalog_name
 
 _COMMAND: Final = re.compile(
     r"""

@@ -4,7 +4,7 @@ import codecs
 from dataclasses import dataclass
 from typing import Final
 
-from kubectl_slm.converted import NotConverted
+from kubectl_slm.others.converted import NotConverted
 
 LIMIT: Final = 1 << 20
 """Characters that a Modelfile may have."""

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from kubectl_slm.converted import Converted
 from kubectl_slm.errors import CommandError, Exit
+from kubectl_slm.others.converted import Converted
 from slm_operator.crd.names import NAME_LIMIT
 
 NAME: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

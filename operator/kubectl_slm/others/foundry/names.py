@@ -3,8 +3,8 @@
 import re
 from typing import Final
 
-from kubectl_slm.converted import Draft, NotConverted
-from kubectl_slm.sources import checked
+from kubectl_slm.others.converted import Draft, NotConverted
+from kubectl_slm.others.sources import checked
 
 _BUILD: Final = re.compile(r"-(generic|cuda|openvino|qnn|vitis|trtrtx|tensorrt|webgpu)[-a-z]*(cpu|gpu|npu)?$")
 _PLAIN: Final = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")

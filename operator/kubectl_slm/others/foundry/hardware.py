@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from kubectl_slm.converted import Draft
+from kubectl_slm.others.converted import Draft
 
 _CALLED: Final[Mapping[str, str]] = {"cuda": "gpu", "directml": "gpu", "webgpu": "gpu", "qnn": "npu"}
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from kubectl_slm.converted import Converted, Draft, NotConverted
-from kubectl_slm.modelfile.parameters import keep
-from kubectl_slm.modelfile.parser import Command, parse
-from kubectl_slm.modelfile.sources import adapter_source, model_source
+from kubectl_slm.others.converted import Converted, Draft, NotConverted
+from kubectl_slm.others.modelfile.parameters import keep
+from kubectl_slm.others.modelfile.parser import Command, parse
+from kubectl_slm.others.modelfile.sources import adapter_source, model_source
 from slm_contract.gotemplate import TemplateRefused, passes_through, translate
 from slm_operator.crd.names import GROUP
 

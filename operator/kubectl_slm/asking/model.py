@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from kubectl_slm import read
+from kubectl_slm.asking.proxy import Proxy
 from kubectl_slm.cluster import Cluster
 from kubectl_slm.errors import CommandError, Exit
-from kubectl_slm.proxy import Proxy
 from slm_operator.crd.names import API_KEY_FILE, KEY_OWNER_PREFIX
 
 KEY_HEADER: Final = "x-api-key"

@@ -2,7 +2,7 @@
 
 import re
 
-from kubectl_slm.converted import NotConverted
+from kubectl_slm.others.converted import NotConverted
 from slm_operator.crd.schemes import SCHEMES
 
 

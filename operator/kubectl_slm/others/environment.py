@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from kubectl_slm.bounds import number
-from kubectl_slm.converted import Draft
-from kubectl_slm.foundry.hardware import prefer
-from kubectl_slm.foundry.names import catalog_source
+from kubectl_slm.others.bounds import number
+from kubectl_slm.others.converted import Draft
+from kubectl_slm.others.foundry.hardware import prefer
+from kubectl_slm.others.foundry.names import catalog_source
 
 Setting = Callable[[Draft, int | None, str, str], None]
 """Takes the draft, the line, the variable and its value."""

@@ -1,0 +1,1 @@
+"""A deployed model, asked."""

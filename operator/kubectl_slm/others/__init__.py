@@ -1,0 +1,1 @@
+"""Other people's files and commands, read for what an SLMDeployment says."""
