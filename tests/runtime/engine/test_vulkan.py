@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from slm_contract.config import HardwareConfig
-from slm_runtime.engine.messages import Offload
+from slm_runtime.engine.loading import Offload
 from tests.runtime.api.server import HEADERS, serving
 from tests.runtime.engine.accelerators import VISIBLE, vulkan
 from tests.runtime.engine.conforming import Served, span
@@ -26,7 +26,7 @@ QUESTION = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_sta
 ELSEWHERE = """
 import json, sys
 from slm_runtime.engine.llama_cpp.load import load
-from slm_runtime.engine.messages import EngineConfig
+from slm_runtime.engine.loading import EngineConfig
 from tests.runtime.engine.conforming import span
 
 config, tokens = json.loads(sys.argv[1])
