@@ -141,6 +141,37 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"endpoint": {"cors": {"allowedOrigins": ["https://chat.example.com/"]}}},
         "write an origin such as https://chat.example.com",
     ),
+    (
+        {"endpoint": {"gateway": {"parentRefs": [{"name": "g"}], "backend": "InferencePool"}}},
+        "an InferencePool, and nothing else, has an endpoint picker",
+    ),
+    (
+        {"endpoint": {"gateway": {"parentRefs": [{"name": "g"}], "hostnames": ["Models.example.com"]}}},
+        "write a host's name in lowercase letters",
+    ),
+    ({"autoscaling": {"min": 3, "max": 2}}, "write a min that is no more than max"),
+    ({"autoscaling": {"min": 0, "max": 2}}, "with no pod left nobody would hear a request"),
+    (
+        {"autoscaling": {"min": 0, "max": 2, "waker": {"type": "External Push"}}},
+        "write the type of a trigger as KEDA names it",
+    ),
+    ({"model": {"format": "ONNX"}}, "a model of ONNX is a folder, which can't be listed there"),
+    (
+        {"model": {"source": "hf://a/b", "format": "ONNX", "quantization": "Q8_0"}},
+        "quantization, projector, decryption and adapters are of GGUF files",
+    ),
+    (
+        {"model": {"source": "hf://a/b", "format": "ONNX"}, "runtime": {"kvCacheType": "q8_0"}},
+        "OnnxRuntime runs ONNX, with keys and values as the graph has them",
+    ),
+    (
+        {"model": {"format": "GGUF"}, "runtime": {"engine": "OnnxRuntime"}},
+        "OnnxRuntime runs no GGUF",
+    ),
+    (
+        {"endpoint": {"imageOrigins": ["https://images.example.com/a.png"]}},
+        "write an origin such as https://images.example.com",
+    ),
     ({"endpoint": {"trustedProxies": ["10.0.0.1"]}}, "write a range of addresses such as 10.0.0.0/8"),
     ({"endpoint": {"unknownFields": "refuse"}}, 'supported values: "Ignore", "Refuse"'),
     ({"endpoint": {"idleTimeout": "0s"}}, "write a duration above zero such as 90s"),
@@ -393,6 +424,24 @@ def test_ranges_of_addresses_pass(plane, addresses) -> None:
     dry_run(
         plane, slm("a", "default", endpoint={"type": "LoadBalancer", "loadBalancerSourceRanges": [addresses]})
     )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"model": {"source": "hf://a/b", "format": "ONNX"}},
+        {"model": {"source": "hf://a/b", "format": "GGUF"}, "runtime": {"parallel": 2}},
+        {"autoscaling": {"max": 2}},
+        {
+            "endpoint": {
+                "gateway": {"parentRefs": [{"name": "g"}]},
+                "imageOrigins": ["http://minio.a.svc:9000"],
+            }
+        },
+    ],
+)
+def test_what_is_right_passes_without_the_rest(plane, spec) -> None:
+    dry_run(plane, slm("a", "default", **spec))
 
 
 def test_a_field_that_does_not_exist_is_named(plane) -> None:
