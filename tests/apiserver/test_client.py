@@ -251,7 +251,7 @@ def children(plane: ControlPlane, namespace: str) -> list[dict[str, Any]]:
     served = World(
         spec(resources=GIVEN, observability={"serviceMonitor": {"enabled": True}}),
         settings=SETTINGS,
-        served=frozenset({"ServiceMonitor"}),
+        monitoring=True,
         name="served",
     )
     for world in (cached, served):

@@ -19,8 +19,9 @@ BY_TURNS = (
 BY_MESSAGES = "{{- range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}<|im_start|>assistant\n"
 SYSTEM = {"role": "system", "content": "You know geography."}
 EXAMPLE = [{"role": "user", "content": "Capital of Italy?"}, {"role": "assistant", "content": "Rome."}]
-QUESTION = {"role": "user", "content": "Capital of France?"}
-GREEDY = {"temperature": 0, "num_predict": 24}
+QUESTION = {"role": "user", "content": "What is the capital of France?"}
+GREEDY = {"temperature": 0, "num_predict": 6}
+"""As far as the model doesn't waver: whatever is found in the prefix cache, the text is the same."""
 
 
 def asked(server: ServeProcess, route: str, **question: object) -> str:
