@@ -35,7 +35,9 @@ _STORES: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def hosts_asked(uri: str, environment: Mapping[str, str], mirrors: Iterable[tuple[str, str]]) -> list[str]:
-    """`host` or `host:port`, wildcards for those that nobody can name before; none where nothing is fetched.
+    """`host` or `host:port`; wildcards for those that nobody can name before, and words for what pip asks by itself.
+
+    Nothing where nothing is fetched.
 
     Parameters
     ----------
