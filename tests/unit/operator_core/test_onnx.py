@@ -6,7 +6,6 @@ import pytest
 
 from slm_contract import kv
 from slm_contract.config import EngineName, KVCacheType, ModelFormat, RuntimeConfig
-from slm_contract.report import ModelFacts
 from slm_contract.source import SourcePin
 from slm_operator.model.fit import fit
 from slm_operator.model.memory import estimate
@@ -28,28 +27,19 @@ from tests.unit.operator_core.world import (
 )
 
 FOLDER, FILE = "hf://org/m-onnx/cpu-int4", "hf://org/m-gguf/m-Q4_0.gguf"
-ONNX = ModelFacts(
-    format="ONNX",
-    file_name="model.onnx",
-    size_bytes=90_038_209,
-    architecture="llama",
-    quantization="int4",
-    parameter_count=135_004_160,
-    weights_bytes=86_287_648,
-    resident_bytes=120_792_352,
-    context_length=8192,
-    block_count=30,
-    embedding_length=576,
-    feed_forward_length=1536,
-    head_count=9,
-    kv_heads=(3,) * 30,
-    key_length=64,
-    value_length=64,
-    vocab_size=49152,
-    kv_elements=11_520,
-    kv_type="f32",
-    has_chat_template=True,
-    pin=SourcePin(revision="c" * 40, digest="1" * 64),
+ONNX = SMOLLM2.model_copy(
+    update={
+        "format": "ONNX",
+        "file_name": "model.onnx",
+        "size_bytes": 90_038_209,
+        "quantization": "int4",
+        "parameter_count": 135_004_160,
+        "weights_bytes": 86_287_648,
+        "resident_bytes": 120_792_352,
+        "kv_elements": 11_520,
+        "kv_type": "f32",
+        "pin": SourcePin(revision="c" * 40, digest="1" * 64),
+    }
 )
 """Of SmolLM2 135M, as onnxruntime-genai's builder makes it."""
 GGUF = SMOLLM2.model_copy(update={"pin": SourcePin(revision="d" * 40, digest="2" * 64)})
