@@ -13,7 +13,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from typing_extensions import override
+
 from slm_runtime.errors import InvalidModel, UnsupportedFormat
+from slm_runtime.models.stream import ByteStream
 
 MAX_HEADER_BYTES: Final = 256 << 20
 """Far above any vocabulary: 262,144 tokens with their merges take about 15 MiB."""
@@ -106,12 +109,10 @@ def read_header(chunks: Iterable[bytes], size: int | None = None, whole: Collect
     return _Reader(chunks, size, whole).header()
 
 
-class _Reader:
+class _Reader(ByteStream):
     def __init__(self, chunks: Iterable[bytes], size: int | None, whole: Collection[str]) -> None:
+        super().__init__(chunks)
         self._whole = whole
-        self._chunks = iter(chunks)
-        self._buffer = memoryview(b"")
-        self._at = 0
         self._end = min(size if size is not None else MAX_HEADER_BYTES, MAX_HEADER_BYTES)
         self._items = MAX_ITEMS
 
@@ -236,33 +237,6 @@ class _Reader:
         value: int = _U64.unpack(self._take(8))[0]
         return value
 
-    def _take(self, length: int) -> bytes:
-        if length <= len(self._buffer):
-            taken = bytes(self._buffer[:length])
-            self._buffer = self._buffer[length:]
-        else:
-            parts = bytearray()
-            while len(parts) < length:
-                self._fill()
-                part = self._buffer[: length - len(parts)]
-                parts += part
-                self._buffer = self._buffer[len(part) :]
-            taken = bytes(parts)
-        self._at += length
-        return taken
-
-    def _skip(self, length: int) -> None:
-        self._at += length
-        while length > len(self._buffer):
-            length -= len(self._buffer)
-            self._buffer = memoryview(b"")
-            self._fill()
-        self._buffer = self._buffer[length:]
-
-    def _fill(self) -> None:
-        """Have at least one byte in the buffer."""
-        while not self._buffer:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                raise InvalidModel("The file ends inside its header: it is cut off, or no GGUF file.")
-            self._buffer = memoryview(chunk)
+    @override
+    def _cut_off(self) -> InvalidModel:
+        return InvalidModel("The file ends inside its header: it is cut off, or no GGUF file.")

@@ -7,7 +7,10 @@ nothing is allocated by its word beyond :data:`MAX_KEPT`, and no more fields are
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from typing_extensions import override
+
 from slm_runtime.errors import InvalidModel
+from slm_runtime.models.stream import ByteStream
 
 MAX_KEPT: Final = 1 << 20
 """Bytes of a text, or of a packed list, that somebody asks for."""
@@ -26,15 +29,13 @@ class Field(NamedTuple):
     """The number; else the bytes that follow."""
 
 
-class Stream:
+class Stream(ByteStream):
     """A file from its start, in one direction."""
 
     def __init__(self, chunks: Iterable[bytes], size: int, name: str) -> None:
-        self._chunks = iter(chunks)
-        self._buffer = memoryview(b"")
+        super().__init__(chunks)
         self._fields = MAX_FIELDS
         self._name = name
-        self._at = 0
         self.size = size
 
     def fields(self, length: int) -> Iterator[Field]:
@@ -106,35 +107,9 @@ class Stream:
                 return value & ((1 << 64) - 1)
         raise self._damaged("a number in it is cut off")
 
-    def _take(self, length: int) -> bytes:
-        if length <= len(self._buffer):
-            taken, self._buffer = bytes(self._buffer[:length]), self._buffer[length:]
-            self._at += length
-            return taken
-        parts = bytearray()
-        while len(parts) < length:
-            self._fill()
-            part = self._buffer[: length - len(parts)]
-            parts += part
-            self._buffer = self._buffer[len(part) :]
-        self._at += length
-        return bytes(parts)
-
-    def _skip(self, length: int) -> None:
-        self._at += length
-        while length > len(self._buffer):
-            length -= len(self._buffer)
-            self._buffer = memoryview(b"")
-            self._fill()
-        self._buffer = self._buffer[length:]
-
-    def _fill(self) -> None:
-        """Have at least one byte in the buffer."""
-        while not self._buffer:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                raise self._damaged("it is cut off")
-            self._buffer = memoryview(chunk)
+    @override
+    def _cut_off(self) -> InvalidModel:
+        return self._damaged("it is cut off")
 
     def _damaged(self, why: str) -> InvalidModel:
         return InvalidModel(
