@@ -221,7 +221,6 @@ def _view(
         faults=faults,
         waiting=desired.waiting,
         changing=any(step.ref.kind == "Deployment" for step in plan.steps),
-        monitoring="ServiceMonitor" in snapshot.served,
         served=snapshot.served,
         routes=tuple(
             each for ref, each in sorted(seen.ours.items()) if ref.kind in {"HTTPRoute", "InferencePool"}

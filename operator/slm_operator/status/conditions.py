@@ -162,7 +162,7 @@ def _progressing(view: View) -> tuple[Truth, str, str]:
 def _monitoring_ready(view: View) -> tuple[Truth, str, str] | None:
     if not view.resource.spec.observability.service_monitor.enabled:
         return None
-    if not view.monitoring:
+    if "ServiceMonitor" not in view.served:
         return (
             "False",
             "KindMissing",

@@ -50,7 +50,6 @@ class View:
     """`Inspecting` or `Pulling`."""
     changing: bool
     """Whether the Deployment is being applied right now."""
-    monitoring: bool
     served: frozenset[str]
     """Kinds that a cluster may lack, and this one serves."""
     routes: tuple[Document, ...]
