@@ -1,10 +1,7 @@
 """A fresh control plane with CRD and fake kubelet, and a raw HTTP client for it."""
 
 import asyncio
-import os
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,7 +13,8 @@ import orjson
 from typing_extensions import override
 
 from slm_operator.cluster import connection
-from tests.apiserver.operator import CRD, ROOT
+from tests.apiserver.kubelet import beside
+from tests.apiserver.operator import CRD
 from tests.cluster import ControlPlane
 
 CONNECTIONS = 16
@@ -44,19 +42,8 @@ def stage() -> Iterator[ControlPlane]:
         plane.kubectl("apply", "--server-side", "-f", str(CRD))
         plane.established("slmdeployments.slm-operator.io")
         plane.kubectl("create", "namespace", NAMESPACE)
-        kubelet = subprocess.Popen(
-            [sys.executable, "-m", "tests.apiserver.kubelet", "fake"],
-            env=os.environ | {"KUBECONFIG": str(plane.kubeconfig)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-        )
-        try:
-            assert kubelet.stdout is not None
-            kubelet.stdout.readline()
+        with beside(plane.kubeconfig):
             yield plane
-        finally:
-            kubelet.terminate()
-            kubelet.communicate(timeout=10)
 
 
 class Api:

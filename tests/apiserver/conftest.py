@@ -2,9 +2,6 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.apiserver.api import Api
-from tests.apiserver.operator import CRD, ROOT, Operator
+from tests.apiserver.kubelet import beside
+from tests.apiserver.operator import CRD, Operator
 from tests.apiserver.webhook import Rule, Webhook
 from tests.cluster import ControlPlane
 
@@ -24,20 +22,8 @@ NUMBERS = itertools.count()
 def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     control_plane.kubectl("apply", "--server-side", "-f", str(CRD))
     control_plane.established("slmdeployments.slm-operator.io")
-    environ = os.environ | {"KUBECONFIG": str(control_plane.kubeconfig)}
-    kubelet = subprocess.Popen(
-        [sys.executable, "-m", "tests.apiserver.kubelet", "fake"],
-        env=environ,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert kubelet.stdout is not None
-        assert kubelet.stdout.readline() == b"ready\n"
+    with beside(control_plane.kubeconfig):
         yield control_plane
-    finally:
-        kubelet.terminate()
-        kubelet.communicate(timeout=10)
 
 
 @pytest.fixture

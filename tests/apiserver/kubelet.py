@@ -5,9 +5,13 @@ model says so do something else: see `plays`.
 """
 
 import asyncio
+import os
+import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,6 +21,7 @@ from kubernetes.aio.client.configuration import Configuration
 from slm_operator.cluster import connection
 from tests.apiserver.plays import status_of
 
+ROOT = Path(__file__).resolve().parents[2]
 TAINT = {"key": "tests.slm-operator.io/fake", "value": "kubelet", "effect": "NoSchedule"}
 LABEL = "tests.slm-operator.io/kubelet"
 HEARTBEAT = 10.0
@@ -113,6 +118,24 @@ class Kubelet:
     async def _limited(self, work: Any) -> None:
         async with self._slots:
             await work
+
+
+@contextmanager
+def beside(kubeconfig: Path) -> Iterator[None]:
+    """One in a process of its own, with its node, as long as the context lasts."""
+    kubelet = subprocess.Popen(
+        [sys.executable, "-m", "tests.apiserver.kubelet", "fake"],
+        env=os.environ | {"KUBECONFIG": str(kubeconfig)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert kubelet.stdout is not None
+        assert kubelet.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        kubelet.terminate()
+        kubelet.communicate(timeout=10)
 
 
 async def main(node: str) -> None:

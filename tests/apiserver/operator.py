@@ -15,12 +15,11 @@ from typing import Any, Self
 
 import yaml
 
-from tests.apiserver.kubelet import LABEL, TAINT
+from tests.apiserver.kubelet import LABEL, ROOT, TAINT
 from tests.cluster import ControlPlane
 from tests.support import audit
 from tests.support.ports import free_port
 
-ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / "slmdeployments.slm-operator.io.yaml"
 SETTINGS: dict[str, Any] = {
     "runtimeImage": "runtime:1",

@@ -4,13 +4,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.apiserver.api import Api
+from tests.apiserver.kubelet import beside
 from tests.apiserver.operator import CRD, ROOT, Operator, slm
 from tests.apiserver.test_writes import wait_ready
 from tests.cluster import ControlPlane, tools
@@ -26,19 +26,8 @@ def restored() -> Iterator[ControlPlane]:
     with ControlPlane(controllers=True) as plane:
         plane.kubectl("apply", "--server-side", "-f", str(CRD))
         plane.established("slmdeployments.slm-operator.io")
-        kubelet = subprocess.Popen(
-            [sys.executable, "-m", "tests.apiserver.kubelet", "fake"],
-            env=os.environ | {"KUBECONFIG": str(plane.kubeconfig)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-        )
-        try:
-            assert kubelet.stdout is not None
-            assert kubelet.stdout.readline() == b"ready\n"
+        with beside(plane.kubeconfig):
             yield plane
-        finally:
-            kubelet.terminate()
-            kubelet.communicate(timeout=10)
 
 
 def shell(plane: ControlPlane, script: str, namespace: str, folder: Path) -> None:
